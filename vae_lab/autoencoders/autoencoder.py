@@ -1,0 +1,230 @@
+"""A loaded VAE that encodes and decodes, and the file it comes from."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from vae_lab.autoencoders.base import Architecture, Shapes
+from vae_lab.autoencoders.family_detection import FamilyEvidence, detect_family
+from vae_lab.autoencoders.kl import KLArchitecture
+from vae_lab.autoencoders.taesd import TaesdArchitecture
+from vae_lab.errors import FamilyMismatch, NotAnAutoencoder
+from vae_lab.families import Family, get_family
+from vae_lab.formats import WeightFile, open_weights
+from vae_lab.state_dict import Layout, canonical_shape, find_vae, read_tensors
+
+__all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
+
+ARCHITECTURES: tuple[Architecture, ...] = (KLArchitecture(), TaesdArchitecture())
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A VAE in memory.
+
+    Attributes:
+        name: for people; the file's name.
+        path: the file, or "" if it has none.
+        architecture: what kind it is.
+        module: the weights.
+        family: its latent space, or None if that could not be told.
+    """
+
+    name: str
+    path: str
+    architecture: Architecture
+    module: nn.Module
+    family: Family | None
+    latent_channels: int
+
+    @property
+    def downscale(self) -> int:
+        """Picture pixels per latent pixel, along one side."""
+        return self.architecture.downscale(self.module)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that it computes in."""
+        return next(self.module.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.module.parameters()).device
+
+    def with_family(self, family: str | Family | None) -> Autoencoder:
+        """The same weights, taken to be of ``family``."""
+        return replace(self, family=None if family is None else get_family(family))
+
+    def to(self, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> Autoencoder:
+        """Move the weights (in place, as ``nn.Module.to``)."""
+        self.module.to(dtype=dtype, device=device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """[B,3,H,W] in 0..1 -> the mean latents [B,C,h,w] in model space, fp32.
+
+        H and W must be multiples of :attr:`downscale`.
+
+        Raises:
+            FamilyMismatch: the family, and with it the scaling, is not known.
+        """
+        latents = self.architecture.encode(self.module, images.to(self.device, self.dtype)).float()
+        return self._known_family().to_model_space(latents) if self.architecture.scales_latents else latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """[B,C,h,w] in model space -> [B,3,H,W] in 0..1, fp32.
+
+        Raises:
+            FamilyMismatch: the family is not known, or the latents have another number of channels.
+        """
+        return self.decode_unclamped(latents).clamp(0.0, 1.0)
+
+    @torch.no_grad()
+    def decode_unclamped(self, latents: Tensor) -> Tensor:
+        """As :meth:`decode`, before values are cut to 0..1; NaN stays NaN."""
+        if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
+            raise FamilyMismatch(
+                f"{self.name} decodes latents [B,{self.latent_channels},h,w], these are {list(latents.shape)}"
+            )
+        if self.architecture.scales_latents:
+            latents = self._known_family().to_vae_space(latents)
+        return self.architecture.decode(self.module, latents.to(self.device, self.dtype)).float()
+
+    def _known_family(self) -> Family:
+        if self.family is None:
+            raise FamilyMismatch(f"{self.name}: its latent family could not be told from the weights; name one")
+        return self.family
+
+
+class VaeFile:
+    """A file with a VAE in it, structure checked, weights not read yet. A context manager.
+
+    Attributes:
+        weights: the open file.
+        layout: where the VAE is in it.
+        shapes: canonical name -> canonical shape.
+        architecture: what kind of VAE it is.
+    """
+
+    def __init__(self, weights: WeightFile) -> None:
+        self.weights = weights
+        self.path = weights.path
+        self.layout: Layout = find_vae(weights.tensors, weights.path)
+        self.shapes: Shapes = {
+            name: canonical_shape(name, weights.tensors[source].shape) for name, source in self.layout.names.items()
+        }
+        architecture = next((known for known in ARCHITECTURES if known.detects(self.shapes)), None)
+        if architecture is None:
+            raise NotAnAutoencoder(self.path, "not a known kind of VAE")
+        self.architecture = architecture
+        self._module = architecture.build(self.shapes, self.path)  # structure errors come before any weight is read
+
+    def __enter__(self) -> VaeFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.weights.close()
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The stored precision: that of most tensors."""
+        dtypes = [self.weights.tensors[source].dtype for source in self.layout.names.values()]
+        return max(set(dtypes), key=dtypes.count)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.architecture.latent_channels(self.shapes)
+
+    def state_dict(self, *, check_finite: bool = True) -> dict[str, Tensor]:
+        """The weights in canonical form, in the file's own precision.
+
+        Raises:
+            NotFinite: a weight is NaN or infinite (only with ``check_finite``).
+        """
+        return read_tensors(self.weights, self.layout, check_finite=check_finite)
+
+    def load(
+        self,
+        *,
+        family: str | Family | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        state: dict[str, Tensor] | None = None,
+    ) -> Autoencoder:
+        """Read the weights, or take them from ``state`` if :meth:`state_dict` has read them already.
+
+        Without ``family`` it is told from the weights, by what they do to a colour chart.
+        """
+        state = self.state_dict() if state is None else state
+        module = self.architecture.build(self.shapes, self.path)
+        # load_state_dict(assign=True) would do, but torch 2.0 has no assign.
+        for name, tensor in state.items():
+            _set_parameter(module, name, tensor.to(device, dtype))
+        module.eval()
+        loaded = Autoencoder(
+            name=Path(self.path).name,
+            path=self.path,
+            architecture=self.architecture,
+            module=module,
+            family=None,
+            latent_channels=self.latent_channels,
+        )
+        return loaded.with_family(family if family is not None else self.detect_family(loaded))
+
+    def detect_family(self, loaded: Autoencoder) -> Family | None:
+        """The latent family of these weights; where they do not tell, what the rest of the checkpoint says."""
+        evidence: FamilyEvidence = detect_family(loaded)
+        if evidence.family is None and self.layout.family_hint is not None:
+            return get_family(self.layout.family_hint)
+        return evidence.family
+
+
+def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+
+
+def open_vae(path: str | os.PathLike[str]) -> VaeFile:
+    """Open a VAE or a checkpoint and check the VAE's structure; reads the header only.
+
+    Raises:
+        FileError: one line naming the file and the reason; see :mod:`vae_lab.errors`.
+    """
+    with ExitStack() as undo:
+        weights = open_weights(path)
+        undo.callback(weights.close)
+        vae = VaeFile(weights)
+        undo.pop_all()
+    return vae
+
+
+def load_autoencoder(
+    path: str | os.PathLike[str],
+    *,
+    family: str | Family | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Autoencoder:
+    """Load a VAE from a VAE file or out of a checkpoint.
+
+    Args:
+        path: .safetensors, .ckpt or .pt, in any of the known layouts. Of a checkpoint only the VAE's bytes are read.
+        family: the latent space; by default it is told from the weights.
+        dtype, device: where and how it will compute.
+
+    Raises:
+        FileError: the file cannot be used; one line naming the file and the reason.
+    """
+    with open_vae(path) as file:
+        return file.load(family=family, dtype=dtype, device=device)

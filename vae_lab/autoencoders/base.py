@@ -1,0 +1,77 @@
+"""What every autoencoder architecture offers, and the checks they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder
+
+__all__ = ["Architecture", "Shapes", "check_shapes"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Architecture(ABC):
+    """One kind of autoencoder. Everything is read from canonical names and shapes, never from a file's name."""
+
+    name: str
+    scales_latents: bool
+    """Whether latents must be taken from model space to the VAE's own units before decoding."""
+
+    @abstractmethod
+    def detects(self, shapes: Shapes) -> bool:
+        """Whether the tensors are of this architecture. No false negatives; ``build`` does the strict check."""
+
+    @abstractmethod
+    def build(self, shapes: Shapes, path: str) -> nn.Module:
+        """A module without weights (on the meta device) that fits ``shapes`` exactly.
+
+        Raises:
+            MissingKeys, BadShape, NotAnAutoencoder: naming ``path`` and what does not fit.
+        """
+
+    @abstractmethod
+    def latent_channels(self, shapes: Shapes) -> int:
+        """Channels of a latent."""
+
+    @abstractmethod
+    def downscale(self, module: nn.Module) -> int:
+        """Picture pixels per latent pixel, along one side."""
+
+    @abstractmethod
+    def encode(self, module: nn.Module, images: Tensor) -> Tensor:
+        """[B,3,H,W] in 0..1 -> [B,C,h,w] in the units that ``scales_latents`` tells."""
+
+    @abstractmethod
+    def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
+        """[B,C,h,w] in the units that ``scales_latents`` tells -> [B,3,H,W], about 0..1, not clamped."""
+
+
+def check_shapes(module: nn.Module, shapes: Shapes, path: str) -> None:
+    """Hold the file's tensors against the module's, before anything is loaded.
+
+    Raises:
+        MissingKeys, BadShape, NotAnAutoencoder: with the first names and how many there are.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    missing = sorted(expected.keys() - shapes.keys())
+    if missing:
+        raise MissingKeys(path, f"the VAE is incomplete: {_first(missing)} of {len(expected)} tensors are missing")
+    wrong = sorted(name for name, shape in expected.items() if tuple(shapes[name]) != shape)
+    if wrong:
+        name = wrong[0]
+        raise BadShape(
+            path,
+            f"{_first(wrong)} of the wrong shape: {name} is {list(shapes[name])}, "
+            f"the rest of the VAE needs {list(expected[name])}",
+        )
+    unknown = sorted(shapes.keys() - expected.keys())
+    if unknown:
+        raise NotAnAutoencoder(path, f"not a known kind of VAE: {_first(unknown)} have no place in it")
+
+
+def _first(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

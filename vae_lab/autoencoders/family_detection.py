@@ -1,0 +1,115 @@
+"""Tell a VAE's latent family from its weights.
+
+SD1 and SDXL VAEs have the same tensor names and shapes; what differs is what a latent means. So the
+colour chart's reference latents of each family go through the decoder, and the family whose colours
+come out in the right places is the one. In the wrong family light and dark still come out roughly
+right, colours do not, so only colour counts. A decoder too broken to tell is judged by its encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vae_lab.charts import chart_image, chart_latents
+from vae_lab.families import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from vae_lab.autoencoders.autoencoder import Autoencoder
+
+__all__ = ["FamilyEvidence", "detect_family"]
+
+# Correlation of colour: above .9 for every faithful decoder in its own family, below .3 in the other;
+# merges keep .5 until their pictures are noise.
+_CLEAR = 0.5
+_MARGIN = 0.2
+
+
+@dataclass(frozen=True)
+class FamilyEvidence:
+    """What was measured: family id -> correlation, by the decoder and, where needed, by the encoder."""
+
+    family: Family | None
+    by_decoder: dict[str, float]
+    by_encoder: dict[str, float]
+
+
+@torch.no_grad()
+def detect_family(autoencoder: Autoencoder) -> FamilyEvidence:
+    """Find the family whose latents ``autoencoder`` understands; ``family`` is None if that cannot be told."""
+    channels = autoencoder.latent_channels
+    candidates = [family for family in FAMILIES.values() if family.latent_channels == channels]
+    if not all(family.id in chart_latents() for family in candidates):
+        return _by_spread(autoencoder, candidates)
+    by_decoder = _decoder_scores(autoencoder, candidates)
+    best = _clear_best(by_decoder)
+    by_encoder: dict[str, float] = {}
+    if best is None:
+        by_encoder = _encoder_scores(autoencoder, candidates)
+        best = _clear_best(by_encoder)
+    return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder)
+
+
+def _decoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, float]:
+    if not _has_half(autoencoder, "decoder"):
+        return {}
+    wanted = _colour(chart_image())
+    scores = {}
+    for family in candidates:
+        picture = autoencoder.with_family(family).decode(chart_latents()[family.id]).cpu()
+        scores[family.id] = _correlation(_colour(picture), wanted)
+    return scores
+
+
+def _encoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, float]:
+    if not _has_half(autoencoder, "encoder"):
+        return {}
+    scores = {}
+    for family in candidates:
+        latents = autoencoder.with_family(family).encode(chart_image()).cpu()
+        wanted = chart_latents()[family.id]
+        scores[family.id] = _correlation(latents.flatten(2), wanted.flatten(2))
+    return scores
+
+
+def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvidence:
+    """Without reference latents: a family's scaling is chosen so that latents spread by about one."""
+    if not candidates or not _has_half(autoencoder, "encoder"):
+        return FamilyEvidence(None, {}, {})
+    spread = {
+        family.id: autoencoder.with_family(family).encode(chart_image()).std().log().abs().item()
+        for family in candidates
+    }
+    best = min(spread, key=lambda family: spread[family])
+    clear = spread[best] < 0.7  # a factor of two from the expected spread
+    return FamilyEvidence(FAMILIES[best] if clear else None, {}, spread)
+
+
+def _has_half(autoencoder: Autoencoder, half: str) -> bool:
+    return any(half in name.split(".")[0] for name, _ in autoencoder.module.named_parameters())
+
+
+def _colour(picture: Tensor) -> Tensor:
+    """Two colour-opponent channels, lightness left out: [1,2,n]."""
+    red, green, blue = picture.flatten(2).unbind(dim=1)
+    return torch.stack([red - green, blue - (red + green) / 2], dim=1)
+
+
+def _correlation(found: Tensor, wanted: Tensor) -> float:
+    """Mean over channels of the correlation over positions; 0 where a channel is constant or not finite."""
+    found = found - found.mean(dim=2, keepdim=True)
+    wanted = wanted - wanted.mean(dim=2, keepdim=True)
+    norm = found.norm(dim=2) * wanted.norm(dim=2)
+    return torch.nan_to_num((found * wanted).sum(dim=2) / norm.clamp_min(1e-8)).mean().item()
+
+
+def _clear_best(scores: dict[str, float]) -> str | None:
+    ranked = sorted(scores, key=lambda family: scores[family], reverse=True)
+    if not ranked or scores[ranked[0]] < _CLEAR:
+        return None
+    if len(ranked) > 1 and scores[ranked[0]] - scores[ranked[1]] < _MARGIN:
+        return None
+    return ranked[0]

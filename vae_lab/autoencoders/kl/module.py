@@ -1,0 +1,217 @@
+"""AutoencoderKL, the autoencoder of latent diffusion, as a plain ``nn.Module``.
+
+Parameter names are those of CompVis' ``ldm`` (``encoder.down.0.block.0.conv1.weight``), so that a
+canonical state dict loads as it is. The arithmetic follows ``ldm/modules/diffusionmodules/model.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GROUPS = 32  # fixed in ldm and diffusers alike
+
+
+@dataclass(frozen=True)
+class KLConfig:
+    """The shape of an AutoencoderKL; everything here can be read off tensor shapes.
+
+    Args:
+        channels: width of each resolution, from full size to the smallest.
+        blocks: residual blocks for each resolution of the encoder (the decoder has one more).
+        latent_channels: channels of a latent.
+        z_channels: channels between the quant convs and the encoder or decoder.
+        image_channels: channels of a picture.
+        attention: resolutions (indices into ``channels``) whose blocks are followed by attention.
+        mid_attention: whether the middle has an attention block.
+        quant_conv: whether 1x1 convs sit between encoder, latent and decoder.
+    """
+
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    latent_channels: int = 4
+    z_channels: int = 4
+    image_channels: int = 3
+    attention: frozenset[int] = field(default_factory=frozenset)
+    mid_attention: bool = True
+    quant_conv: bool = True
+
+    @property
+    def downscale(self) -> int:
+        """Picture pixels per latent pixel, along one side."""
+        return 2 ** (len(self.channels) - 1)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+
+class ResnetBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut. [B,in,H,W] -> [B,out,H,W]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = _norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.nin_shortcut(x) + h
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all positions. [B,C,H,W] -> [B,C,H,W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        normed = self.norm(x)
+        q, k, v = (conv(normed).reshape(b, 1, c, h * w).transpose(2, 3) for conv in (self.q, self.k, self.v))
+        out = F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous())
+        return x + self.proj_out(out.transpose(2, 3).reshape(b, c, h, w))
+
+
+class Downsample(nn.Module):
+    """Halve the size. ldm pads right and bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double the size: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class _Mid(nn.Module):
+    def __init__(self, channels: int, attention: bool) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels)
+        self.attn_1 = AttnBlock(channels) if attention else nn.Identity()
+        self.block_2 = ResnetBlock(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class _Level(nn.Module):
+    """The blocks of one resolution, then a change of size, if any."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(ResnetBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
+        self.attn = nn.ModuleList(AttnBlock(outputs) for _ in range(blocks if attention else 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        return self.upsample(x) if hasattr(self, "upsample") else self.downsample(x) if hasattr(self, "downsample") else x
+
+
+class Encoder(nn.Module):
+    """Picture [B,3,H,W] in -1..1 -> moments [B,2z,h,w]."""
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.conv_in = nn.Conv2d(config.image_channels, channels[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        for i, width in enumerate(channels):
+            level = _Level(channels[max(i - 1, 0)], width, config.blocks, i in config.attention)
+            if i < len(channels) - 1:
+                level.downsample = Downsample(width)
+            self.down.append(level)
+        self.mid = _Mid(channels[-1], config.mid_attention)
+        self.norm_out = _norm(channels[-1])
+        self.conv_out = nn.Conv2d(channels[-1], 2 * config.z_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """Latent [B,z,h,w] -> picture [B,3,H,W], about -1..1, not clamped."""
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.conv_in = nn.Conv2d(config.z_channels, channels[-1], 3, padding=1)
+        self.mid = _Mid(channels[-1], config.mid_attention)
+        self.up = nn.ModuleList()
+        for i, width in enumerate(channels):
+            inputs = channels[min(i + 1, len(channels) - 1)]
+            level = _Level(inputs, width, config.blocks + 1, i in config.attention)
+            if i > 0:
+                level.upsample = Upsample(width)
+            self.up.append(level)
+        self.norm_out = _norm(channels[0])
+        self.conv_out = nn.Conv2d(channels[0], config.image_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class AutoencoderKL(nn.Module):
+    """The whole autoencoder, in the VAE's own units: pictures -1..1, latents not scaled."""
+
+    def __init__(self, config: KLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        if config.quant_conv:
+            self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * config.latent_channels, 1)
+            self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
+        else:
+            self.quant_conv = self.post_quant_conv = nn.Identity()
+
+    def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latent, each [B,C,h,w]; log-variance clamped as in ldm."""
+        mean, logvar = self.quant_conv(self.encoder(images)).chunk(2, dim=1)
+        return mean, logvar.clamp(-30.0, 20.0)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """[B,3,H,W] in -1..1 -> mean latent [B,C,h,w]."""
+        return self.moments(images)[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """[B,C,h,w] -> [B,3,H,W], about -1..1, not clamped."""
+        return self.decoder(self.post_quant_conv(latents))
+
+
+def empty_module(config: KLConfig) -> AutoencoderKL:
+    """An AutoencoderKL whose weights take no memory, to be given one by one."""
+    with torch.device("meta"):
+        return AutoencoderKL(config)

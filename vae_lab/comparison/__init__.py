@@ -1,0 +1,7 @@
+"""One latent, many VAEs."""
+
+from vae_lab.comparison.compare import Candidate, Comparison, Decoded, compare, compare_candidates
+from vae_lab.comparison.pixels import to_pixels
+from vae_lab.comparison.sheet import contact_sheet
+
+__all__ = ["Candidate", "Comparison", "Decoded", "compare", "compare_candidates", "contact_sheet", "to_pixels"]

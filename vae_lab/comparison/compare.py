@@ -1,0 +1,194 @@
+"""Decode one latent with several VAEs, one after the other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_lab.autoencoders import Autoencoder, open_vae
+from vae_lab.comparison.pixels import to_pixels
+from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
+from vae_lab.families import Family, get_family
+
+__all__ = ["Candidate", "Comparison", "Decode", "Decoded", "check_family", "compare", "compare_candidates", "decoder_of"]
+
+Decode = Callable[[Tensor], Tensor]
+"""[1,C,h,w] in model space -> [1,3,H,W] in 0..1."""
+
+Report = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and what comes next."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A VAE that could decode.
+
+    Attributes:
+        name: for people, unique within one comparison.
+        open: gives a context manager that yields the decoder, and afterwards leaves everything as it was.
+            It raises a VaeLabError where the VAE cannot be used.
+        family: what is known of its family before it is opened.
+    """
+
+    name: str
+    open: Callable[[], AbstractContextManager[Decode]]
+    family: Family | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one VAE made of the latents: pictures, or the reason why not.
+
+    Attributes:
+        name: the candidate's.
+        pictures: uint8 [B,H,W,3], or None.
+        seconds: time for decoding alone, loading not included.
+        error: one line, or "".
+        family: the VAE's family, where known.
+        fingerprint: of its weights, where known.
+        finite: False if the decoder's result had NaN or infinite values.
+    """
+
+    name: str
+    pictures: np.ndarray | None = None
+    seconds: float = 0.0
+    error: str = ""
+    family: Family | None = None
+    finite: bool = True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results in the order asked for."""
+
+    family: Family
+    results: tuple[Decoded, ...] = ()
+    cancelled: bool = False
+
+    def __iter__(self) -> Iterator[Decoded]:
+        return iter(self.results)
+
+    def __getitem__(self, name: str) -> Decoded:
+        return next(result for result in self.results if result.name == name)
+
+    @property
+    def decoded(self) -> tuple[Decoded, ...]:
+        """Those that have pictures."""
+        return tuple(result for result in self.results if result.pictures is not None)
+
+
+@dataclass
+class _Progress:
+    """Counts decodes, tells the caller, and stops when asked to."""
+
+    total: int
+    report: Report | None
+    cancelled: Callable[[], bool] | None
+    done: int = field(default=0)
+
+    def step(self, what: str, count: int = 0) -> None:
+        self.done += count
+        if self.cancelled and self.cancelled():
+            raise Cancelled("cancelled")
+        if self.report:
+            self.report(self.done, self.total, what)
+
+
+def compare(
+    latents: Tensor,
+    autoencoders: Mapping[str, Autoencoder] | Sequence[Autoencoder],
+    *,
+    family: str | Family | None = None,
+    progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Comparison:
+    """Decode ``latents`` ([B,C,h,w], model space) with each of ``autoencoders``.
+
+    Args:
+        latents: model space, as sampled.
+        autoencoders: loaded VAEs; a mapping names them.
+        family: of the latents; by default that of the first autoencoder that has one.
+        progress: called before every decode.
+        cancelled: asked before every decode.
+
+    A VAE of another family is not used; its result has the reason instead of pictures.
+
+    Raises:
+        FamilyMismatch: the family of the latents cannot be told.
+    """
+    named = autoencoders.items() if isinstance(autoencoders, Mapping) else [(a.name, a) for a in autoencoders]
+    pairs = list(named)
+    known = family if family is not None else next((a.family for _, a in pairs if a.family), None)
+    if known is None:
+        raise FamilyMismatch("the family of the latents cannot be told from these VAEs; name one")
+    candidates = [Candidate(name, lambda a=vae: nullcontext(a.decode), vae.family) for name, vae in pairs]
+    return compare_candidates(latents, candidates, get_family(known), progress=progress, cancelled=cancelled)
+
+
+def compare_candidates(
+    latents: Tensor,
+    candidates: Iterable[Candidate],
+    family: Family,
+    *,
+    progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Comparison:
+    """As :func:`compare`, with VAEs that are opened one at a time, so that one is in memory at a time."""
+    wanted = list(candidates)
+    steps = _Progress(len(wanted) * latents.shape[0], progress, cancelled)
+    results: list[Decoded] = []
+    try:
+        for candidate in wanted:
+            results.append(_decode_with(candidate, latents, family, steps))
+    except Cancelled:
+        return Comparison(family, tuple(results), cancelled=True)
+    return Comparison(family, tuple(results))
+
+
+def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _Progress) -> Decoded:
+    try:
+        check_family(candidate.name, candidate.family, family)
+        steps.step(candidate.name)
+        with candidate.open() as decode:
+            images, seconds = [], 0.0
+            for latent in latents.split(1):
+                start = time.perf_counter()
+                images.append(decode(latent).float().cpu())
+                seconds += time.perf_counter() - start
+                steps.step(candidate.name, 1)
+    except Cancelled:
+        raise
+    except VaeLabError as error:
+        return Decoded(candidate.name, error=str(error), family=candidate.family)
+    except torch.OutOfMemoryError as error:
+        return Decoded(candidate.name, error=f"out of memory: {error}", family=candidate.family)
+    stacked = torch.cat(images)
+    finite = bool(torch.isfinite(stacked).all())
+    return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite)
+
+
+@contextmanager
+def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decode]:
+    """Open the VAE in a file for a comparison of latents of the family ``wanted``.
+
+    Raises:
+        FileError: the file cannot be used.
+        FamilyMismatch: the VAE belongs to another family.
+    """
+    with open_vae(path) as file:
+        autoencoder = file.load()
+    check_family(autoencoder.name, autoencoder.family, wanted)
+    yield (autoencoder if autoencoder.family else autoencoder.with_family(wanted)).decode
+
+
+def check_family(name: str, found: Family | None, wanted: Family) -> None:
+    """Raises FamilyMismatch: ``found`` is known and is not ``wanted``."""
+    if found is not None and found.id != wanted.id:
+        raise FamilyMismatch(f"{name} is a VAE for {found.title}, the latents are {wanted.title}")

@@ -1,0 +1,18 @@
+"""From 0..1 to the 8-bit pixels of a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+__all__ = ["to_pixels"]
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """[B,3,H,W] in 0..1 -> uint8 [B,H,W,3].
+
+    Cuts off as the WebUI does (``modules/processing.py``: ``x_sample.astype(np.uint8)``), so that a compared
+    picture equals the generated one. NaN becomes black, as it does there.
+    """
+    values = np.nan_to_num(images.detach().float().cpu().numpy()) * 255.0
+    return np.moveaxis(values, 1, 3).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,14 @@
+"""Tensors on demand, by byte range, from safetensors and from torch's two formats.
+
+No pickle is ever executed, nothing is read that was not asked for, and a file that is not what it should be gives
+an error of ``vae_lab.errors`` that names the file and the reason in one line.
+"""
+
+from __future__ import annotations
+
+from .limits import Limits
+from .open import open_weights
+from .source import ByteSource, LocalFile, MemorySource
+from .weight_file import TensorInfo, WeightFile
+
+__all__ = ["ByteSource", "Limits", "LocalFile", "MemorySource", "TensorInfo", "WeightFile", "open_weights"]

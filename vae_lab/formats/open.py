@@ -1,0 +1,36 @@
+"""Opens a file of weights, whatever its format."""
+
+from __future__ import annotations
+
+import os
+
+from .limits import DEFAULT_LIMITS, Limits
+from .safetensors_file import parse_safetensors
+from .sniffing import Format, sniff
+from .source import ByteSource, LocalFile
+from .torch_legacy import parse_torch_legacy
+from .torch_zip import parse_torch_zip
+from .weight_file import WeightFile
+
+__all__ = ["open_weights"]
+
+_PARSERS = {
+    Format.SAFETENSORS: parse_safetensors,
+    Format.TORCH_ZIP: parse_torch_zip,
+    Format.TORCH_LEGACY: parse_torch_legacy,
+}
+
+
+def open_weights(path: str | os.PathLike[str] | ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> WeightFile:
+    """Open a .safetensors, .ckpt or .pt file; the format is told from its content.
+
+    Only the description of the tensors is read. Nothing in the file is executed. Raises UnreadableFile,
+    MalformedFile or UnsafePickle, and then closes the source, also one that was passed in.
+    """
+    source = LocalFile(path) if isinstance(path, (str, os.PathLike)) else path
+    try:
+        contents = _PARSERS[sniff(source)](source, limits)
+    except BaseException:
+        source.close()
+        raise
+    return WeightFile(source, contents, limits)

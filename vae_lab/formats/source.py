@@ -1,0 +1,131 @@
+"""Where bytes come from: a file on a disk, or anything else that can be read by range."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from vae_lab.errors import UnreadableFile
+
+__all__ = ["ByteSource", "LocalFile", "MemorySource"]
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """Bytes of known size, read by range. Parsers see nothing else of a file."""
+
+    name: str
+    """As shown to the user."""
+    size: int
+    """Bytes in all, as of opening."""
+    bytes_read: int
+    """Bytes handed out so far."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset`` on; UnreadableFile if they are not there."""
+        ...
+
+    def close(self) -> None:
+        """Release the file. Closing twice is allowed."""
+        ...
+
+
+class LocalFile:
+    """A regular file on a disk, as a ByteSource. Safe to read from several threads.
+
+    The size is taken once, when the file is opened. Bytes appended later are not seen; a file that has become
+    shorter gives UnreadableFile at the read that misses its bytes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fsdecode(path)
+        self.bytes_read = 0
+        self._lock = threading.Lock()
+        try:
+            # Looked at before it is opened: opening a named pipe would wait for a writer for ever.
+            _require_regular(self.name, os.stat(path).st_mode)  # noqa: PTH116 - Path("") means the folder "."
+            self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 - as above; closed by close()
+        except (OSError, ValueError) as error:
+            raise UnreadableFile(self.name, _reason(error)) from error
+        self.size = os.fstat(self._file.fileno()).st_size
+        if self.size == 0:
+            self._file.close()
+            raise UnreadableFile(self.name, "the file is empty (0 bytes)")
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset`` on."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise UnreadableFile(self.name, f"truncated: bytes {offset} to {offset + length} of {self.size} are needed")
+        pieces = []
+        missing = length
+        try:
+            while missing:
+                piece = self._read_some(offset + length - missing, missing)
+                if not piece:
+                    raise UnreadableFile(self.name, "truncated while it was being read: the file has become shorter")
+                pieces.append(piece)
+                missing -= len(piece)
+        except OSError as error:
+            raise UnreadableFile(self.name, _reason(error)) from error
+        with self._lock:
+            self.bytes_read += length
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Close the file."""
+        # A network file system may report a lost connection here. Nothing was written: nothing is lost.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _read_some(self, offset: int, length: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), length, offset)
+        with self._lock:  # Windows: the position is shared, so moving and reading must not be interleaved
+            self._file.seek(offset)
+            return self._file.read(length)
+
+
+class MemorySource:
+    """Bytes in memory, as a ByteSource: for uploads, and for tests."""
+
+    def __init__(self, data: bytes, name: str = "<memory>") -> None:
+        self.name = name
+        self.size = len(data)
+        self.bytes_read = 0
+        self.closed = False
+        self._data = data
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``offset`` on."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise UnreadableFile(self.name, f"truncated: bytes {offset} to {offset + length} of {self.size} are needed")
+        self.bytes_read += length
+        return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        self.closed = True
+        self._data = b""
+
+
+def _require_regular(name: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        diffusers = (Path(name) / "model_index.json").exists() or (Path(name) / "config.json").exists()
+        hint = "; it looks like a diffusers model: choose a weights file inside it" if diffusers else ""
+        raise UnreadableFile(name, f"this is a folder, not a file{hint}")
+    if not stat.S_ISREG(mode):
+        raise UnreadableFile(name, "this is a device or a pipe, not a file")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"cannot be read: {error}"

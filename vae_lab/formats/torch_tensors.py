@@ -1,0 +1,86 @@
+"""From what a torch pickle says to the table of tensors: flat names, and where each one's bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .limits import Limits
+from .pickle_records import Opaque, StorageRef, TensorRef
+from .weight_file import Extent, StoredTensor, TensorInfo
+from .wording import quoted
+
+__all__ = ["find_tensors"]
+
+
+def find_tensors(root: Any, locate: Callable[[StorageRef], int], limits: Limits) -> dict[str, StoredTensor]:
+    """Return the tensors in nested dicts and lists, named by their keys and positions joined with dots.
+
+    ``locate`` gives a storage's position in the file; it is called when a tensor is first read. ValueError if two
+    tensors get the same name, or if a limit is exceeded.
+    """
+    extents: dict[str, Extent] = {}
+    tensors: dict[str, StoredTensor] = {}
+    for name, tensor in _walk(root, limits):
+        if name in tensors:
+            raise ValueError(f"two tensors are named {quoted(name)}")
+        if len(tensors) >= limits.tensors:
+            raise ValueError(f"more than {limits.tensors} tensors")
+        storage = tensor.storage
+        if storage.key not in extents:
+            extents[storage.key] = Extent(storage.nbytes, _bind(locate, storage))
+        info = TensorInfo(name, tensor.dtype, tensor.shape, tensor.flaw)
+        tensors[name] = StoredTensor(info, extents[storage.key], tensor.start, tensor.stride)
+    return tensors
+
+
+def _bind(locate: Callable[[StorageRef], int], storage: StorageRef) -> Callable[[], int]:
+    return lambda: locate(storage)
+
+
+def _walk(root: Any, limits: Limits) -> Iterator[tuple[str, TensorRef]]:
+    """Yield the tensors in containers that may contain themselves, or one another many times over."""
+    if isinstance(root, TensorRef):
+        yield "", root
+        return
+    visited = 0
+    path: list[str] = []  # the keys that lead to the innermost open container
+    opened = {id(root): _children(root)}  # the containers on the way down, by identity, outermost first
+    while opened:
+        inner = next(reversed(opened))
+        for key, child in opened[inner]:
+            visited += 1
+            if visited > limits.visited_values:
+                raise ValueError(f"more than {limits.visited_values} values are searched for tensors")
+            if isinstance(child, TensorRef):
+                yield _joined(path, key, limits), child
+            # A container within itself adds no tensors.
+            elif isinstance(child, _CONTAINERS) and id(child) not in opened:
+                if len(opened) >= limits.nesting:
+                    raise ValueError(f"nested too deeply: more than {limits.nesting} containers")
+                path.append(key)
+                opened[id(child)] = _children(child)
+                break
+        else:
+            del opened[inner]
+            if path:
+                path.pop()
+
+
+def _joined(path: list[str], key: str, limits: Limits) -> str:
+    if sum(map(len, path)) + len(path) + len(key) > limits.name_length:
+        raise ValueError(f"a tensor's name has more than {limits.name_length} characters")
+    return ".".join([*path, key])
+
+
+_CONTAINERS = (dict, list, tuple, Opaque)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Opaque):
+        value = value.items
+    if isinstance(value, dict):
+        return iter(value.items())
+    if type(value) in (list, tuple):  # other tuples are records
+        return ((str(index), item) for index, item in enumerate(value))
+    return iter(())

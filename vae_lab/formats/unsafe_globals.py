@@ -1,0 +1,87 @@
+"""What no file of weights has a reason to name: callables that run code or reach the system.
+
+The pickle reader never imports anything, so naming one of these cannot do harm here. It would in ``torch.load``,
+and the user must know. The list warns; it is not what keeps the reader safe.
+
+Names of ordinary training code (callbacks, schedulers, paths, loggers) are absent on purpose, and so are general
+words that users give to their own modules, such as ``code`` or ``profile``: honest checkpoints are full of them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["is_unsafe"]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Modules whose every name is refused, with their submodules.
+_MODULES = _words(
+    # Processes, files and the system itself. posix and nt are what os pickles as.
+    "os posix nt sys subprocess _posixsubprocess popen2 shutil pty multiprocessing ctypes _ctypes cffi "
+    "winreg _winapi msvcrt "
+    # Code: loading, compiling, running and debugging it.
+    "importlib imp _imp runpy pkgutil zipimport zipapp marshal codeop bdb pdb cProfile timeit doctest pydoc "
+    "compileall py_compile ensurepip pip distutils venv lib2to3 idlelib asyncio _osx_support _aix_support _pyrepl "
+    # Pickles inside the pickle.
+    "pickle _pickle cPickle dill cloudpickle joblib jsonpickle shelve "
+    # The network, and what opens windows.
+    "socket _socket ssl http httplib urllib urllib2 urllib3 requests aiohttp httpx ftplib smtplib imaplib poplib "
+    "telnetlib xmlrpc webbrowser antigravity "
+    # Parts of numpy and torch that load files or compile code.
+    "numpy.f2py numpy.testing numpy.distutils torch.hub torch.package torch.jit.unsupported_tensor_ops "
+    "torch._inductor.codecache torch._dynamo.guards torch.utils.cpp_extension torch.utils.collect_env "
+    "torch.utils.bottleneck torch.utils._config_module torch.fx.experimental.symbolic_shapes"
+)
+
+_BUILTINS = _words(
+    "eval exec execfile compile open file input raw_input __import__ getattr setattr delattr apply reload globals "
+    "locals breakpoint exit quit"
+)
+
+# Single names in modules that are harmless otherwise.
+_NAMES = {
+    "builtins": _BUILTINS,
+    "__builtin__": _BUILTINS,
+    "operator": _words("attrgetter methodcaller"),
+    "_operator": _words("attrgetter methodcaller"),
+    "functools": _words("partial partialmethod reduce"),
+    "_functools": _words("partial reduce"),
+    "types": _words("FunctionType LambdaType CodeType MethodType ModuleType"),
+    "io": _words("open open_code FileIO"),
+    "_io": _words("open open_code FileIO"),
+    "codecs": _words("open"),
+    "code": _words("interact InteractiveInterpreter InteractiveConsole"),
+    "commands": _words("getoutput getstatusoutput"),
+    "copyreg": _words("add_extension pickle"),
+    "logging": _words("FileHandler config"),
+    "numpy": _words("load save fromfile memmap"),
+    "pandas": _words("read_pickle eval"),
+    "platform": _words("popen"),
+    "profile": _words("run runctx Profile"),
+    "threading": _words("Thread"),
+    "torch": _words("load save"),
+    "torch._utils": _words("_import_dotted_name"),
+    "torch.jit": _words("load"),
+    "torch.serialization": _words("load save"),
+    "torch.utils.data.datapipes.utils.decoder": _words("basichandlers"),
+    "trace": _words("Trace"),
+    "uuid": _words("_get_command_stdout"),
+}
+
+# Modules that are dangerous also as an attribute of another one, as in ``torch.serialization os.system``.
+_ROOTS = _words("os posix nt sys subprocess builtins importlib shutil ctypes runpy")
+
+# The steps from a harmless object to the interpreter's inside.
+_ATTRIBUTES = _words("__globals__ __builtins__ __subclasses__ __code__ __import__")
+
+
+def is_unsafe(module: str, name: str) -> bool:
+    """Return whether ``module`` and ``name``, as a pickle gives them, lead to a known dangerous callable."""
+    parts = f"{module}.{name}".split(".")
+    for end, part in enumerate(parts):
+        parent = ".".join(parts[:end])
+        if part in _NAMES.get(parent, ()) or (f"{parent}.{part}" if parent else part) in _MODULES:
+            return True
+    return not (_ROOTS.isdisjoint(name.split(".")) and _ATTRIBUTES.isdisjoint(parts))

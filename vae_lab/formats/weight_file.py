@@ -1,0 +1,226 @@
+"""The open file: names, types and shapes at once, values when they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+
+from vae_lab.errors import MalformedFile, UnreadableFile
+
+from .dtypes import itemsize
+from .limits import Limits
+from .source import ByteSource
+from .wording import quoted, sized
+
+__all__ = ["Contents", "Extent", "StoredTensor", "TensorInfo", "WeightFile", "check_shape", "contiguous_stride"]
+
+# Read in pieces of this size, so that at most this much is held twice.
+_PIECE = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file says about one of its tensors."""
+
+    name: str
+    dtype: torch.dtype
+    """``torch.uint8`` stands in for types that the running torch does not have; see ``flaw``."""
+    shape: tuple[int, ...]
+    flaw: str | None = None
+    """Why ``read`` refuses this tensor; None for every tensor that can be read."""
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes that the values take in memory."""
+        return self.numel * itemsize(self.dtype)
+
+
+class Extent:
+    """A run of ``nbytes`` bytes in the file, whose position is looked up when it is first needed.
+
+    Archives keep a small header before each run. Reading those only for the tensors that are read makes opening
+    a file with thousands of tensors one request, not thousands.
+    """
+
+    def __init__(self, nbytes: int, locate: Callable[[], int]) -> None:
+        self.nbytes = nbytes
+        self._locate = locate
+        self._position: int | None = None
+
+    @classmethod
+    def at(cls, position: int, nbytes: int) -> Extent:
+        """Return an extent at a known position."""
+        return cls(nbytes, lambda: position)
+
+    def position(self) -> int:
+        """Return the offset of the first byte in the file."""
+        if self._position is None:
+            self._position = self._locate()
+        return self._position
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as a strided view of an extent. Parsers guarantee that the view lies within the extent."""
+
+    info: TensorInfo
+    extent: Extent
+    start: int
+    """Offset of the first element in the extent, in bytes."""
+    stride: tuple[int, ...]
+    """In elements, never negative."""
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie in the file in C order without gaps."""
+        expected = contiguous_stride(self.info.shape)
+        return self.info.numel == 0 or all(
+            length == 1 or have == want
+            for length, have, want in zip(self.info.shape, self.stride, expected, strict=True)
+        )
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to the last in the file, gaps included."""
+        if self.info.numel == 0:
+            return 0
+        return 1 + sum((length - 1) * step for length, step in zip(self.info.shape, self.stride, strict=True))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a parser finds in a file."""
+
+    container: str
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class WeightFile:
+    """An open file of weights. Use it as a context manager, or call ``close``.
+
+    All errors about the file are subclasses of ``FileError``. Reading is safe from several threads if the source is.
+    """
+
+    def __init__(self, source: ByteSource, contents: Contents, limits: Limits) -> None:
+        self._source = source
+        self._stored = contents.tensors
+        self._limits = limits
+        self.container = contents.container
+        self.metadata: Mapping[str, str] = MappingProxyType(contents.metadata)
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(
+            {name: stored.info for name, stored in contents.tensors.items()}
+        )
+
+    @property
+    def path(self) -> str:
+        """The file's name, as shown to the user."""
+        return self._source.name
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self._source.size
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read so far."""
+        return self._source.bytes_read
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a tensor: contiguous, in the file's dtype, with memory of its own.
+
+        KeyError if there is none of that name; MalformedFile with the tensor's ``flaw`` if it cannot be read.
+        """
+        stored = self._stored[name]
+        if stored.contiguous:
+            return self._elements(stored, 0, stored.info.numel).reshape(stored.info.shape)
+        # A view can repeat its values, or pick a few from a wide span: both are taken into memory.
+        self._check_memory(stored, stored.info.nbytes)
+        flat = self._elements(stored, 0, stored.span)
+        return flat.as_strided(stored.info.shape, stored.stride).clone(memory_format=torch.contiguous_format)
+
+    def read_flat(self, name: str, start: int, count: int) -> torch.Tensor:
+        """Return the elements [start, start + count) in C order, one-dimensional, with memory of its own.
+
+        Reads these bytes only; of a tensor that is not contiguous in the file, all. IndexError for elements that
+        the tensor does not have; otherwise as ``read``.
+        """
+        stored = self._stored[name]
+        if start < 0 or count < 0 or start + count > stored.info.numel:
+            raise IndexError(f"elements {start} to {start + count} of {quoted(name)}, which has {stored.info.numel}")
+        if stored.contiguous:
+            return self._elements(stored, start, count)
+        return self.read(name).flatten()[start : start + count].clone()
+
+    def close(self) -> None:
+        """Close the file. What was read stays valid."""
+        self._source.close()
+
+    def __enter__(self) -> WeightFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<WeightFile {quoted(self.path)}: {self.container}, {len(self.tensors)} tensors>"
+
+    def _elements(self, stored: StoredTensor, first: int, count: int) -> torch.Tensor:
+        """Read ``count`` elements as they lie in the file."""
+        info = stored.info
+        if info.flaw:
+            raise MalformedFile(self.path, f"tensor {quoted(info.name)} cannot be read: {info.flaw}")
+        if count == 0:
+            return torch.empty(0, dtype=info.dtype)
+        width = itemsize(info.dtype)
+        nbytes = count * width
+        self._check_memory(stored, nbytes)
+        buffer = self._buffer(stored.extent.position() + stored.start + first * width, nbytes)
+        return torch.frombuffer(buffer, dtype=info.dtype)
+
+    def _check_memory(self, stored: StoredTensor, nbytes: int) -> None:
+        if nbytes > self._limits.tensor_bytes:
+            name, limit = quoted(stored.info.name), sized(self._limits.tensor_bytes)
+            raise MalformedFile(self.path, f"reading tensor {name} takes {sized(nbytes)}; the limit is {limit}")
+
+    def _buffer(self, position: int, nbytes: int) -> bytearray:
+        try:
+            buffer = bytearray(nbytes)
+        except MemoryError as error:
+            raise UnreadableFile(self.path, f"not enough memory for a tensor of {sized(nbytes)}") from error
+        view = memoryview(buffer)
+        for done in range(0, nbytes, _PIECE):
+            piece = min(_PIECE, nbytes - done)
+            view[done : done + piece] = self._source.read_at(position + done, piece)
+        return buffer
+
+
+def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a C-ordered tensor, in elements."""
+    stride = []
+    step = 1
+    for length in reversed(shape):
+        stride.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(stride))
+
+
+def check_shape(shape: tuple[int, ...], limits: Limits) -> None:
+    """Raise ValueError with the reason if torch could not hold a tensor of that shape."""
+    if len(shape) > limits.dimensions:
+        raise ValueError(f"{len(shape)} dimensions; the limit is {limits.dimensions}")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"negative length in the shape {shape}")
+    # Lengths of 0 count as 1: torch multiplies the others up to find the strides, and would overflow.
+    if math.prod(max(length, 1) for length in shape) > limits.elements:
+        raise ValueError(f"overflow: the shape {quoted(shape)} has more elements than can be counted")

@@ -1,0 +1,146 @@
+"""Latents that can be decoded again: the last generations, and latents in files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice
+from vae_lab.families import FAMILIES, Family
+from vae_lab.formats import open_weights
+
+__all__ = ["Generation", "GenerationStore", "load_latents", "save_latents"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Latents as they were just before decoding.
+
+    Attributes:
+        id: unique within its store.
+        latents: [B,C,h,w] in model space, on the CPU.
+        family: their latent space.
+        title: for people.
+        infotexts: generation parameters, one for each picture; may be empty.
+        checkpoint: file of the checkpoint that sampled them, or "".
+        decoded_by: what decoded them in the host, or "".
+        tiling: whether the picture is meant to tile, so that convolutions wrap around.
+        created: seconds since the epoch.
+    """
+
+    id: str
+    latents: Tensor
+    family: Family
+    title: str = ""
+    infotexts: tuple[str, ...] = ()
+    checkpoint: str = ""
+    decoded_by: str = ""
+    tiling: bool = False
+    created: float = field(default_factory=time.time)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the latents take."""
+        return self.latents.numel() * self.latents.element_size()
+
+    @property
+    def label(self) -> str:
+        """One line for a list: when, how large, what."""
+        batch, _, height, width = self.latents.shape
+        size = f"{width * 8}x{height * 8}" + (f" x {batch}" if batch > 1 else "")
+        return f"{time.strftime('%H:%M:%S', time.localtime(self.created))} · {size} · {self.title or self.id}"
+
+
+class GenerationStore:
+    """The newest generations, as many as fit into ``byte_limit``. Safe to use from several threads."""
+
+    def __init__(self, byte_limit: int) -> None:
+        self.byte_limit = byte_limit
+        self._kept: OrderedDict[str, Generation] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def new_id(self) -> str:
+        """An id that no other generation of this store has."""
+        return f"g{next(self._numbers)}"
+
+    def add(self, generation: Generation) -> None:
+        """Keep ``generation``, and let go of the oldest ones over the limit (one is kept in any case)."""
+        with self._lock:
+            self._kept.pop(generation.id, None)
+            self._kept[generation.id] = generation
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self.byte_limit:
+                self._kept.popitem(last=False)
+
+    def get(self, generation_id: str) -> Generation:
+        """Raises UnknownChoice: it was never there, or had to make room."""
+        with self._lock:
+            try:
+                return self._kept[generation_id]
+            except KeyError:
+                raise UnknownChoice(f"generation {generation_id} is no longer kept; {len(self._kept)} are") from None
+
+    def newest_first(self) -> list[Generation]:
+        """All that are kept."""
+        with self._lock:
+            return list(reversed(self._kept.values()))
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._kept.clear()
+
+
+def save_latents(generation: Generation, path: str | os.PathLike[str]) -> None:
+    """Write latents and what is known of them as .safetensors."""
+    metadata = {"family": generation.family.id, "title": generation.title, "checkpoint": generation.checkpoint}
+    metadata |= {f"infotext.{i}": text for i, text in enumerate(generation.infotexts)}
+    safetensors.torch.save_file({"latents": generation.latents.contiguous()}, str(path), metadata)
+
+
+def load_latents(path: str | os.PathLike[str]) -> Generation:
+    """Read latents from .safetensors: one tensor [B,C,h,w] or [C,h,w] in model space.
+
+    Raises:
+        FileError: the file is unreadable, or holds something else.
+        FamilyMismatch: neither the file nor the number of channels tells the family.
+    """
+    with open_weights(path) as file:
+        if len(file.tensors) != 1:
+            raise MalformedFile(file.path, f"latents are one tensor, this file has {len(file.tensors)}")
+        info = next(iter(file.tensors.values()))
+        if len(info.shape) not in (3, 4) or 0 in info.shape:
+            raise MalformedFile(file.path, f"latents have shape [B,C,h,w], these are {list(info.shape)}")
+        latents = file.read(info.name)
+        metadata = dict(file.metadata)
+    if not latents.is_floating_point() or not bool(torch.isfinite(latents).all()):
+        raise MalformedFile(str(path), "latents must be finite floating point numbers")
+    latents = latents if latents.ndim == 4 else latents[None]
+    return Generation(
+        id=Path(path).stem,
+        latents=latents,
+        family=_family_of(path, metadata, latents.shape[1]),
+        title=metadata.get("title") or Path(path).stem,
+        infotexts=tuple(metadata[key] for key in sorted(metadata) if key.startswith("infotext.")),
+        checkpoint=metadata.get("checkpoint", ""),
+    )
+
+
+def _family_of(path: str | os.PathLike[str], metadata: Mapping[str, str], channels: int) -> Family:
+    family = FAMILIES.get(metadata.get("family", "sd1" if channels == 4 else ""))
+    if family is None or family.latent_channels != channels:
+        raise FamilyMismatch(
+            f"{path}: the latents' family cannot be told (metadata says {metadata.get('family')!r}, "
+            f"{channels} channels); write one of {', '.join(FAMILIES)} as metadata 'family'"
+        )
+    return family

@@ -1,0 +1,72 @@
+"""Names of an AutoencoderKL's tensors in diffusers, old and new, and their ldm equivalents."""
+
+from __future__ import annotations
+
+import re
+
+_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+    # before diffusers 0.14
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "proj_attn": "proj_out",
+}
+_OLD_ATTENTION = re.compile(r"\.attentions\.\d+\.(query|key|value|proj_attn)\.")
+_LEVEL = re.compile(r"^(encoder\.down|decoder\.up)_blocks\.(\d+)\.(.+)$")
+_MID_RESNET = re.compile(r"^(encoder|decoder)\.mid_block\.resnets\.([01])\.(.+)$")
+_MID_ATTENTION = re.compile(r"^(encoder|decoder)\.mid_block\.attentions\.0\.(.+)$")
+_LEVEL_PART = re.compile(r"^(resnets|attentions)\.(\d+)\.(.+)$")
+
+
+def uses_diffusers_names(names: set[str]) -> bool:
+    """Whether unprefixed ``names`` are those of diffusers."""
+    return any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in names)
+
+
+def uses_old_attention_names(names: set[str]) -> bool:
+    """Whether attention is named as before diffusers 0.14 (``query`` instead of ``to_q``)."""
+    return any(_OLD_ATTENTION.search(name) for name in names)
+
+
+def to_ldm_names(names: set[str]) -> dict[str, str]:
+    """Map unprefixed diffusers names to ldm names. Names without an equivalent are left as they are."""
+    levels = 1 + max(
+        (int(match[2]) for match in map(_LEVEL.match, names) if match and match[1] == "decoder.up"), default=0
+    )
+    return {name: _rename(name, levels) for name in names}
+
+
+def _rename(name: str, levels: int) -> str:
+    if match := _MID_RESNET.match(name):
+        half, index, rest = match.groups()
+        return f"{half}.mid.block_{int(index) + 1}.{_resnet_part(rest)}"
+    if match := _MID_ATTENTION.match(name):
+        half, rest = match.groups()
+        return f"{half}.mid.attn_1.{_attention_part(rest)}"
+    if match := _LEVEL.match(name):
+        side, index, rest = match.groups()
+        # ldm counts the decoder's levels from full size, diffusers from the latent.
+        level = int(index) if side == "encoder.down" else levels - 1 - int(index)
+        return f"{side}.{level}.{_level_part(rest)}"
+    return name.replace(".conv_norm_out.", ".norm_out.")
+
+
+def _level_part(rest: str) -> str:
+    if match := _LEVEL_PART.match(rest):
+        kind, index, part = match.groups()
+        return f"block.{index}.{_resnet_part(part)}" if kind == "resnets" else f"attn.{index}.{_attention_part(part)}"
+    return rest.replace("downsamplers.0.", "downsample.").replace("upsamplers.0.", "upsample.")
+
+
+def _resnet_part(part: str) -> str:
+    return part.replace("conv_shortcut.", "nin_shortcut.")
+
+
+def _attention_part(part: str) -> str:
+    name, _, tail = part.rpartition(".")
+    return f"{_ATTENTION.get(name, name)}.{tail}"

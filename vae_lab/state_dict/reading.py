@@ -1,0 +1,44 @@
+"""Read a VAE's tensors, and only those, in canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from vae_lab.errors import NotFinite
+from vae_lab.formats import WeightFile
+from vae_lab.state_dict.canonical import Layout
+
+__all__ = ["canonical_shape", "read_tensors"]
+
+
+def canonical_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Attention weights are linear layers in diffusers ([C,C]) and 1x1 convolutions in ldm ([C,C,1,1])."""
+    if len(shape) == 2 and (".attn_1." in name or ".attn." in name):
+        return (*shape, 1, 1)
+    return shape
+
+
+def read_tensors(
+    file: WeightFile,
+    layout: Layout,
+    names: Iterable[str] | None = None,
+    *,
+    check_finite: bool = True,
+) -> dict[str, Tensor]:
+    """Read the tensors ``names`` (canonical; all of the VAE by default) in the file's own dtype.
+
+    Raises:
+        FileError: the file turned out to be truncated or malformed.
+        NotFinite: a weight is NaN or infinite.
+    """
+    wanted = list(layout.names if names is None else names)
+    tensors: dict[str, Tensor] = {}
+    for name in wanted:
+        tensor = file.read(layout.names[name])
+        if check_finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NotFinite(file.path, f"the VAE's weights are not finite: {name} has NaN or infinite values")
+        tensors[name] = tensor.reshape(canonical_shape(name, tuple(tensor.shape)))
+    return tensors

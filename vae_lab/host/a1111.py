@@ -1,0 +1,332 @@
+"""The AUTOMATIC1111 WebUI (1.8 to 1.10.1) as a host."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from modules import devices, sd_hijack, sd_models, sd_vae, shared
+from modules.call_queue import queue_lock
+from modules.paths_internal import data_path, models_path
+from torch import Tensor
+
+from vae_lab.autoencoders import open_vae
+from vae_lab.comparison import Candidate, Comparison, compare_candidates
+from vae_lab.comparison.compare import Decode, check_family
+from vae_lab.errors import HostError, UnknownChoice
+from vae_lab.families import FAMILIES, Family
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress, VaeEntry
+from vae_lab.host.job import Weights
+from vae_lab.host.override import VaeSwap, check_fits
+from vae_lab.host.patching import guarded
+from vae_lab.identity import short
+from vae_lab.latents import Generation, GenerationStore
+from vae_lab.library import FactsCache, VaeFacts, find_weight_files
+
+__all__ = ["EXTERNAL_OPTION", "KEEP_OPTION", "A1111Host"]
+
+EXTERNAL_OPTION = "vae_lab_external"
+KEEP_OPTION = "vae_lab_keep_mb"
+_KEPT_STATES = 1  # the override's weights stay in memory between generations; 160 to 330 MB each
+
+
+class A1111Host(Host):
+    """Reads the WebUI's lists and settings, and decodes with the WebUI's own VAE module."""
+
+    name = "AUTOMATIC1111 WebUI"
+
+    def __init__(self) -> None:
+        self.generations = GenerationStore(256 * 2**20)
+        self._facts = FactsCache(self.data_folder() / "facts")
+        self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
+
+    # --- what there is ---------------------------------------------------------------------------------------
+
+    def _vae_files(self) -> dict[str, Path]:
+        """All that the WebUI itself would find, with same basenames in different folders kept apart, and TAESD."""
+        folders = [Path(sd_vae.vae_path)]
+        folders += [Path(folder) for folder in (shared.cmd_opts.vae_dir,) if folder]
+        beside = [Path(sd_models.model_path)]
+        beside += [Path(folder) for folder in (shared.cmd_opts.ckpt_dir,) if folder]
+        found = dict(find_weight_files(folders))
+        found |= {name: path for name, path in find_weight_files(beside) if _is_vae_beside_checkpoint(path)}
+        found |= {f"VAE-taesd/{name}": path for name, path in find_weight_files([Path(models_path) / "VAE-taesd"])
+                  if "decoder" in name}
+        return found
+
+    def vaes(self) -> list[VaeEntry]:
+        return [self._entry(name, path) for name, path in self._vae_files().items()]
+
+    def _entry(self, name: str, path: Path) -> VaeEntry:
+        facts = self._facts.known(str(path))
+        return VaeEntry(name, str(path), facts.family if facts else None, facts.problem if facts else "")
+
+    def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
+        entries = self.vaes()
+        for i, entry in enumerate(entries):
+            if cancelled and cancelled():
+                break
+            if progress:
+                progress(i, len(entries), entry.name)
+            self._facts.look(entry.path)
+        return self.vaes()
+
+    def checkpoints(self) -> list[str]:
+        return [info.name for info in sd_models.checkpoints_list.values()]
+
+    def current_checkpoint(self) -> str:
+        model = sd_models.model_data.sd_model
+        return model.sd_checkpoint_info.name if model is not None else ""
+
+    def checkpoint_path(self) -> str:
+        """File of the loaded checkpoint, or ""."""
+        model = sd_models.model_data.sd_model
+        return model.sd_checkpoint_info.filename if model is not None else ""
+
+    def vae_path(self, name: str) -> str:
+        """File of the VAE called ``name``.
+
+        Raises:
+            UnknownChoice: there is none.
+        """
+        files = self._vae_files()
+        if name not in files:
+            raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {', '.join(files) or 'none'}")
+        return str(files[name])
+
+    # --- who decides -----------------------------------------------------------------------------------------
+
+    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
+        if generation_choice != AUTOMATIC:
+            return self._decided(generation_choice, "generation", "chosen in the VAE Lab accordion for this generation")
+        always = getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
+        if always != AUTOMATIC:
+            return self._decided(always, "always", "Settings > VAE Lab > External VAE")
+        return self._host_decision()
+
+    def _decided(self, vae: str, source: str, why: str) -> Decision:
+        path = self.checkpoint_path() if vae == BUILT_IN else str(self._vae_files().get(vae, ""))
+        missing = "" if path else " The file is not there: the WebUI's own choice decodes instead."
+        return Decision(vae, source, f"{vae} decodes: {why}.{missing}", path)
+
+    def _host_decision(self) -> Decision:
+        checkpoint = self.checkpoint_path()
+        if not checkpoint:
+            return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
+        resolved = sd_vae.resolve_vae(checkpoint)
+        if resolved.source == "from user metadata":
+            source, why = "checkpoint", "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
+        elif resolved.source == "specified in settings":
+            source, why = "host", "Settings > VAE > SD VAE"
+        elif resolved.vae:
+            source, why = "host", f"the WebUI, {resolved.source}"
+        else:
+            source, why = "host", "no external VAE is chosen"
+        name = os.path.basename(resolved.vae) if resolved.vae else BUILT_IN
+        return Decision(name, source, f"{name} decodes: {why}.", resolved.vae or checkpoint)
+
+    def use_for_checkpoint(self, vae: str) -> str:
+        checkpoint = self.checkpoint_path()
+        if not checkpoint:
+            raise HostError("no checkpoint is loaded, so there is none to choose a VAE for")
+        with queue_lock:
+            self._write_preference(checkpoint, self._host_name_of(vae))
+            if sd_models.model_data.sd_model is not None:
+                sd_vae.reload_vae_weights(sd_models.model_data.sd_model)
+        wanted = AUTOMATIC if vae == AUTOMATIC else (vae if vae == BUILT_IN else os.path.basename(self.vae_path(vae)))
+        now = self.decision()
+        if wanted in (AUTOMATIC, now.vae):
+            return f"Saved for {self.current_checkpoint()}. {now.reason}"
+        return f"Saved for {self.current_checkpoint()}, but without effect for now: {now.reason}"
+
+    def _host_name_of(self, vae: str) -> str:
+        """What the WebUI's own preference calls it."""
+        if vae == AUTOMATIC:
+            return "Automatic"
+        if vae == BUILT_IN:
+            return "None"
+        path = self.vae_path(vae)
+        sd_vae.refresh_vae_list()
+        basename = os.path.basename(path)
+        if os.path.abspath(sd_vae.vae_dict.get(basename, "")) != os.path.abspath(path):
+            raise HostError(
+                f"the WebUI knows VAEs by file name alone, and takes {basename} for another file; rename one of them"
+            )
+        return basename
+
+    @staticmethod
+    def _write_preference(checkpoint: str, vae: str) -> None:
+        """Other tools keep their own keys in this file, so all but one stay as they are."""
+        file = Path(os.path.splitext(checkpoint)[0] + ".json")
+        try:
+            metadata = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
+            if not isinstance(metadata, dict):
+                raise HostError(f"{file} is not a JSON object; the preference was not written")
+            metadata["vae"] = vae
+            unfinished = file.with_name(file.name + ".tmp")
+            unfinished.write_text(json.dumps(metadata, indent=4, ensure_ascii=False), encoding="utf8")
+            unfinished.replace(file)
+        except (OSError, ValueError) as error:
+            raise HostError(f"the preference could not be written to {file}: {error}") from error
+
+    def use_always(self, vae: str) -> str:
+        if vae not in (AUTOMATIC, BUILT_IN):
+            self.vae_path(vae)
+        shared.opts.set(EXTERNAL_OPTION, vae)
+        shared.opts.save(shared.config_filename)
+        return self.decision().reason
+
+    # --- weights ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def model_family() -> Family | None:
+        """Latent family of the loaded checkpoint."""
+        model = sd_models.model_data.sd_model
+        if model is None:
+            return None
+        if getattr(model, "is_sdxl", False):
+            return FAMILIES["sdxl"]
+        return FAMILIES["sd3" if getattr(model, "is_sd3", False) else "sd1"]
+
+    def weights(self, choice: str) -> Weights:
+        """The weights that ``choice`` stands for with the loaded checkpoint, checked against it.
+
+        Raises:
+            VaeLabError: they cannot be used, with the reason.
+        """
+        path = self.checkpoint_path() if choice == BUILT_IN else self.vae_path(choice)
+        facts = self._usable(choice, path)
+        family = self.model_family()
+        if family is not None:
+            check_family(choice, facts.family, family)
+        if facts.architecture != "AutoencoderKL":
+            raise HostError(f"{choice} is a {facts.architecture}: choose it in Settings > VAE > VAE type for decode")
+        digest = short(facts.fingerprint)
+        if self._host_has(choice, path):
+            return Weights(choice, path, digest, None)
+        state = self._state(path)
+        check_fits(sd_models.model_data.sd_model.first_stage_model, state, path)
+        return Weights(choice, path, digest, state)
+
+    def _usable(self, name: str, path: str) -> VaeFacts:
+        facts = self._facts.look(path)
+        if facts.problem:
+            raise HostError(f"{name}: {facts.problem}")
+        return facts
+
+    @staticmethod
+    def _host_has(choice: str, path: str) -> bool:
+        """Whether the WebUI has loaded this very file. Of the built-in VAE only the file is proof, never the memory."""
+        loaded = sd_vae.loaded_vae_file
+        return choice != BUILT_IN and loaded is not None and os.path.abspath(loaded) == os.path.abspath(path)
+
+    def _state(self, path: str) -> dict[str, Tensor]:
+        key = (path, os.path.getmtime(path))
+        if key not in self._states:
+            with open_vae(path) as file:
+                self._states[key] = file.state_dict()
+            while len(self._states) > _KEPT_STATES:
+                self._states.popitem(last=False)
+        self._states.move_to_end(key)
+        return self._states[key]
+
+    # --- comparison ------------------------------------------------------------------------------------------
+
+    def compare(
+        self,
+        generation_id: str,
+        vaes: Sequence[str],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Comparison:
+        generation = self.generations.get(generation_id)
+        with queue_lock:
+            return self.compare_unlocked(generation, vaes, progress, cancelled)
+
+    def compare_unlocked(
+        self,
+        generation: Generation,
+        vaes: Sequence[str],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Comparison:
+        """As :meth:`compare`, for callers that hold the host's queue already, as every script hook does."""
+        names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
+        with ExitStack() as undo:
+            bench = _Bench(generation, undo) if self._same_kind(generation) else None
+            candidates = [self._candidate(name, generation, bench) for name in names]
+            return compare_candidates(
+                generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
+            )
+
+    def _same_kind(self, generation: Generation) -> bool:
+        family = self.model_family()
+        return family is not None and family.id == generation.family.id
+
+    def _candidate(self, name: str, generation: Generation, bench: _Bench | None) -> Candidate:
+        path = generation.checkpoint if name == BUILT_IN else str(self._vae_files().get(name, ""))
+        facts = self._facts.known(path) if path else None
+        return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
+
+    @contextmanager
+    def _opened(self, name: str, path: str, generation: Generation, bench: _Bench | None) -> Iterator[Decode]:
+        if not path or not os.path.isfile(path):
+            raise UnknownChoice(f"{name}: the file is not there{f' ({path})' if path else ''}")
+        facts = self._usable(name, path)
+        check_family(name, facts.family, generation.family)
+        if bench is not None and facts.architecture == "AutoencoderKL":
+            with bench.with_weights(self._state(path), path) as decode:
+                yield decode
+            return
+        with open_vae(path) as file:
+            own = file.load(family=facts.family or generation.family, device=devices.cpu)
+        yield own.decode
+
+    def known(self, path: str) -> VaeFacts | None:
+        """What has been found out about a file; reads nothing of it."""
+        return self._facts.known(path)
+
+    def digest(self, name: str, generation: Generation) -> str:
+        """Short fingerprint of a VAE that has decoded ``generation``; "" if it is not known."""
+        path = generation.checkpoint if name == BUILT_IN else str(self._vae_files().get(name, ""))
+        facts = self._facts.known(path) if path else None
+        return short(facts.fingerprint) if facts else ""
+
+    def data_folder(self) -> Path:
+        return Path(data_path) / "cache" / "vae-lab"
+
+
+class _Bench:
+    """The host's own VAE module, with one VAE's weights after the other, decoding as the host does."""
+
+    def __init__(self, generation: Generation, undo: ExitStack) -> None:
+        self._model = sd_models.model_data.sd_model
+        self._swap = undo.enter_context(VaeSwap(self._model.first_stage_model))
+        # The preview thread decodes whatever this holds, with the weights that happen to be in.
+        shared.state.current_latent = None
+        with guarded("setting up tiling"):
+            sd_hijack.model_hijack.apply_circular(generation.tiling)
+
+    @contextmanager
+    def with_weights(self, state: dict[str, Tensor], path: str) -> Iterator[Decode]:
+        self._swap.put(state, path)
+        yield self._decode
+
+    @torch.no_grad()
+    def _decode(self, latent: Tensor) -> Tensor:
+        """As ``modules/sd_samplers_common.py``: ``decode_first_stage``, without its stand-ins for a full decode."""
+        module = self._model.first_stage_model
+        with devices.without_autocast():
+            sample = latent.to(devices.device, devices.dtype_vae).to(module.dtype)
+            image = self._model.decode_first_stage(sample)
+        return torch.clamp((image.float() + 1.0) / 2.0, min=0.0, max=1.0)
+
+
+def _is_vae_beside_checkpoint(path: Path) -> bool:
+    """The WebUI takes files among the checkpoints for VAEs if they are called ``NAME.vae.EXT``."""
+    return path.name.lower().endswith((".vae.safetensors", ".vae.ckpt", ".vae.pt"))

@@ -1,0 +1,92 @@
+"""The always-on script's behaviour in the WebUI; its page is in ``vae_lab.ui``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modules import shared
+
+from vae_lab.errors import UnknownChoice
+from vae_lab.host.a1111 import EXTERNAL_OPTION, A1111Host
+from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.capture import Generations
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY
+from vae_lab.host.job import Job, Weights
+from vae_lab.host.patching import guarded
+from vae_lab.host.plan import Plan
+from vae_lab.identity import short
+
+__all__ = ["ScriptBehaviour"]
+
+
+class ScriptBehaviour:
+    """From the accordion's values to a job."""
+
+    def __init__(self, host: A1111Host, generations: Generations) -> None:
+        self.host = host
+        self.generations = generations
+
+    def process(self, p: Any, args: Sequence[Any]) -> None:
+        """Called once for each ``process_images``, before anything is encoded."""
+        # A script that runs one p several times must not keep an earlier run's keys.
+        p.extra_generation_params.pop(OVERRIDE_KEY, None)
+        p.extra_generation_params.pop(HASH_KEY, None)
+        with guarded("reading the accordion", p.comment):
+            plan = Plan.from_args(args)
+            choice = plan.override if plan.override != AUTOMATIC else self._always()
+            job = self.generations.job_of(p)
+            if job is None:
+                return
+            job.compare = plan.compare
+            if choice != AUTOMATIC:
+                self._override(p, job, choice)
+
+    @staticmethod
+    def _always() -> str:
+        return getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
+
+    def _override(self, p: Any, job: Job, choice: str) -> None:
+        if shared.opts.sd_vae_decode_method != "Full":
+            p.comment(
+                f"VAE Lab: {choice} does not decode this picture, because Settings > VAE > VAE type for decode "
+                f"is {shared.opts.sd_vae_decode_method}; set it to Full."
+            )
+        weights = job.override(lambda: self.host.weights(choice), refused=lambda: _forget(p))
+        _announce(p, weights)
+
+    def pasted(self, parameters: Mapping[str, Any]) -> str:
+        """The accordion's choice for pasted generation parameters: by name, else by weights, else Automatic."""
+        wanted = parameters.get(OVERRIDE_KEY)
+        if not wanted:
+            return AUTOMATIC
+        names = {entry.name: entry.path for entry in self.host.vaes()}
+        digest = parameters.get(HASH_KEY, "")
+        if wanted == BUILT_IN or (wanted in names and self._has_digest(names[wanted], digest)):
+            return wanted
+        same_weights = next((name for name, path in names.items() if digest and self._has_digest(path, digest)), None)
+        if same_weights:
+            return same_weights
+        if wanted in names:
+            return wanted
+        raise UnknownChoice(f"the picture was decoded by {wanted} ({digest}), which is not here")
+
+    def _has_digest(self, path: str, digest: str) -> bool:
+        facts = self.host.known(path)
+        return facts is not None and short(facts.fingerprint) == digest
+
+
+def _announce(p: Any, weights: Weights) -> None:
+    """Say in the infotext which VAE really decodes; the host's own keys were written before we were asked."""
+    if shared.opts.sd_vae_decode_method != "Full":
+        return
+    p.extra_generation_params[OVERRIDE_KEY] = weights.name
+    if weights.digest:
+        p.extra_generation_params[HASH_KEY] = weights.digest
+    p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
+    p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights
+
+
+def _forget(p: Any) -> None:
+    p.extra_generation_params.pop(OVERRIDE_KEY, None)
+    p.extra_generation_params.pop(HASH_KEY, None)

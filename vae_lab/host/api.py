@@ -1,0 +1,158 @@
+"""The HTTP routes under ``/vae-lab/v1/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vae_lab.errors import HostError, UnknownChoice, VaeLabError
+from vae_lab.host.base import Host, VaeEntry
+from vae_lab.host.service import ComparisonService, StoredComparison, service_of
+from vae_lab.latents import Generation
+
+__all__ = ["PREFIX", "add_routes", "picture_url"]
+
+PREFIX = "/vae-lab/v1"
+
+
+class CompareRequest(BaseModel):
+    """Body of ``POST compare``: a kept generation's id, and names of VAEs. The built-in one is always included."""
+
+    latents: str
+    vaes: list[str] = []
+
+
+class _InWords(APIRoute):
+    """Turns our errors, and requests of a wrong form, into ``{"detail": one line}``.
+
+    It does so for our routes alone; an exception handler on the app would change the host's routes as well.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_in_words(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise HTTPException(422, _one_line(error)) from error
+            except VaeLabError as error:
+                raise HTTPException(_status(error), str(error)) from error
+
+        return handle_in_words
+
+
+def _one_line(error: RequestValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+
+
+def _status(error: VaeLabError) -> int:
+    if isinstance(error, UnknownChoice):
+        return 404
+    return 409 if isinstance(error, HostError) else 422
+
+
+def add_routes(app: FastAPI, host: Host) -> None:
+    """Add our routes to ``app``; routes of an earlier call on the same app are replaced.
+
+    Where the app asks its users for a password (gradio's ``auth``), our routes ask for the same one: kept
+    generations and their prompts are nobody else's business.
+    """
+    app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
+    app.include_router(_router(host, service_of(host)), dependencies=_login_of(app))
+
+
+def _login_of(app: FastAPI) -> list[Any]:
+    """Gradio's own check, found by its route because both its versions have that and neither exports it."""
+    endpoints = [route.endpoint for route in app.routes if isinstance(route, APIRoute) and route.path == "/login_check"]
+    return [Depends(endpoint) for endpoint in endpoints[:1]]
+
+
+def _router(host: Host, service: ComparisonService) -> APIRouter:
+    router = APIRouter(prefix=PREFIX, route_class=_InWords, tags=["VAE Lab"])
+
+    # Plain functions: FastAPI runs them in threads, so that a decode does not hold up the event loop.
+    @router.get("/vaes")
+    def vaes() -> dict[str, Any]:
+        return {"vaes": [_vae(entry) for entry in host.vaes()]}
+
+    @router.get("/latents")
+    def latents() -> dict[str, Any]:
+        return {"latents": [_latents(generation) for generation in host.generations.newest_first()]}
+
+    @router.post("/compare")
+    def compare(request: CompareRequest) -> dict[str, Any]:
+        return _comparison(service.compare(request.latents, request.vaes))
+
+    @router.get("/pictures/{comparison_id}/{number}.png")
+    def picture(comparison_id: str, number: int) -> Response:
+        name, png = service.get(comparison_id).png(number)
+        return Response(png, media_type="image/png", headers=_picture_headers(name, number))
+
+    @router.get("/progress")
+    def progress() -> dict[str, Any]:
+        running = service.running
+        return {"busy": running.busy, "done": running.done, "total": running.total, "what": running.what}
+
+    @router.post("/cancel")
+    def cancel() -> dict[str, Any]:
+        return {"cancelled": service.cancel()}
+
+    return router
+
+
+def picture_url(stored: StoredComparison, number: int) -> str:
+    """Address of a picture, relative to the page, so that it also holds behind a proxy or under ``--subpath``."""
+    return f"{PREFIX.lstrip('/')}/pictures/{stored.id}/{number}.png"
+
+
+def _picture_headers(name: str, number: int) -> dict[str, str]:
+    file_name = quote(f"{name.replace('/', '_')}-{number}.png", safe="")
+    return {
+        "Cache-Control": "private, max-age=86400, immutable",
+        "Content-Disposition": f"inline; filename*=UTF-8''{file_name}",
+    }
+
+
+def _vae(entry: VaeEntry) -> dict[str, Any]:
+    family = entry.family.id if entry.family else None
+    return {"name": entry.name, "label": entry.label, "family": family, "problem": entry.problem}
+
+
+def _latents(generation: Generation) -> dict[str, Any]:
+    batch, _, height, width = generation.latents.shape
+    return {
+        "id": generation.id,
+        "label": generation.label,
+        "family": generation.family.id,
+        "size": [width * 8, height * 8],
+        "pictures": batch,
+        "infotexts": list(generation.infotexts),
+    }
+
+
+def _comparison(stored: StoredComparison) -> dict[str, Any]:
+    results = [
+        {
+            "name": result.name,
+            "family": result.family.id if result.family else None,
+            "seconds": round(result.seconds, 4),
+            "error": result.error,
+            "pictures": ["/" + picture_url(stored, number) for number in numbers],
+        }
+        for result, numbers in zip(stored.comparison, stored.numbers())
+    ]
+    return {
+        "id": stored.id,
+        "family": stored.comparison.family.id,
+        "results": results,
+        "cancelled": stored.comparison.cancelled,
+    }

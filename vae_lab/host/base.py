@@ -1,0 +1,133 @@
+"""What panels, script and API may ask of the program that VAE Lab runs in.
+
+``StandaloneHost`` and ``A1111Host`` are peers: one contract suite runs on both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vae_lab.comparison import Comparison
+from vae_lab.families import Family
+from vae_lab.latents import GenerationStore
+
+__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "Progress", "VaeEntry"]
+
+AUTOMATIC = "Automatic"
+"""Choice: VAE Lab changes nothing, the host decides."""
+
+BUILT_IN = "Built-in"
+"""Choice: the VAE inside the checkpoint's file."""
+
+Progress = Callable[[int, int, str], None]
+"""Steps done, steps in all, what comes next."""
+
+
+@dataclass(frozen=True)
+class VaeEntry:
+    """One VAE that the user has.
+
+    Attributes:
+        name: unique among the host's VAEs, fit for a menu; a path relative to its folder.
+        path: the file.
+        family: its latent family, where it has been told already; None if not yet, or not possible.
+        problem: why it cannot be used, where that is known; "" otherwise.
+    """
+
+    name: str
+    path: str
+    family: Family | None = None
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name, and what is known of it: never cut, so that two VAEs never look alike."""
+        note = self.problem or (self.family.title if self.family else "")
+        return f"{self.name} · {note}" if note else self.name
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which VAE decodes, and who says so.
+
+    Attributes:
+        vae: name of the VAE, or ``Built-in``.
+        source: ``generation``, ``checkpoint``, ``always`` or ``host``.
+        reason: one sentence for the user.
+        path: its file; of the built-in one, the checkpoint's. "" if unknown.
+    """
+
+    vae: str
+    source: str
+    reason: str
+    path: str = ""
+
+
+class Host(ABC):
+    """The program that VAE Lab runs in.
+
+    Every method may be called from any thread; those that need the model wait for their turn.
+    Errors are :class:`vae_lab.errors.VaeLabError` with a one-line message for the user.
+    """
+
+    name: str
+    """For people, such as ``WebUI 1.10.1``."""
+
+    generations: GenerationStore
+    """The latents that can be decoded again, newest first."""
+
+    @abstractmethod
+    def vaes(self) -> list[VaeEntry]:
+        """All external VAEs in the host's folders, in the host's order. Cheap: reads no weights."""
+
+    @abstractmethod
+    def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
+        """As :meth:`vaes`, with the family of each told from its weights, or the problem that it has."""
+
+    @abstractmethod
+    def checkpoints(self) -> list[str]:
+        """Names of the host's checkpoints."""
+
+    @abstractmethod
+    def current_checkpoint(self) -> str:
+        """Name of the checkpoint in use, or "" if there is none."""
+
+    @abstractmethod
+    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
+        """Which VAE would decode the next picture if the accordion's choice were ``generation_choice``."""
+
+    @abstractmethod
+    def compare(
+        self,
+        generation_id: str,
+        vaes: Sequence[str],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Comparison:
+        """Decode a kept generation with the built-in VAE and with each of ``vaes``; nothing is sampled.
+
+        What cannot be used gives a result with the reason instead of pictures.
+
+        Raises:
+            UnknownChoice: the generation is not kept any longer.
+        """
+
+    @abstractmethod
+    def use_for_checkpoint(self, vae: str) -> str:
+        """Make ``vae`` the choice for the current checkpoint, to stay. Returns a sentence on what happens now.
+
+        Raises:
+            HostError: the host has no such preference.
+            UnknownChoice: there is no such VAE.
+        """
+
+    @abstractmethod
+    def use_always(self, vae: str) -> str:
+        """Make ``vae`` the choice for every checkpoint, to stay. Returns a sentence on what happens now."""
+
+    @abstractmethod
+    def data_folder(self) -> Path:
+        """Where VAE Lab may keep caches."""

@@ -1,0 +1,122 @@
+"""Follow the WebUI's generations: one job each, the latents caught on their way to the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from modules import processing, shared
+from PIL import Image
+from torch import Tensor
+
+from vae_lab.comparison import Comparison
+from vae_lab.families import Family
+from vae_lab.host.a1111 import KEEP_OPTION, A1111Host
+from vae_lab.host.infotext import with_override
+from vae_lab.host.job import Captured, Job
+from vae_lab.host.patching import guarded, patch
+from vae_lab.latents import Generation
+
+__all__ = ["Generations"]
+
+
+class Generations:
+    """The jobs that are open, innermost last: a script may start a generation inside another one."""
+
+    def __init__(self, host: A1111Host, undo: ExitStack) -> None:
+        self.host = host
+        self._jobs: list[Job] = []
+        patch(processing, "process_images_inner", self._around_generation, undo)
+        patch(processing, "decode_latent_batch", self._around_decode, undo)
+
+    def job_of(self, p: Any) -> Job | None:
+        """The job of ``p``, if ``p`` is being generated now."""
+        return next((job for job in reversed(self._jobs) if job.p is p), None)
+
+    def _around_generation(self, original: Callable[..., Any], p: Any, *args: Any, **kwargs: Any) -> Any:
+        job = Job(p)
+        self._jobs.append(job)
+        try:
+            processed = original(p, *args, **kwargs)
+        except BaseException:
+            self._finish(job, None)
+            raise
+        self._finish(job, processed)
+        return processed
+
+    def _finish(self, job: Job, processed: Any) -> None:
+        """Close first: whatever fails afterwards, the host has its own VAE again."""
+        with guarded("restoring the VAE"):
+            job.close()
+        self._jobs.remove(job)
+        with guarded("keeping the latents"):
+            self._file(job, processed)
+
+    def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Before decoding, so that the latents are there even if decoding fails."""
+        with guarded("keeping the latents"):
+            job = self._jobs[-1] if self._jobs else None
+            if job is not None and model is shared.sd_model:
+                # Hires fix decodes twice for one iteration; the later, final one replaces the earlier.
+                latents = batch.detach().float().to("cpu", copy=True)
+                job.captured[getattr(job.p, "iteration", 0)] = Captured(latents, shared.opts.sd_vae_decode_method)
+        return original(model, batch, *args, **kwargs)
+
+    def _file(self, job: Job, processed: Any) -> None:
+        family = self.host.model_family()
+        if family is None:
+            return
+        self.host.generations.byte_limit = int(getattr(shared.opts, KEEP_OPTION, 256)) * 2**20
+        infotexts = list(processed.infotexts[processed.index_of_first_image :]) if processed is not None else []
+        done = 0
+        for iteration in sorted(job.captured):
+            captured = job.captured[iteration]
+            batch = captured.latents.shape[0]
+            if captured.latents.shape[1] == family.latent_channels:
+                generation = self._generation(job, captured, family, tuple(infotexts[done : done + batch]))
+                self.host.generations.add(generation)
+                if processed is not None and job.compare:
+                    self._compare(job, generation, processed)
+            done += batch
+
+    def _generation(self, job: Job, captured: Captured, family: Family, infotexts: tuple[str, ...]) -> Generation:
+        prompt = job.p.prompt[0] if isinstance(job.p.prompt, list) else job.p.prompt
+        return Generation(
+            id=self.host.generations.new_id(),
+            latents=captured.latents,
+            family=family,
+            title=str(prompt or "").strip().replace("\n", " ")[:80],
+            infotexts=infotexts,
+            checkpoint=self.host.checkpoint_path(),
+            decoded_by=captured.decoder,
+            tiling=bool(job.p.tiling),
+        )
+
+    def _compare(self, job: Job, generation: Generation, processed: Any) -> None:
+        """The pictures of the other VAEs, after the host's own: each with an infotext that names its VAE."""
+        def tell(line: str) -> None:
+            processed.comments += f"{line}\n"
+
+        with guarded("comparing VAEs", tell):
+            comparison = self.host.compare_unlocked(
+                generation, job.compare, cancelled=lambda: shared.state.interrupted or shared.state.skipped
+            )
+            _append(comparison, generation, processed, self.host)
+            for result in comparison:
+                if result.error:
+                    tell(f"VAE Lab: {result.error}")
+
+
+def _append(comparison: Comparison, generation: Generation, processed: Any, host: A1111Host) -> None:
+    for result in comparison.decoded:
+        assert result.pictures is not None
+        for i, picture in enumerate(result.pictures):
+            base = generation.infotexts[i] if i < len(generation.infotexts) else processed.info
+            text = with_override(base, result.name, host.digest(result.name, generation))
+            image = Image.fromarray(picture)
+            if shared.opts.enable_pnginfo:
+                image.info["parameters"] = text
+            processed.images.append(image)
+            processed.infotexts.append(text)
+

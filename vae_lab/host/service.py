@@ -1,0 +1,203 @@
+"""Comparisons for panel and API: one at a time, with progress, cancel, and the last results kept for a while."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import secrets
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from vae_lab.comparison import Comparison
+from vae_lab.errors import HostError, UnknownChoice
+from vae_lab.host.base import BUILT_IN, Host, VaeEntry
+from vae_lab.latents import Generation
+
+__all__ = ["ComparisonService", "Running", "StoredComparison", "png_bytes", "service_of"]
+
+_MOST_KEPT = 8
+_MOST_BYTES = 2**30
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """uint8 [H,W,3] -> PNG, lossless. Packed lightly: a browser next door would rather have it soon than small."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class StoredComparison:
+    """A comparison whose pictures can be asked for by number.
+
+    Attributes:
+        id: unguessable, since who knows it may see the pictures.
+        generation: what was decoded.
+        comparison: the results.
+        checkpoint: name of the checkpoint whose VAE was the built-in one.
+    """
+
+    id: str
+    generation: Generation
+    comparison: Comparison
+    checkpoint: str = ""
+    _packed: dict[int, bytes] = field(default_factory=dict, repr=False)
+
+    def numbers(self) -> list[range]:
+        """For each result the numbers of its pictures; none where it was refused."""
+        counts = [0 if result.pictures is None else len(result.pictures) for result in self.comparison]
+        ends = list(itertools.accumulate(counts))
+        return [range(end - count, end) for count, end in zip(counts, ends)]
+
+    def png(self, number: int) -> tuple[str, bytes]:
+        """(name of the VAE, PNG) of one picture.
+
+        Raises:
+            UnknownChoice: there is no picture of that number.
+        """
+        for result, numbers in zip(self.comparison, self.numbers()):
+            if number in numbers and result.pictures is not None:
+                if number not in self._packed:
+                    self._packed[number] = png_bytes(result.pictures[number - numbers.start])
+                return result.name, self._packed[number]
+        raise UnknownChoice(f"this comparison has no picture {number}")
+
+    def twins(self) -> dict[str, str]:
+        """For each result whose pictures equal an earlier one's in every pixel: the name of that earlier one."""
+        found: dict[str, str] = {}
+        first: list[tuple[str, np.ndarray]] = []
+        for result in self.comparison.decoded:
+            pictures = result.pictures
+            assert pictures is not None
+            twin = next((name for name, other in first if np.array_equal(pictures, other)), None)
+            if twin is None:
+                first.append((result.name, pictures))
+            else:
+                found[result.name] = twin
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that pictures and packed pictures take."""
+        raw = sum(result.pictures.nbytes for result in self.comparison.decoded if result.pictures is not None)
+        return raw + sum(map(len, self._packed.values()))
+
+
+@dataclass(frozen=True)
+class Running:
+    """What is going on now: ``done`` of ``total`` steps, and what comes next."""
+
+    busy: bool = False
+    done: int = 0
+    total: int = 0
+    what: str = ""
+
+
+class ComparisonService:
+    """Runs comparisons and identifications on one host. Safe to use from several threads."""
+
+    def __init__(self, host: Host) -> None:
+        self._host: Host = weakref.proxy(host)
+        self._turn = threading.Lock()
+        self._stop = threading.Event()
+        self._running = Running()
+        self._kept: OrderedDict[str, StoredComparison] = OrderedDict()
+        self._kept_lock = threading.Lock()
+
+    @property
+    def running(self) -> Running:
+        """What is going on now, in whichever thread."""
+        return self._running
+
+    def compare(self, generation_id: str, vaes: Sequence[str]) -> StoredComparison:
+        """Decode a kept generation with the built-in VAE and each of ``vaes``, and keep the result.
+
+        Raises:
+            HostError: something else is running.
+            UnknownChoice: the generation is not kept any longer.
+        """
+        wanted = [name for name in dict.fromkeys(vaes) if name != BUILT_IN]
+        generation = self._host.generations.get(generation_id)
+        with self._one_at_a_time():
+            checkpoint = self._host.current_checkpoint()
+            comparison = self._host.compare(generation_id, wanted, self._report, self._stop.is_set)
+        stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint)
+        self._keep(stored)
+        return stored
+
+    def identify(self) -> list[VaeEntry]:
+        """Tell the family of every VAE.
+
+        Raises:
+            HostError: something else is running.
+        """
+        with self._one_at_a_time():
+            return self._host.identify(self._report, self._stop.is_set)
+
+    def cancel(self) -> bool:
+        """Ask what is running to stop after its current step. False if nothing was running."""
+        busy = self._running.busy
+        if busy:
+            self._stop.set()
+        return busy
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the last run was asked to stop."""
+        return self._stop.is_set()
+
+    def get(self, comparison_id: str) -> StoredComparison:
+        """Raises UnknownChoice: it never was, or had to make room for newer ones."""
+        with self._kept_lock:
+            try:
+                return self._kept[comparison_id]
+            except KeyError:
+                raise UnknownChoice("this comparison is no longer kept; compare again") from None
+
+    def _keep(self, stored: StoredComparison) -> None:
+        with self._kept_lock:
+            self._kept[stored.id] = stored
+            while len(self._kept) > 1 and self._too_much():
+                self._kept.popitem(last=False)
+
+    def _too_much(self) -> bool:
+        return len(self._kept) > _MOST_KEPT or sum(kept.nbytes for kept in self._kept.values()) > _MOST_BYTES
+
+    def _report(self, done: int, total: int, what: str) -> None:
+        self._running = Running(True, done, total, what)
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if not self._turn.acquire(blocking=False):
+            raise HostError("VAE Lab is busy with another run; wait for it to end, or cancel it")
+        try:
+            self._stop.clear()
+            self._running = Running(True, 0, 0, "waiting for the model")
+            yield
+        finally:
+            self._running = Running()
+            self._turn.release()
+
+
+def _make_service_of() -> Callable[[Host], ComparisonService]:
+    services: weakref.WeakKeyDictionary[Host, ComparisonService] = weakref.WeakKeyDictionary()
+    lock = threading.Lock()
+
+    def find(host: Host) -> ComparisonService:
+        """The one service of ``host``: panel and API see the same runs and the same results."""
+        with lock:
+            if host not in services:
+                services[host] = ComparisonService(host)
+            return services[host]
+
+    return find
+
+
+service_of = _make_service_of()

@@ -1,0 +1,229 @@
+"""VAE Lab without a WebUI: the same tab over folders of files."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vae_lab.autoencoders import open_vae
+from vae_lab.comparison import Candidate, Comparison, compare_candidates
+from vae_lab.comparison.compare import Decode, check_family
+from vae_lab.errors import HostError, UnknownChoice, VaeLabError
+from vae_lab.families import Family
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress, VaeEntry
+from vae_lab.latents import GenerationStore, load_latents
+from vae_lab.library import FactsCache, find_weight_files
+
+__all__ = ["Folders", "StandaloneHost"]
+
+_MEMORY_FOR_LATENTS = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the stand-alone host looks.
+
+    Attributes:
+        checkpoints, vaes, latents: folders, searched with their subfolders.
+        data: caches and the choices that stay.
+    """
+
+    data: Path
+    checkpoints: tuple[Path, ...] = ()
+    vaes: tuple[Path, ...] = ()
+    latents: tuple[Path, ...] = ()
+
+    @classmethod
+    def of_models(cls, models: Path, data: Path | None = None) -> Folders:
+        """The WebUI's own structure: ``models/Stable-diffusion``, ``models/VAE``; and ``models/latents``."""
+        return cls(
+            data=data or models / "vae-lab",
+            checkpoints=(models / "Stable-diffusion",),
+            vaes=(models / "VAE", models / "VAE-taesd"),
+            latents=(models / "latents",),
+        )
+
+
+@dataclass
+class _Choices:
+    """What the user chose to stay, written to ``choices.json``."""
+
+    file: Path
+    checkpoint: str = ""
+    always: str = AUTOMATIC
+    per_checkpoint: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, file: Path) -> _Choices:
+        try:
+            stored = json.loads(file.read_text(encoding="utf8"))
+            return cls(file, str(stored["checkpoint"]), str(stored["always"]), dict(stored["per_checkpoint"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(file)
+
+    def save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        values = {"checkpoint": self.checkpoint, "always": self.always, "per_checkpoint": self.per_checkpoint}
+        self.file.write_text(json.dumps(values, indent=1), encoding="utf8")
+
+
+def _by_name(path: Path) -> str:
+    return path.with_suffix("").as_posix().lower()
+
+
+class StandaloneHost(Host):
+    """Folders of checkpoints, VAEs and latents; decodes on the CPU or on ``device``."""
+
+    name = "VAE Lab, stand-alone"
+
+    def __init__(self, folders: Folders, *, device: str = "cpu") -> None:
+        self.folders = folders
+        self.device = device
+        self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
+        self.problems: list[str] = []
+        self._facts = FactsCache(folders.data / "facts")
+        self._choices = _Choices.load(folders.data / "choices.json")
+        self._busy = threading.Lock()
+        self._seen: dict[Path, int] = {}
+        self._looking = threading.Lock()
+        self.refresh()
+
+    @property
+    def how_to_begin(self) -> str:
+        """What someone without any latents should do."""
+        where = " or ".join(map(str, self.folders.latents)) or "a folder that this app is told of"
+        return f"Put latents (.safetensors, one tensor [B,C,h,w] in model space) into {where}, then press Refresh."
+
+    def refresh(self) -> None:
+        """Load latents whose files are new or changed since the last look."""
+        with self._looking:
+            # Added last to first, so that the list, newest first, is in the order of names.
+            for path in sorted((path for _, path in find_weight_files(self.folders.latents)), key=_by_name, reverse=True):
+                self._load_latents(path)
+
+    def _load_latents(self, path: Path) -> None:
+        try:
+            changed = path.stat().st_mtime_ns
+            if self._seen.get(path) == changed:
+                return
+            self._seen[path] = changed
+            self.generations.add(replace(load_latents(path), id=self.generations.new_id()))
+        except OSError as error:
+            self.problems.append(f"{path}: {error.strerror}")
+        except VaeLabError as error:
+            self.problems.append(str(error))
+
+    def vaes(self) -> list[VaeEntry]:
+        return [self._entry(name, path) for name, path in find_weight_files(self.folders.vaes)]
+
+    def _entry(self, name: str, path: Path) -> VaeEntry:
+        facts = self._facts.known(str(path))
+        return VaeEntry(name, str(path), facts.family if facts else None, facts.problem if facts else "")
+
+    def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
+        entries = self.vaes()
+        for i, entry in enumerate(entries):
+            if cancelled and cancelled():
+                break
+            if progress:
+                progress(i, len(entries), entry.name)
+            self._facts.look(entry.path)
+        return self.vaes()
+
+    def _checkpoint_files(self) -> dict[str, Path]:
+        return dict(find_weight_files(self.folders.checkpoints))
+
+    def checkpoints(self) -> list[str]:
+        return list(self._checkpoint_files())
+
+    def current_checkpoint(self) -> str:
+        names = self.checkpoints()
+        return self._choices.checkpoint if self._choices.checkpoint in names else next(iter(names), "")
+
+    def select_checkpoint(self, name: str) -> None:
+        """Raises UnknownChoice: there is no such checkpoint."""
+        if name not in self.checkpoints():
+            raise UnknownChoice(f"no checkpoint named {name}; there are {', '.join(self.checkpoints()) or 'none'}")
+        self._choices.checkpoint = name
+        self._choices.save()
+
+    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
+        if generation_choice != AUTOMATIC:
+            return self._decide(generation_choice, "generation", "chosen for this comparison")
+        if self._choices.always != AUTOMATIC:
+            return self._decide(self._choices.always, "always", "chosen for every checkpoint")
+        preferred = self._choices.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC)
+        if preferred != AUTOMATIC:
+            return self._decide(preferred, "checkpoint", f"chosen for {self.current_checkpoint()}")
+        return self._decide(BUILT_IN, "host", "nothing else was chosen")
+
+    def _decide(self, vae: str, source: str, why: str) -> Decision:
+        path = self._checkpoint_files().get(self.current_checkpoint(), Path()) if vae == BUILT_IN else self._path(vae)
+        return Decision(vae, source, f"{vae}: {why}.", str(path))
+
+    def _path(self, vae: str) -> Path:
+        for name, path in find_weight_files(self.folders.vaes):
+            if name == vae:
+                return path
+        known = ", ".join(name for name, _ in find_weight_files(self.folders.vaes))
+        raise UnknownChoice(f"no VAE named {vae}; there are {known or 'none'}")
+
+    def compare(
+        self,
+        generation_id: str,
+        vaes: Sequence[str],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Comparison:
+        generation = self.generations.get(generation_id)
+        candidates = [self._built_in(generation.family)]
+        candidates += [self._candidate(name, generation.family) for name in vaes if name != BUILT_IN]
+        with self._busy:
+            return compare_candidates(
+                generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
+            )
+
+    def _built_in(self, family: Family) -> Candidate:
+        path = self._checkpoint_files().get(self.current_checkpoint())
+        return Candidate(BUILT_IN, lambda: self._opened(BUILT_IN, path, family))
+
+    def _candidate(self, name: str, family: Family) -> Candidate:
+        path = dict(find_weight_files(self.folders.vaes)).get(name)
+        facts = self._facts.known(str(path)) if path else None
+        return Candidate(name, lambda: self._opened(name, path, family), facts.family if facts else None)
+
+    @contextmanager
+    def _opened(self, name: str, path: Path | None, wanted: Family) -> Iterator[Decode]:
+        if path is None:
+            raise UnknownChoice("no checkpoint is there" if name == BUILT_IN else f"no VAE named {name}")
+        facts = self._facts.look(str(path))
+        if facts.problem:
+            raise HostError(f"{path}: {facts.problem}")
+        check_family(name, facts.family, wanted)
+        with open_vae(path) as file:
+            autoencoder = file.load(family=facts.family or wanted, device=self.device)
+        yield autoencoder.decode
+
+    def use_for_checkpoint(self, vae: str) -> str:
+        checkpoint = self.current_checkpoint()
+        if not checkpoint:
+            raise HostError("there is no checkpoint to choose a VAE for")
+        if vae not in (AUTOMATIC, BUILT_IN):
+            self._path(vae)
+        self._choices.per_checkpoint[checkpoint] = vae
+        self._choices.save()
+        return self.decision().reason
+
+    def use_always(self, vae: str) -> str:
+        if vae not in (AUTOMATIC, BUILT_IN):
+            self._path(vae)
+        self._choices.always = vae
+        self._choices.save()
+        return self.decision().reason
+
+    def data_folder(self) -> Path:
+        return self.folders.data

@@ -1,5 +1,7 @@
-"""The file that the WebUI executes. Everything is in the package ``vae_lab``, which must be imported here:
-the extension's folder is on ``sys.path`` only while scripts load."""
+"""The file that the WebUI executes. Everything is in the package ``vae_lab``.
+
+It must be imported here: the extension's folder is on ``sys.path`` only while scripts load.
+"""
 
 from vae_lab import extension
 

@@ -20,12 +20,14 @@ __all__ = ["CHART_COLOURS", "chart_image", "chart_latents"]
 _DATA = Path(__file__).parent / "data" / "chart_latents.safetensors"
 _PATCH = 32
 
+# fmt: off
 CHART_COLOURS: tuple[str, ...] = (
-    "#ffffff #c8c8c8 #7a7a7a #000000 "
-    "#af363c #469449 #383d96 #e7c71f "
-    "#735244 #c29682 #627a9d #d67e2c "
-    "#000000 #bb5695 #0885a1 #ffffff"
-).split()  # type: ignore[assignment]
+    "#ffffff", "#c8c8c8", "#7a7a7a", "#000000",
+    "#af363c", "#469449", "#383d96", "#e7c71f",
+    "#735244", "#c29682", "#627a9d", "#d67e2c",
+    "#000000", "#bb5695", "#0885a1", "#ffffff",
+)
+# fmt: on
 """Row by row: greys with white and black, primaries, skin and sky, and white and black once more."""
 
 

@@ -55,7 +55,7 @@ def _add_settings(host: A1111Host) -> None:
 
     external = shared.OptionInfo(
         AUTOMATIC, "External VAE", SettingComponents.dropdown, choices, refresh=lambda: None, section=_SECTION
-    ).info("always decodes and encodes, whatever the checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's")
+    ).info("encodes and decodes with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own")
     keep = shared.OptionInfo(
         256, "Memory for the latents of the last generations, in MB", SettingComponents.slider,
         {"minimum": 16, "maximum": 4096, "step": 16}, section=_SECTION,
@@ -71,7 +71,7 @@ def _script_class(host: A1111Host, behaviour: ScriptBehaviour) -> type:
         def title(self) -> str:
             return "VAE Lab"
 
-        def show(self, is_img2img: bool) -> object:
+        def show(self, is_img2img: bool) -> object:  # noqa: ARG002
             return scripts.AlwaysVisible
 
         def ui(self, is_img2img: bool) -> list[Any]:

@@ -71,7 +71,7 @@ class FactsCache:
 
 def _key(path: str) -> tuple[int, str, int, int] | None:
     try:
-        stat = os.stat(path)
+        stat = Path(path).stat()
     except OSError:
         return None
     return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +131,7 @@ class VaeFile:
     def __enter__(self) -> VaeFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.weights.close()
 
     @cached_property
@@ -186,7 +185,8 @@ class VaeFile:
         """The latent family of these weights; where they do not tell, what the rest of the checkpoint says."""
         evidence: FamilyEvidence = detect_family(loaded)
         if evidence.family is None and self.layout.family_hint is not None:
-            return get_family(self.layout.family_hint)
+            hint = get_family(self.layout.family_hint)
+            return hint if hint.latent_channels == self.latent_channels else None
         return evidence.family
 
 
@@ -221,7 +221,8 @@ def load_autoencoder(
     Args:
         path: .safetensors, .ckpt or .pt, in any of the known layouts. Of a checkpoint only the VAE's bytes are read.
         family: the latent space; by default it is told from the weights.
-        dtype, device: where and how it will compute.
+        dtype: in which precision it will compute.
+        device: where it will compute.
 
     Raises:
         FileError: the file cannot be used; one line naming the file and the reason.

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder
 
-__all__ = ["Architecture", "Shapes", "check_shapes"]
+__all__ = ["Architecture", "Shapes", "check_shapes", "conv_channels"]
+
+_MOST_CHANNELS = 1 << 14  # published VAEs have 512 at most
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -38,6 +40,10 @@ class Architecture(ABC):
         """Channels of a latent."""
 
     @abstractmethod
+    def image_channels(self, module: nn.Module) -> int:
+        """Channels of a picture: 3, except where there is alpha too."""
+
+    @abstractmethod
     def downscale(self, module: nn.Module) -> int:
         """Picture pixels per latent pixel, along one side."""
 
@@ -48,6 +54,21 @@ class Architecture(ABC):
     @abstractmethod
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         """[B,C,h,w] in the units that ``scales_latents`` tells -> [B,3,H,W], about 0..1, not clamped."""
+
+
+def conv_channels(shapes: Shapes, layer: str, path: str) -> tuple[int, int]:
+    """Output and input channels of a 2-D convolution that defines a VAE's configuration.
+
+    Raises:
+        MissingKeys, BadShape: it is not there, or no such convolution.
+    """
+    name = f"{layer}.weight"
+    if name not in shapes:
+        raise MissingKeys(path, f"the VAE is incomplete: {name} is missing")
+    shape = shapes[name]
+    if len(shape) != 4 or not all(0 < length <= _MOST_CHANNELS for length in shape):
+        raise BadShape(path, f"{name} has shape {list(shape)}, not that of a 2-D convolution")
+    return shape[0], shape[1]
 
 
 def check_shapes(module: nn.Module, shapes: Shapes, path: str) -> None:

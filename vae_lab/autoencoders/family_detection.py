@@ -42,6 +42,8 @@ def detect_family(autoencoder: Autoencoder) -> FamilyEvidence:
     """Find the family whose latents ``autoencoder`` understands; ``family`` is None if that cannot be told."""
     channels = autoencoder.latent_channels
     candidates = [family for family in FAMILIES.values() if family.latent_channels == channels]
+    if not _can_take_the_chart(autoencoder):
+        return FamilyEvidence(None, {}, {})
     if not all(family.id in chart_latents() for family in candidates):
         return _by_spread(autoencoder, candidates)
     by_decoder = _decoder_scores(autoencoder, candidates)
@@ -51,6 +53,11 @@ def detect_family(autoencoder: Autoencoder) -> FamilyEvidence:
         by_encoder = _encoder_scores(autoencoder, candidates)
         best = _clear_best(by_encoder)
     return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder)
+
+
+def _can_take_the_chart(autoencoder: Autoencoder) -> bool:
+    """Every family has 8 picture pixels to a latent pixel, and pictures of three channels."""
+    return autoencoder.downscale == 8 and autoencoder.architecture.image_channels(autoencoder.module) == 3
 
 
 def _decoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, float]:
@@ -77,7 +84,7 @@ def _encoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[
 
 def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvidence:
     """Without reference latents: a family's scaling is chosen so that latents spread by about one."""
-    if not candidates or not _has_half(autoencoder, "encoder"):
+    if not candidates or not _has_half(autoencoder, "encoder") or not autoencoder.architecture.scales_latents:
         return FamilyEvidence(None, {}, {})
     spread = {
         family.id: autoencoder.with_family(family).encode(chart_image()).std().log().abs().item()

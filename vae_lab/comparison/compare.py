@@ -17,7 +17,16 @@ from vae_lab.comparison.pixels import to_pixels
 from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
 from vae_lab.families import Family, get_family
 
-__all__ = ["Candidate", "Comparison", "Decode", "Decoded", "check_family", "compare", "compare_candidates", "decoder_of"]
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "Decode",
+    "Decoded",
+    "check_family",
+    "compare",
+    "compare_candidates",
+    "decoder_of",
+]
 
 Decode = Callable[[Tensor], Tensor]
 """[1,C,h,w] in model space -> [1,3,H,W] in 0..1."""

@@ -251,7 +251,7 @@ def _check_protocol(_: PickleReader, version: int) -> None:
 # NEXT_BUFFER and READONLY_BUFFER, whose values are outside of the file.
 _HANDLERS: dict[str, Handler] = {
     "PROTO": _check_protocol,
-    "FRAME": lambda reader, _: None,
+    "FRAME": lambda *_: None,
     "NONE": _push_value(None),
     "NEWTRUE": _push_value(True),
     "NEWFALSE": _push_value(False),

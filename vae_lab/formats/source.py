@@ -48,7 +48,7 @@ class LocalFile:
         try:
             # Looked at before it is opened: opening a named pipe would wait for a writer for ever.
             _require_regular(self.name, os.stat(path).st_mode)  # noqa: PTH116 - Path("") means the folder "."
-            self._file = open(path, "rb", buffering=0)  # noqa: PTH123, SIM115 - as above; closed by close()
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as above; closed by close()
         except (OSError, ValueError) as error:
             raise UnreadableFile(self.name, _reason(error)) from error
         self.size = os.fstat(self._file.fileno()).st_size

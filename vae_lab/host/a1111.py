@@ -153,10 +153,11 @@ class A1111Host(Host):
         path = self.vae_path(vae)
         sd_vae.refresh_vae_list()
         basename = os.path.basename(path)
-        if os.path.abspath(sd_vae.vae_dict.get(basename, "")) != os.path.abspath(path):
-            raise HostError(
-                f"the WebUI knows VAEs by file name alone, and takes {basename} for another file; rename one of them"
-            )
+        found = sd_vae.vae_dict.get(basename)
+        if found is None:
+            raise HostError(f"the WebUI does not list {basename} as a VAE, so it cannot be a checkpoint's preference")
+        if os.path.abspath(found) != os.path.abspath(path):
+            raise HostError(f"the WebUI knows VAEs by file name alone, and takes {basename} for {found}; rename one")
         return basename
 
     @staticmethod

@@ -11,7 +11,7 @@ from vae_lab.errors import UnknownChoice
 from vae_lab.host.a1111 import EXTERNAL_OPTION, A1111Host
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.capture import Generations
-from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.job import Job, Weights
 from vae_lab.host.patching import guarded
 from vae_lab.host.plan import Plan
@@ -30,8 +30,7 @@ class ScriptBehaviour:
     def process(self, p: Any, args: Sequence[Any]) -> None:
         """Called once for each ``process_images``, before anything is encoded."""
         # A script that runs one p several times must not keep an earlier run's keys.
-        p.extra_generation_params.pop(OVERRIDE_KEY, None)
-        p.extra_generation_params.pop(HASH_KEY, None)
+        forget_override(p)
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
             choice = plan.override if plan.override != AUTOMATIC else self._always()
@@ -52,7 +51,7 @@ class ScriptBehaviour:
                 f"VAE Lab: {choice} does not decode this picture, because Settings > VAE > VAE type for decode "
                 f"is {shared.opts.sd_vae_decode_method}; set it to Full."
             )
-        weights = job.override(lambda: self.host.weights(choice), refused=lambda: _forget(p))
+        weights = job.override(lambda: self.host.weights(choice), refused=lambda: forget_override(p))
         _announce(p, weights)
 
     def pasted(self, parameters: Mapping[str, Any]) -> str:
@@ -86,7 +85,3 @@ def _announce(p: Any, weights: Weights) -> None:
     p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
     p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights
 
-
-def _forget(p: Any) -> None:
-    p.extra_generation_params.pop(OVERRIDE_KEY, None)
-    p.extra_generation_params.pop(HASH_KEY, None)

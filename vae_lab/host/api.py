@@ -148,7 +148,7 @@ def _comparison(stored: StoredComparison) -> dict[str, Any]:
             "error": result.error,
             "pictures": ["/" + picture_url(stored, number) for number in numbers],
         }
-        for result, numbers in zip(stored.comparison, stored.numbers())
+        for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)
     ]
     return {
         "id": stored.id,

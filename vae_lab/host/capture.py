@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_lab.comparison import Comparison
 from vae_lab.families import Family
 from vae_lab.host.a1111 import KEEP_OPTION, A1111Host
-from vae_lab.host.infotext import with_override
+from vae_lab.host.infotext import forget_override, with_override
 from vae_lab.host.job import Captured, Job
 from vae_lab.host.patching import guarded, patch
 from vae_lab.latents import Generation
@@ -60,7 +60,9 @@ class Generations:
             if job is not None and model is shared.sd_model:
                 # Hires fix decodes twice for one iteration; the later, final one replaces the earlier.
                 latents = batch.detach().float().to("cpu", copy=True)
-                job.captured[getattr(job.p, "iteration", 0)] = Captured(latents, shared.opts.sd_vae_decode_method)
+                job.captured[getattr(job.p, "iteration", 0)] = Captured(latents, _decoder())
+                if _decoder() != "Full":
+                    forget_override(job.p)
         return original(model, batch, *args, **kwargs)
 
     def _file(self, job: Job, processed: Any) -> None:
@@ -106,6 +108,13 @@ class Generations:
             for result in comparison:
                 if result.error:
                     tell(f"VAE Lab: {result.error}")
+
+
+def _decoder() -> str:
+    """What the host decodes with: ``Full`` is the VAE, all else a stand-in that ignores it."""
+    if shared.state.interrupted and shared.opts.live_preview_fast_interrupt:
+        return f"{shared.opts.show_progress_type}, because of the interrupt"
+    return shared.opts.sd_vae_decode_method
 
 
 def _append(comparison: Comparison, generation: Generation, processed: Any, host: A1111Host) -> None:

@@ -7,18 +7,19 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-__all__ = ["HASH_KEY", "OVERRIDE_KEY", "drop_host_vae", "quote", "with_override"]
+__all__ = ["HASH_KEY", "OVERRIDE_KEY", "drop_host_vae", "forget_override", "quote", "with_override"]
 
 OVERRIDE_KEY = "VAE Lab override"
 HASH_KEY = "VAE Lab override hash"
 
 _HOST_KEYS = ("VAE hash", "VAE")
-# A value is quoted if it holds a comma, a colon or a line break (modules/infotext_utils.py: quote).
-_HOST_VAE = re.compile(r',? (?:VAE hash|VAE): (?:"(?:\\.|[^\\"])+"|[^,\n]*)')
+_VAE_KEYS = {*_HOST_KEYS, OVERRIDE_KEY, HASH_KEY}
+# One "key: value" as the WebUI reads it (modules/infotext_utils.py: re_param).
+_PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
 def quote(value: str) -> str:
-    """As the WebUI quotes a value."""
+    """As the WebUI quotes a value: if it holds a comma, a colon or a line break."""
     return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',\n:') else value
 
 
@@ -31,9 +32,18 @@ def with_override(infotext: str, vae: str, digest: str) -> str:
         digest: short fingerprint of its weights, or "".
     """
     head, newline, parameters = infotext.rpartition("\n")
-    parameters = _HOST_VAE.sub("", parameters)
-    ours = f"{OVERRIDE_KEY}: {quote(vae)}" + (f", {HASH_KEY}: {digest}" if digest else "")
-    return f"{head}{newline}{parameters}, {ours}" if parameters else f"{infotext}\n{ours}"
+    found = list(_PARAMETER.finditer(parameters))
+    kept = [match[0].strip().rstrip(",") for match in found if match[1] not in _VAE_KEYS]
+    kept.append(f"{OVERRIDE_KEY}: {quote(vae)}")
+    if digest:
+        kept.append(f"{HASH_KEY}: {digest}")
+    return f"{head}{newline}{', '.join(kept)}" if found else f"{infotext}\n{', '.join(kept)}"
+
+
+def forget_override(p: Any) -> None:
+    """Take our keys out of the infotexts that ``p`` is still going to write."""
+    p.extra_generation_params.pop(OVERRIDE_KEY, None)
+    p.extra_generation_params.pop(HASH_KEY, None)
 
 
 def drop_host_vae(parameters: MutableMapping[str, Any]) -> None:

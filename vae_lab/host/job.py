@@ -85,11 +85,13 @@ class Job:
     def _put(self, weights: Weights) -> None:
         if weights.state is None:
             return
-        swap = VaeSwap(shared.sd_model.first_stage_model)
-        dtype = devices.dtype_vae
-        self._swap = swap
-        self._dtype = dtype
-        swap.put(weights.state, weights.path)
+        self._swap = VaeSwap(shared.sd_model.first_stage_model)
+        self._dtype = devices.dtype_vae
+        try:
+            self._swap.put(weights.state, weights.path)
+        except BaseException:
+            self._suspend()
+            raise
 
     def _suspend(self) -> None:
         """Give the host its own weights back."""
@@ -105,17 +107,16 @@ class Job:
         try:
             self._put(self._choose())
         except BaseException:
-            self._suspend()
             if self._refused:
                 self._refused()
             raise
 
     def _around_model_reload(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The host calls this before every batch; it matters only if the checkpoint will change."""
+        changes = True
         with guarded("looking whether the checkpoint changes"):
-            if not _will_reload(*args, **kwargs):
-                return original(*args, **kwargs)
-        return self._around_any_reload(original, *args, **kwargs)
+            changes = _will_reload(*args, **kwargs)
+        return self._around_any_reload(original, *args, **kwargs) if changes else original(*args, **kwargs)
 
     def _around_any_reload(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The host must find its own weights in the module: it copies them, and keeps them where a file has none."""

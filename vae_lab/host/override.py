@@ -7,7 +7,6 @@ devices under ``--medvram``, circular padding for tiling, hypertile, tiled VAE) 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,8 @@ def check_fits(module: nn.Module, state: Mapping[str, Tensor], path: str) -> Non
     targets = _vae_tensors(module)
     odd = sorted(targets.keys() ^ state.keys())
     if odd:
-        raise MissingKeys(path, f"does not fit the loaded checkpoint's VAE: they differ in {len(odd)} tensors ({odd[0]})")
+        differ = f"they differ in {len(odd)} tensors, {odd[0]} among them"
+        raise MissingKeys(path, f"does not fit the loaded checkpoint's VAE: {differ}")
     for name, target in targets.items():
         if tuple(target.shape) != tuple(state[name].shape):
             raise BadShape(
@@ -56,7 +56,7 @@ class VaeSwap:
     def __enter__(self) -> VaeSwap:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.restore()
 
     @property

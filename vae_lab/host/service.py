@@ -54,7 +54,7 @@ class StoredComparison:
         """For each result the numbers of its pictures; none where it was refused."""
         counts = [0 if result.pictures is None else len(result.pictures) for result in self.comparison]
         ends = list(itertools.accumulate(counts))
-        return [range(end - count, end) for count, end in zip(counts, ends)]
+        return [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
 
     def png(self, number: int) -> tuple[str, bytes]:
         """(name of the VAE, PNG) of one picture.
@@ -62,7 +62,7 @@ class StoredComparison:
         Raises:
             UnknownChoice: there is no picture of that number.
         """
-        for result, numbers in zip(self.comparison, self.numbers()):
+        for result, numbers in zip(self.comparison, self.numbers(), strict=True):
             if number in numbers and result.pictures is not None:
                 if number not in self._packed:
                     self._packed[number] = png_bytes(result.pictures[number - numbers.start])

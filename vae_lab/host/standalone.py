@@ -102,7 +102,8 @@ class StandaloneHost(Host):
         """Load latents whose files are new or changed since the last look."""
         with self._looking:
             # Added last to first, so that the list, newest first, is in the order of names.
-            for path in sorted((path for _, path in find_weight_files(self.folders.latents)), key=_by_name, reverse=True):
+            files = [path for _, path in find_weight_files(self.folders.latents)]
+            for path in sorted(files, key=_by_name, reverse=True):
                 self._load_latents(path)
 
     def _load_latents(self, path: Path) -> None:

@@ -22,6 +22,7 @@ __all__ = ["Layout", "find_vae"]
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _ANCHORS = ("decoder.conv_in.weight", "encoder.conv_in.weight")
 _UNET = "model.diffusion_model."
+_UNPREFIXED = ("", "state_dict.")
 
 # What only one family's checkpoints contain: the text encoders.
 _CHECKPOINT_FAMILIES = (
@@ -69,13 +70,21 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
     """
     is_checkpoint = any(_UNET in name for name in tensors)
     prefixes = sorted(_kl_prefixes(tensors), key=_preference)
+    if is_checkpoint and all(prefix in _UNPREFIXED for prefix in prefixes):
+        # Hosts load no unprefixed VAE out of a checkpoint: they keep the VAE of the checkpoint before.
+        ignored = "; the VAE tensors without prefix in it are loaded by no host" if prefixes else ""
+        wanted = "no tensor named first_stage_model.decoder.conv_in.weight"
+        raise MissingVae(path, f"a checkpoint without a VAE ({wanted}{ignored})")
     if prefixes:
         return _kl_layout(tensors, prefixes, "checkpoint" if is_checkpoint else "vae")
-    if is_checkpoint:
-        raise MissingVae(path, "a checkpoint without a VAE (no tensor named first_stage_model.decoder.conv_in.weight)")
     taesd = _taesd_names(tensors)
     if taesd:
         return Layout("vae", "taesd", "", taesd, leftovers=len(tensors) - len(taesd))
+    video = next((info for name, info in tensors.items() if name.endswith(_ANCHORS) and len(info.shape) == 5), None)
+    if video is not None:
+        raise NotAnAutoencoder(
+            path, f"a video VAE: {video.name} has shape {list(video.shape)}, pictures need a 2-D convolution"
+        )
     raise NotAnAutoencoder(
         path,
         "no VAE in it: looked for decoder.conv_in.weight (AutoencoderKL) and 1.weight or 0.weight (TAESD), "
@@ -153,7 +162,8 @@ def _taesd_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 def _bare_taesd_half(tensors: Mapping[str, TensorInfo]) -> str:
     """The published files hold one half each, without a prefix: only the encoder has a layer 0."""
-    return "encoder" if any(re.search(r"(^|\.)0\.weight$", name) for name in tensors if "conv" not in name) else "decoder"
+    first_layer = any(re.search(r"(^|\.)0\.weight$", name) for name in tensors if "conv" not in name)
+    return "encoder" if first_layer else "decoder"
 
 
 def _some(tensors: Mapping[str, TensorInfo], most: int = 3) -> str:

@@ -38,7 +38,12 @@ def read_tensors(
     tensors: dict[str, Tensor] = {}
     for name in wanted:
         tensor = file.read(layout.names[name])
-        if check_finite and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if check_finite and tensor.is_floating_point() and not _is_finite(tensor):
             raise NotFinite(file.path, f"the VAE's weights are not finite: {name} has NaN or infinite values")
         tensors[name] = tensor.reshape(canonical_shape(name, tuple(tensor.shape)))
     return tensors
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # torch cannot tell of 8-bit floats.
+    return bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all())

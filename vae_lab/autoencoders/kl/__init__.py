@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor, nn
 
-from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes
+from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels
 from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig, empty_module
 from vae_lab.errors import BadShape, MissingKeys
 
@@ -32,7 +32,11 @@ class KLArchitecture(Architecture):
         return module
 
     def latent_channels(self, shapes: Shapes) -> int:
-        return _conv_inputs(shapes, "post_quant_conv" if "post_quant_conv.weight" in shapes else "decoder.conv_in")
+        return config_from_shapes(shapes).latent_channels
+
+    def image_channels(self, module: nn.Module) -> int:
+        assert isinstance(module, AutoencoderKL)
+        return module.config.image_channels
 
     def downscale(self, module: nn.Module) -> int:
         assert isinstance(module, AutoencoderKL)
@@ -44,7 +48,8 @@ class KLArchitecture(Architecture):
 
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         assert isinstance(module, AutoencoderKL)
-        return (module.decode(latents) + 1.0) / 2.0
+        # In full precision from here on, as hosts do.
+        return (module.decode(latents).float() + 1.0) / 2.0
 
 
 def config_from_shapes(shapes: Shapes, path: str = "") -> KLConfig:
@@ -54,39 +59,40 @@ def config_from_shapes(shapes: Shapes, path: str = "") -> KLConfig:
         MissingKeys: a tensor that defines the configuration is not there.
         BadShape: the shapes define no possible AutoencoderKL.
     """
-    for needed in ("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"):
-        if needed not in shapes:
-            raise MissingKeys(path, f"the VAE is incomplete: {needed} is missing")
-        if len(shapes[needed]) != 4:
-            raise BadShape(path, f"{needed} has shape {list(shapes[needed])}, not that of a 2-D convolution")
+    conv_channels(shapes, "encoder.conv_in", path)
+    _, z_channels = conv_channels(shapes, "decoder.conv_in", path)
+    image_channels, _ = conv_channels(shapes, "decoder.conv_out", path)
+    latent_channels = z_channels
+    if "post_quant_conv.weight" in shapes:
+        _, latent_channels = conv_channels(shapes, "post_quant_conv", path)
+    widths, blocks = _levels(shapes, path)
+    return KLConfig(
+        channels=widths,
+        blocks=blocks,
+        latent_channels=latent_channels,
+        z_channels=z_channels,
+        image_channels=image_channels,
+        attention=frozenset(int(match[1]) for match in map(_ATTENTION.match, shapes) if match),
+        mid_attention=any(".mid.attn_1." in name for name in shapes),
+        quant_conv="quant_conv.weight" in shapes or "post_quant_conv.weight" in shapes,
+    )
+
+
+def _levels(shapes: Shapes, path: str) -> tuple[tuple[int, ...], int]:
+    """Width of each resolution, and the number of residual blocks that each has."""
     blocks: dict[int, int] = {}
     channels: dict[int, int] = {}
-    for name, shape in shapes.items():
+    for name in shapes:
         if match := _BLOCK.match(name):
             level = int(match[1])
             blocks[level] = blocks.get(level, 0) + 1
-            channels[level] = shape[0]
+            channels[level], _ = conv_channels(shapes, name.removesuffix(".weight"), path)
     levels = len(channels)
     if not 0 < levels <= _MOST_LEVELS or sorted(channels) != list(range(levels)):
         raise MissingKeys(path, f"the VAE is incomplete: encoder levels found are {sorted(channels)}")
     if len(set(blocks.values())) != 1:
         raise MissingKeys(path, f"the VAE is incomplete: its levels have {list(blocks.values())} residual blocks")
     widths = tuple(channels[i] for i in range(levels))
-    if any(width <= 0 or width % GROUPS for width in widths):
+    if any(width % GROUPS for width in widths):
         raise BadShape(path, f"channel counts {list(widths)} are not multiples of {GROUPS}, as its group norm needs")
-    quant_conv = "quant_conv.weight" in shapes or "post_quant_conv.weight" in shapes
-    z_channels = _conv_inputs(shapes, "decoder.conv_in")
-    return KLConfig(
-        channels=widths,
-        blocks=blocks[0],
-        latent_channels=_conv_inputs(shapes, "post_quant_conv") if "post_quant_conv.weight" in shapes else z_channels,
-        z_channels=z_channels,
-        image_channels=shapes["decoder.conv_out.weight"][0],
-        attention=frozenset(int(match[1]) for match in map(_ATTENTION.match, shapes) if match),
-        mid_attention=any(".mid.attn_1." in name for name in shapes),
-        quant_conv=quant_conv,
-    )
-
-
-def _conv_inputs(shapes: Shapes, layer: str) -> int:
-    return shapes[f"{layer}.weight"][1]
+    return widths, blocks[0]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes
+from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels
 from vae_lab.autoencoders.taesd.module import Taesd
-from vae_lab.errors import FamilyMismatch, UnknownChoice
+from vae_lab.errors import UnknownChoice
 
 __all__ = ["TaesdArchitecture"]
 
@@ -24,22 +22,21 @@ class TaesdArchitecture(Architecture):
         return "taesd_decoder.1.weight" in shapes or "taesd_encoder.0.weight" in shapes
 
     def build(self, shapes: Shapes, path: str) -> nn.Module:
+        encoder, decoder = "taesd_encoder.0.weight" in shapes, "taesd_decoder.1.weight" in shapes
+        width, _ = conv_channels(shapes, "taesd_decoder.1" if decoder else "taesd_encoder.0", path)
+        latent_channels = _latent_channels(shapes, path)
         with torch.device("meta"):
-            module = Taesd(
-                self.latent_channels(shapes),
-                encoder="taesd_encoder.0.weight" in shapes,
-                decoder="taesd_decoder.1.weight" in shapes,
-                width=_width(shapes),
-            )
+            module = Taesd(latent_channels, encoder=encoder, decoder=decoder, width=width)
         check_shapes(module, shapes, path)
         return module
 
     def latent_channels(self, shapes: Shapes) -> int:
-        if "taesd_decoder.1.weight" in shapes:
-            return shapes["taesd_decoder.1.weight"][1]
-        return shapes[f"taesd_encoder.{_last_encoder_layer(shapes)}.weight"][0]
+        return _latent_channels(shapes)
 
-    def downscale(self, module: nn.Module) -> int:
+    def image_channels(self, module: nn.Module) -> int:
+        return 3
+
+    def downscale(self, module: nn.Module) -> int:  # noqa: ARG002
         return 8
 
     def encode(self, module: nn.Module, images: Tensor) -> Tensor:
@@ -55,10 +52,8 @@ class TaesdArchitecture(Architecture):
         return module.taesd_decoder(latents)
 
 
-def _width(shapes: Shapes) -> int:
-    first = shapes.get("taesd_decoder.1.weight") or shapes["taesd_encoder.0.weight"]
-    return first[0]
-
-
-def _last_encoder_layer(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return max(int(name.split(".")[1]) for name in shapes if name.startswith("taesd_encoder."))
+def _latent_channels(shapes: Shapes, path: str = "") -> int:
+    if "taesd_decoder.1.weight" in shapes:
+        return conv_channels(shapes, "taesd_decoder.1", path)[1]
+    last = max(int(name.split(".")[1]) for name in shapes if name.startswith("taesd_encoder."))
+    return conv_channels(shapes, f"taesd_encoder.{last}", path)[0]

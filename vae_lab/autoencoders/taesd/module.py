@@ -52,7 +52,8 @@ def build_decoder(latent_channels: int, width: int = 64) -> nn.Sequential:
     """Latent [B,C,h,w] in model space -> picture [B,3,8h,8w], about 0..1, not clamped."""
     layers: list[nn.Module] = [Clamp(), _conv(latent_channels, width), nn.ReLU()]
     for _ in range(3):
-        layers += [*(Block(width, width) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(width, width, bias=False)]
+        layers += [Block(width, width) for _ in range(3)]
+        layers += [nn.Upsample(scale_factor=2), _conv(width, width, bias=False)]
     return nn.Sequential(*layers, Block(width, width), _conv(width, 3))
 
 

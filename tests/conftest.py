@@ -1,0 +1,29 @@
+"""Options and settings that all tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from vae_lab.samples import SampleSet
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("VAE Lab")
+    group.addoption("--webui-dir", default="", help="a WebUI 1.10.1 that runs; the host tests drive it")
+    group.addoption("--webui-flags", default="", help="command line flags for that WebUI, such as --medvram")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "host: needs a WebUI, given by --webui-dir")
+    config.addinivalue_line("markers", "browser: drives a headless Chromium")
+
+
+@pytest.fixture(scope="session")
+def sample_set(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
+    """The sample set unfolded into a folder like the WebUI's ``models``, once for all tests: nobody may change it."""
+    from vae_lab.samples import build_sample_set
+
+    return build_sample_set(tmp_path_factory.mktemp("samples") / "models")

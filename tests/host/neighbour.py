@@ -1,0 +1,39 @@
+"""Another extension, as tests install it beside VAE Lab: a face restorer, and a script that generates on its own."""
+
+SOURCE = '''
+from contextlib import closing
+
+import modules.face_restoration
+from modules import processing, scripts, shared
+
+
+class Mirror(modules.face_restoration.FaceRestoration):
+    def name(self):
+        return "Mirror"
+
+    def restore(self, np_image):
+        return np_image[:, ::-1].copy()
+
+
+shared.face_restorers.append(Mirror())
+
+
+class Nested(scripts.Script):
+    """Refines the finished picture with a generation of its own, as detailers do."""
+
+    def title(self):
+        return "Nested"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def postprocess_image(self, p, pp):
+        if "nested" not in p.prompt:
+            return
+        inner = processing.StableDiffusionProcessingImg2Img(
+            init_images=[pp.image], prompt="inner", seed=3, steps=3, width=128, height=128, sampler_name="Euler",
+            denoising_strength=0.5, do_not_save_samples=True, do_not_save_grid=True,
+        )
+        with closing(inner):
+            pp.image = processing.process_images(inner).images[0]
+'''

@@ -1,0 +1,75 @@
+"""Comparing in a real WebUI: the latent of a finished generation, decoded again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.host.cases import CASES, fresh
+from tests.host.webui import WebUI, pixels
+
+pytestmark = pytest.mark.host
+VAES = ["first.safetensors", "second.safetensors"]
+
+
+def host() -> object:
+    from vae_lab.extension import _host
+
+    return _host()
+
+
+@pytest.mark.parametrize("case", ["txt2img", "batch-2x2", "tiling", "hires-latent", "hires-pixel"])
+def test_each_picture_equals_a_generation_with_that_vae(webui: WebUI, case: str) -> None:
+    made = webui.generate(**fresh(case))
+    latest = host().generations.newest_first()[: CASES[case].get("n_iter", 1)][::-1]
+    comparisons = [host().compare(generation.id, VAES) for generation in latest]
+    assert [r.name for r in comparisons[0]] == ["Built-in", *VAES]
+    skip = made.index_of_first_image
+    for name in ["Built-in", *VAES]:
+        compared = [picture for comparison in comparisons for picture in comparison[name].pictures]
+        if name != "Built-in" and case == "hires-pixel":
+            continue  # its first pass was decoded and encoded by the built-in VAE: other latents
+        webui.choose_natively("None" if name == "Built-in" else name)
+        native = pixels(webui.generate(**fresh(case)))[skip:]
+        assert len(compared) == len(native)
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(compared, native, strict=True))
+    assert not np.array_equal(comparisons[0][VAES[0]].pictures, comparisons[0][VAES[1]].pictures)
+
+
+def test_comparing_leaves_the_vae_alone_and_samples_nothing(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    webui.generate()
+    before = webui.vae_bytes()
+    monkeypatch.setattr(webui.model, "apply_model", None)
+    host().compare(host().generations.newest_first()[0].id, VAES)
+    assert webui.vae_bytes() == before
+
+
+def test_previews_are_there_when_the_picture_is(webui: WebUI) -> None:
+    plain = webui.generate()
+    done = webui.generate(lab={"override": "Automatic", "compare": VAES})
+    assert len(done.images) == len(done.infotexts) == 4
+    assert np.array_equal(pixels(done)[0], pixels(plain)[0])
+    assert done.infotexts[0] == plain.infotexts[0]
+    assert "VAE Lab override: second.safetensors" in done.infotexts[3]
+    webui.choose_natively("second.safetensors")
+    assert np.array_equal(pixels(webui.generate())[0], pixels(done)[3])
+
+
+def test_equals_our_own_decoder_to_rounding(webui: WebUI, data_dir) -> None:
+    """The stand-alone host's arithmetic is the ldm AutoencoderKL's."""
+    import torch
+
+    from vae_lab import load_autoencoder
+
+    webui.generate()
+    generation = host().generations.newest_first()[0]
+    path = data_dir / "models" / "VAE" / "first.safetensors"
+    ours = load_autoencoder(path, family="sd1")
+    webui.choose_natively("first.safetensors")
+    device = webui.devices.device
+    with torch.no_grad():
+        theirs = webui.model.decode_first_stage(generation.latents.to(device)).cpu()
+        assert torch.allclose(ours.decode_unclamped(generation.latents) * 2 - 1, theirs, atol=2e-5)
+        picture = torch.rand(1, 3, 128, 128)
+        posterior = webui.model.encode_first_stage((picture * 2 - 1).to(device))
+        assert torch.allclose(ours.encode(picture), posterior.mean.cpu() * 0.18215, atol=2e-5)

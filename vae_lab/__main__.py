@@ -1,0 +1,7 @@
+"""``python -m vae_lab``."""
+
+import sys
+
+from vae_lab.cli import main
+
+sys.exit(main())

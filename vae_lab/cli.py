@@ -1,0 +1,157 @@
+"""``python -m vae_lab``: the command line.
+
+Exit codes: 0 all went well, 1 something broken was found, 2 something could not be read or the call was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet
+from vae_lab.comparison.compare import decoder_of
+from vae_lab.errors import VaeLabError
+from vae_lab.host.base import Host
+from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.latents import Generation, load_latents
+from vae_lab.version import __version__
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        return args.function(args)
+    except VaeLabError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vae_lab", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    decode = commands.add_parser("decode", help="decode latents with several VAEs, side by side")
+    decode.add_argument("latents", type=Path, help=".safetensors with one tensor [B,C,h,w] in model space")
+    decode.add_argument("--vae", type=Path, action="append", required=True, help="a VAE or a checkpoint; repeatable")
+    decode.add_argument("-o", "--out", type=Path, required=True, help="folder for pictures, sheet.png, comparison.json")
+    decode.set_defaults(function=_decode)
+
+    serve = commands.add_parser("serve", help="open VAE Lab as a page of its own")
+    serve.add_argument("--models", type=Path, required=True, help="folder like the WebUI's models/, with latents/")
+    serve.add_argument("--port", type=int, default=0, help="TCP port on this machine; by default a free one")
+    serve.add_argument("--device", default="cpu", help="where to decode, such as cuda")
+    serve.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    serve.set_defaults(function=_serve)
+
+    demo = commands.add_parser("demo", help="the same on a sample set that comes with VAE Lab")
+    demo.add_argument("--headless", action="store_true", help="write the comparison to OUT instead of opening a page")
+    demo.add_argument("-o", "--out", type=Path, help="folder; by default a temporary one")
+    demo.add_argument("--port", type=int, default=0, help="TCP port on this machine; by default a free one")
+    demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    demo.set_defaults(function=_demo)
+    return parser
+
+
+def _decode(args: argparse.Namespace) -> int:
+    generation = load_latents(args.latents)
+    family = generation.family
+    candidates = [Candidate(_label(path, args.vae), partial(decoder_of, path, family)) for path in args.vae]
+    with tqdm(desc="decoding", unit="picture", disable=not sys.stderr.isatty()) as bar:
+        comparison = compare_candidates(generation.latents, candidates, family, progress=_shown(bar))
+    return _write(comparison, generation, args.out)
+
+
+def _label(path: Path, others: Sequence[Path]) -> str:
+    """The file's name, or its whole path where two files have the same name."""
+    return path.name if sum(other.name == path.name for other in others) == 1 else str(path)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    if not args.models.is_dir():
+        sys.stderr.write(f"{args.models} is not a folder\n")
+        return 2
+    _open_page(StandaloneHost(Folders.of_models(args.models), device=args.device), args)
+    return 0
+
+
+def _open_page(host: Host, args: argparse.Namespace) -> None:
+    from vae_lab.ui.app import serve  # gradio takes seconds to import, and only these commands need it
+
+    serve(host, port=args.port, open_browser=not args.no_browser, announce=lambda url: sys.stdout.write(f"{url}\n"))
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from vae_lab.samples import build_sample_set
+
+    out = args.out or Path(tempfile.gettempdir()) / "vae-lab-demo"
+    models = out / "models"
+    build_sample_set(models)
+    host = StandaloneHost(Folders.of_models(models))
+    if not args.headless:
+        _open_page(host, args)
+        return 0
+    generation = host.generations.newest_first()[0]
+    names = [entry.name for entry in host.identify()]
+    failed = 0
+    for checkpoint in host.checkpoints():
+        host.select_checkpoint(checkpoint)
+        with tqdm(desc=checkpoint, unit="picture", disable=not sys.stderr.isatty()) as bar:
+            comparison = host.compare(generation.id, names, _shown(bar))
+        failed |= _write(comparison, generation, out / Path(checkpoint).stem)
+    return failed
+
+
+def _shown(bar: Any) -> Any:
+    def report(done: int, total: int, what: str) -> None:
+        bar.total = total
+        bar.set_postfix_str(what, refresh=False)
+        bar.update(done - bar.n)
+
+    return report
+
+
+def _write(comparison: Comparison, generation: Generation, out: Path) -> int:
+    """Write every picture, the sheet and the JSON; 0 if at least one VAE decoded, else 2."""
+    out.mkdir(parents=True, exist_ok=True)
+    contact_sheet(comparison, rows=[generation.title]).save(out / "sheet.png")
+    rows = []
+    for number, result in enumerate(comparison):
+        files = []
+        for i, picture in enumerate(result.pictures if result.pictures is not None else []):
+            file = out / f"{number:02d}-{i}.png"
+            Image.fromarray(picture).save(file)
+            files.append(file.name)
+        rows.append(
+            {
+                "name": result.name,
+                "family": result.family.id if result.family else None,
+                "seconds": round(result.seconds, 4),
+                "pictures": files,
+                "finite": result.finite,
+                "error": result.error or None,
+            }
+        )
+    record = {"latents": generation.title, "family": comparison.family.id, "results": rows}
+    (out / "comparison.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    sys.stdout.write(f"{out / 'sheet.png'}\n{out / 'comparison.json'}\n")
+    for result in comparison:
+        if result.error:
+            sys.stderr.write(f"{result.error}\n")
+    return 0 if comparison.decoded else 2
+
+

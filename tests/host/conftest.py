@@ -49,7 +49,8 @@ def install_neighbour(data: Path) -> None:
     (folder / "neighbour.py").write_text(neighbour.SOURCE, encoding="utf8")
 
 
-def _built_in(checkpoint: Path) -> dict[str, torch.Tensor]:
+def built_in(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The VAE of a checkpoint, without prefix."""
     prefix = "first_stage_model."
     state = safetensors.torch.load_file(checkpoint)
     return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -66,7 +67,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
     install_extension(data)
     install_neighbour(data)
     state = safetensors.torch.load_file(small_checkpoint)
-    vae = _built_in(small_checkpoint)
+    vae = built_in(small_checkpoint)
     for name, factor in (("first", 0.8), ("second", 1.15)):
         changed = {key: tensor.clone() for key, tensor in vae.items()}
         changed["decoder.conv_out.weight"] *= factor

@@ -43,7 +43,7 @@ def test_disabled_changes_no_byte(webui: WebUI, baseline: Path, case: str) -> No
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_run_as_without_us(webui: WebUI, baseline: Path, name: str) -> None:
     title, img2img, arguments = SCRIPTS[name]
-    done = webui.run_script(title, img2img, arguments, **fresh("img2img" if img2img else "txt2img"))
+    done = webui.run_script(title, arguments, **fresh("img2img" if img2img else "txt2img"))
     made = [png(image) for image in done.images]
     assert made == [(baseline / f"{name}-{i}.png").read_bytes() for i in range(len(made))]
 

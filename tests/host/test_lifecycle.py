@@ -43,7 +43,7 @@ def test_exception_inside_xyz_plot(webui: WebUI, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(webui.model, "decode_first_stage", fail_at_the_second)
     with contextlib.suppress(RuntimeError):
-        webui.run_script("X/Y/Z plot", False, {"X type": "Seed", "X values": "1,2"})
+        webui.run_script("X/Y/Z plot", {"X type": "Seed", "X values": "1,2"})
     assert len(calls) == 2
     assert webui.vae_bytes() == before
 

@@ -81,7 +81,7 @@ class WebUI:
         finally:
             self.shared.state.end()
 
-    def run_script(self, title: str, img2img: bool, arguments: dict[str, Any], **options: Any) -> Any:
+    def run_script(self, title: str, arguments: dict[str, Any], *, img2img: bool = False, **options: Any) -> Any:
         """Run a script of the "Script" menu; ``arguments`` by the label of their component."""
         import gradio as gr
         import torch

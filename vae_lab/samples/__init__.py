@@ -1,0 +1,234 @@
+"""The sample set: small real autoencoders, latents and photos, to try everything without a download.
+
+What is shipped beside this file is compact: whole autoencoders only where their weights are unrelated, and of
+fine-tunes the tensors that differ. ``build_sample_set`` unfolds it into the folder that a user of the WebUI has:
+checkpoints, external VAEs in several containers, latents. README.md tells where everything comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vae_lab.formats import open_weights
+
+__all__ = ["GREY_SHARE", "SampleSet", "build_sample_set", "load_sample_latents", "load_sample_vae", "sample_photos"]
+
+SHIPPED = Path(__file__).parent
+MANIFEST = ".samples.json"
+VERSION = 1  # raised whenever the same shipped files give other output
+
+# The share of photo-b in the grey merge. Grey and washed-out, yet everything can still be recognised.
+GREY_SHARE = 0.2
+
+# Of a real SD1 checkpoint, the few weights by which programs recognise one. Name -> shape.
+_DUMMY_WEIGHTS = {
+    "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+    "model.diffusion_model.input_blocks.0.0.bias": (320,),
+    "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+    "model.diffusion_model.out.2.weight": (4, 320, 3, 3),
+    "model.diffusion_model.out.2.bias": (4,),
+    "cond_stage_model.transformer.text_model.encoder.layers.0.layer_norm1.weight": (768,),
+    "cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,),
+    "cond_stage_model.transformer.text_model.final_layer_norm.bias": (768,),
+}
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Where everything of an unfolded sample set lies.
+
+    Args:
+        folder: the root, laid out like the WebUI's ``models``.
+        healthy: checkpoint whose built-in VAE is photo-a.
+        grey_merge: checkpoint whose built-in VAE is a merge of the unrelated photo-a and photo-b.
+        no_vae: checkpoint without a VAE.
+        smooth, sharp, anime: external VAEs, relatives of photo-a.
+        photo_b: external VAE unrelated to photo-a, healthy by itself.
+        sdxl: external VAE of another latent space, healthy by itself.
+        latents: files of one latent each, by name; the key in the file is ``latent``, [1,4,64,64].
+    """
+
+    folder: Path
+    healthy: Path
+    grey_merge: Path
+    no_vae: Path
+    smooth: Path
+    sharp: Path
+    photo_b: Path
+    anime: Path
+    sdxl: Path
+    latents: dict[str, Path]
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """Every checkpoint."""
+        return self.healthy, self.grey_merge, self.no_vae
+
+    @property
+    def vaes(self) -> tuple[Path, ...]:
+        """Every external VAE."""
+        return self.smooth, self.sharp, self.photo_b, self.anime, self.sdxl
+
+
+def sample_photos() -> dict[str, Path]:
+    """The shipped source photos (JPEG, 512 x 512), by name."""
+    return {path.stem: path for path in sorted((SHIPPED / "photos").glob("*.jpg"))}
+
+
+def load_sample_vae(name: str) -> dict[str, Tensor]:
+    """The weights of one shipped VAE: names of ldm without prefix, fp16.
+
+    Args:
+        name: ``photo-a``, ``photo-b``, ``sdxl-c``, or a fine-tune: ``photo-a-smooth``, ``photo-a-sharp``, ``anime``.
+
+    Raises:
+        FileNotFoundError: no such VAE is shipped.
+    """
+    whole = SHIPPED / f"{name}.safetensors"
+    if whole.exists():
+        return load_file(whole)
+    delta = SHIPPED / f"{name}.delta.safetensors"
+    with open_weights(delta) as file:
+        base = file.metadata["base"]
+    return load_sample_vae(base) | load_file(delta)
+
+
+def load_sample_latents(family: str = "sd1") -> dict[str, Tensor]:
+    """The shipped latents of a family, ``sd1`` or ``sdxl``, by photo: [1,4,64,64], fp32, in model space."""
+    return load_file(_latents_file(family))
+
+
+def _latents_file(family: str) -> Path:
+    return SHIPPED / ("latents.safetensors" if family == "sd1" else f"latents-{family}.safetensors")
+
+
+def _merged(share: float) -> dict[str, Tensor]:
+    """(1 - share) * photo-a + share * photo-b in fp32, rounded to fp16: what every checkpoint merger does."""
+    a, b = load_sample_vae("photo-a"), load_sample_vae("photo-b")
+    return {name: torch.lerp(a[name].float(), b[name].float(), share).half() for name in a}
+
+
+def _checkpoint(vae: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file that passes for an SD1 checkpoint, though it cannot sample: a handful of weights, and the VAE."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: (torch.randn(shape, generator=generator) * 0.02).half() for name, shape in _DUMMY_WEIGHTS.items()}
+    # Stable Diffusion's schedule of betas.
+    betas = torch.linspace(0.00085**0.5, 0.0120**0.5, 1000, dtype=torch.float64) ** 2
+    weights["betas"] = betas.float()
+    weights["alphas_cumprod"] = torch.cumprod(1 - betas, 0).float()
+    weights["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    return weights | {f"first_stage_model.{name}": value for name, value in vae.items()}
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write safetensors with a sorted header: the library's own order of metadata differs from run to run."""
+    content = save(tensors, metadata=metadata)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
+
+
+def _write_checkpoint(vae: Callable[[], dict[str, Tensor]]) -> Callable[[Path], None]:
+    return lambda path: _save(_checkpoint(vae()), path, {"format": "pt"})
+
+
+def _write_safetensors(name: str) -> Callable[[Path], None]:
+    return lambda path: _save(load_sample_vae(name), path, {"format": "pt"})
+
+
+def _write_pickle(name: str) -> Callable[[Path], None]:
+    return lambda path: torch.save({"state_dict": load_sample_vae(name)}, path)
+
+
+def _write_latent(family: str, name: str, title: str) -> Callable[[Path], None]:
+    metadata = {"family": family, "title": title, "infotext": ""}
+    return lambda path: _save({"latent": load_sample_latents(family)[name].contiguous()}, path, metadata)
+
+
+def _digest() -> str:
+    """Of everything shipped that output is made from."""
+    digest = hashlib.sha256(f"{VERSION} {GREY_SHARE}".encode())
+    for path in sorted(SHIPPED.glob("*.safetensors")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_manifest(path: Path, digest: str) -> dict[str, int]:
+    """Sizes of the files written before from the same source; nothing if there was none, or it is damaged."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(manifest, dict) or manifest.get("digest") != digest:
+        return {}
+    sizes = manifest.get("sizes")
+    return sizes if isinstance(sizes, dict) else {}
+
+
+def build_sample_set(folder: Path) -> SampleSet:
+    """Unfold the sample set into ``folder``; files that are up to date are left alone.
+
+    The checkpoints hold a real, small VAE, but of UNet and text encoder only the handful of random weights by which an
+    SD1 checkpoint is recognised: they cannot generate. Output depends on the shipped files alone.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    models, vaes, latents = folder / "Stable-diffusion", folder / "VAE", folder / "latents"
+    latent_writers: dict[str, Callable[[Path], None]] = {}
+    for family in ("sd1", "sdxl"):
+        with open_weights(_latents_file(family)) as file:
+            sources = json.loads(file.metadata["photos"])
+        for name in sorted(sources):
+            key = name if family == "sd1" else f"{name}-{family}"
+            latent_writers[key] = _write_latent(family, name, sources[name]["title"])
+    samples = SampleSet(
+        folder=folder,
+        healthy=models / "healthy.safetensors",
+        grey_merge=models / "grey-merge.safetensors",
+        no_vae=models / "no-vae.safetensors",
+        smooth=vaes / "photo-a-smooth.safetensors",
+        sharp=vaes / "photo-a-sharp.safetensors",
+        photo_b=vaes / "photo-b.ckpt",
+        anime=vaes / "anime.vae.pt",
+        sdxl=vaes / "sdxl-c.safetensors",
+        latents={key: latents / f"{key}.safetensors" for key in latent_writers},
+    )
+    writers = {
+        samples.healthy: _write_checkpoint(lambda: load_sample_vae("photo-a")),
+        samples.grey_merge: _write_checkpoint(lambda: _merged(GREY_SHARE)),
+        samples.no_vae: _write_checkpoint(dict),
+        samples.smooth: _write_safetensors("photo-a-smooth"),
+        samples.sharp: _write_safetensors("photo-a-sharp"),
+        samples.photo_b: _write_pickle("photo-b"),
+        samples.anime: _write_pickle("anime"),
+        samples.sdxl: _write_safetensors("sdxl-c"),
+    } | {samples.latents[key]: writer for key, writer in latent_writers.items()}
+
+    digest = _digest()
+    manifest_path = folder / MANIFEST
+    known = _read_manifest(manifest_path, digest)
+    sizes: dict[str, int] = {}
+    for path, write in writers.items():
+        key = path.relative_to(folder).as_posix()
+        if not path.exists() or known.get(key) != path.stat().st_size:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A half-written file must never carry the real name.
+            part = path.with_name(f"{path.name}.part")
+            write(part)
+            part.replace(path)
+        sizes[key] = path.stat().st_size
+    text = json.dumps({"digest": digest, "sizes": sizes}, indent=1, sort_keys=True)
+    if known != sizes:
+        manifest_path.write_text(text, encoding="utf-8")
+    return samples

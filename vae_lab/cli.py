@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VaeLabError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except OSError as error:  # a folder that cannot be written, a port that is taken
+        sys.stderr.write(f"{error}\n")
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -73,7 +76,8 @@ def _decode(args: argparse.Namespace) -> int:
     candidates = [Candidate(_label(path, args.vae), partial(decoder_of, path, family)) for path in args.vae]
     with tqdm(desc="decoding", unit="picture", disable=not sys.stderr.isatty()) as bar:
         comparison = compare_candidates(generation.latents, candidates, family, progress=_shown(bar))
-    return _write(comparison, generation, args.out)
+    _write(comparison, generation, args.out)
+    return 2 if any(result.error for result in comparison) else 0
 
 
 def _label(path: Path, others: Sequence[Path]) -> str:
@@ -92,7 +96,11 @@ def _serve(args: argparse.Namespace) -> int:
 def _open_page(host: Host, args: argparse.Namespace) -> None:
     from vae_lab.ui.app import serve  # gradio takes seconds to import, and only these commands need it
 
-    serve(host, port=args.port, open_browser=not args.no_browser, announce=lambda url: sys.stdout.write(f"{url}\n"))
+    def announce(url: str) -> None:
+        sys.stdout.write(f"{url}\n")
+        sys.stdout.flush()
+
+    serve(host, port=args.port, open_browser=not args.no_browser, announce=announce)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -112,7 +120,8 @@ def _demo(args: argparse.Namespace) -> int:
         host.select_checkpoint(checkpoint)
         with tqdm(desc=checkpoint, unit="picture", disable=not sys.stderr.isatty()) as bar:
             comparison = host.compare(generation.id, names, _shown(bar))
-        failed |= _write(comparison, generation, out / Path(checkpoint).stem)
+        _write(comparison, generation, out / Path(checkpoint).stem)
+        failed |= 0 if comparison.decoded else 2  # some are refused on purpose
     return failed
 
 
@@ -125,8 +134,8 @@ def _shown(bar: Any) -> Any:
     return report
 
 
-def _write(comparison: Comparison, generation: Generation, out: Path) -> int:
-    """Write every picture, the sheet and the JSON; 0 if at least one VAE decoded, else 2."""
+def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
+    """Write every picture, the sheet and the JSON, and say why a VAE was refused."""
     out.mkdir(parents=True, exist_ok=True)
     contact_sheet(comparison, rows=[generation.title]).save(out / "sheet.png")
     rows = []
@@ -152,6 +161,3 @@ def _write(comparison: Comparison, generation: Generation, out: Path) -> int:
     for result in comparison:
         if result.error:
             sys.stderr.write(f"{result.error}\n")
-    return 0 if comparison.decoded else 2
-
-

@@ -4,12 +4,12 @@
     ├── FileError                 one file cannot be used; names the file and the reason
     │   ├── UnreadableFile        missing, a directory, empty, vanished, truncated, not a known format
     │   ├── MalformedFile         a known format whose structure contradicts itself or exceeds a limit
-    │   └── UnsafePickle          a pickle that asks for more than tensors and plain containers
-    ├── NotAnAutoencoder          readable, but there is no VAE of a known architecture in it
-    │   ├── MissingVae            a checkpoint without any VAE tensors
-    │   ├── MissingKeys           a VAE with tensors missing
-    │   ├── BadShape              a VAE whose tensors contradict each other
-    │   └── NotFinite             a VAE with NaN or infinite weights
+    │   ├── UnsafePickle          a pickle that asks for more than tensors and plain containers
+    │   └── NotAnAutoencoder      readable, but there is no VAE of a known architecture in it
+    │       ├── MissingVae        a checkpoint without any VAE tensors
+    │       ├── MissingKeys       a VAE with tensors missing
+    │       ├── BadShape          a VAE whose tensors contradict each other
+    │       └── NotFinite         a VAE with NaN or infinite weights
     ├── FamilyMismatch            the VAE belongs to another latent space than the latents
     ├── UnknownChoice             a VAE, checkpoint or generation of that name is not there
     ├── Cancelled                 the user stopped a long operation

@@ -57,8 +57,11 @@ def _add_settings(host: A1111Host) -> None:
         AUTOMATIC, "External VAE", SettingComponents.dropdown, choices, refresh=lambda: None, section=_SECTION
     ).info("encodes and decodes with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own")
     keep = shared.OptionInfo(
-        256, "Memory for the latents of the last generations, in MB", SettingComponents.slider,
-        {"minimum": 16, "maximum": 4096, "step": 16}, section=_SECTION,
+        256,
+        "Memory for the latents of the last generations, in MB",
+        SettingComponents.slider,
+        {"minimum": 16, "maximum": 4096, "step": 16},
+        section=_SECTION,
     ).info("they can be decoded again with any VAE in the VAE Lab tab")
     shared.opts.add_option(EXTERNAL_OPTION, external)
     shared.opts.add_option(KEEP_OPTION, keep)

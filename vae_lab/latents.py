@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +21,8 @@ from vae_lab.families import FAMILIES, Family
 from vae_lab.formats import open_weights
 
 __all__ = ["Generation", "GenerationStore", "load_latents", "save_latents"]
+
+_INFOTEXT = re.compile(r"infotext\.([0-9]{1,9})$")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class GenerationStore:
 def save_latents(generation: Generation, path: str | os.PathLike[str]) -> None:
     """Write latents and what is known of them as .safetensors."""
     metadata = {"family": generation.family.id, "title": generation.title, "checkpoint": generation.checkpoint}
+    metadata |= {"decoded_by": generation.decoded_by, "tiling": str(generation.tiling).lower()}
     metadata |= {f"infotext.{i}": text for i, text in enumerate(generation.infotexts)}
     safetensors.torch.save_file({"latents": generation.latents.contiguous()}, str(path), metadata)
 
@@ -131,9 +135,17 @@ def load_latents(path: str | os.PathLike[str]) -> Generation:
         latents=latents,
         family=_family_of(path, metadata, latents.shape[1]),
         title=metadata.get("title") or Path(path).stem,
-        infotexts=tuple(metadata[key] for key in sorted(metadata) if key.startswith("infotext.")),
+        infotexts=_infotexts(metadata),
         checkpoint=metadata.get("checkpoint", ""),
+        decoded_by=metadata.get("decoded_by", ""),
+        tiling=metadata.get("tiling") == "true",
     )
+
+
+def _infotexts(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """In the order of their numbers: as text, 10 would come before 2."""
+    numbered = {int(match[1]): text for key, text in metadata.items() if (match := _INFOTEXT.match(key))}
+    return tuple(numbered[number] for number in sorted(numbered))
 
 
 def _family_of(path: str | os.PathLike[str], metadata: Mapping[str, str], channels: int) -> Family:

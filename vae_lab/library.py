@@ -14,7 +14,7 @@ from vae_lab.errors import FileError
 from vae_lab.families import FAMILIES, Family
 from vae_lab.identity import fingerprint
 
-__all__ = ["FactsCache", "VaeFacts", "find_weight_files"]
+__all__ = ["FactsCache", "VaeFacts", "find_weight_files", "is_vae_beside_checkpoint"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # raise when what is stored, or how it is found, changes
@@ -43,7 +43,7 @@ class VaeFacts:
 
 
 class FactsCache:
-    """Facts by file. A file is known by path, size and time of change, so a replaced one is looked at anew."""
+    """Facts by file. A file is known by path, size and times of change, so a replaced one is looked at anew."""
 
     def __init__(self, folder: Path) -> None:
         self._cache = diskcache.Cache(str(folder), eviction_policy="none")
@@ -58,9 +58,9 @@ class FactsCache:
         """As :meth:`known`, reading the VAE's weights where needed. A bad file is a fact too, never an exception."""
         facts = self.known(path)
         if facts is None:
-            facts = _read_facts(path)
             key = _key(path)
-            if key:
+            facts = _read_facts(path)
+            if key and key == _key(path):  # else it was replaced in between
                 self._cache.set(key, asdict(facts))
         return facts
 
@@ -69,12 +69,13 @@ class FactsCache:
         self._cache.close()
 
 
-def _key(path: str) -> tuple[int, str, int, int] | None:
+def _key(path: str) -> tuple[int, str, int, int, int] | None:
     try:
         stat = Path(path).stat()
     except OSError:
         return None
-    return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns)
+    # VAEs are all of one size, and a copy can have the time of its original; that its entry changed is always told.
+    return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _read_facts(path: str) -> VaeFacts:
@@ -100,7 +101,7 @@ def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tup
     seen: set[Path] = set()
     names: set[str] = set()
     for folder in map(Path, folders):
-        for path in sorted(folder.rglob("*"), key=lambda p: str(p).lower()):
+        for path in sorted(_files_below(folder), key=lambda p: str(p).lower()):
             if path.suffix.lower() not in WEIGHT_SUFFIXES or not path.is_file() or path.resolve() in seen:
                 continue
             seen.add(path.resolve())
@@ -109,3 +110,19 @@ def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tup
                 name = path.as_posix() if f"{folder.name}/{name}" in names else f"{folder.name}/{name}"
             names.add(name)
             yield name, path
+
+
+def is_vae_beside_checkpoint(path: Path) -> bool:
+    """The WebUI takes files among the checkpoints for VAEs if they are called ``NAME.vae.EXT``."""
+    return path.stem.lower().endswith(".vae") and path.suffix.lower() in WEIGHT_SUFFIXES
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files, in linked folders too, as the WebUI finds them; each folder once, so that circles end."""
+    entered: set[str] = set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(name) in entered:
+            folders.clear()
+            continue
+        entered.add(os.path.realpath(name))
+        yield from (Path(name) / file for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +29,10 @@ __all__ = [
     "decoder_of",
 ]
 
+log = logging.getLogger("vae_lab")
+
 Decode = Callable[[Tensor], Tensor]
-"""[1,C,h,w] in model space -> [1,3,H,W] in 0..1."""
+"""[1,C,h,w] in model space -> [1,3,H,W], about 0..1. Best not cut to that, so that infinite values can be told."""
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
@@ -61,7 +64,6 @@ class Decoded:
         seconds: time for decoding alone, loading not included.
         error: one line, or "".
         family: the VAE's family, where known.
-        fingerprint: of its weights, where known.
         finite: False if the decoder's result had NaN or infinite values.
     """
 
@@ -102,10 +104,17 @@ class _Progress:
     cancelled: Callable[[], bool] | None
     done: int = field(default=0)
 
-    def step(self, what: str, count: int = 0) -> None:
-        self.done += count
+    def before(self, what: str) -> None:
+        """Stops here, if at all: what has been decoded is never thrown away."""
         if self.cancelled and self.cancelled():
             raise Cancelled("cancelled")
+        self._tell(what)
+
+    def reached(self, done: int, what: str) -> None:
+        self.done = done
+        self._tell(what)
+
+    def _tell(self, what: str) -> None:
         if self.report:
             self.report(self.done, self.total, what)
 
@@ -124,7 +133,7 @@ def compare(
         latents: model space, as sampled.
         autoencoders: loaded VAEs; a mapping names them.
         family: of the latents; by default that of the first autoencoder that has one.
-        progress: called before every decode.
+        progress: called before and after every decode.
         cancelled: asked before every decode.
 
     A VAE of another family is not used; its result has the reason instead of pictures.
@@ -137,7 +146,7 @@ def compare(
     known = family if family is not None else next((a.family for _, a in pairs if a.family), None)
     if known is None:
         raise FamilyMismatch("the family of the latents cannot be told from these VAEs; name one")
-    candidates = [Candidate(name, lambda a=vae: nullcontext(a.decode), vae.family) for name, vae in pairs]
+    candidates = [Candidate(name, lambda a=vae: nullcontext(a.decode_unclamped), vae.family) for name, vae in pairs]
     return compare_candidates(latents, candidates, get_family(known), progress=progress, cancelled=cancelled)
 
 
@@ -154,8 +163,10 @@ def compare_candidates(
     steps = _Progress(len(wanted) * latents.shape[0], progress, cancelled)
     results: list[Decoded] = []
     try:
-        for candidate in wanted:
+        for number, candidate in enumerate(wanted, start=1):
+            steps.before(candidate.name)
             results.append(_decode_with(candidate, latents, family, steps))
+            steps.reached(number * latents.shape[0], candidate.name)  # also where it was refused
     except Cancelled:
         return Comparison(family, tuple(results), cancelled=True)
     return Comparison(family, tuple(results))
@@ -164,23 +175,32 @@ def compare_candidates(
 def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _Progress) -> Decoded:
     try:
         check_family(candidate.name, candidate.family, family)
-        steps.step(candidate.name)
         with candidate.open() as decode:
             images, seconds = [], 0.0
             for latent in latents.split(1):
+                steps.before(candidate.name)
                 start = time.perf_counter()
                 images.append(decode(latent).float().cpu())
                 seconds += time.perf_counter() - start
-                steps.step(candidate.name, 1)
+                steps.done += 1
+        stacked = torch.cat(images)
     except Cancelled:
         raise
     except VaeLabError as error:
         return Decoded(candidate.name, error=str(error), family=candidate.family)
-    except torch.OutOfMemoryError as error:
-        return Decoded(candidate.name, error=f"out of memory: {error}", family=candidate.family)
-    stacked = torch.cat(images)
+    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        return Decoded(candidate.name, error=_line(candidate, "out of memory", error), family=candidate.family)
+    except (RuntimeError, OSError) as error:  # of torch, or of the disk: it must not cost the pictures of the others
+        log.exception("VAE Lab, decoding with %s", candidate.name)
+        return Decoded(candidate.name, error=_line(candidate, type(error).__name__, error), family=candidate.family)
     finite = bool(torch.isfinite(stacked).all())
     return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite)
+
+
+def _line(candidate: Candidate, kind: str, error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), "")
+    return f"{candidate.name}: {kind}" + (f": {first}" if first else "")
 
 
 @contextmanager
@@ -194,7 +214,7 @@ def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decode]
     with open_vae(path) as file:
         autoencoder = file.load()
     check_family(autoencoder.name, autoencoder.family, wanted)
-    yield (autoencoder if autoencoder.family else autoencoder.with_family(wanted)).decode
+    yield (autoencoder if autoencoder.family else autoencoder.with_family(wanted)).decode_unclamped
 
 
 def check_family(name: str, found: Family | None, wanted: Family) -> None:

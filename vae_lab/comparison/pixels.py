@@ -14,5 +14,5 @@ def to_pixels(images: Tensor) -> np.ndarray:
     Cuts off as the WebUI does (``modules/processing.py``: ``x_sample.astype(np.uint8)``), so that a compared
     picture equals the generated one. NaN becomes black, as it does there.
     """
-    values = np.nan_to_num(images.detach().float().cpu().numpy()) * 255.0
-    return np.moveaxis(values, 1, 3).clip(0, 255).astype(np.uint8)
+    values = np.nan_to_num(images.detach().float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=0.0).clip(0.0, 1.0)
+    return np.moveaxis(255.0 * values, 1, 3).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,11 +13,16 @@ from vae_lab.comparison.compare import Comparison, Decoded
 __all__ = ["contact_sheet"]
 
 _GAP = 12
-_LABEL = 46
+_NARROWEST = 200  # of a column, so that there is room to read
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
 _QUIET = (110, 110, 110)
 _ALARM = (176, 0, 32)
+
+# The first that has all the letters is taken: Linux, Windows, macOS, and the same for Chinese.
+_FONTS = ("DejaVuSans.ttf", "segoeui.ttf", "Helvetica.ttc", "msyh.ttc", "PingFang.ttc", "NotoSansCJK-Regular.ttc")
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(comparison: Comparison, *, rows: Sequence[str] = (), most_columns: int = 6) -> Image.Image:
@@ -24,68 +30,130 @@ def contact_sheet(comparison: Comparison, *, rows: Sequence[str] = (), most_colu
 
     Args:
         comparison: what to draw.
-        rows: unused titles are left out; one for each latent of the batch.
+        rows: what the latents are called, for the sheet's title.
         most_columns: after this many VAEs a new band begins.
     """
     results = comparison.results
     shown = next((r.pictures for r in results if r.pictures is not None), None)
     height, width = (256, 256) if shown is None else shown.shape[1:3]
     batch = 1 if shown is None else shown.shape[0]
+    column = max(width, _NARROWEST)
     bands = [results[i : i + most_columns] for i in range(0, len(results), most_columns)]
     columns = max((len(band) for band in bands), default=1)
-    band_height = _LABEL + batch * (height + _GAP)
-    title = _LABEL // 2 if rows else 0
-    sheet = Image.new("RGB", (columns * (width + _GAP) + _GAP, len(bands) * band_height + _GAP + title), _PAPER)
+    title = _Text.set(" / ".join(rows), 16, columns * (column + _GAP) - _GAP)
+    cells = {id(result): _Cell.of(result, column) for result in results}
+    label = max((cell.label_height for cell in cells.values()), default=0)
+    body = max([batch * (height + _GAP), *(cell.reason.height + 3 * _GAP for cell in cells.values())])
+    top = title.height + _GAP if rows else _GAP
+    sheet = Image.new("RGB", (columns * (column + _GAP) + _GAP, top + len(bands) * (label + body)), _PAPER)  # type: ignore[arg-type]  # Pillow 9.5 says int
     draw = ImageDraw.Draw(sheet)
-    if rows:
-        _write(draw, (_GAP, 4), " / ".join(rows), columns * (width + _GAP), 16, _QUIET)
+    title.write(draw, (_GAP, 4), _QUIET)
     for b, band in enumerate(bands):
         for c, result in enumerate(band):
-            corner = (_GAP + c * (width + _GAP), title + b * band_height)
-            _draw_column(sheet, draw, result, corner, (width, height))
+            x, y = _GAP + c * (column + _GAP), top + b * (label + body)
+            cell = cells[id(result)]
+            cell.name.write(draw, (x, y), _INK)
+            cell.note.write(draw, (x, y + cell.name.height), _QUIET)
+            if result.pictures is None:
+                box = (x, y + label, x + column - 1, y + label + body - _GAP - 1)
+                draw.rectangle(box, outline=_ALARM, width=2)
+                cell.reason.write(draw, (x + _GAP, y + label + _GAP), _ALARM)
+                continue
+            for i, picture in enumerate(result.pictures):
+                place = (x, y + label + i * (height + _GAP))
+                sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), place)
     return sheet
 
 
-def _draw_column(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, result: Decoded, corner: tuple[int, int], size: tuple[int, int]
-) -> None:
-    x, y = corner
-    width, height = size
-    _write(draw, (x, y + 6), result.name, width, 16, _INK)
-    family = result.family.title if result.family else "family unknown"
-    note = f"{family} · {result.seconds:.2f} s" if result.pictures is not None else family
-    _write(draw, (x, y + 26), note, width, 13, _QUIET)
-    if result.pictures is None:
-        draw.rectangle((x, y + _LABEL, x + width - 1, y + _LABEL + height - 1), outline=_ALARM, width=2)
-        _write_lines(draw, (x + 10, y + _LABEL + 10), result.error, width - 20)
-        return
-    for i, picture in enumerate(result.pictures):
-        sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y + _LABEL + i * (height + _GAP)))
+@dataclass(frozen=True)
+class _Text:
+    """Words set in lines that are no wider than they may be; nothing is ever cut off, so no two names look alike."""
+
+    lines: tuple[str, ...]
+    font: _Font
+    size: int
+
+    @classmethod
+    def set(cls, text: str, size: int, width: int) -> _Text:
+        """At ``size`` if it fits into one line, else smaller and in several."""
+        font, text = _font_for(text, size)
+        if font.getlength(text) > width:
+            size -= 2
+            font, text = _font_for(text, size)
+        return cls(tuple(_wrapped(text, font, width)), font, size)
+
+    @property
+    def height(self) -> int:
+        return len(self.lines) * (self.size + 4)
+
+    def write(self, draw: ImageDraw.ImageDraw, at: tuple[int, int], ink: tuple[int, int, int]) -> None:
+        for i, line in enumerate(self.lines):
+            draw.text((at[0], at[1] + i * (self.size + 4)), line, fill=ink, font=self.font)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", size)
-    except OSError:
-        return ImageFont.load_default()
+@dataclass(frozen=True)
+class _Cell:
+    """The words about one result."""
+
+    name: _Text
+    note: _Text
+    reason: _Text
+
+    @classmethod
+    def of(cls, result: Decoded, width: int) -> _Cell:
+        family = result.family.title if result.family else "family unknown"
+        note = f"{family} · {result.seconds:.2f} s" if result.pictures is not None else family
+        return cls(
+            _Text.set(result.name, 16, width), _Text.set(note, 13, width), _Text.set(result.error, 14, width - 2 * _GAP)
+        )
+
+    @property
+    def label_height(self) -> int:
+        return self.name.height + self.note.height + 4
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, size: int, ink: tuple[int, int, int]
-) -> None:
-    """Write one line, set smaller until it fits: a name must never be cut so that two look alike."""
-    while size > 8 and draw.textlength(text, font=_font(size)) > width:
-        size -= 1
-    draw.text(at, text, fill=ink, font=_font(size))
-
-
-def _write_lines(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int) -> None:
-    font = _font(14)
+def _wrapped(text: str, font: _Font, width: int) -> list[str]:
+    """Lines broken between words, and within words that are wider than a line."""
     lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and draw.textlength(longer, font=font) > width:
-            lines.append(word)
-        else:
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if font.getlength(longer) <= width:
             lines[-1] = longer
-    draw.multiline_text(at, "\n".join(lines), fill=_ALARM, font=font)
+            continue
+        if lines[-1]:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return [line for line in lines if line]
+
+
+def _font_for(text: str, size: int) -> tuple[_Font, str]:
+    """A font, and ``text`` in letters that it has: others as escapes, since a box for each would look the same."""
+    fonts: list[_Font] = []
+    for name in _FONTS:
+        try:
+            font = ImageFont.truetype(name, size)
+        except OSError:
+            continue
+        fonts.append(font)
+        if all(_has(font, letter) for letter in text):
+            return font, text
+    font = fonts[0] if fonts else ImageFont.load_default()
+    letters = (letter if _has(font, letter) else letter.encode("ascii", "backslashreplace").decode() for letter in text)
+    return font, "".join(letters)
+
+
+def _has(font: _Font, letter: str) -> bool:
+    if letter.isascii() and letter.isprintable():
+        return True
+    if isinstance(font, ImageFont.FreeTypeFont):
+        return letter.isprintable() and _drawn(font, letter) != _drawn(font, "\U0010ffff")
+    return letter.isprintable() and ord(letter) < 256  # Pillow's own before 10.1
+
+
+def _drawn(font: _Font, letter: str) -> bytes:
+    image = Image.new("L", (32, 32))
+    ImageDraw.Draw(image).text((0, 0), letter, fill=255, font=font)
+    return image.tobytes()

@@ -26,7 +26,7 @@ from vae_lab.host.override import VaeSwap, check_fits
 from vae_lab.host.patching import guarded
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
-from vae_lab.library import FactsCache, VaeFacts, find_weight_files
+from vae_lab.library import FactsCache, VaeFacts, find_weight_files, is_vae_beside_checkpoint
 
 __all__ = ["EXTERNAL_OPTION", "KEEP_OPTION", "A1111Host"]
 
@@ -39,6 +39,10 @@ class A1111Host(Host):
     """Reads the WebUI's lists and settings, and decodes with the WebUI's own VAE module."""
 
     name = "AUTOMATIC1111 WebUI"
+    how_to_begin = (
+        "Generate a picture in txt2img or img2img, then come back: its latent will be here, "
+        "and any of your VAEs can decode it again without sampling."
+    )
 
     def __init__(self) -> None:
         self.generations = GenerationStore(256 * 2**20)
@@ -54,9 +58,12 @@ class A1111Host(Host):
         beside = [Path(sd_models.model_path)]
         beside += [Path(folder) for folder in (shared.cmd_opts.ckpt_dir,) if folder]
         found = dict(find_weight_files(folders))
-        found |= {name: path for name, path in find_weight_files(beside) if _is_vae_beside_checkpoint(path)}
-        found |= {f"VAE-taesd/{name}": path for name, path in find_weight_files([Path(models_path) / "VAE-taesd"])
-                  if "decoder" in name}
+        found |= {name: path for name, path in find_weight_files(beside) if is_vae_beside_checkpoint(path)}
+        found |= {
+            f"VAE-taesd/{name}": path
+            for name, path in find_weight_files([Path(models_path) / "VAE-taesd"])
+            if "decoder" in name
+        }
         return found
 
     def vaes(self) -> list[VaeEntry]:
@@ -286,7 +293,7 @@ class A1111Host(Host):
             return
         with open_vae(path) as file:
             own = file.load(family=facts.family or generation.family, device=devices.cpu)
-        yield own.decode
+        yield own.decode_unclamped
 
     def known(self, path: str) -> VaeFacts | None:
         """What has been found out about a file; reads nothing of it."""
@@ -322,12 +329,12 @@ class _Bench:
     def _decode(self, latent: Tensor) -> Tensor:
         """As ``modules/sd_samplers_common.py``: ``decode_first_stage``, without its stand-ins for a full decode."""
         module = self._model.first_stage_model
-        with devices.without_autocast():
-            sample = latent.to(devices.device, devices.dtype_vae).to(module.dtype)
-            image = self._model.decode_first_stage(sample)
-        return torch.clamp((image.float() + 1.0) / 2.0, min=0.0, max=1.0)
-
-
-def _is_vae_beside_checkpoint(path: Path) -> bool:
-    """The WebUI takes files among the checkpoints for VAEs if they are called ``NAME.vae.EXT``."""
-    return path.name.lower().endswith((".vae.safetensors", ".vae.ckpt", ".vae.pt"))
+        try:
+            with devices.without_autocast():
+                sample = latent.to(devices.device, devices.dtype_vae).to(module.dtype)
+                image = self._model.decode_first_stage(sample)
+        except (RuntimeError, MemoryError):
+            raise  # of torch; the comparison tells these, out of memory among them
+        except Exception as error:  # the host boundary: other extensions patch the decoder too
+            raise HostError(f"the WebUI could not decode: {type(error).__name__}: {error}") from error
+        return (image.float() + 1.0) / 2.0

@@ -84,4 +84,3 @@ def _announce(p: Any, weights: Weights) -> None:
         p.extra_generation_params[HASH_KEY] = weights.digest
     p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
     p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights
-

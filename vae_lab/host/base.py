@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vae_lab.comparison import Comparison
+from vae_lab.errors import HostError
 from vae_lab.families import Family
 from vae_lab.latents import GenerationStore
 
@@ -79,6 +80,12 @@ class Host(ABC):
     generations: GenerationStore
     """The latents that can be decoded again, newest first."""
 
+    how_to_begin: str
+    """What someone without any kept latents should do, in a sentence or two."""
+
+    chooses_checkpoint: bool = False
+    """Whether :meth:`select_checkpoint` is ours to offer; False where the host has a menu of its own for that."""
+
     @abstractmethod
     def vaes(self) -> list[VaeEntry]:
         """All external VAEs in the host's folders, in the host's order. Cheap: reads no weights."""
@@ -94,6 +101,18 @@ class Host(ABC):
     @abstractmethod
     def current_checkpoint(self) -> str:
         """Name of the checkpoint in use, or "" if there is none."""
+
+    def select_checkpoint(self, name: str) -> None:
+        """Make ``name`` the checkpoint in use.
+
+        Raises:
+            UnknownChoice: there is none of that name.
+            HostError: the host has a menu of its own for that.
+        """
+        raise HostError(f"choose the checkpoint {name} in the menu of {self.name}")
+
+    def refresh(self) -> None:  # noqa: B027  nothing to do where latents are captured as they come
+        """Look for latents that came since."""
 
     @abstractmethod
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:

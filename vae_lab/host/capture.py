@@ -97,6 +97,7 @@ class Generations:
 
     def _compare(self, job: Job, generation: Generation, processed: Any) -> None:
         """The pictures of the other VAEs, after the host's own: each with an infotext that names its VAE."""
+
         def tell(line: str) -> None:
             processed.comments += f"{line}\n"
 
@@ -128,4 +129,3 @@ def _append(comparison: Comparison, generation: Generation, processed: Any, host
                 image.info["parameters"] = text
             processed.images.append(image)
             processed.infotexts.append(text)
-

@@ -19,8 +19,9 @@ _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
 def quote(value: str) -> str:
-    """As the WebUI quotes a value: if it holds a comma, a colon or a line break."""
-    return json.dumps(value, ensure_ascii=False) if any(mark in value for mark in ',\n:') else value
+    """As the WebUI quotes a value: if it holds a comma, a colon or a line break, or could not be read back."""
+    plain = value == value.strip() and not value.startswith('"') and not any(mark in value for mark in ",\n:")
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def with_override(infotext: str, vae: str, digest: str) -> str:
@@ -32,12 +33,11 @@ def with_override(infotext: str, vae: str, digest: str) -> str:
         digest: short fingerprint of its weights, or "".
     """
     head, newline, parameters = infotext.rpartition("\n")
-    found = list(_PARAMETER.finditer(parameters))
-    kept = [match[0].strip().rstrip(",") for match in found if match[1] not in _VAE_KEYS]
-    kept.append(f"{OVERRIDE_KEY}: {quote(vae)}")
-    if digest:
-        kept.append(f"{HASH_KEY}: {digest}")
-    return f"{head}{newline}{', '.join(kept)}" if found else f"{infotext}\n{', '.join(kept)}"
+    if not _PARAMETER.search(parameters):
+        head, newline, parameters = infotext, "\n", ""
+    kept = _PARAMETER.sub(lambda match: "" if match[1] in _VAE_KEYS else match[0], parameters).strip().rstrip(",")
+    ours = f"{OVERRIDE_KEY}: {quote(vae)}" + (f", {HASH_KEY}: {digest}" if digest else "")
+    return f"{head}{newline}{kept}, {ours}" if kept else f"{head}{newline}{ours}"
 
 
 def forget_override(p: Any) -> None:

@@ -60,6 +60,7 @@ class Job:
         self.compare: tuple[str, ...] = ()
         self._undo = ExitStack()
         self._swap: VaeSwap | None = None
+        self._dtype: Any = None
         self._choose: Callable[[], Weights] | None = None
         self._refused: Callable[[], None] | None = None
 

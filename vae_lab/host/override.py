@@ -88,5 +88,9 @@ class VaeSwap:
         precision = next(iter(original.values())).dtype
         if next(iter(_vae_tensors(self.module).values())).dtype != precision:
             self.module.to(precision)
+        for name, target in self.module.named_parameters():
+            # Of a module in mixed precision, some tensors are not in that of the first.
+            if name in original and target.dtype != original[name].dtype:
+                target.data = target.data.to(original[name].dtype)
         for name, target in _vae_tensors(self.module).items():
             target.copy_(original[name])

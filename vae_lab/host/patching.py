@@ -21,6 +21,7 @@ def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) ->
     If somebody else has patched over us by then, their patch is left alone and ours becomes a pass-through.
     """
     original = getattr(owner, name)
+    own = name in vars(owner)  # else it comes from the owner's class, and must not stay behind on the owner
     active = True
 
     @functools.wraps(original)
@@ -30,8 +31,12 @@ def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) ->
     def restore() -> None:
         nonlocal active
         active = False
-        if getattr(owner, name) is replacement:
+        if getattr(owner, name) is not replacement:
+            return
+        if own:
             setattr(owner, name, original)
+        else:
+            delattr(owner, name)
 
     undo.callback(restore)
     setattr(owner, name, replacement)

@@ -33,12 +33,17 @@ class Plan:
         """
         if args and isinstance(args[0], Mapping):
             values = args[0]
-            unknown = sorted(set(values) - {"override", "compare", "on_grey"})
+            unknown = sorted(str(key) for key in set(values) - {"override", "compare"})
             if unknown:
-                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; there are override, compare, on_grey")
+                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; there are override and compare")
             override, compare = values.get("override"), values.get("compare")
         else:
             override, compare = (*args, None, None)[:2]
-        if not isinstance(override or "", str) or not isinstance(compare or [], (list, tuple)):
+        override = AUTOMATIC if override in (None, "") else override
+        compare = () if compare in (None, "") else compare
+        if not isinstance(override, str) or not isinstance(compare, (list, tuple)):
             raise UnknownChoice("override is a name, compare is a list of names")
-        return cls(override or AUTOMATIC, tuple(str(name) for name in compare or ()))
+        names = tuple(name for name in compare if isinstance(name, str))
+        if len(names) != len(compare):
+            raise UnknownChoice("override is a name, compare is a list of names")
+        return cls(override, names)

@@ -16,7 +16,7 @@ from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.families import Family
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress, VaeEntry
 from vae_lab.latents import GenerationStore, load_latents
-from vae_lab.library import FactsCache, find_weight_files
+from vae_lab.library import FactsCache, find_weight_files, is_vae_beside_checkpoint
 
 __all__ = ["Folders", "StandaloneHost"]
 
@@ -68,7 +68,9 @@ class _Choices:
     def save(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         values = {"checkpoint": self.checkpoint, "always": self.always, "per_checkpoint": self.per_checkpoint}
-        self.file.write_text(json.dumps(values, indent=1), encoding="utf8")
+        unfinished = self.file.with_name(f"{self.file.name}.tmp")
+        unfinished.write_text(json.dumps(values, indent=1), encoding="utf8")
+        unfinished.replace(self.file)
 
 
 def _by_name(path: Path) -> str:
@@ -79,6 +81,7 @@ class StandaloneHost(Host):
     """Folders of checkpoints, VAEs and latents; decodes on the CPU or on ``device``."""
 
     name = "VAE Lab, stand-alone"
+    chooses_checkpoint = True
 
     def __init__(self, folders: Folders, *, device: str = "cpu") -> None:
         self.folders = folders
@@ -90,13 +93,11 @@ class StandaloneHost(Host):
         self._busy = threading.Lock()
         self._seen: dict[Path, int] = {}
         self._looking = threading.Lock()
+        where = " or ".join(map(str, folders.latents)) or "a folder that this app is told of"
+        self.how_to_begin = (
+            f"Put latents (.safetensors, one tensor [B,C,h,w] in model space) into {where}, then press Refresh."
+        )
         self.refresh()
-
-    @property
-    def how_to_begin(self) -> str:
-        """What someone without any latents should do."""
-        where = " or ".join(map(str, self.folders.latents)) or "a folder that this app is told of"
-        return f"Put latents (.safetensors, one tensor [B,C,h,w] in model space) into {where}, then press Refresh."
 
     def refresh(self) -> None:
         """Load latents whose files are new or changed since the last look."""
@@ -119,7 +120,12 @@ class StandaloneHost(Host):
             self.problems.append(str(error))
 
     def vaes(self) -> list[VaeEntry]:
-        return [self._entry(name, path) for name, path in find_weight_files(self.folders.vaes)]
+        return [self._entry(name, path) for name, path in self._vae_files().items()]
+
+    def _vae_files(self) -> dict[str, Path]:
+        found = find_weight_files((*self.folders.vaes, *self.folders.checkpoints))
+        own = self.folders.vaes
+        return {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
 
     def _entry(self, name: str, path: Path) -> VaeEntry:
         facts = self._facts.known(str(path))
@@ -136,7 +142,8 @@ class StandaloneHost(Host):
         return self.vaes()
 
     def _checkpoint_files(self) -> dict[str, Path]:
-        return dict(find_weight_files(self.folders.checkpoints))
+        found = find_weight_files(self.folders.checkpoints)
+        return {name: path for name, path in found if not is_vae_beside_checkpoint(path)}
 
     def checkpoints(self) -> list[str]:
         return list(self._checkpoint_files())
@@ -163,15 +170,18 @@ class StandaloneHost(Host):
         return self._decide(BUILT_IN, "host", "nothing else was chosen")
 
     def _decide(self, vae: str, source: str, why: str) -> Decision:
-        path = self._checkpoint_files().get(self.current_checkpoint(), Path()) if vae == BUILT_IN else self._path(vae)
-        return Decision(vae, source, f"{vae}: {why}.", str(path))
+        if vae == BUILT_IN:
+            path = self._checkpoint_files().get(self.current_checkpoint())
+        else:
+            path = self._vae_files().get(vae)
+        missing = "" if path else ", but the file is not there"
+        return Decision(vae, source, f"{vae}: {why}{missing}.", str(path or ""))
 
     def _path(self, vae: str) -> Path:
-        for name, path in find_weight_files(self.folders.vaes):
-            if name == vae:
-                return path
-        known = ", ".join(name for name, _ in find_weight_files(self.folders.vaes))
-        raise UnknownChoice(f"no VAE named {vae}; there are {known or 'none'}")
+        files = self._vae_files()
+        if vae not in files:
+            raise UnknownChoice(f"no VAE named {vae}; there are {', '.join(files) or 'none'}")
+        return files[vae]
 
     def compare(
         self,
@@ -182,7 +192,7 @@ class StandaloneHost(Host):
     ) -> Comparison:
         generation = self.generations.get(generation_id)
         candidates = [self._built_in(generation.family)]
-        candidates += [self._candidate(name, generation.family) for name in vaes if name != BUILT_IN]
+        candidates += [self._candidate(name, generation.family) for name in dict.fromkeys(vaes) if name != BUILT_IN]
         with self._busy:
             return compare_candidates(
                 generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
@@ -193,7 +203,7 @@ class StandaloneHost(Host):
         return Candidate(BUILT_IN, lambda: self._opened(BUILT_IN, path, family))
 
     def _candidate(self, name: str, family: Family) -> Candidate:
-        path = dict(find_weight_files(self.folders.vaes)).get(name)
+        path = self._vae_files().get(name)
         facts = self._facts.known(str(path)) if path else None
         return Candidate(name, lambda: self._opened(name, path, family), facts.family if facts else None)
 
@@ -207,7 +217,7 @@ class StandaloneHost(Host):
         check_family(name, facts.family, wanted)
         with open_vae(path) as file:
             autoencoder = file.load(family=facts.family or wanted, device=self.device)
-        yield autoencoder.decode
+        yield autoencoder.decode_unclamped
 
     def use_for_checkpoint(self, vae: str) -> str:
         checkpoint = self.current_checkpoint()

@@ -126,18 +126,14 @@ class _Level(nn.Module):
         self.block = nn.ModuleList(ResnetBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
         self.attn = nn.ModuleList(AttnBlock(outputs) for _ in range(blocks if attention else 0))
 
-    def resample(self, x: Tensor) -> Tensor:
-        """The change of size after the blocks; ldm names it differently in encoder and decoder."""
-        if hasattr(self, "upsample"):
-            return self.upsample(x)
-        return self.downsample(x) if hasattr(self, "downsample") else x
-
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.block):
             x = block(x)
             if len(self.attn):
                 x = self.attn[i](x)
-        return self.resample(x)
+        # The change of size, where there is one; ldm names it differently in encoder and decoder.
+        resample = self._modules.get("upsample") or self._modules.get("downsample")
+        return x if resample is None else resample(x)
 
 
 class Encoder(nn.Module):

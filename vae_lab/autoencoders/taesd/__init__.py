@@ -34,6 +34,7 @@ class TaesdArchitecture(Architecture):
         return _latent_channels(shapes)
 
     def image_channels(self, module: nn.Module) -> int:
+        assert isinstance(module, Taesd)
         return 3
 
     def downscale(self, module: nn.Module) -> int:  # noqa: ARG002

@@ -1,0 +1,183 @@
+"""A real page in a real browser: the stand-alone app on a free port, and a headless Chromium that tells every error.
+
+``VAE_LAB_SCREENSHOTS=DIR`` keeps the pictures that tests take; ``VAE_LAB_CHROMIUM=FILE`` names the browser.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+
+from vae_lab.families import FAMILIES
+from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.latents import Generation, save_latents
+from vae_lab.samples import SampleSet, build_sample_set, load_sample_latents
+
+pytest.importorskip("playwright", reason="browser tests need playwright")
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+expect.set_options(timeout=30_000)
+
+SCREENSHOTS = os.environ.get("VAE_LAB_SCREENSHOTS", "")
+CHROMIUM = os.environ.get("VAE_LAB_CHROMIUM", "/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# What gradio itself loads from elsewhere; without a network the browser reports it. Nothing of ours may be here.
+GRADIO_LOADS = ("cdnjs.cloudflare.com", "fonts.googleapis.com", "fonts.gstatic.com")
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
+    """The sample set, unfolded once for all browser tests; nothing may be changed in it."""
+    return build_sample_set(tmp_path_factory.mktemp("samples"))
+
+
+def small_latents(name: str, size: int, family: str = "sd1") -> torch.Tensor:
+    """[1,4,size,size] out of the middle of a sample latent: decoding it takes a fraction of a second."""
+    start = (64 - size) // 2
+    return load_sample_latents(family)[name][:, :, start : start + size, start : start + size].contiguous()
+
+
+@pytest.fixture(scope="session")
+def latents_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small latents, by name: ``astronaut`` (a batch of two, with infotexts), ``brushes``, and ``later-sdxl``."""
+    folder = tmp_path_factory.mktemp("latents")
+    sd1, sdxl = FAMILIES["sd1"], FAMILIES["sdxl"]
+    pair = torch.cat([small_latents("astronaut", 16), small_latents("brushes", 16)])
+    texts = ("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1", "brushes\nSteps: 20, Seed: 2")
+    save_latents(Generation("", pair, sd1, "Astronaut and brushes", texts), folder / "astronaut.safetensors")
+    brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # kept screenshots deserve a whole picture
+    save_latents(Generation("", brushes, sd1, "Brushes"), folder / "brushes.safetensors")
+    last = small_latents("astronaut", 16, "sdxl")
+    save_latents(Generation("", last, sdxl, "SDXL"), folder / "later-sdxl.safetensors")
+    return folder
+
+
+def free_port() -> int:
+    """A port that nobody uses; gradio's own range may be in use by other programs that are being tested."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+MakeHost = Callable[..., StandaloneHost]
+
+
+@pytest.fixture(scope="session")
+def make_host(samples: SampleSet, latents_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeHost:
+    """Makes a host over the samples, with ``healthy`` in use, that remembers nothing of the others."""
+
+    def make(vaes: Path | None = None, latents: Path | None = None) -> StandaloneHost:
+        folders = Folders(
+            data=tmp_path_factory.mktemp("data"),
+            checkpoints=(samples.healthy.parent,),
+            vaes=(vaes or samples.smooth.parent,),
+            latents=(latents or latents_folder,),
+        )
+        host = StandaloneHost(folders)
+        host.select_checkpoint(samples.healthy.name)
+        return host
+
+    return make
+
+
+Launch = Callable[[StandaloneHost], str]
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """Serves a host's page until the test is over; gives its address."""
+    from vae_lab.ui import app
+
+    opened = []
+
+    def open_app(host: StandaloneHost) -> str:
+        opened.append(app.launch(host))
+        return opened[-1].url
+
+    yield open_app
+    for running in opened:
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def shared_host(make_host: MakeHost) -> StandaloneHost:
+    """One host for the tests that leave no trace in it."""
+    return make_host()
+
+
+@pytest.fixture(scope="module")
+def shared_url(shared_host: StandaloneHost) -> Iterator[str]:
+    """The page of ``shared_host``."""
+    from vae_lab.ui import app
+
+    running = app.launch(shared_host)
+    yield running.url
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests."""
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no browser at {CHROMIUM}; name one with VAE_LAB_CHROMIUM")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A new page; the test fails if it reports an error, or asks any other machine for anything."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
+    page.on("console", lambda message: _note_console(message, problems))
+    page.on("request", lambda request: _note_request(request.url, problems))
+    yield page
+    context.close()
+    assert not problems, "\n".join(problems)
+
+
+def _note_console(message: object, problems: list[str]) -> None:
+    where = message.location.get("url", "")
+    if message.type == "error" and urlsplit(where).hostname not in GRADIO_LOADS:
+        problems.append(f"console: {message.text} ({where})")
+
+
+def _note_request(url: str, problems: list[str]) -> None:
+    parts = urlsplit(url)
+    if parts.scheme.startswith("http") and parts.hostname not in ("127.0.0.1", *GRADIO_LOADS):
+        problems.append(f"asked another machine: {url}")
+
+
+Keep = Callable[[Page, str], None]
+
+
+@pytest.fixture(scope="session")
+def keep_screenshot() -> Keep:
+    """Keeps a picture of the whole page, if ``VAE_LAB_SCREENSHOTS`` names a folder."""
+
+    def keep(page: Page, name: str) -> None:
+        if SCREENSHOTS:
+            Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+    return keep

@@ -1,0 +1,230 @@
+"""The routes under ``/vae-lab/v1/``, over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import gradio as gr
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from tests.browser.conftest import MakeHost, free_port
+from vae_lab import compare, load_autoencoder
+from vae_lab.comparison import Comparison
+from vae_lab.errors import HostError
+from vae_lab.host.api import add_routes
+from vae_lab.host.service import service_of
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.samples import SampleSet
+from vae_lab.ui.app import launch
+
+
+def get(url: str) -> tuple[int, str, bytes]:
+    return _answer(urllib.request.Request(url))
+
+
+def post(url: str, body: object = None) -> tuple[int, object]:
+    data = json.dumps(body).encode() if body is not None else b""
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method="POST")
+    status, _, content = _answer(request)
+    return status, json.loads(content)
+
+
+def _answer(request: urllib.request.Request) -> tuple[int, str, bytes]:
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.headers["content-type"], answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["content-type"], error.read()
+
+
+@pytest.fixture(scope="module")
+def api(shared_url: str) -> str:
+    return f"{shared_url}vae-lab/v1/"
+
+
+def test_lists(api: str, shared_host: StandaloneHost) -> None:
+    vaes = json.loads(get(api + "vaes")[2])["vaes"]
+    assert [vae["name"] for vae in vaes] == [entry.name for entry in shared_host.vaes()]
+    assert set(vaes[0]) == {"name", "label", "family", "problem"}
+    latents = json.loads(get(api + "latents")[2])["latents"]
+    assert [kept["family"] for kept in latents] == ["sd1", "sd1", "sdxl"]
+    assert latents[0]["size"] == [128, 128]
+    assert latents[0]["pictures"] == 2
+    assert latents[0]["infotexts"][1].startswith("brushes")
+
+
+def test_compare_gives_exact_pictures(
+    api: str, shared_url: str, shared_host: StandaloneHost, samples: SampleSet
+) -> None:
+    kept = shared_host.generations.newest_first()[0]
+    names = ["anime.vae.pt", "sdxl-c.safetensors", "anime.vae.pt", "nowhere.pt", "Built-in"]
+    status, answer = post(api + "compare", {"latents": kept.id, "vaes": names})
+    assert status == 200
+    assert answer["family"] == "sd1"
+    assert answer["cancelled"] is False
+    results = {result["name"]: result for result in answer["results"]}
+    assert list(results) == ["Built-in", "anime.vae.pt", "sdxl-c.safetensors", "nowhere.pt"]
+    assert results["sdxl-c.safetensors"]["pictures"] == []
+    assert "is a VAE for SDXL" in results["sdxl-c.safetensors"]["error"]
+    assert results["nowhere.pt"]["error"] == "no VAE named nowhere.pt"
+    assert results["anime.vae.pt"]["error"] == ""
+    assert results["anime.vae.pt"]["seconds"] > 0
+    expected = compare(
+        kept.latents, {"Built-in": load_autoencoder(samples.healthy), "anime.vae.pt": load_autoencoder(samples.anime)}
+    )
+    for name in ("Built-in", "anime.vae.pt"):
+        got = [get(shared_url.rstrip("/") + url) for url in results[name]["pictures"]]
+        assert [kind for _, kind, _ in got] == ["image/png"] * 2
+        pictures = np.stack([np.asarray(Image.open(io.BytesIO(content))) for _, _, content in got])
+        np.testing.assert_array_equal(pictures, expected[name].pictures)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"latents": "g999", "vaes": []}, 404, "generation g999 is no longer kept"),
+        ({"vaes": []}, 422, "body.latents: "),
+        ({"latents": "g1", "vaes": "all"}, 422, "body.vaes: "),
+        (["latents"], 422, "body"),
+    ],
+)
+def test_errors_are_one_line(api: str, body: object, status: int, words: str) -> None:
+    got, answer = post(api + "compare", body)
+    assert got == status
+    assert isinstance(answer["detail"], str)
+    assert words in answer["detail"]
+    assert "\n" not in answer["detail"]
+
+
+@pytest.mark.parametrize("path", ["pictures/nothing/0.png", "pictures/nothing/x.png"])
+def test_unknown_pictures(api: str, path: str) -> None:
+    status, _, content = get(api + path)
+    assert status in (404, 422)
+    assert isinstance(json.loads(content)["detail"], str)
+
+
+def test_a_picture_number_out_of_range(api: str, shared_host: StandaloneHost) -> None:
+    stored = service_of(shared_host).compare(shared_host.generations.newest_first()[0].id, [])
+    assert get(f"{api}pictures/{stored.id}/1.png")[0] == 200
+    for number in ("2", "-1"):
+        assert get(f"{api}pictures/{stored.id}/{number}.png")[0] == 404
+
+
+class SlowHost(StandaloneHost):
+    """Compares for as long as it is not cancelled."""
+
+    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+        progress(1, 5, "slow.pt")
+        while not cancelled():
+            time.sleep(0.01)
+        return Comparison(self.generations.get(generation_id).family, (), cancelled=True)
+
+
+@pytest.fixture
+def slow(make_host: MakeHost) -> StandaloneHost:
+    host = make_host()
+    host.__class__ = SlowHost
+    return host
+
+
+def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost) -> None:
+    running = launch(slow)
+    api = f"{running.url}vae-lab/v1/"
+    answers: list[object] = []
+    body = {"latents": slow.generations.newest_first()[0].id, "vaes": []}
+    quiet = {"busy": False, "done": 0, "total": 0, "what": ""}
+    try:
+        assert json.loads(get(api + "progress")[2]) == quiet
+        assert post(api + "cancel")[1] == {"cancelled": False}
+        first = threading.Thread(target=lambda: answers.append(post(api + "compare", body)))
+        first.start()
+        _wait_for(lambda: json.loads(get(api + "progress")[2])["total"] == 5)
+        assert json.loads(get(api + "progress")[2]) == {"busy": True, "done": 1, "total": 5, "what": "slow.pt"}
+        status, refused = post(api + "compare", body)
+        assert status == 409
+        assert "busy with another run" in refused["detail"]
+        assert post(api + "cancel")[1] == {"cancelled": True}
+        first.join(10)
+        assert answers[0][1]["cancelled"] is True
+        assert json.loads(get(api + "progress")[2]) == quiet
+    finally:
+        slow.generations.clear()
+        running.close()
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def test_only_the_last_comparisons_are_kept(
+    api: str, shared_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = shared_host.generations.newest_first()[0]
+    monkeypatch.setattr(shared_host, "compare", lambda *_: Comparison(kept.family), raising=False)
+    service = service_of(shared_host)
+    ids = [service.compare(kept.id, []).id for _ in range(9)]
+    assert len(set(ids)) == 9
+    with pytest.raises(Exception, match="no longer kept"):
+        service.get(ids[0])
+    assert service.get(ids[1]).id == ids[1]
+
+
+def test_adding_the_routes_twice_replaces_them(make_host: MakeHost) -> None:
+    app, host = FastAPI(), make_host()
+    add_routes(app, host)
+    once = len(app.routes)
+    add_routes(app, host)
+    assert len(app.routes) == once
+
+
+def test_panel_and_api_share_one_service(make_host: MakeHost) -> None:
+    one, other = make_host(), make_host()
+    assert service_of(one) is service_of(one)
+    assert service_of(one) is not service_of(other)
+
+
+def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
+    host = make_host()
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML("private")
+    app, url, _ = blocks.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False,
+        auth=("me", "secret"),
+    )  # fmt: skip
+    try:
+        add_routes(app, host)
+        for path in ("latents", "vaes", "progress", "pictures/x/0.png"):
+            status, _, content = get(f"{url}vae-lab/v1/{path}")
+            assert (status, json.loads(content)["detail"]) == (401, "Not authenticated")
+        assert post(f"{url}vae-lab/v1/cancel")[0] == 401
+    finally:
+        blocks.close(verbose=False)
+
+
+def test_a_port_in_use_is_told_clearly(make_host: MakeHost) -> None:
+    running = launch(make_host())
+    port = int(running.url.rsplit(":", 1)[1].strip("/"))
+    try:
+        with pytest.raises(HostError, match=f"port {port} cannot be used"):
+            launch(make_host(), port)
+    finally:
+        running.close()
+
+
+def test_other_web_sites_may_not_read_the_page(shared_url: str) -> None:
+    request = urllib.request.Request(f"{shared_url}vae-lab/v1/latents", headers={"Origin": "https://example.org"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert "access-control-allow-origin" not in answer.headers

@@ -1,0 +1,257 @@
+"""The comparison panel as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
+from tests.browser.panel import Panel
+from vae_lab import compare, load_autoencoder
+from vae_lab.families import FAMILIES
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.latents import Generation, save_latents
+from vae_lab.samples import SampleSet
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_opens_without_an_error(page: Page, shared_url: str, theme: str) -> None:
+    panel = Panel.open(page, shared_url, theme)
+    assert page.title() == "VAE Lab"
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("Astronaut and brushes"))
+    expect(panel.deciding).to_contain_text("Built-in: nothing else was chosen.")
+    expect(panel.latent.locator("img")).to_have_count(2)
+    expect(page.locator("#vae_lab_cancel")).to_be_hidden()
+    expect(panel.progress).to_be_hidden()
+
+
+def test_pictures_are_exactly_those_that_compare_makes(
+    page: Page, shared_url: str, shared_host: StandaloneHost, samples: SampleSet
+) -> None:
+    panel = Panel.open(page, shared_url)
+    panel.tick_only("photo-a-sharp.safetensors", "anime.vae.pt")
+    panel.compare()
+    names = ["Built-in", "anime.vae.pt", "photo-a-sharp.safetensors"]
+    assert panel.figures.evaluate_all("all => all.map(figure => figure.dataset.vae)") == names
+    shown = {name: panel.pictures(name) for name in names}
+    latents = shared_host.generations.newest_first()[0].latents
+    paths = {"Built-in": samples.healthy, "anime.vae.pt": samples.anime, "photo-a-sharp.safetensors": samples.sharp}
+    expected = compare(latents, {name: load_autoencoder(path) for name, path in paths.items()})
+    for name in names:
+        np.testing.assert_array_equal(shown[name], expected[name].pictures)
+    assert not np.array_equal(shown[names[0]], shown[names[1]])
+    assert not np.array_equal(shown[names[1]], shown[names[2]])
+    expect(panel.message).to_contain_text("3 VAEs decoded")
+
+
+def test_browser_really_shows_the_pictures(page: Page, shared_url: str) -> None:
+    panel = Panel.open(page, shared_url)
+    panel.tick_only("anime.vae.pt")
+    panel.compare()
+    loaded = "all => all.map(image => [image.complete, image.naturalWidth, image.naturalHeight])"
+    images = panel.figures.locator("img")
+    expect(images).to_have_count(4)
+    page.wait_for_function("[...document.querySelectorAll('#vae_lab_results img')].every(image => image.complete)")
+    assert images.evaluate_all(loaded) == [[True, 128, 128]] * 4
+    assert images.first.bounding_box()["width"] > 200
+
+
+def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) -> None:
+    panel = Panel.open(page, shared_url)
+    panel.tick_only("anime.vae.pt", "sdxl-c.safetensors")
+    panel.compare()
+    card = panel.figure("sdxl-c.safetensors")
+    expect(card).to_contain_text("sdxl-c.safetensors is a VAE for SDXL, the latents are SD1 / SD2")
+    expect(card.locator("img")).to_have_count(0)
+    picture = panel.figure("anime.vae.pt").locator("img").first.bounding_box()
+    reason = card.locator(".vae-lab-reason").bounding_box()
+    assert reason["width"] == pytest.approx(picture["width"], abs=2)
+    assert reason["height"] == pytest.approx(picture["height"], abs=2)
+    expect(panel.message).to_contain_text("1 refused")
+
+
+def test_identify_shows_families_and_unticks_the_other_ones(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    panel = Panel.open(page, launch(make_host()))
+    assert "sdxl-c.safetensors" in panel.ticked()
+    panel.finish(lambda: page.click("#vae_lab_identify"))
+    expect(page.locator("#vae_lab_vaes")).to_contain_text("sdxl-c.safetensors · SDXL")
+    assert "anime.vae.pt · SD1 / SD2" in panel.ticked()
+    assert "sdxl-c.safetensors · SDXL" not in panel.ticked()
+    expect(panel.message).to_contain_text("5 of 5")
+    panel.choose("vae_lab_source", "· SDXL · SDXL")
+    expect(panel.latent).to_contain_text("SDXL latent")
+    expect(panel.boxes().nth(panel.labels().index("anime.vae.pt · SD1 / SD2"))).not_to_be_checked()
+    assert panel.ticked() == ["sdxl-c.safetensors · SDXL"]
+
+
+def test_choices_survive_a_refresh_and_new_latents(
+    page: Page, launch: Launch, make_host: MakeHost, latents_folder: Path, tmp_path: Path
+) -> None:
+    latents = tmp_path / "latents"
+    shutil.copytree(latents_folder, latents)
+    panel = Panel.open(page, launch(make_host(latents=latents)))
+    panel.choose("vae_lab_source", "· Brushes · SD1")
+    panel.tick_only("photo-b.ckpt")
+    sd1 = FAMILIES["sd1"]
+    save_latents(Generation("", small_latents("cat", 16), sd1, "A late cat"), latents / "zz-late.safetensors")
+    panel.refresh()
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · SD1"))
+    assert panel.ticked() == ["photo-b.ckpt"]
+    panel.choose("vae_lab_source", "A late cat")
+    expect(panel.latent).to_contain_text("A late cat")
+    panel.compare()
+    expect(panel.figures).to_have_count(2)
+
+
+def test_what_has_vanished_is_told_in_one_line(
+    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
+) -> None:
+    shutil.copy(samples.anime, tmp_path / "anime.vae.pt")
+    host = make_host(vaes=tmp_path)
+    panel = Panel.open(page, launch(host))
+    (tmp_path / "anime.vae.pt").unlink()
+    panel.compare()
+    expect(panel.figure("anime.vae.pt")).to_contain_text("no VAE named anime.vae.pt")
+    host.generations.clear()
+    panel.compare()
+    expect(panel.message.get_by_role("alert")).to_contain_text("is no longer kept; press Refresh")
+    expect(panel.figures).to_have_count(2)
+
+
+@pytest.fixture
+def many_vaes(samples: SampleSet, tmp_path: Path) -> Path:
+    """Twenty VAEs, the same weights under twenty names."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(20):
+        os.link(samples.smooth, folder / f"vae-{i:02}.safetensors")
+    return folder
+
+
+def test_cancel_stops_after_the_current_picture(
+    page: Page, launch: Launch, make_host: MakeHost, many_vaes: Path, keep_screenshot: Keep
+) -> None:
+    host = make_host(vaes=many_vaes)
+    panel = Panel.open(page, launch(host))
+    panel.choose("vae_lab_source", "· Brushes · SD1")
+    page.click("#vae_lab_all")
+    expect(page.locator("#vae_lab_vaes input:checked")).to_have_count(20)
+
+    def compare_and_cancel() -> None:
+        page.click("#vae_lab_compare")
+        expect(panel.progress).to_be_visible()
+        expect(panel.progress).not_to_have_attribute("aria-valuenow", "0")
+        expect(panel.progress).to_have_attribute("aria-valuemax", "21")
+        expect(panel.progress).to_contain_text(re.compile(r"\d+ of 21 · vae-"))
+        keep_screenshot(page, "comparing")
+        page.click("#vae_lab_cancel")
+
+    panel.finish(compare_and_cancel)
+    expect(panel.message).to_contain_text("Cancelled, ")
+    assert 0 < panel.figures.count() < 21
+    expect(page.locator("#vae_lab_cancel")).to_be_hidden()
+    panel.tick_only("vae-00.safetensors")
+    panel.compare()
+    expect(panel.message).to_contain_text("2 VAEs decoded")
+    expect(panel.figure("vae-00.safetensors")).not_to_contain_text("Equal")
+
+
+def test_a_page_opened_during_a_run_shows_its_progress(
+    page: Page, launch: Launch, make_host: MakeHost, many_vaes: Path
+) -> None:
+    url = launch(make_host(vaes=many_vaes))
+    panel = Panel.open(page, url)
+    page.click("#vae_lab_compare")
+    expect(panel.progress).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    page.click("#vae_lab_cancel")
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+
+
+def test_use_for_this_checkpoint_changes_what_decodes(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    panel.choose("vae_lab_decoder", "photo-b.ckpt")
+    panel.finish(lambda: page.click("#vae_lab_use_for_checkpoint"))
+    expect(panel.deciding).to_contain_text("photo-b.ckpt: chosen for healthy.safetensors.")
+    assert host.decision().vae == "photo-b.ckpt"
+    panel.choose("vae_lab_decoder", "anime.vae.pt")
+    panel.finish(lambda: page.click("#vae_lab_use_always"))
+    expect(panel.deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
+    page.reload()
+    expect(panel.deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
+
+
+def test_compare_by_keyboard_alone(page: Page, shared_url: str) -> None:
+    panel = Panel.open(page, shared_url)
+    panel.tick_only("photo-b.ckpt")
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "vae_lab_compare":
+            break
+    panel.finish(lambda: page.keyboard.press("Enter"))
+    expect(panel.figures).to_have_count(2)
+
+
+def test_empty_folders_say_what_to_do(page: Page, launch: Launch, tmp_path: Path, keep_screenshot: Keep) -> None:
+    from vae_lab.host.standalone import Folders
+
+    host = StandaloneHost(Folders.of_models(tmp_path))
+    panel = Panel.open(page, launch(host))
+    empty = panel.empty
+    expect(empty).to_contain_text("Put latents")
+    expect(empty).to_contain_text(str(tmp_path / "latents"))
+    expect(page.locator("#vae_lab_built_in").first).to_contain_text("the folders for VAEs are empty")
+    keep_screenshot(page, "empty")
+    panel.compare()
+    expect(panel.message.get_by_role("alert")).to_contain_text("There is no latent to decode yet.")
+    panel.finish(lambda: page.click("#vae_lab_use_for_checkpoint"))
+    expect(panel.message.get_by_role("alert")).to_contain_text("there is no checkpoint")
+    (tmp_path / "latents").mkdir()
+    sd1 = FAMILIES["sd1"]
+    save_latents(Generation("", small_latents("cat", 16), sd1, "A cat"), tmp_path / "latents" / "cat.safetensors")
+    panel.refresh()
+    expect(empty).to_be_hidden()
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("A cat"))
+
+
+def test_long_names_wrap_and_are_never_cut(
+    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
+) -> None:
+    name = "x" * 60 + "_with-a-name-that-never-ends_" * 5 + "<i>v1.safetensors"
+    os.link(samples.smooth, tmp_path / name)
+    panel = Panel.open(page, launch(make_host(vaes=tmp_path)))
+    panel.compare()
+    title = panel.page.locator(".vae-lab-name", has_text="never-ends")
+    assert title.inner_text() == name
+    assert panel.labels() == [f"{name} · SD1 / SD2"] or panel.labels() == [name]
+    fits = "element => element.scrollWidth <= element.clientWidth + 1"
+    assert title.evaluate(fits)
+    assert page.locator("#vae_lab_vaes label").first.evaluate(fits)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_width_shows_all_results(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
+    panel = Panel.open(page, shared_url, theme)
+    panel.choose("vae_lab_source", "· Brushes · SD1")
+    expect(panel.latent).to_contain_text("Brushes")
+    panel.tick_only(*(label.split(" · ")[0] for label in panel.labels()))
+    panel.compare()
+    expect(panel.figures).to_have_count(6)
+    page.wait_for_function("[...document.querySelectorAll('#vae_lab_results img')].every(image => image.complete)")
+    for width, height in ((1280, 1000), (2560, 1400)):
+        page.set_viewport_size({"width": width, "height": height})
+        boxes = [figure.bounding_box() for figure in panel.figures.all()]
+        assert all(box["width"] >= 250 and box["x"] + box["width"] <= width for box in boxes)
+        keep_screenshot(page, f"comparison-{theme}-{width}")

@@ -1,0 +1,128 @@
+"""Tab and accordion inside a larger page, as the WebUI builds one: rendered into a tab, with gradio's queue."""
+
+from __future__ import annotations
+
+import gc
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import MakeHost, free_port, small_latents
+from tests.browser.panel import Panel
+from vae_lab.families import FAMILIES
+from vae_lab.host.api import add_routes
+from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.latents import Generation
+from vae_lab.ui.accordion import build_accordion
+from vae_lab.ui.tab import build_tab
+
+pytestmark = pytest.mark.browser
+
+SCRIPT = Path(__file__).resolve().parents[2] / "javascript" / "vae_lab.js"
+
+
+def host_page(host: StandaloneHost, generate: Callable[..., str]) -> gr.Blocks:
+    """A page with a Generate button that is given the accordion's values, and our tab."""
+    tab = build_tab(host)
+    fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
+    with gr.Blocks(theme=fonts_of_this_machine, analytics_enabled=False) as page, gr.Tabs():
+        with gr.TabItem("txt2img"):
+            accordion = build_accordion(host, "txt2img")
+            button, said = gr.Button("Generate", elem_id="generate"), gr.Textbox(elem_id="said", label="Said")
+            button.click(generate, list(accordion.components), [said])
+        with gr.TabItem("img2img"):
+            build_accordion(host, "img2img")
+        with gr.TabItem("VAE Lab"):
+            tab.render()
+    return page
+
+
+@pytest.fixture(params=[True, False], ids=["queue", "no queue"])
+def open_host_page(request: pytest.FixtureRequest, page: Page) -> Iterator[Callable[..., None]]:
+    """Serves a host's page and opens it; our script is there before anything else of the page, as in the WebUI."""
+    opened: list[gr.Blocks] = []
+
+    def open_page(blocks: gr.Blocks, host: StandaloneHost) -> None:
+        opened.append(blocks)
+        if request.param:
+            blocks.queue()
+        app, url, _ = blocks.launch(
+            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False
+        )
+        add_routes(app, host)
+        page.add_init_script(path=SCRIPT)
+        page.goto(url)
+        expect(page.locator("#generate")).to_be_visible()
+
+    yield open_page
+    page.goto("about:blank")  # a server that stops leaves sockets of open pages unclosed
+    for blocks in opened:
+        blocks.close(verbose=False)
+    opened.clear()
+    with warnings.catch_warnings():
+        # Gradio 3 stops its server in the middle of the page's last websocket; that is not ours to mend.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def test_a_new_generation_is_there_when_the_tab_comes_into_view(
+    page: Page, open_host_page: Callable[..., None], make_host: MakeHost, tmp_path: Path
+) -> None:
+    host = make_host(latents=tmp_path)
+    open_host_page(host_page(host, lambda *values: ""), host)
+    panel = Panel(page)
+    page.locator(".tab-nav button", has_text="VAE Lab").click()
+    expect(panel.empty).to_contain_text("Put latents")
+    for title in ("First picture", "Second picture"):
+        page.locator(".tab-nav button", has_text="txt2img").click()
+        host.generations.add(Generation(host.generations.new_id(), small_latents("cat", 16), FAMILIES["sd1"], title))
+        page.wait_for_timeout(400)  # longer than the script's clock: it has seen that the tab is out of view
+        page.locator(".tab-nav button", has_text="VAE Lab").click()
+        expect(panel.latent).to_contain_text(title)
+    expect(panel.empty).to_be_hidden()
+    panel.tick_only("photo-b.ckpt")
+    panel.compare()
+    expect(panel.figures).to_have_count(2)
+    assert panel.pictures("Built-in").shape == (1, 128, 128, 3)
+
+
+def test_accordion_says_what_decodes_and_hands_over_its_values(
+    page: Page, open_host_page: Callable[..., None], make_host: MakeHost
+) -> None:
+    host = make_host()
+    open_host_page(host_page(host, lambda *values: json.dumps(values)), host)
+    page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
+    deciding = page.locator("#vae_lab_txt2img_deciding").first
+    expect(deciding).to_contain_text("Built-in: nothing else was chosen.")
+    page.click("#generate")
+    expect(page.locator("#said textarea")).to_have_value(json.dumps([AUTOMATIC, []]))
+    panel = Panel(page)
+    panel.choose("vae_lab_txt2img_override", "photo-b.ckpt")
+    expect(deciding).to_contain_text("photo-b.ckpt: chosen for this comparison.")
+    panel.choose("vae_lab_txt2img_compare", "anime.vae.pt")
+    page.keyboard.press("Escape")
+    page.click("#generate")
+    expect(page.locator("#said textarea")).to_have_value(json.dumps(["photo-b.ckpt", ["anime.vae.pt"]]))
+    host.use_always("anime.vae.pt")
+    page.reload()
+    page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
+    expect(deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
+
+
+def test_accordion_components_are_in_their_fixed_order(make_host: MakeHost) -> None:
+    host = make_host()
+    with gr.Blocks():
+        for _ in range(2):  # the WebUI's API builds them again
+            override, compare = build_accordion(host, "img2img").components
+    assert override.elem_id == "vae_lab_img2img_override"
+    assert compare.elem_id == "vae_lab_img2img_compare"
+    choices = [choice[0] if isinstance(choice, tuple) else choice for choice in override.choices]
+    assert choices == [AUTOMATIC, BUILT_IN, *(entry.name for entry in host.vaes())]
+    assert override.value == AUTOMATIC
+    assert compare.value == []

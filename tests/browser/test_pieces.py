@@ -1,0 +1,125 @@
+"""Choices and HTML, without a browser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vae_lab.comparison import Comparison, Decoded
+from vae_lab.errors import UnknownChoice
+from vae_lab.families import FAMILIES
+from vae_lab.host.base import VaeEntry
+from vae_lab.host.service import StoredComparison
+from vae_lab.latents import Generation
+from vae_lab.ui import views
+from vae_lab.ui.selection import Memory, fits, follow_newest, in_order, keep_chosen, latent_choice
+
+SD1, SDXL, SD3 = FAMILIES["sd1"], FAMILIES["sdxl"], FAMILIES["sd3"]
+HOSTILE = "<img src=x onerror=alert(1)>\"'&.pt"
+
+
+def generation(name: str, family: object = SD1, **facts: object) -> Generation:
+    channels = family.latent_channels
+    return Generation(name, torch.zeros(1, channels, 4, 6), family, title=f"title of {name}", **facts)
+
+
+ENTRIES = [
+    VaeEntry("a", "/a"),
+    VaeEntry("b", "/b", SD1),
+    VaeEntry("c", "/c", SDXL),
+    VaeEntry("d", "/d", None, "unreadable"),
+]
+
+
+def test_what_fits() -> None:
+    assert [fits(entry, SD1) for entry in ENTRIES] == [True, True, False, False]
+    assert [fits(entry, SDXL) for entry in ENTRIES] == [True, False, True, False]
+    assert [fits(entry, None) for entry in ENTRIES] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("family", "chosen", "memory", "expected"),
+    [
+        (SD1, [], None, ["a", "b"]),
+        (SD1, [], Memory("g1", "sd1"), []),
+        (SD1, ["b", "c", "d", "gone"], Memory("g1", "sd1"), ["b"]),
+        (SDXL, ["b"], Memory("g1", "sd1"), ["a", "c"]),
+        (SDXL, ["a", "b"], Memory("g1", "sd1"), ["a"]),
+    ],
+    ids=["first look", "none stays none", "what fits stays", "other family, none left", "other family, some left"],
+)
+def test_ticked_vaes(family: object, chosen: list[str], memory: Memory | None, expected: list[str]) -> None:
+    assert keep_chosen(ENTRIES, family, chosen, memory) == expected
+
+
+def test_at_first_no_more_than_a_few_are_ticked() -> None:
+    assert len(keep_chosen([VaeEntry(str(i), "") for i in range(100)], SD1, [], None)) == 8
+
+
+def test_order_of_the_list() -> None:
+    assert in_order(ENTRIES, ["gone", "c", "a"]) == ["a", "c", "gone"]
+
+
+def test_who_looked_at_the_newest_sees_the_newest() -> None:
+    old, new, newest = generation("g1"), generation("g2"), generation("g3")
+    assert follow_newest([], None, None) is None
+    assert follow_newest([new, old], None, None) is new
+    assert follow_newest([newest, new, old], latent_choice(new), Memory("g2")) is newest
+    assert follow_newest([newest, new, old], latent_choice(old), Memory("g2")) is old
+    assert follow_newest([newest, new], latent_choice(old), Memory("g2")) is newest
+
+
+def stored(*results: Decoded) -> StoredComparison:
+    return StoredComparison("id", generation("g1"), Comparison(SD1, results), "model <1>.safetensors")
+
+
+def grey(level: int, batch: int = 1) -> np.ndarray:
+    return np.full((batch, 32, 48, 3), level, np.uint8)
+
+
+def test_pictures_are_numbered_over_results_and_batch() -> None:
+    comparison = stored(Decoded("a", grey(1, 2)), Decoded("b", error="no"), Decoded("c", grey(3, 2)))
+    assert [list(numbers) for numbers in comparison.numbers()] == [[0, 1], [], [2, 3]]
+    assert comparison.png(3)[0] == "c"
+    assert comparison.png(3)[1] is comparison.png(3)[1]
+    with pytest.raises(UnknownChoice, match="no picture 4"):
+        comparison.png(4)
+
+
+def test_equal_pictures_are_told() -> None:
+    comparison = stored(Decoded("a", grey(1)), Decoded("b", grey(2)), Decoded("c", grey(1)))
+    assert comparison.twins() == {"c": "a"}
+    assert "Equal to a in every pixel." in views.results(comparison)
+
+
+def test_names_reasons_and_infotexts_cannot_smuggle_markup() -> None:
+    comparison = stored(Decoded(HOSTILE, grey(1)), Decoded("b", error=HOSTILE))
+    kept = generation("g1", infotexts=(HOSTILE,), checkpoint=f"/models/{HOSTILE}")
+    pieces = [
+        views.results(comparison),
+        views.latent_card(kept),
+        views.alert(HOSTILE),
+        views.note(HOSTILE),
+        views.deciding(HOSTILE),
+        views.built_in(HOSTILE),
+        views.empty(HOSTILE),
+    ]
+    assert all("<img src=x" not in piece for piece in pieces)
+    assert all("\"'&.pt" not in piece for piece in pieces)
+
+
+def test_summary_counts() -> None:
+    assert "1 VAE decoded in" in views.summary(stored(Decoded("a", grey(1))))
+    two = Comparison(SD1, (Decoded("a", grey(1)), Decoded("b", error="no")), cancelled=True)
+    assert "Cancelled, 1 VAE decoded in 0.0 s, 1 refused." in views.summary(
+        StoredComparison("id", generation("g1"), two)
+    )
+
+
+def test_nan_is_told() -> None:
+    assert "NaN" in views.results(stored(Decoded("a", grey(0), finite=False)))
+
+
+def test_a_family_without_a_linear_preview_says_so() -> None:
+    assert "no linear preview is known for SD3" in views.latent_card(generation("g1", SD3))

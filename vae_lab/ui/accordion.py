@@ -1,0 +1,78 @@
+"""The accordion below the settings of txt2img and img2img."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from vae_lab.errors import VaeLabError
+from vae_lab.host.base import AUTOMATIC, Host
+from vae_lab.ui import views
+from vae_lab.ui.compat import choice_update, connect
+from vae_lab.ui.selection import decoder_choices
+
+__all__ = ["Accordion", "build_accordion"]
+
+
+@dataclass(frozen=True)
+class Accordion:
+    """What the host's script needs to know of the accordion.
+
+    Attributes:
+        components: inputs of the script, in an order that never changes, since API calls name them by position:
+            the VAE that decodes (a name, ``Built-in`` or ``Automatic``), and the list of those that also decode.
+        deciding: HTML line that says which VAE decodes, and why.
+    """
+
+    components: tuple[gr.Dropdown, gr.Dropdown]
+    deciding: gr.HTML
+
+
+def build_accordion(host: Host, tab: str) -> Accordion:
+    """Add the accordion to the Blocks that is being built. No side effects: hosts build it several times.
+
+    Args:
+        host: what is asked for VAEs and for the decision.
+        tab: ``txt2img`` or ``img2img``, part of the element ids.
+    """
+    entries = host.vaes()
+    names = [entry.name for entry in entries]
+
+    with gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
+        with gr.Row(elem_classes=["vae-lab-top"]):
+            override = gr.Dropdown(
+                decoder_choices(entries), value=AUTOMATIC, label="VAE", scale=2, elem_id=f"vae_lab_{tab}_override"
+            )
+            compare = gr.Dropdown(
+                names, value=[], multiselect=True, label="Also decode with", scale=3,
+                elem_id=f"vae_lab_{tab}_compare",
+            )  # fmt: skip
+            refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id=f"vae_lab_{tab}_refresh")
+        # A callable is asked again whenever the page is loaded; the host's own settings may have changed since.
+        deciding = gr.HTML(_starting_line(host, override), elem_id=f"vae_lab_{tab}_deciding")
+
+    def on_refresh(choice: str | None, also: list[str] | None) -> tuple[Any, ...]:
+        entries = host.vaes()
+        choices, now = decoder_choices(entries), [entry.name for entry in entries]
+        kept = choice if choice in choices else AUTOMATIC
+        still = [name for name in also or () if name in now]
+        return choice_update(choices, kept, choice), choice_update(now, still, also), _line(host, kept)
+
+    connect(override.change, lambda choice: _line(host, choice), [override], [deciding])
+    connect(refresh.click, on_refresh, [override, compare], [override, compare, deciding])
+    return Accordion((override, compare), deciding)
+
+
+def _line(host: Host, choice: str | None) -> str:
+    try:
+        return views.deciding(host.decision(choice or AUTOMATIC).reason)
+    except VaeLabError as error:
+        return views.alert(error)
+
+
+def _starting_line(host: Host, override: gr.Dropdown) -> Callable[[], str]:
+    # The host may have given the dropdown another value since it was built, from its file of defaults.
+    return lambda: _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)

@@ -1,0 +1,128 @@
+"""VAE Lab as a page of its own, without a WebUI."""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI
+
+from vae_lab.errors import HostError
+from vae_lab.host.api import add_routes
+from vae_lab.host.base import Host
+from vae_lab.host.service import ComparisonService, service_of
+from vae_lab.ui.compat import page
+from vae_lab.ui.tab import build_tab
+
+__all__ = ["Running", "launch", "serve"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_HERE_ONLY = "127.0.0.1"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A page that is being served.
+
+    Attributes:
+        url: its address, ending in a slash.
+        app: the FastAPI app behind it.
+    """
+
+    url: str
+    app: FastAPI
+    _blocks: gr.Blocks
+    _service: ComparisonService
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Return when the page has been closed."""
+        self._closed.wait()
+
+    def close(self) -> None:
+        """Stop serving, and what is running."""
+        self._service.cancel()
+        self._blocks.close(verbose=False)
+        self._closed.set()
+
+
+def launch(host: Host, port: int = 0) -> Running:
+    """Serve the tab of ``host`` as a page, to this machine only, until it is closed.
+
+    Args:
+        host: what the page works on.
+        port: TCP port; 0 takes a free one.
+
+    Raises:
+        HostError: the port is in use, or may not be used.
+    """
+    free = _free_port(port)
+    css = (_ROOT / "style.css").read_text(encoding="utf8")
+    script = (_ROOT / "javascript" / "vae_lab.js").read_text(encoding="utf8")
+    blocks = build_tab(host, page("VAE Lab", css, script))
+    try:
+        # Gradio 3 prints the address even when it is told to be quiet.
+        with redirect_stdout(io.StringIO()):
+            app, url, _ = blocks.launch(
+                server_name=_HERE_ONLY, server_port=free, prevent_thread_lock=True, share=False, quiet=True,
+                show_api=False, inbrowser=False, show_error=True,
+            )  # fmt: skip
+    except OSError as error:  # another program took the port in the meantime
+        raise HostError(f"port {free} cannot be used: {error}") from error
+    _close_to_other_sites(app)
+    add_routes(app, host)
+    _log.info("serving %s at %s", host.name, url)
+    return Running(url, app, blocks, service_of(host))
+
+
+def serve(
+    host: Host, *, port: int = 0, open_browser: bool = True, announce: Callable[[str], None] | None = None
+) -> None:
+    """As :func:`launch`, and return when the user stops it with Ctrl+C.
+
+    Args:
+        host: what the page works on.
+        port: TCP port; 0 takes a free one.
+        open_browser: show the page in the user's browser.
+        announce: called with the address, once it is served.
+
+    Raises:
+        HostError: the port is in use, or may not be used.
+    """
+    running = launch(host, port)
+    try:
+        if announce:
+            announce(running.url)
+        if open_browser:
+            webbrowser.open(running.url)
+        running.wait()
+    except KeyboardInterrupt:
+        _log.info("stopped by the user")
+    finally:
+        running.close()
+
+
+def _free_port(port: int) -> int:
+    """Gradio tells neither which port it took for 0, nor clearly that one is in use; so this looks first."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HERE_ONLY, port))
+        except (OSError, OverflowError) as error:
+            raise HostError(f"port {port} cannot be used ({error}); choose another, or 0 for a free one") from None
+        return probe.getsockname()[1]
+
+
+def _close_to_other_sites(app: FastAPI) -> None:
+    """Gradio 3 allows every web site to call a page served on this machine; the WebUI takes that back, and so do we."""
+    app.user_middleware = [entry for entry in app.user_middleware if entry.cls.__name__ != "CORSMiddleware"]
+    app.middleware_stack = app.build_middleware_stack()

@@ -1,0 +1,193 @@
+"""Pieces of HTML. No gradio, and nothing of the host: from values to text; everything from outside is escaped."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Sequence
+from html import escape
+from pathlib import PurePath
+
+from vae_lab.comparison import Decoded, to_pixels
+from vae_lab.errors import VaeLabError
+from vae_lab.host.api import picture_url
+from vae_lab.host.base import BUILT_IN, VaeEntry
+from vae_lab.host.service import StoredComparison, png_bytes
+from vae_lab.latents import Generation
+
+__all__ = [
+    "PROGRESS", "alert", "built_in", "deciding", "empty", "identified", "latent_card", "note", "results", "summary",
+]  # fmt: skip
+
+_MOST_PREVIEWS = 4
+_SMALL = 256  # pictures below this width are enlarged with hard pixels, so that no blur hides a difference
+
+PROGRESS = (
+    '<div class="vae-lab-progress" role="progressbar" aria-label="VAE Lab" aria-valuemin="0" aria-valuemax="1"'
+    ' aria-valuenow="0"><div class="vae-lab-bar"></div><span class="vae-lab-step"></span></div>'
+)
+"""Filled and shown by ``javascript/vae_lab.js``."""
+
+
+def note(text: str) -> str:
+    """A line that tells how something went. ``data-run`` tells the script that a run has ended."""
+    return f'<p class="vae-lab-note" role="status" data-run="{secrets.token_hex(8)}">{escape(text)}</p>'
+
+
+def alert(error: VaeLabError | str) -> str:
+    """As :func:`note`, for what went wrong."""
+    return f'<p class="vae-lab-alert" role="alert" data-run="{secrets.token_hex(8)}">{escape(str(error))}</p>'
+
+
+def deciding(reason: str, asked: int = 0) -> str:
+    """Which VAE decodes, and why.
+
+    Args:
+        reason: a sentence.
+        asked: how often the host has been asked, by which a script tells a fresh line from the page's first one.
+    """
+    label = '<span class="vae-lab-quiet">Decodes now</span>'
+    return f'<p class="vae-lab-deciding" data-asked="{asked}">{label} {escape(reason)}</p>'
+
+
+def built_in(checkpoint: str, alone: bool = False) -> str:
+    """The VAE that every comparison has.
+
+    Args:
+        checkpoint: name of the file that it is in, or "".
+        alone: there is no other VAE.
+    """
+    of = f" of {_breakable(checkpoint)}" if checkpoint else ""
+    rest = "is the only VAE there is: the folders for VAEs are empty" if alone else "is always included"
+    return f'<p class="vae-lab-fixed">{BUILT_IN}{of} <span class="vae-lab-quiet">{rest}</span></p>'
+
+
+def identified(entries: Sequence[VaeEntry]) -> str:
+    """How an identification went, in one line."""
+    told = sum(entry.family is not None for entry in entries)
+    bad = sum(bool(entry.problem) for entry in entries)
+    unusable = f", {bad} cannot be used" if bad else ""
+    return note(f"The family of {told} of {len(entries)} VAEs is known{unusable}.")
+
+
+def empty(what_to_do: str) -> str:
+    """What a first-time user sees in place of results."""
+    return f'<div class="vae-lab-empty"><h3>No latent to decode yet</h3><p>{escape(what_to_do)}</p></div>'
+
+
+def latent_card(generation: Generation) -> str:
+    """The latent without any VAE, and how it came about."""
+    _, channels, height, width = generation.latents.shape
+    facts = [f"{generation.family.title} latent, {channels} channels, {width} x {height}"]
+    if generation.checkpoint:
+        facts.append(f"of {PurePath(generation.checkpoint).name}")
+    lines = "<br>".join(map(escape, facts))
+    texts = [text for text in generation.infotexts if text]
+    infotext = ""
+    if texts:
+        body = "".join(f"<pre>{escape(text)}</pre>" for text in texts)
+        infotext = f"<details><summary>Generation parameters</summary>{body}</details>"
+    return (
+        f'<div class="vae-lab-latent">{_previews(generation)}<div class="vae-lab-facts">'
+        f'<p class="vae-lab-name">{escape(generation.title or generation.id)}</p>'
+        f'<p class="vae-lab-quiet">{lines}</p></div></div>{infotext}'
+    )
+
+
+def _previews(generation: Generation) -> str:
+    batch = len(generation.latents)
+    try:
+        pictures = to_pixels(generation.family.preview(generation.latents[:_MOST_PREVIEWS]))
+    except VaeLabError as error:
+        return f'<p class="vae-lab-quiet">{escape(str(error))}</p>'
+    addresses = [f"data:image/png;base64,{base64.b64encode(png_bytes(p)).decode()}" for p in pictures]
+    images = "".join(f'<img src="{a}" alt="Estimate of latent {i + 1}">' for i, a in enumerate(addresses))
+    more = f", first {_MOST_PREVIEWS} of {batch}" if batch > _MOST_PREVIEWS else ""
+    caption = f"Estimate without a VAE{more}"
+    return (
+        f'<div class="vae-lab-previews"><div class="vae-lab-estimates" data-count="{len(addresses)}">{images}</div>'
+        f'<p class="vae-lab-quiet">{escape(caption)}</p></div>'
+    )
+
+
+def summary(stored: StoredComparison) -> str:
+    """How a comparison went, in one line."""
+    comparison = stored.comparison
+    done, refused = len(comparison.decoded), len(comparison.results) - len(comparison.decoded)
+    seconds = sum(result.seconds for result in comparison)
+    parts = [f"{done} VAE{'s' * (done != 1)} decoded in {seconds:.1f} s"]
+    if refused:
+        parts.append(f"{refused} refused")
+    if comparison.cancelled:
+        parts.insert(0, "cancelled")
+    text = ", ".join(parts)
+    return note(text[0].upper() + text[1:] + ".")
+
+
+def results(stored: StoredComparison) -> str:
+    """A grid of figures: the pictures of each VAE, or the reason why there are none."""
+    twins = stored.twins()
+    figures = [
+        _figure(stored, result, list(numbers), twins.get(result.name, ""))
+        for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)
+    ]
+    return f'<div class="vae-lab-grid">{"".join(figures)}</div>'
+
+
+def _figure(stored: StoredComparison, result: Decoded, numbers: Sequence[int], twin: str) -> str:
+    if result.pictures is None:
+        return _refused(stored, result)
+    height, width = result.pictures.shape[1:3]
+    kind = ' class="vae-lab-small"' if width < _SMALL else ""
+    images = "".join(
+        f'<a href="{escape(url)}" target="_blank" title="Open in full size"><img{kind} src="{escape(url)}"'
+        f' width="{width}" height="{height}" alt="{escape(result.name)}, picture {i + 1}"></a>'
+        for i, url in enumerate(picture_url(stored, number) for number in numbers)
+    )
+    facts = [result.family.title if result.family else "family unknown", f"{result.seconds:.2f} s"]
+    warnings = [] if result.finite else ["The result has NaN or infinite values; they are shown black."]
+    remarks = [f"Equal to {twin} in every pixel."] if twin else []
+    return _framed("vae-lab-decoded", stored, result, images, facts, warnings, remarks)
+
+
+def _refused(stored: StoredComparison, result: Decoded) -> str:
+    shown = next(iter(stored.comparison.decoded), None)
+    latents = stored.generation.latents
+    width, height = (latents.shape[3], latents.shape[2])
+    if shown is not None and shown.pictures is not None:
+        height, width = shown.pictures.shape[1:3]
+    card = f'<div class="vae-lab-reason" style="aspect-ratio: {width} / {height}"><p>{escape(result.error)}</p></div>'
+    facts = [result.family.title, "not used"] if result.family else ["not used"]
+    return _framed("vae-lab-refused", stored, result, card, facts, (), ())
+
+
+def _framed(
+    kind: str,
+    stored: StoredComparison,
+    result: Decoded,
+    body: str,
+    facts: Sequence[str],
+    warnings: Sequence[str],
+    remarks: Sequence[str],
+) -> str:
+    of = f'<span class="vae-lab-quiet">of {_breakable(stored.checkpoint)}</span>' if _has_source(stored, result) else ""
+    lines = "".join(f'<span class="vae-lab-warning">{escape(w)}</span>' for w in warnings)
+    lines += "".join(f'<span class="vae-lab-remark">{escape(r)}</span>' for r in remarks)
+    return (
+        f'<figure class="{kind}" data-vae="{escape(result.name)}"><figcaption>'
+        f'<span class="vae-lab-name">{_breakable(result.name)}</span>{of}'
+        f'<span class="vae-lab-quiet">{escape(" · ".join(facts))}</span>{lines}'
+        f'</figcaption><div class="vae-lab-pictures">{body}</div></figure>'
+    )
+
+
+def _has_source(stored: StoredComparison, result: Decoded) -> bool:
+    return result.name == BUILT_IN and bool(stored.checkpoint)
+
+
+def _breakable(name: str) -> str:
+    """A file name that may wrap where a reader would break it, and is never cut."""
+    text = escape(name)
+    for sign in "/_-.":
+        text = text.replace(sign, f"{sign}<wbr>")
+    return text

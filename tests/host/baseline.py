@@ -1,6 +1,6 @@
 """Run in a process of its own: what the WebUI makes of every case without VAE Lab.
 
-    python -m tests.host.baseline WEBUI DATA OUT [FLAGS…]
+python -m tests.host.baseline WEBUI DATA OUT [FLAGS…]
 """
 
 from __future__ import annotations

@@ -73,7 +73,10 @@ def test_override_settings_of_the_same_request(webui: WebUI) -> None:
 
 
 HIRES = {
-    "enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Lanczos", "hr_second_pass_steps": 2,
+    "enable_hr": True,
+    "hr_scale": 1.5,
+    "hr_upscaler": "Lanczos",
+    "hr_second_pass_steps": 2,
     "denoising_strength": 0.5,
 }
 

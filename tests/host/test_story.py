@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.host, pytest.mark.browser]
 
 
 @pytest.fixture(scope="module")
-def server(webui_dir: Path, small_checkpoint: Path, tmp_path_factory, request) -> Iterator[Server]:  # noqa: F811
+def server(webui_dir: Path, small_checkpoint: Path, tmp_path_factory, request) -> Iterator[Server]:
     """A WebUI with one checkpoint, whose built-in VAE is a grey merge, and the sample VAEs in models/VAE."""
     data = tmp_path_factory.mktemp("story")
     samples = build_sample_set(tmp_path_factory.mktemp("samples"))
@@ -63,8 +63,13 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
     photo.save(file, "PNG")
     body = {
         "init_images": [base64.b64encode(file.getvalue()).decode()],
-        **{"prompt": "mountains", "steps": 4, "denoising_strength": 0.05, "width": 512, "height": 512, "seed": 1},
-        **{"sampler_name": "Euler"},
+        "prompt": "mountains",
+        "steps": 4,
+        "denoising_strength": 0.05,
+        "width": 512,
+        "height": 512,
+        "seed": 1,
+        "sampler_name": "Euler",
         # Encoded by a healthy VAE, as a latent that was sampled is; the checkpoint's own one damages both ways.
         "alwayson_scripts": {"VAE Lab": {"args": [{"override": "photo-a-smooth.safetensors"}]}},
     }

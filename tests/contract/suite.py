@@ -1,0 +1,292 @@
+"""What every host promises: one suite for all of them.
+
+A host's own test module subclasses :class:`HostContract` and gives one fixture, ``case``. The suite changes choices
+of the host and puts them back; it changes no files. For a WebUI that is booted in this process:
+
+    class TestA1111(HostContract):
+        @pytest.fixture
+        def case(self, webui) -> Iterator[Case]: ...
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from vae_lab.comparison import Comparison
+from vae_lab.errors import UnknownChoice
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+
+__all__ = ["Case", "HostContract"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A host, and what the suite must know of what is in it.
+
+    Attributes:
+        host: nothing chosen in it, and at least one generation kept.
+        reopened: another instance over the same folders and settings, as after a restart; the same one where a host
+            can exist once only.
+        generation: id of a kept generation; small, for it is decoded often.
+        usable: two VAEs that decode it, with different pictures.
+        refused: VAEs that cannot decode it, each with a fragment of the reason.
+        families: of some VAEs, the id of the family they belong to, or None.
+        reads: whatever grows when weights are read, such as a count of opened files; None where it is not known.
+    """
+
+    host: Host
+    reopened: Callable[[], Host]
+    generation: str
+    usable: tuple[str, str]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, str | None] = field(default_factory=dict)
+    reads: Callable[[], int] | None = None
+
+
+class HostContract:
+    """Subclass it with a fixture ``case``; see the module's docstring."""
+
+    @pytest.fixture
+    def case(self) -> Case:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def host(self, case: Case) -> Iterator[Host]:
+        """The host, whose choices are put back afterwards."""
+        yield case.host
+        case.host.use_always(AUTOMATIC)
+        case.host.use_for_checkpoint(AUTOMATIC)
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    def test_it_has_a_name(self, host: Host) -> None:
+        assert host.name.strip()
+
+    def test_vaes_have_names_of_their_own(self, host: Host, case: Case) -> None:
+        names = [entry.name for entry in host.vaes()]
+        assert len(set(names)) == len(names)
+        assert {*case.usable, *case.refused, *case.families} <= set(names)
+        assert not {AUTOMATIC, BUILT_IN} & set(names)
+
+    def test_labels_are_told_apart_too(self, host: Host) -> None:
+        labels = [entry.label for entry in host.vaes()]
+        assert len(set(labels)) == len(labels)
+        assert all(entry.label.startswith(entry.name) for entry in host.vaes()), "names are never cut"
+
+    def test_vaes_come_in_the_same_order_each_time(self, host: Host) -> None:
+        assert [entry.name for entry in host.vaes()] == [entry.name for entry in host.vaes()]
+
+    def test_listing_vaes_reads_no_weights(self, host: Host, case: Case) -> None:
+        if case.reads is None:
+            pytest.skip("this host does not tell what it reads")
+        before = case.reads()
+        host.vaes()
+        assert case.reads() == before
+
+    def test_identify_tells_families_and_problems(self, host: Host, case: Case) -> None:
+        found = {entry.name: entry for entry in host.identify()}
+        assert list(found) == [entry.name for entry in host.vaes()]
+        for name, family in case.families.items():
+            entry = found[name]
+            assert (entry.family.id if entry.family else None) == family
+            assert bool(entry.problem) == (family is None)
+            assert "\n" not in entry.problem
+
+    def test_what_was_identified_is_known_from_then_on(self, host: Host) -> None:
+        assert host.identify() == host.vaes()
+
+    def test_identify_tells_its_progress(self, host: Host) -> None:
+        reports: list[tuple[int, int, str]] = []
+        entries = host.identify(lambda *report: reports.append(report))
+        assert [what for _, _, what in reports][: len(entries)] == [entry.name for entry in entries]
+        assert {total for _, total, _ in reports} == {len(entries)}
+
+    def test_identify_can_be_stopped(self, host: Host) -> None:
+        reports: list[str] = []
+        host.identify(lambda done, total, what: reports.append(what), lambda: len(reports) >= 1)
+        assert len(reports) == 1
+
+    def test_current_checkpoint_is_one_of_the_checkpoints(self, host: Host) -> None:
+        names = host.checkpoints()
+        assert len(set(names)) == len(names)
+        assert host.current_checkpoint() in names
+
+    def test_data_folder_can_be_written(self, host: Host) -> None:
+        folder = host.data_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / "contract-probe"
+        probe.write_text("x")
+        probe.unlink()
+
+    # --- comparing ---------------------------------------------------------------------------------------------------
+
+    def compare(self, case: Case, *vaes: str, **options: object) -> Comparison:
+        return case.host.compare(case.generation, vaes, **options)  # type: ignore[arg-type]
+
+    def test_built_in_comes_first_and_always(self, host: Host, case: Case) -> None:
+        one, two = case.usable
+        assert [r.name for r in self.compare(case, one, two)] == [BUILT_IN, one, two]
+        assert [r.name for r in self.compare(case)] == [BUILT_IN]
+        assert [r.name for r in self.compare(case, two, BUILT_IN)] == [BUILT_IN, two]
+
+    def test_a_vae_named_twice_is_decoded_once(self, host: Host, case: Case) -> None:
+        one = case.usable[0]
+        assert [r.name for r in self.compare(case, one, one)] == [BUILT_IN, one]
+
+    def test_pictures_are_those_of_the_latents(self, host: Host, case: Case) -> None:
+        generation = host.generations.get(case.generation)
+        batch, _, height, width = generation.latents.shape
+        comparison = self.compare(case, *case.usable)
+        assert comparison.family == generation.family
+        assert len(comparison.decoded) == 3
+        for result in comparison:
+            assert result.error == ""
+            assert result.finite
+            assert result.pictures is not None
+            assert result.pictures.dtype == np.uint8
+            assert result.pictures.shape == (batch, height * 8, width * 8, 3)
+        one, two = (comparison[name].pictures for name in case.usable)
+        assert one is not None
+        assert two is not None
+        assert not np.array_equal(one, two), "under some hosts a copy of a VAE decodes with the original's weights"
+
+    def test_same_comparison_same_pictures(self, host: Host, case: Case) -> None:
+        one, two = case.usable
+        first, second = self.compare(case, one, two), self.compare(case, two, one)
+        for name in (BUILT_IN, one, two):
+            assert np.array_equal(first[name].pictures, second[name].pictures)  # type: ignore[arg-type]
+
+    def test_choice_of_the_user_does_not_change_what_is_built_in(self, host: Host, case: Case) -> None:
+        before = self.compare(case)
+        host.use_always(case.usable[0])
+        assert np.array_equal(before[BUILT_IN].pictures, self.compare(case)[BUILT_IN].pictures)  # type: ignore[arg-type]
+
+    def test_what_cannot_be_used_gives_its_reason_and_stops_nobody(self, host: Host, case: Case) -> None:
+        names = [*case.refused, case.usable[0]]
+        comparison = self.compare(case, *names)
+        assert [result.name for result in comparison] == [BUILT_IN, *names]
+        for name, fragment in case.refused.items():
+            assert comparison[name].pictures is None
+            assert fragment in comparison[name].error
+            assert "\n" not in comparison[name].error
+        assert comparison[case.usable[0]].pictures is not None
+
+    def test_vae_that_is_not_there_gives_a_result_with_the_reason(self, host: Host, case: Case) -> None:
+        comparison = self.compare(case, "gone.safetensors", case.usable[0])
+        assert comparison["gone.safetensors"].pictures is None
+        assert "gone.safetensors" in comparison["gone.safetensors"].error
+        assert comparison[case.usable[0]].pictures is not None
+
+    def test_generation_that_is_not_kept(self, host: Host) -> None:
+        with pytest.raises(UnknownChoice, match="no such generation is no longer kept"):
+            host.compare("no such generation", [])
+
+    def test_progress_reaches_the_total(self, host: Host, case: Case) -> None:
+        reports: list[tuple[int, int]] = []
+        names = [case.usable[0], *case.refused, "gone.safetensors"]
+        self.compare(case, *names, progress=lambda done, total, what: reports.append((done, total)))
+        batch = host.generations.get(case.generation).latents.shape[0]
+        total = (1 + len(names)) * batch
+        assert {total for _, total in reports} == {total}
+        assert reports[-1][0] == total
+        assert reports == sorted(reports)
+
+    def test_cancel_keeps_what_is_finished(self, host: Host, case: Case) -> None:
+        seen: list[str] = []
+        comparison = self.compare(
+            case,
+            *case.usable,
+            progress=lambda done, total, what: seen.append(what),
+            cancelled=lambda: case.usable[0] in seen,
+        )
+        assert comparison.cancelled
+        assert [result.name for result in comparison.decoded] == [BUILT_IN]
+
+    def test_two_comparisons_at_once_do_not_mix(self, host: Host, case: Case) -> None:
+        alone = {name: self.compare(case, name)[name].pictures for name in case.usable}
+        found: dict[str, object] = {}
+
+        def run(name: str) -> None:
+            found[name] = self.compare(case, name)[name].pictures
+
+        threads = [threading.Thread(target=run, args=(name,)) for name in case.usable]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for name in case.usable:
+            assert np.array_equal(found[name], alone[name])  # type: ignore[arg-type]
+
+    # --- choosing ----------------------------------------------------------------------------------------------------
+
+    def test_nothing_chosen_leaves_it_to_the_host(self, host: Host) -> None:
+        assert host.decision().source == "host"
+        assert host.decision(AUTOMATIC) == host.decision()
+
+    def test_choice_for_one_generation(self, host: Host, case: Case) -> None:
+        decision = host.decision(case.usable[0])
+        assert (decision.vae, decision.source) == (case.usable[0], "generation")
+        assert decision.path
+        assert decision.vae in decision.reason
+        assert host.decision().source == "host", "nothing stays"
+
+    def test_built_in_for_one_generation(self, host: Host) -> None:
+        decision = host.decision(BUILT_IN)
+        assert (decision.vae, decision.source) == (BUILT_IN, "generation")
+        assert decision.path, "the checkpoint's file"
+
+    def test_choice_for_the_checkpoint_stays(self, host: Host, case: Case) -> None:
+        said = host.use_for_checkpoint(case.usable[0])
+        assert said.strip()
+        assert "\n" not in said
+        for instance in (host, case.reopened()):
+            assert instance.decision().source == "checkpoint"
+            assert instance.decision().vae == case.usable[0]
+            assert instance.decision().reason
+
+    def test_choice_for_every_checkpoint_stays(self, host: Host, case: Case) -> None:
+        said = host.use_always(case.usable[0])
+        assert said.strip()
+        assert "\n" not in said
+        for instance in (host, case.reopened()):
+            assert instance.decision().source == "always"
+            assert instance.decision().vae == case.usable[0]
+
+    def test_built_in_for_every_checkpoint(self, host: Host, case: Case) -> None:
+        host.use_always(BUILT_IN)
+        assert case.reopened().decision().vae == BUILT_IN
+        assert case.reopened().decision().source == "always"
+
+    @pytest.mark.parametrize("method", ["use_for_checkpoint", "use_always"])
+    def test_automatic_undoes(self, host: Host, case: Case, method: str) -> None:
+        before = host.decision()
+        getattr(host, method)(case.usable[0])
+        assert host.decision() != before
+        getattr(host, method)(AUTOMATIC)
+        assert host.decision() == before
+        assert case.reopened().decision() == before
+
+    def test_generation_beats_always(self, host: Host, case: Case) -> None:
+        one, two = case.usable
+        host.use_always(one)
+        assert host.decision(two).vae == two
+        assert host.decision().vae == one
+
+    @pytest.mark.parametrize("method", ["use_for_checkpoint", "use_always"])
+    def test_choosing_what_is_not_there_is_refused_and_changes_nothing(self, host: Host, method: str) -> None:
+        before = host.decision()
+        with pytest.raises(UnknownChoice, match=r"no VAE named gone\.safetensors"):
+            getattr(host, method)("gone.safetensors")
+        assert host.decision() == before
+
+    def test_decision_for_a_vae_that_has_vanished_says_so(self, host: Host) -> None:
+        """The tab asks whenever it is opened; a deleted file must not leave it empty."""
+        decision = host.decision("gone.safetensors")
+        assert decision.path == ""
+        assert "gone.safetensors" in decision.reason
+        assert "not there" in decision.reason

@@ -1,0 +1,217 @@
+"""The stand-alone host keeps every host's promises; and what it has beyond them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.contract.suite import Case, HostContract
+from vae_lab.errors import HostError, UnknownChoice
+from vae_lab.families import FAMILIES
+from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.latents import Generation, save_latents
+from vae_lab.samples import SampleSet, load_sample_latents
+
+
+def put(target: Path, source: Path) -> Path:
+    """``source`` under another name; without copying where the system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.link(source, target)
+    return target
+
+
+def keep_latents(folder: Path, name: str = "cat", batch: int = 2) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    crop = load_sample_latents()[name][:, :, 16:24, 16:24]
+    latents = torch.cat([crop * (1 - i / 10) for i in range(batch)])
+    save_latents(Generation("g", latents, FAMILIES["sd1"], title=name), folder / f"{name}.safetensors")
+    return folder / f"{name}.safetensors"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, sample_set: SampleSet) -> Path:
+    """The sample set with small latents, a broken VAE, and two VAEs of one basename."""
+    folder = tmp_path_factory.mktemp("contract") / "models"
+    put(folder / "Stable-diffusion" / "healthy.safetensors", sample_set.healthy)
+    put(folder / "Stable-diffusion" / "no-vae.safetensors", sample_set.no_vae)
+    put(folder / "VAE" / "sharp.safetensors", sample_set.sharp)
+    put(folder / "VAE" / "mine" / "same.ckpt", sample_set.photo_b)
+    put(folder / "VAE" / "yours" / "same.ckpt", sample_set.anime)
+    put(folder / "VAE" / "xl.safetensors", sample_set.sdxl)
+    (folder / "VAE" / "broken.safetensors").write_bytes(b"not a VAE at all")
+    keep_latents(folder / "latents")
+    return folder
+
+
+class TestStandalone(HostContract):
+    @pytest.fixture
+    def case(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+        from vae_lab import library
+        from vae_lab.host import standalone
+
+        opened: list[str] = []
+        for module in (library, standalone):
+
+            def counting(path, original=module.open_vae):
+                opened.append(str(path))
+                return original(path)
+
+            monkeypatch.setattr(module, "open_vae", counting)
+        folders = Folders.of_models(models)
+        host = StandaloneHost(folders)
+        return Case(
+            host=host,
+            reopened=lambda: StandaloneHost(folders),
+            generation=host.generations.newest_first()[0].id,
+            usable=("mine/same.ckpt", "yours/same.ckpt"),
+            refused={"xl.safetensors": "SDXL", "broken.safetensors": "broken.safetensors"},
+            families={
+                "mine/same.ckpt": "sd1",
+                "yours/same.ckpt": "sd1",
+                "xl.safetensors": "sdxl",
+                "broken.safetensors": None,
+            },
+            reads=lambda: len(opened),
+        )
+
+
+# --- beyond the contract ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Empty folders."""
+    return Folders.of_models(tmp_path / "models")
+
+
+def weights(path: Path) -> Path:
+    """A file that is a weight file by its name alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_folders_that_are_not_there(folders: Folders) -> None:
+    host = StandaloneHost(folders)
+    assert (host.vaes(), host.checkpoints(), host.current_checkpoint()) == ([], [], "")
+    assert host.generations.newest_first() == []
+    assert host.decision().vae == BUILT_IN
+    assert host.decision().path == ""
+    assert str(folders.latents[0]) in host.how_to_begin
+    with pytest.raises(HostError, match="no checkpoint to choose a VAE for"):
+        host.use_for_checkpoint(BUILT_IN)
+
+
+def test_comparison_without_any_checkpoint(folders: Folders) -> None:
+    keep_latents(folders.latents[0])
+    host = StandaloneHost(folders)
+    comparison = host.compare(host.generations.newest_first()[0].id, [])
+    assert comparison[BUILT_IN].error == "no checkpoint is there"
+
+
+def test_checkpoint_without_vae_has_no_built_in(models: Path, tmp_path: Path) -> None:
+    host = StandaloneHost(Folders.of_models(models, data=tmp_path))
+    host.select_checkpoint("no-vae.safetensors")
+    comparison = host.compare(host.generations.newest_first()[0].id, ["sharp.safetensors"])
+    assert "a checkpoint without a VAE" in comparison[BUILT_IN].error
+    assert comparison["sharp.safetensors"].pictures is not None
+
+
+def test_checkpoint_is_selected_to_stay(models: Path, tmp_path: Path) -> None:
+    folders = Folders.of_models(models, data=tmp_path)
+    StandaloneHost(folders).select_checkpoint("no-vae.safetensors")
+    host = StandaloneHost(folders)
+    assert host.current_checkpoint() == "no-vae.safetensors"
+    with pytest.raises(UnknownChoice, match=r"no checkpoint named gone; there are healthy\.safetensors, no-vae"):
+        host.select_checkpoint("gone")
+
+
+def test_choice_is_that_of_its_checkpoint_alone(models: Path, tmp_path: Path) -> None:
+    host = StandaloneHost(Folders.of_models(models, data=tmp_path))
+    host.use_for_checkpoint("sharp.safetensors")
+    host.select_checkpoint("no-vae.safetensors")
+    assert host.decision().vae == BUILT_IN
+    host.select_checkpoint("healthy.safetensors")
+    assert host.decision().vae == "sharp.safetensors"
+
+
+def test_vaes_beside_checkpoints_are_vaes(folders: Folders) -> None:
+    """``NAME.vae.EXT`` among the checkpoints: where the WebUI's users keep the VAE that belongs to a checkpoint."""
+    for name in ("anything.ckpt", "anything.vae.pt", "sub/other.VAE.safetensors"):
+        weights(folders.checkpoints[0] / name)
+    host = StandaloneHost(folders)
+    assert host.checkpoints() == ["anything.ckpt"]
+    assert [entry.name for entry in host.vaes()] == ["anything.vae.pt", "sub/other.VAE.safetensors"]
+    assert host.decision("anything.vae.pt").path == str(folders.checkpoints[0] / "anything.vae.pt")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"checkpoint": 1}', '{"checkpoint": "", "always": "x", "per_checkpoint": 5}']
+)
+def test_damaged_choices_are_no_choices(folders: Folders, text: str) -> None:
+    folders.data.mkdir(parents=True)
+    (folders.data / "choices.json").write_text(text)
+    assert StandaloneHost(folders).decision().source == "host"
+
+
+def test_chosen_vae_that_was_deleted(folders: Folders) -> None:
+    """The page must open all the same, and say what is missing."""
+    weights(folders.checkpoints[0] / "c.safetensors")
+    path = weights(folders.vaes[0] / "mine.safetensors")
+    host = StandaloneHost(folders)
+    host.use_always("mine.safetensors")
+    path.unlink()
+    for instance in (host, StandaloneHost(folders)):
+        assert "mine.safetensors" in instance.decision().reason
+        assert "not there" in instance.decision().reason
+    assert host.use_always(AUTOMATIC)
+    assert host.decision().vae == BUILT_IN
+
+
+def test_choices_are_readable_by_people(folders: Folders) -> None:
+    weights(folders.checkpoints[0] / "c.safetensors")
+    weights(folders.vaes[0] / "动漫.safetensors")
+    StandaloneHost(folders).use_for_checkpoint("动漫.safetensors")
+    text = (folders.data / "choices.json").read_text(encoding="utf8")
+    assert json.loads(text)["per_checkpoint"] == {"c.safetensors": "动漫.safetensors"}
+
+
+def test_latents_are_listed_by_name(folders: Folders) -> None:
+    for name in ("cat", "astronaut", "mountains"):
+        keep_latents(folders.latents[0], name)
+    titles = [kept.title for kept in StandaloneHost(folders).generations.newest_first()]
+    assert titles == ["astronaut", "cat", "mountains"]
+
+
+def test_refresh_finds_new_and_changed_latents(folders: Folders) -> None:
+    path = keep_latents(folders.latents[0])
+    host = StandaloneHost(folders)
+    host.refresh()
+    assert len(host.generations.newest_first()) == 1, "nothing new, nothing twice"
+    keep_latents(folders.latents[0], "astronaut")
+    host.refresh()
+    assert {kept.title for kept in host.generations.newest_first()} == {"cat", "astronaut"}
+    stat = path.stat()
+    keep_latents(folders.latents[0], batch=3)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    host.refresh()
+    assert host.generations.newest_first()[0].latents.shape[0] == 3
+
+
+def test_bad_latents_are_named_and_the_others_kept(folders: Folders) -> None:
+    keep_latents(folders.latents[0])
+    (folders.latents[0] / "bad.safetensors").write_bytes(b"not latents")
+    host = StandaloneHost(folders)
+    assert [kept.title for kept in host.generations.newest_first()] == ["cat"]
+    assert len(host.problems) == 1
+    assert "bad.safetensors" in host.problems[0]
+
+
+def test_taesd_of_the_webuis_folder_is_offered(folders: Folders) -> None:
+    weights(folders.vaes[1] / "taesd_decoder.safetensors")
+    assert [entry.name for entry in StandaloneHost(folders).vaes()] == ["taesd_decoder.safetensors"]

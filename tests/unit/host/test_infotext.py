@@ -1,0 +1,165 @@
+"""What is written into generation parameters, the WebUI reads back; what stands there already is left alone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, drop_host_vae, quote, with_override
+
+reproducible = settings(derandomize=True, deadline=None, max_examples=300)
+
+PROMPT = "a cat, VAE: none, masterpiece\nNegative prompt: VAE hash: bad, worst quality"
+HEAD = "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512"
+HOST = "VAE hash: 1234567890, VAE: vae-ft-mse.safetensors"
+TAIL = 'Clip skip: 2, Lora hashes: "a: 12, b: 34", Version: v1.10.1'
+
+
+def unquote(text: str) -> str:
+    if not text or text[0] != '"' or text[-1] != '"':
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse(infotext: str) -> dict[str, str]:
+    """As modules/infotext_utils.py of the WebUI 1.10.1 does: the last line, split by this expression."""
+    pattern = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+    lastline = infotext.strip().split("\n")[-1]
+    return {key: unquote(value) for key, value in pattern.findall(lastline)}
+
+
+def test_override_and_hash_are_added() -> None:
+    text = with_override(f"{PROMPT}\n{HEAD}", "vae.pt", "0123456789")
+    assert text == f"{PROMPT}\n{HEAD}, VAE Lab override: vae.pt, VAE Lab override hash: 0123456789"
+
+
+def test_without_a_hash() -> None:
+    assert with_override(f"{PROMPT}\n{HEAD}", "Built-in", "").endswith(", VAE Lab override: Built-in")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        f"{HEAD}, {HOST}, {TAIL}",
+        f"{HEAD}, VAE: vae.pt, {TAIL}",
+        f"{HEAD}, VAE hash: 12, {TAIL}",
+        f'{HEAD}, VAE hash: 12, VAE: "a, b: c.pt", {TAIL}',
+        f'{HEAD}, VAE: "a \\"quoted\\", name.pt", {TAIL}',
+        f"{HOST}, {HEAD}, {TAIL}",
+        f"{HEAD}, {TAIL}, {HOST}",
+        f"{HEAD}, {TAIL}, VAE: ",
+    ],
+)
+def test_hosts_own_vae_is_taken_out(parameters: str) -> None:
+    """One VAE decoded the picture, so one is named."""
+    text = with_override(f"{PROMPT}\n{parameters}", "mine.pt", "ab")
+    assert text == f"{PROMPT}\n{HEAD}, {TAIL}, VAE Lab override: mine.pt, VAE Lab override hash: ab"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "ADetailer VAE: face.pt",
+        "Refiner VAE: r.pt",
+        "SD VAE: x",
+        "VAE Encoder: TAESD",
+        "VAE Decoder: TAESD",
+        'Hires prompt: "a cat, VAE: none, dog"',
+        'Template: "see VAE hash: 12, and more"',
+        'Lora hashes: "my VAE: 12"',
+        "Note: the best VAE",
+    ],
+)
+def test_other_parameters_that_speak_of_a_vae_stay(other: str) -> None:
+    text = with_override(f"{PROMPT}\n{HEAD}, {other}, {HOST}", "mine.pt", "")
+    assert text == f"{PROMPT}\n{HEAD}, {other}, VAE Lab override: mine.pt"
+
+
+def test_prompt_stays_as_it_is() -> None:
+    assert with_override(f"{PROMPT}\n{HEAD}", "mine.pt", "").startswith(f"{PROMPT}\n")
+
+
+def test_without_any_prompt() -> None:
+    assert parse(with_override(f"{HEAD}, {HOST}", "mine.pt", "")) == parse(f"{HEAD}, VAE Lab override: mine.pt")
+
+
+@pytest.mark.parametrize("infotext", ["", "a cat\n", "VAE: host.pt", "a cat\nVAE: host.pt"])
+def test_without_any_parameters(infotext: str) -> None:
+    assert parse(with_override(infotext, "mine.pt", "")) == {OVERRIDE_KEY: "mine.pt"}
+
+
+NAMES = [
+    "vae.pt",
+    "a, b.pt",
+    'the "good" one.pt',
+    '"quoted"',
+    '"a", "b".pt',
+    "C:\\models\\vae.pt",
+    "back\\slash, and comma.pt",
+    "colon: yes.pt",
+    "line\nbreak.pt",
+    " leading and trailing ",
+    "猫, 动漫.safetensors",
+    "emoji 🐱.pt",
+    "tab\there.pt",
+    "carriage\rreturn",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_read_back_exactly(name: str) -> None:
+    found = parse(with_override(f"{PROMPT}\n{HEAD}, {HOST}, {TAIL}", name, "0123456789"))
+    assert found == {**parse(f"{HEAD}, {TAIL}"), OVERRIDE_KEY: name, HASH_KEY: "0123456789"}
+
+
+@pytest.mark.parametrize("name", ["vae.pt", "sub/vae-ft mse (1).safetensors", "动漫.pt"])
+def test_plain_names_are_not_quoted(name: str) -> None:
+    assert quote(name) == name
+
+
+# A VAE's name is a file's, so it has no NUL; and PNG cannot take half of a surrogate pair.
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+keys = st.from_regex(r"[A-Z][a-z]{2,8}( (VAE|hash|prompt))?", fullmatch=True)
+
+
+@reproducible
+@given(st.dictionaries(keys, names, max_size=6), names, st.booleans())
+def test_any_name_among_any_parameters(others: dict[str, str], name: str, host: bool) -> None:
+    """What was there stays, what we add is read back, and the host's VAE is gone."""
+    items = list(others.items())
+    if host:
+        items[len(items) // 2 : len(items) // 2] = [("VAE hash", "1234567890"), ("VAE", name)]
+    text = "a cat\n" + ", ".join(["Steps: 20", *(f"{key}: {quote(value)}" for key, value in items)])
+    found = parse(with_override(text, name, "ab"))
+    assert found == {"Steps": "20", **others, OVERRIDE_KEY: name, HASH_KEY: "ab"}
+
+
+@reproducible
+@given(st.text(max_size=200), names)
+def test_any_infotext_at_all(infotext: str, name: str) -> None:
+    """Other programs write what they like: ours is read back, and what stands before the last line is kept."""
+    text = with_override(infotext, name, "")
+    assert parse(text)[OVERRIDE_KEY] == name
+    head, newline, last = infotext.rpartition("\n")
+    assert text.startswith(head + newline)
+    if "VAE" not in last:
+        assert last.strip().rstrip(",") in text
+
+
+def test_pasted_override_decides_alone() -> None:
+    parameters = {"Steps": "20", "VAE": "host.pt", "VAE hash": "12", OVERRIDE_KEY: "mine.pt", "VAE Encoder": "Full"}
+    drop_host_vae(parameters)
+    assert parameters == {"Steps": "20", OVERRIDE_KEY: "mine.pt", "VAE Encoder": "Full"}
+
+
+def test_pasted_parameters_without_an_override_are_left_alone() -> None:
+    parameters = {"Steps": "20", "VAE": "host.pt", "VAE hash": "12"}
+    drop_host_vae(parameters)
+    assert parameters == {"Steps": "20", "VAE": "host.pt", "VAE hash": "12"}

@@ -1,0 +1,194 @@
+"""The command line: what it writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.unit.conftest import start_cli
+from tests.unit.makers import F8, kl_state, write
+from vae_lab import __version__
+from vae_lab.cli import main
+from vae_lab.families import FAMILIES
+from vae_lab.latents import Generation, save_latents
+from vae_lab.samples import load_sample_vae
+
+
+def run(*arguments: str | Path, folder: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    process = start_cli(*arguments, folder=folder)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small latents, and VAEs: two of one basename, one of another family, one broken."""
+    folder = tmp_path_factory.mktemp("files")
+    latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    save_latents(Generation("g", latents, FAMILIES["sd1"], title="猫"), folder / "latents.safetensors")
+    for seed, name in enumerate(("one", "two")):
+        (folder / name).mkdir()
+        write(folder / name / "vae.safetensors", kl_state(F8, seed))
+    write(folder / "xl.safetensors", load_sample_vae("sdxl-c"))
+    (folder / "broken.safetensors").write_bytes(b"not a VAE")
+    return folder
+
+
+def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
+    vaes = [files / "one" / "vae.safetensors", files / "two" / "vae.safetensors"]
+    options = [part for vae in vaes for part in ("--vae", vae)]
+    code, out, error = run("decode", files / "latents.safetensors", *options, "-o", "results", folder=tmp_path)
+    assert (code, error) == (0, "")
+    folder = tmp_path / "results"
+    assert out.splitlines() == [str(Path("results") / "sheet.png"), str(Path("results") / "comparison.json")]
+    record = json.loads((folder / "comparison.json").read_text(encoding="utf8"))
+    assert (record["latents"], record["family"]) == ("猫", "sd1")
+    assert [row["name"] for row in record["results"]] == [str(vae) for vae in vaes], "one basename: told apart by path"
+    for row in record["results"]:
+        assert (row["family"], row["finite"], row["error"]) == ("sd1", True, None)
+        assert row["seconds"] >= 0
+        assert len(row["pictures"]) == 2
+    pictures = [[pixels(folder / name) for name in row["pictures"]] for row in record["results"]]
+    assert all(picture.shape == (32, 32, 3) for row in pictures for picture in row)
+    assert not np.array_equal(pictures[0][0], pictures[1][0]), "each file's own weights"
+    assert not np.array_equal(pictures[0][0], pictures[0][1]), "each latent of the batch"
+    sheet = pixels(folder / "sheet.png")
+    assert sheet.shape[0] > 64
+    written = {name for row in record["results"] for name in row["pictures"]}
+    assert {path.name for path in folder.iterdir()} == {"sheet.png", "comparison.json", *written}
+
+
+def test_bad_call_in_a_process_of_its_own(tmp_path: Path) -> None:
+    code, out, error = run("decode", "gone.safetensors", "--vae", "v.pt", "-o", "out", folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert len(error.splitlines()) == 1
+    assert error.startswith("gone.safetensors: ")
+    assert not (tmp_path / "out").exists()
+
+
+def decode(files: Path, out: Path, *vaes: str | Path, latents: str = "latents.safetensors") -> int:
+    options = [str(part) for vae in vaes for part in ("--vae", files / vae)]
+    return main(["decode", str(files / latents), *options, "-o", str(out)])
+
+
+def test_names_are_short_where_they_are_unique(files: Path, tmp_path: Path) -> None:
+    assert decode(files, tmp_path, "one/vae.safetensors") == 0
+    record = json.loads((tmp_path / "comparison.json").read_text(encoding="utf8"))
+    assert [row["name"] for row in record["results"]] == ["vae.safetensors"]
+
+
+BAD_VAES = {
+    "missing": ("gone.safetensors", "gone.safetensors: "),
+    "broken": ("broken.safetensors", "broken.safetensors: "),
+    "of another family": ("xl.safetensors", "xl.safetensors is a VAE for SDXL, the latents are SD1 / SD2"),
+    "no VAE": ("latents.safetensors", "latents.safetensors: no VAE in it"),
+}
+
+
+@pytest.mark.parametrize(("name", "message"), BAD_VAES.values(), ids=BAD_VAES)
+def test_vae_that_cannot_be_used(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    """One line says why, the others are decoded all the same, and the exit code tells a script of it."""
+    assert decode(files, tmp_path, name, "one/vae.safetensors") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert message in error
+    rows = json.loads((tmp_path / "comparison.json").read_text(encoding="utf8"))["results"]
+    assert message in rows[0]["error"]
+    assert rows[0]["pictures"] == []
+    assert len(rows[1]["pictures"]) == 2
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_no_vae_that_can_be_used(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert decode(files, tmp_path, "gone.safetensors", "broken.safetensors") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("latents", ["gone.safetensors", "broken.safetensors", "one/vae.safetensors", "one"])
+def test_latents_that_cannot_be_used(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], latents: str
+) -> None:
+    assert decode(files, tmp_path / "out", "one/vae.safetensors", latents=latents) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert error.startswith(str(files / latents))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_cannot_be_made(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert decode(files, tmp_path / "file" / "out", "one/vae.safetensors") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert str(tmp_path / "file") in error
+
+
+def test_serve_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--models", str(tmp_path / "gone"), "--no-browser"]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'gone'} is not a folder\n"
+
+
+def test_user_who_stops_it(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vae_lab.cli.load_latents", stop)
+    assert decode(files, tmp_path, "one/vae.safetensors") == 130
+
+
+@pytest.mark.parametrize("arguments", [[], ["decode"], ["decode", "l.safetensors"], ["unknown"], ["serve"]])
+def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m vae_lab" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("command", ["decode", "serve", "demo"])
+def test_every_command_and_option_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("  -"):
+            described = len(line.split("  ")) > 2 or lines[number + 1].startswith(" " * 20)
+            assert described, f"{command}: {line.strip()} has no help"
+
+
+def test_demo_compares_on_every_checkpoint(demo: tuple[subprocess.Popen[str], Path]) -> None:
+    process, folder = demo
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert "Traceback" not in error
+    for name in ("healthy", "grey-merge", "no-vae"):
+        record = json.loads((folder / name / "comparison.json").read_text(encoding="utf8"))
+        results = {row["name"]: row for row in record["results"]}
+        assert next(iter(results)) == "Built-in"
+        assert (results["Built-in"]["error"] is None) == (name != "no-vae")
+        assert "SDXL" in results["sdxl-c.safetensors"]["error"]
+        assert results["photo-b.ckpt"]["pictures"]
+        assert pixels(folder / name / "sheet.png").shape[1] > 1024
+        assert str(folder / name / "sheet.png") in out
+    healthy, grey = (pixels(folder / name / "00-0.png") for name in ("healthy", "grey-merge"))
+    assert grey.std() < 0.95 * healthy.std()

@@ -1,0 +1,175 @@
+"""Imports point one way, and the core needs neither a page nor a WebUI."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vae_lab
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(vae_lab.__file__).parent
+
+# What runs inside a WebUI alone, and the pages.
+_WEBUI = ("vae_lab.host.a1111", "vae_lab.host.a1111_script", "vae_lab.host.job", "vae_lab.host.capture")
+NOT_CORE = ("vae_lab.ui", "vae_lab.extension", "vae_lab.__main__", *_WEBUI)
+
+
+def core_modules() -> list[str]:
+    found = ["vae_lab", *(module.name for module in pkgutil.walk_packages([str(PACKAGE)], "vae_lab."))]
+    return [name for name in found if not any(name == out or name.startswith(f"{out}.") for out in NOT_CORE)]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_core_imports_neither_gradio_nor_the_webui() -> None:
+    """In a process of its own, since this one may have imported them for other tests."""
+    names = core_modules()
+    assert {"vae_lab.cli", "vae_lab.host.standalone", "vae_lab.formats.torch_zip"} <= set(names)
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+    found = sorted({{"gradio", "modules", "diffusers", "transformers", "skimage"}} & set(sys.modules))
+    assert not found, f"{{name}} imports {{found}}"
+print("all imported")
+"""
+    done = run(code)
+    assert done.stdout == "all imported\n", done.stderr
+
+
+def test_importing_the_package_has_no_effects(tmp_path: Path) -> None:
+    """Nothing is printed, no thread is left, and torch computes as before."""
+    code = """
+import threading, torch
+before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed()
+import vae_lab
+assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed()) == before
+assert threading.active_count() == 1
+"""
+    done = run(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", [name for name in core_modules() if importlib.util.find_spec(name)])
+def test_all_names_everything_public(name: str) -> None:
+    """What ``__all__`` lists is there, and sorted; what is defined in a module without underscore is listed."""
+    module = __import__(name, fromlist=["*"])
+    listed = getattr(module, "__all__", None)
+    if listed is None:
+        return
+    assert sorted(set(listed)) == sorted(listed)
+    for public in listed:
+        assert hasattr(module, public), f"{name}.__all__ lists {public}, which is not there"
+
+
+def test_public_names_of_the_package() -> None:
+    assert isinstance(vae_lab.__all__, list)
+    submodules = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
+    public = {name for name in vars(vae_lab) if not name.startswith("_")} - submodules
+    assert set(vae_lab.__all__) == public | {"__version__"}
+
+
+def test_errors_are_drawn_in_full() -> None:
+    """errors.py shows the whole tree; a class that is missing there, or stands elsewhere, would mislead."""
+    from vae_lab import errors
+
+    drawn = [line for line in (errors.__doc__ or "").splitlines() if "──" in line]
+    names = {line.split("── ")[1].split()[0] for line in drawn} | {"VaeLabError"}
+    assert names == set(errors.__all__)
+    parents = {name: getattr(errors, name).__bases__[0].__name__ for name in names}
+    stack = ["VaeLabError"]
+    for line in drawn:
+        depth = (line.index("── ") - 5) // 4 + 1
+        name = line.split("── ")[1].split()[0]
+        assert parents[name] == stack[depth - 1], line
+        stack[depth:] = [name]
+
+
+# --- the contracts in pyproject.toml ---------------------------------------------------------------------------------
+
+LINT = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports(no_cache=True))"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the package that may be changed."""
+    pytest.importorskip("importlinter")
+    unneeded = shutil.ignore_patterns("*.safetensors", "*.jpg", "__pycache__")
+    shutil.copytree(PACKAGE, tmp_path / "vae_lab", ignore=unneeded)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); {LINT}"
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def add(folder: Path, file: str, line: str) -> None:
+    with (folder / "vae_lab" / file).open("a", encoding="utf8") as out:
+        out.write(f"\n{line}\n")
+
+
+def test_contracts_are_kept(checkout: Path) -> None:
+    done = lint(checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "violations",
+    [
+        {
+            "formats/dtypes.py": "from vae_lab import state_dict",
+            "autoencoders/base.py": "from vae_lab.comparison import compare",
+            "host/plan.py": "import gradio",
+            "families.py": "import gradio.blocks",
+            "library.py": "import modules.shared",
+            "ui/compat.py": "from modules import shared",
+        },
+    ],
+    ids=["each kind"],
+)
+def test_violations_are_found(checkout: Path, violations: dict[str, str]) -> None:
+    for file, line in violations.items():
+        add(checkout, file, line)
+    done = lint(checkout)
+    assert done.returncode != 0
+    broken = done.stdout[done.stdout.index("Broken contracts") :]
+    for chain in (
+        "vae_lab.formats is not allowed to import vae_lab.state_dict",
+        "vae_lab.autoencoders is not allowed to import vae_lab.comparison",
+        "vae_lab.host.plan -> gradio",
+        "vae_lab.families -> gradio",
+        "vae_lab.library -> modules",
+        "vae_lab.ui.compat -> modules",
+    ):
+        assert chain in broken, broken
+
+
+def test_every_module_is_under_contract() -> None:
+    """A new module that no layer names would be free to import anything."""
+    tomllib = pytest.importorskip("tomllib")
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["tool"]["importlinter"]
+    layers = next(contract for contract in config["contracts"] if contract["type"] == "layers")["layers"]
+    named = {name.strip() for layer in layers for name in layer.replace("|", ":").split(":")}
+    there = {f"vae_lab.{module.name}" for module in pkgutil.iter_modules([str(PACKAGE)])}
+    assert there - {"vae_lab.__main__"} == named
+
+
+def test_core_writes_no_output() -> None:
+    """print in a library ends up in somebody's pipe."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            assert not called, f"{path}:{getattr(node, 'lineno', 0)}"

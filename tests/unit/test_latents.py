@@ -1,0 +1,222 @@
+"""Latents that can be decoded again: kept in memory, and in files."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice, UnreadableFile
+from vae_lab.families import FAMILIES
+from vae_lab.latents import Generation, GenerationStore, load_latents, save_latents
+
+ONE = 4 * 8 * 8 * 4
+"""Bytes of one generation below."""
+
+
+def generation(name: str = "g", batch: int = 1) -> Generation:
+    return Generation(name, torch.randn(batch, 4, 8, 8), FAMILIES["sd1"], title=name)
+
+
+def ids(store: GenerationStore) -> list[str]:
+    return [kept.id for kept in store.newest_first()]
+
+
+# --- kept in memory --------------------------------------------------------------------------------------------------
+
+
+def test_newest_comes_first() -> None:
+    store = GenerationStore(10 * ONE)
+    for name in "abc":
+        store.add(generation(name))
+    assert ids(store) == ["c", "b", "a"]
+    assert store.get("b").title == "b"
+
+
+def test_oldest_makes_room() -> None:
+    store = GenerationStore(2 * ONE)
+    for name in "abc":
+        store.add(generation(name))
+    assert ids(store) == ["c", "b"]
+    with pytest.raises(UnknownChoice, match="generation a is no longer kept; 2 are"):
+        store.get("a")
+
+
+def test_exactly_the_limit_fits() -> None:
+    store = GenerationStore(3 * ONE)
+    store.add(generation("a"))
+    store.add(generation("b", batch=2))
+    assert ids(store) == ["b", "a"]
+
+
+def test_one_is_kept_however_large() -> None:
+    store = GenerationStore(ONE - 1)
+    store.add(generation("a"))
+    store.add(generation("b", batch=3))
+    assert ids(store) == ["b"]
+
+
+def test_lowered_limit_holds_from_the_next_one_on() -> None:
+    store = GenerationStore(10 * ONE)
+    for name in "abc":
+        store.add(generation(name))
+    store.byte_limit = ONE
+    store.add(generation("d"))
+    assert ids(store) == ["d"]
+
+
+def test_same_id_takes_the_place_and_becomes_the_newest() -> None:
+    store = GenerationStore(10 * ONE)
+    for name in "ab":
+        store.add(generation(name))
+    store.add(replace(generation("a"), title="again"))
+    assert ids(store) == ["a", "b"]
+    assert store.get("a").title == "again"
+
+
+def test_unknown_id() -> None:
+    with pytest.raises(UnknownChoice, match="generation g9 is no longer kept; 0 are"):
+        GenerationStore(ONE).get("g9")
+
+
+def test_clear() -> None:
+    store = GenerationStore(10 * ONE)
+    store.add(generation())
+    store.clear()
+    assert ids(store) == []
+
+
+def test_many_threads_at_once() -> None:
+    store = GenerationStore(5 * ONE)
+    seen: list[str] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(100):
+                name = store.new_id()
+                seen.append(name)
+                store.add(generation(name))
+                assert len(store.newest_first()) <= 5
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(set(seen)) == 800, "no id twice"
+    assert len(ids(store)) == 5
+
+
+def test_label_says_when_how_large_and_what() -> None:
+    made = replace(generation("cat", batch=2), latents=torch.zeros(2, 4, 8, 16))
+    assert made.label.endswith(" · 128x64 x 2 · cat")
+    assert replace(made, title="").label.endswith(" · cat"), "the id where there is no title"
+
+
+# --- in files --------------------------------------------------------------------------------------------------------
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    made = Generation(
+        "g1",
+        torch.randn(2, 16, 4, 4),
+        FAMILIES["flux"],
+        title="a cat, 猫",
+        infotexts=("a cat\nSteps: 20", "猫\nSteps: 20"),
+        checkpoint="model.safetensors",
+        decoded_by="TAESD",
+        tiling=True,
+    )
+    save_latents(made, tmp_path / "kept.safetensors")
+    found = load_latents(tmp_path / "kept.safetensors")
+    assert torch.equal(found.latents, made.latents)
+    assert replace(found, id="g1", latents=made.latents, created=made.created) == made
+    assert found.id == "kept"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 12, 101])
+def test_infotexts_keep_their_order(tmp_path: Path, count: int) -> None:
+    """The tenth must not come before the second."""
+    made = replace(generation(batch=max(count, 1)), infotexts=tuple(f"picture {i}" for i in range(count)))
+    save_latents(made, tmp_path / "l.safetensors")
+    assert load_latents(tmp_path / "l.safetensors").infotexts == made.infotexts
+
+
+def test_latents_that_are_a_view_are_saved_as_they_look(tmp_path: Path) -> None:
+    whole = torch.randn(4, 4, 8, 8)
+    save_latents(replace(generation(), latents=whole[1:2].transpose(2, 3)), tmp_path / "l.safetensors")
+    assert torch.equal(load_latents(tmp_path / "l.safetensors").latents, whole[1:2].transpose(2, 3))
+
+
+def saved(path: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
+    save_file(tensors, path, metadata)
+    return path
+
+
+def test_latent_without_a_batch_and_with_nothing_else(tmp_path: Path) -> None:
+    path = saved(tmp_path / "cat.safetensors", {"anything": torch.zeros(4, 8, 8)})
+    found = load_latents(path)
+    assert found.latents.shape == (1, 4, 8, 8)
+    assert (found.family.id, found.title, found.infotexts) == ("sd1", "cat", ())
+
+
+def test_metadata_of_other_programs_does_not_matter(tmp_path: Path) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(1, 4, 8, 8)}, infotext="x", **{"infotext.first": "y"})
+    assert load_latents(path).infotexts == ()
+
+
+def test_family_of_four_channels_can_be_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(1, 4, 8, 8)}, family="sdxl")
+    assert load_latents(path).family.id == "sdxl"
+
+
+def test_sixteen_channels_need_a_family(tmp_path: Path) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(1, 16, 8, 8)})
+    with pytest.raises(FamilyMismatch, match="family cannot be told .*16 channels.*write one of sd1, sdxl, sd3, flux"):
+        load_latents(path)
+
+
+@pytest.mark.parametrize("family", ["sd3", "sd9", ""])
+def test_family_that_does_not_fit_the_channels(tmp_path: Path, family: str) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(1, 4, 8, 8)}, family=family)
+    with pytest.raises(FamilyMismatch, match=f"metadata says '{family}', 4 channels"):
+        load_latents(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match="gone.safetensors: "):
+        load_latents(tmp_path / "gone.safetensors")
+
+
+def test_several_tensors(tmp_path: Path) -> None:
+    path = saved(tmp_path / "l.safetensors", {"a": torch.zeros(1, 4, 8, 8), "b": torch.zeros(1)})
+    with pytest.raises(MalformedFile, match="latents are one tensor, this file has 2"):
+        load_latents(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (1, 1, 4, 8, 8), (1, 4, 0, 8), (0, 4, 8, 8)])
+def test_tensor_of_another_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(shape)})
+    with pytest.raises(MalformedFile, match=r"latents have shape \[B,C,h,w\], these are \["):
+        load_latents(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_latents_not_finite(tmp_path: Path, value: float) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.full((1, 4, 8, 8), value)})
+    with pytest.raises(MalformedFile, match="must be finite"):
+        load_latents(path)
+
+
+def test_latents_of_whole_numbers(tmp_path: Path) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(1, 4, 8, 8, dtype=torch.uint8)})
+    with pytest.raises(MalformedFile, match="must be finite floating point numbers"):
+        load_latents(path)

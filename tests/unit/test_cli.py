@@ -176,19 +176,16 @@ def test_every_command_and_option_has_help(command: str, capsys: pytest.CaptureF
             assert described, f"{command}: {line.strip()} has no help"
 
 
-def test_demo_compares_on_every_checkpoint(demo: tuple[subprocess.Popen[str], Path]) -> None:
+def test_demo_compares_the_sample_set(demo: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = demo
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert "Traceback" not in error
-    for name in ("healthy", "grey-merge", "no-vae"):
-        record = json.loads((folder / name / "comparison.json").read_text(encoding="utf8"))
-        results = {row["name"]: row for row in record["results"]}
-        assert next(iter(results)) == "Built-in"
-        assert (results["Built-in"]["error"] is None) == (name != "no-vae")
-        assert "SDXL" in results["sdxl-c.safetensors"]["error"]
-        assert results["photo-b.ckpt"]["pictures"]
-        assert pixels(folder / name / "sheet.png").shape[1] > 1024
-        assert str(folder / name / "sheet.png") in out
-    healthy, grey = (pixels(folder / name / "00-0.png") for name in ("healthy", "grey-merge"))
-    assert grey.std() < 0.95 * healthy.std()
+    record = json.loads((folder / "comparison.json").read_text(encoding="utf8"))
+    results = {row["name"]: row for row in record["results"]}
+    assert next(iter(results)) == "Built-in"
+    assert "SDXL" in results["sdxl-c.safetensors"]["error"]
+    assert pixels(folder / "sheet.png").shape[1] > 1024
+    assert str(folder / "sheet.png") in out
+    grey, healthy = (pixels(folder / results[name]["pictures"][0]) for name in ("Built-in", "photo-b.ckpt"))
+    assert grey.std() < 0.8 * healthy.std(), "the built-in VAE is the grey merge"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -93,6 +94,38 @@ def make_host(samples: SampleSet, latents_folder: Path, tmp_path_factory: pytest
         return host
 
     return make
+
+
+class PausingHost(StandaloneHost):
+    """Compares as ever up to the third picture, then waits until it is cancelled: however fast the machine is, a
+    test finds it at work.
+    """
+
+    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+        def report(done: int, total: int, what: str) -> None:
+            progress(done, total, what)
+            while done >= 3 and not cancelled():
+                time.sleep(0.01)
+
+        return super().compare(generation_id, vaes, report, cancelled)
+
+
+@pytest.fixture
+def pausing(make_host: MakeHost, many_vaes: Path) -> StandaloneHost:
+    """A host with many VAEs whose comparisons stop at the third picture."""
+    host = make_host(vaes=many_vaes)
+    host.__class__ = PausingHost
+    return host
+
+
+@pytest.fixture
+def many_vaes(samples: SampleSet, tmp_path: Path) -> Path:
+    """Twenty VAEs, the same weights under twenty names."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(20):
+        os.link(samples.smooth, folder / f"vae-{i:02}.safetensors")
+    return folder
 
 
 Launch = Callable[[StandaloneHost], str]

@@ -126,21 +126,10 @@ def test_what_has_vanished_is_told_in_one_line(
     expect(panel.figures).to_have_count(2)
 
 
-@pytest.fixture
-def many_vaes(samples: SampleSet, tmp_path: Path) -> Path:
-    """Twenty VAEs, the same weights under twenty names."""
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for i in range(20):
-        os.link(samples.smooth, folder / f"vae-{i:02}.safetensors")
-    return folder
-
-
 def test_cancel_stops_after_the_current_picture(
-    page: Page, launch: Launch, make_host: MakeHost, many_vaes: Path, keep_screenshot: Keep
+    page: Page, launch: Launch, pausing: StandaloneHost, keep_screenshot: Keep
 ) -> None:
-    host = make_host(vaes=many_vaes)
-    panel = Panel.open(page, launch(host))
+    panel = Panel.open(page, launch(pausing))
     panel.choose("vae_lab_source", "· Brushes · SD1")
     page.click("#vae_lab_all")
     expect(page.locator("#vae_lab_vaes input:checked")).to_have_count(20)
@@ -164,11 +153,8 @@ def test_cancel_stops_after_the_current_picture(
     expect(panel.figure("vae-00.safetensors")).not_to_contain_text("Equal")
 
 
-def test_a_page_opened_during_a_run_shows_its_progress(
-    page: Page, launch: Launch, make_host: MakeHost, many_vaes: Path
-) -> None:
-    url = launch(make_host(vaes=many_vaes))
-    panel = Panel.open(page, url)
+def test_a_page_opened_during_a_run_shows_its_progress(page: Page, launch: Launch, pausing: StandaloneHost) -> None:
+    panel = Panel.open(page, launch(pausing))
     page.click("#vae_lab_compare")
     expect(panel.progress).to_be_visible()
     page.reload()
@@ -255,3 +241,20 @@ def test_every_width_shows_all_results(page: Page, shared_url: str, keep_screens
         boxes = [figure.bounding_box() for figure in panel.figures.all()]
         assert all(box["width"] >= 250 and box["x"] + box["width"] <= width for box in boxes)
         keep_screenshot(page, f"comparison-{theme}-{width}")
+
+
+def test_the_demo_shows_what_grey_is(
+    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, keep_screenshot: Keep
+) -> None:
+    """The page that the README shows: a checkpoint with a grey merge, and one latent decoded by other VAEs."""
+    host = make_host(latents=samples.folder / "latents")
+    host.select_checkpoint(samples.grey_merge.name)
+    panel = Panel.open(page, launch(host))
+    panel.choose("vae_lab_source", "Eileen Collins · SD1")
+    page.click("#vae_lab_all")
+    panel.compare()
+    expect(panel.figures).to_have_count(6)
+    grey, healthy = (panel.pictures(name).std() for name in ("Built-in", "photo-b.ckpt"))
+    assert grey < 0.8 * healthy, "the built-in VAE's picture has lost contrast"
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    keep_screenshot(page, "comparison")

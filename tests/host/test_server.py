@@ -185,6 +185,17 @@ def test_settings_section_and_quick_setting(server: Server, page: Page) -> None:
     assert server.get("/sdapi/v1/options")["vae_lab_external"] == "Automatic"
 
 
+def test_infotext_pastes_back_into_the_accordion(server: Server, page: Page) -> None:
+    made = server.txt2img(lab={"override": "first.safetensors"})
+    page.fill("#txt2img_prompt textarea", json.loads(made["info"])["infotexts"][0])
+    page.click("#paste")
+    value = "document.querySelector('#vae_lab_txt2img_override input').value"
+    page.wait_for_function(f"{value} === 'first.safetensors'", timeout=20_000)
+    deciding = "document.querySelector('#vae_lab_txt2img_deciding').textContent"
+    page.wait_for_function(f"{deciding}.includes('first.safetensors decodes')", timeout=20_000)
+    assert not page.is_visible("#txt2img_override_settings"), "one VAE, chosen once: none for the host's own setting"
+
+
 def test_always_by_setting(server: Server) -> None:
     native = server.txt2img(override_settings={"sd_vae": "second.safetensors"})
     server.post("/sdapi/v1/options", {"vae_lab_external": "second.safetensors"})

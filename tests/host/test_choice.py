@@ -18,14 +18,14 @@ pytestmark = pytest.mark.host
 @pytest.fixture
 def host(webui: WebUI, data_dir: Path) -> Iterator[object]:
     """The adapter, with nothing chosen before and after."""
-    from vae_lab.extension import _host
+    from vae_lab.host.extension import the_host
 
     preferences = data_dir / "models" / "Stable-diffusion" / "one.json"
     preferences.unlink(missing_ok=True)
     webui.sd_vae.refresh_vae_list()
-    yield _host()
+    yield the_host()
     webui.shared.opts.data["vae_lab_external"] = "Automatic"
-    _host().use_for_checkpoint("Automatic")
+    the_host().use_for_checkpoint("Automatic")
     preferences.unlink(missing_ok=True)
 
 
@@ -114,9 +114,9 @@ def test_paste_finds_a_renamed_file_by_its_weights(webui: WebUI, data_dir: Path)
     try:
         from modules import script_callbacks
 
-        from vae_lab.extension import _host
+        from vae_lab.host.extension import the_host
 
-        _host().identify()
+        the_host().identify()
         parameters = parse_generation_parameters(info)
         script_callbacks.infotext_pasted_callback(info, parameters)
         assert "VAE" not in parameters, "one VAE, chosen once"

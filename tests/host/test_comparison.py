@@ -13,9 +13,9 @@ VAES = ["first.safetensors", "second.safetensors"]
 
 
 def host() -> object:
-    from vae_lab.extension import _host
+    from vae_lab.host.extension import the_host
 
-    return _host()
+    return the_host()
 
 
 @pytest.mark.parametrize("case", ["txt2img", "batch-2x2", "tiling", "hires-latent", "hires-pixel", "img2img"])

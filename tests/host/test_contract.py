@@ -30,9 +30,9 @@ def misfits(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 class TestA1111(HostContract):
     @pytest.fixture
     def case(self, webui: WebUI, misfits: None) -> Case:
-        from vae_lab.extension import _host
+        from vae_lab.host.extension import the_host
 
-        host = _host()
+        host = the_host()
         webui.sd_vae.refresh_vae_list()
         webui.generate(batch_size=2)
         return Case(

@@ -24,9 +24,9 @@ def test_exception_while_decoding(webui: WebUI, monkeypatch: pytest.MonkeyPatch)
         webui.generate(lab=FIRST)
     assert webui.vae_bytes() == before
     monkeypatch.undo()
-    from vae_lab.extension import _host
+    from vae_lab.host.extension import the_host
 
-    assert _host().generations.newest_first()[0].infotexts == (), "the latents of the failed picture are kept"
+    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed picture are kept"
 
 
 def test_exception_inside_xyz_plot(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:

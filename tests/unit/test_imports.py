@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(vae_lab.__file__).parent
 
 # What runs inside a WebUI alone, and the pages.
-_WEBUI = ("vae_lab.host.a1111", "vae_lab.host.a1111_script", "vae_lab.host.job", "vae_lab.host.capture")
-NOT_CORE = ("vae_lab.ui", "vae_lab.extension", "vae_lab.__main__", *_WEBUI)
+_WEBUI = tuple(f"vae_lab.host.{name}" for name in ("a1111", "a1111_script", "capture", "extension", "job"))
+NOT_CORE = ("vae_lab.ui", "vae_lab.__main__", *_WEBUI)
 
 
 def core_modules() -> list[str]:

@@ -20,7 +20,7 @@ from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.comparison.compare import Decode, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import FAMILIES, Family
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress, VaeEntry
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress
 from vae_lab.host.job import Weights
 from vae_lab.host.override import VaeSwap, check_fits
 from vae_lab.host.patching import guarded
@@ -46,12 +46,12 @@ class A1111Host(Host):
 
     def __init__(self) -> None:
         self.generations = GenerationStore(256 * 2**20)
-        self._facts = FactsCache(self.data_folder() / "facts")
+        self.facts = FactsCache(self.data_folder() / "facts")
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
 
     # --- what there is ---------------------------------------------------------------------------------------
 
-    def _vae_files(self) -> dict[str, Path]:
+    def vae_files(self) -> dict[str, Path]:
         """All that the WebUI itself would find, with same basenames in different folders kept apart, and TAESD."""
         folders = [Path(sd_vae.vae_path)]
         folders += [Path(folder) for folder in (shared.cmd_opts.vae_dir,) if folder]
@@ -65,23 +65,6 @@ class A1111Host(Host):
             if "decoder" in name
         }
         return found
-
-    def vaes(self) -> list[VaeEntry]:
-        return [self._entry(name, path) for name, path in self._vae_files().items()]
-
-    def _entry(self, name: str, path: Path) -> VaeEntry:
-        facts = self._facts.known(str(path))
-        return VaeEntry(name, str(path), facts.family if facts else None, facts.problem if facts else "")
-
-    def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
-        entries = self.vaes()
-        for i, entry in enumerate(entries):
-            if cancelled and cancelled():
-                break
-            if progress:
-                progress(i, len(entries), entry.name)
-            self._facts.look(entry.path)
-        return self.vaes()
 
     def checkpoints(self) -> list[str]:
         return [info.name for info in sd_models.checkpoints_list.values()]
@@ -101,7 +84,7 @@ class A1111Host(Host):
         Raises:
             UnknownChoice: there is none.
         """
-        files = self._vae_files()
+        files = self.vae_files()
         if name not in files:
             raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {', '.join(files) or 'none'}")
         return str(files[name])
@@ -117,7 +100,7 @@ class A1111Host(Host):
         return self._host_decision()
 
     def _decided(self, vae: str, source: str, why: str) -> Decision:
-        path = self.checkpoint_path() if vae == BUILT_IN else str(self._vae_files().get(vae, ""))
+        path = self.checkpoint_path() if vae == BUILT_IN else str(self.vae_files().get(vae, ""))
         missing = "" if path else " The file is not there: the WebUI's own choice decodes instead."
         return Decision(vae, source, f"{vae} decodes: {why}.{missing}", path)
 
@@ -222,7 +205,7 @@ class A1111Host(Host):
         return Weights(choice, path, digest, state)
 
     def _usable(self, name: str, path: str) -> VaeFacts:
-        facts = self._facts.look(path)
+        facts = self.facts.look(path)
         if facts.problem:
             raise HostError(f"{name}: {facts.problem}")
         return facts
@@ -277,8 +260,8 @@ class A1111Host(Host):
         return family is not None and family.id == generation.family.id
 
     def _candidate(self, name: str, generation: Generation, bench: _Bench | None) -> Candidate:
-        path = generation.checkpoint if name == BUILT_IN else str(self._vae_files().get(name, ""))
-        facts = self._facts.known(path) if path else None
+        path = generation.checkpoint if name == BUILT_IN else str(self.vae_files().get(name, ""))
+        facts = self.facts.known(path) if path else None
         return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
 
     @contextmanager
@@ -295,14 +278,10 @@ class A1111Host(Host):
             own = file.load(family=facts.family or generation.family, device=devices.cpu)
         yield own.decode_unclamped
 
-    def known(self, path: str) -> VaeFacts | None:
-        """What has been found out about a file; reads nothing of it."""
-        return self._facts.known(path)
-
     def digest(self, name: str, generation: Generation) -> str:
         """Short fingerprint of a VAE that has decoded ``generation``; "" if it is not known."""
-        path = generation.checkpoint if name == BUILT_IN else str(self._vae_files().get(name, ""))
-        facts = self._facts.known(path) if path else None
+        path = generation.checkpoint if name == BUILT_IN else str(self.vae_files().get(name, ""))
+        facts = self.facts.known(path) if path else None
         return short(facts.fingerprint) if facts else ""
 
     def data_folder(self) -> Path:

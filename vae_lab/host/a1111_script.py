@@ -71,7 +71,7 @@ class ScriptBehaviour:
         raise UnknownChoice(f"the picture was decoded by {wanted} ({digest}), which is not here")
 
     def _has_digest(self, path: str, digest: str) -> bool:
-        facts = self.host.known(path)
+        facts = self.host.facts.known(path)
         return facts is not None and short(facts.fingerprint) == digest
 
 

@@ -14,6 +14,7 @@ from vae_lab.comparison import Comparison
 from vae_lab.errors import HostError
 from vae_lab.families import Family
 from vae_lab.latents import GenerationStore
+from vae_lab.library import FactsCache
 
 __all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "Progress", "VaeEntry"]
 
@@ -86,13 +87,31 @@ class Host(ABC):
     chooses_checkpoint: bool = False
     """Whether :meth:`select_checkpoint` is ours to offer; False where the host has a menu of its own for that."""
 
-    @abstractmethod
-    def vaes(self) -> list[VaeEntry]:
-        """All external VAEs in the host's folders, in the host's order. Cheap: reads no weights."""
+    facts: FactsCache
+    """What is known of files, remembered between runs."""
 
     @abstractmethod
+    def vae_files(self) -> dict[str, Path]:
+        """Name -> file of all external VAEs in the host's folders, in the host's order."""
+
+    def vaes(self) -> list[VaeEntry]:
+        """All external VAEs, with what is known of them. Cheap: reads no weights."""
+        return [self._entry(name, path) for name, path in self.vae_files().items()]
+
+    def _entry(self, name: str, path: Path) -> VaeEntry:
+        facts = self.facts.known(str(path))
+        return VaeEntry(name, str(path), facts.family if facts else None, facts.problem if facts else "")
+
     def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
         """As :meth:`vaes`, with the family of each told from its weights, or the problem that it has."""
+        files = self.vae_files()
+        for i, (name, path) in enumerate(files.items()):
+            if cancelled and cancelled():
+                break
+            if progress:
+                progress(i, len(files), name)
+            self.facts.look(str(path))
+        return self.vaes()
 
     @abstractmethod
     def checkpoints(self) -> list[str]:

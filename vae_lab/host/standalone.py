@@ -14,7 +14,7 @@ from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.comparison.compare import Decode, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.families import Family
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress, VaeEntry
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.library import FactsCache, find_weight_files, is_vae_beside_checkpoint
 
@@ -88,7 +88,7 @@ class StandaloneHost(Host):
         self.device = device
         self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
         self.problems: list[str] = []
-        self._facts = FactsCache(folders.data / "facts")
+        self.facts = FactsCache(folders.data / "facts")
         self._choices = _Choices.load(folders.data / "choices.json")
         self._busy = threading.Lock()
         self._seen: dict[Path, int] = {}
@@ -119,27 +119,10 @@ class StandaloneHost(Host):
         except VaeLabError as error:
             self.problems.append(str(error))
 
-    def vaes(self) -> list[VaeEntry]:
-        return [self._entry(name, path) for name, path in self._vae_files().items()]
-
-    def _vae_files(self) -> dict[str, Path]:
+    def vae_files(self) -> dict[str, Path]:
         found = find_weight_files((*self.folders.vaes, *self.folders.checkpoints))
         own = self.folders.vaes
         return {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
-
-    def _entry(self, name: str, path: Path) -> VaeEntry:
-        facts = self._facts.known(str(path))
-        return VaeEntry(name, str(path), facts.family if facts else None, facts.problem if facts else "")
-
-    def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
-        entries = self.vaes()
-        for i, entry in enumerate(entries):
-            if cancelled and cancelled():
-                break
-            if progress:
-                progress(i, len(entries), entry.name)
-            self._facts.look(entry.path)
-        return self.vaes()
 
     def _checkpoint_files(self) -> dict[str, Path]:
         found = find_weight_files(self.folders.checkpoints)
@@ -170,15 +153,15 @@ class StandaloneHost(Host):
         return self._decide(BUILT_IN, "host", "nothing else was chosen")
 
     def _decide(self, vae: str, source: str, why: str) -> Decision:
-        if vae == BUILT_IN:
-            path = self._checkpoint_files().get(self.current_checkpoint())
-        else:
-            path = self._vae_files().get(vae)
+        files, name = (
+            (self._checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
+        )
+        path = files.get(name)
         missing = "" if path else ", but the file is not there"
         return Decision(vae, source, f"{vae}: {why}{missing}.", str(path or ""))
 
     def _path(self, vae: str) -> Path:
-        files = self._vae_files()
+        files = self.vae_files()
         if vae not in files:
             raise UnknownChoice(f"no VAE named {vae}; there are {', '.join(files) or 'none'}")
         return files[vae]
@@ -203,15 +186,15 @@ class StandaloneHost(Host):
         return Candidate(BUILT_IN, lambda: self._opened(BUILT_IN, path, family))
 
     def _candidate(self, name: str, family: Family) -> Candidate:
-        path = self._vae_files().get(name)
-        facts = self._facts.known(str(path)) if path else None
+        path = self.vae_files().get(name)
+        facts = self.facts.known(str(path)) if path else None
         return Candidate(name, lambda: self._opened(name, path, family), facts.family if facts else None)
 
     @contextmanager
     def _opened(self, name: str, path: Path | None, wanted: Family) -> Iterator[Decode]:
         if path is None:
             raise UnknownChoice("no checkpoint is there" if name == BUILT_IN else f"no VAE named {name}")
-        facts = self._facts.look(str(path))
+        facts = self.facts.look(str(path))
         if facts.problem:
             raise HostError(f"{path}: {facts.problem}")
         check_family(name, facts.family, wanted)

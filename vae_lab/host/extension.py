@@ -1,7 +1,8 @@
-"""Where VAE Lab is put together inside the WebUI: host, page, script, settings, routes.
+"""Where VAE Lab is put together inside the WebUI: host, pages, script, settings, routes.
 
-Called by ``scripts/vae_lab.py``, which the WebUI executes again at every "Reload UI" while packages stay loaded;
-so everything that is registered here is undone when the scripts are unloaded.
+Called by ``scripts/vae_lab.py``, which hands over the pages, since this package imports no gradio. The WebUI executes
+that file again at every "Reload UI" while packages stay loaded; so everything that is registered here is undone when
+the scripts are unloaded.
 """
 
 from __future__ import annotations
@@ -9,57 +10,67 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from modules import script_callbacks, scripts, shared
 
 from vae_lab.host.a1111 import EXTERNAL_OPTION, KEEP_OPTION, A1111Host
 from vae_lab.host.a1111_script import ScriptBehaviour
 from vae_lab.host.api import add_routes
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
 from vae_lab.host.capture import Generations
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, drop_host_vae
 from vae_lab.host.patching import guarded
-from vae_lab.ui.accordion import build_accordion
-from vae_lab.ui.settings import SettingComponents
-from vae_lab.ui.tab import build_tab
 
-__all__ = ["load"]
+__all__ = ["Pages", "load", "the_host"]
 
 _SECTION = ("vae_lab", "VAE Lab")
 
 
+class Pages(Protocol):
+    """What is shown, made of gradio components; see ``vae_lab.ui.pages``."""
+
+    dropdown: type
+    slider: type
+
+    def build_tab(self, host: Host) -> Any:
+        """The tab, as Blocks."""
+
+    def build_accordion(self, host: Host, tab: str) -> Any:
+        """The accordion of ``txt2img`` or ``img2img``; its ``components`` are the script's inputs."""
+
+
 @lru_cache(maxsize=1)
-def _host() -> A1111Host:
+def the_host() -> A1111Host:
     """One for the life of the process: kept latents survive "Reload UI"."""
     return A1111Host()
 
 
-def load() -> type:
+def load(pages: Pages) -> type:
     """Register everything with the WebUI; returns the script class for the WebUI to find."""
     logging.getLogger("vae_lab").setLevel(logging.INFO)
     undo = ExitStack()
-    host = _host()
+    host = the_host()
     behaviour = ScriptBehaviour(host, Generations(host, undo))
     script_callbacks.on_script_unloaded(undo.close)
-    script_callbacks.on_ui_settings(lambda: _add_settings(host))
-    script_callbacks.on_ui_tabs(lambda: [(build_tab(host), "VAE Lab", "vae_lab")])
+    script_callbacks.on_ui_settings(lambda: _add_settings(host, pages))
+    script_callbacks.on_ui_tabs(lambda: [(pages.build_tab(host), "VAE Lab", "vae_lab")])
     script_callbacks.on_app_started(lambda _, app: add_routes(app, host))
     script_callbacks.on_infotext_pasted(lambda _, parameters: drop_host_vae(parameters))
-    return _script_class(host, behaviour)
+    return _script_class(host, behaviour, pages)
 
 
-def _add_settings(host: A1111Host) -> None:
+def _add_settings(host: A1111Host, pages: Pages) -> None:
     def choices() -> dict[str, Any]:
         return {"choices": [AUTOMATIC, BUILT_IN, *(entry.name for entry in host.vaes())]}
 
     external = shared.OptionInfo(
-        AUTOMATIC, "External VAE", SettingComponents.dropdown, choices, refresh=lambda: None, section=_SECTION
+        AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: None, section=_SECTION
     ).info("encodes and decodes with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own")
     keep = shared.OptionInfo(
         256,
         "Memory for the latents of the last generations, in MB",
-        SettingComponents.slider,
+        pages.slider,
         {"minimum": 16, "maximum": 4096, "step": 16},
         section=_SECTION,
     ).info("they can be decoded again with any VAE in the VAE Lab tab")
@@ -67,7 +78,7 @@ def _add_settings(host: A1111Host) -> None:
     shared.opts.add_option(KEEP_OPTION, keep)
 
 
-def _script_class(host: A1111Host, behaviour: ScriptBehaviour) -> type:
+def _script_class(host: A1111Host, behaviour: ScriptBehaviour, pages: Pages) -> type:
     class VaeLabScript(scripts.Script):
         """The accordion in txt2img and img2img."""
 
@@ -78,7 +89,7 @@ def _script_class(host: A1111Host, behaviour: ScriptBehaviour) -> type:
             return scripts.AlwaysVisible
 
         def ui(self, is_img2img: bool) -> list[Any]:
-            accordion = build_accordion(host, "img2img" if is_img2img else "txt2img")
+            accordion = pages.build_accordion(host, "img2img" if is_img2img else "txt2img")
             override = accordion.components[0]
             self.infotext_fields = [(override, lambda parameters: _pasted(behaviour, parameters))]
             self.paste_field_names = [OVERRIDE_KEY, HASH_KEY]

@@ -55,6 +55,13 @@ def test_previews_are_there_when_the_picture_is(webui: WebUI) -> None:
     assert np.array_equal(pixels(webui.generate())[0], pixels(done)[3])
 
 
+def test_a_script_gets_the_pictures_that_it_expects(webui: WebUI) -> None:
+    """Scripts such as SD upscale put all pictures of a generation together; previews must not be among them."""
+    plain = webui.run_script("Loopback", {"Loops": 2}, **fresh("img2img"))
+    done = webui.run_script("Loopback", {"Loops": 2}, lab={"compare": VAES}, **fresh("img2img"))
+    assert len(done.images) == len(plain.images)
+
+
 def test_equals_our_own_decoder_to_rounding(webui: WebUI, data_dir) -> None:
     """The stand-alone host's arithmetic is the ldm AutoencoderKL's."""
     import torch

@@ -78,9 +78,14 @@ class Generations:
             if captured.latents.shape[1] == family.latent_channels:
                 generation = self._generation(job, captured, family, tuple(infotexts[done : done + batch]))
                 self.host.generations.add(generation)
-                if processed is not None and job.compare:
+                if processed is not None and job.compare and not self._inside_something(job):
                     self._compare(job, generation, processed)
             done += batch
+
+    def _inside_something(self, job: Job) -> bool:
+        """Whether a script of the "Script" menu or another generation waits for the pictures: more would confuse it."""
+        chosen_script = next(iter(job.p.script_args or ()), 0)
+        return bool(self._jobs) or chosen_script != 0
 
     def _generation(self, job: Job, captured: Captured, family: Family, infotexts: tuple[str, ...]) -> Generation:
         prompt = job.p.prompt[0] if isinstance(job.p.prompt, list) else job.p.prompt

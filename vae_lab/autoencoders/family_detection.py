@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FamilyEvidence", "detect_family"]
 
-# Correlation of colour: above .9 for every faithful decoder in its own family, below .3 in the other;
-# merges keep .5 until their pictures are noise.
+# Correlation of colour, measured: TAESD's own decoders .99, the sample VAEs .81 to .90, their 20 % grey merge .82;
+# in the other family -.23 and less.
 _CLEAR = 0.5
 _MARGIN = 0.2
 

@@ -121,6 +121,7 @@ class HostContract:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / "contract-probe"
         probe.write_text("x")
+        assert probe.read_text() == "x"
         probe.unlink()
 
     # --- comparing ---------------------------------------------------------------------------------------------------

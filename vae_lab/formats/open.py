@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 from .limits import DEFAULT_LIMITS, Limits
 from .safetensors_file import parse_safetensors
@@ -28,9 +29,8 @@ def open_weights(path: str | os.PathLike[str] | ByteSource, *, limits: Limits = 
     MalformedFile or UnsafePickle, and then closes the source, also one that was passed in.
     """
     source = LocalFile(path) if isinstance(path, (str, os.PathLike)) else path
-    try:
+    with ExitStack() as undo:
+        undo.callback(source.close)
         contents = _PARSERS[sniff(source)](source, limits)
-    except BaseException:
-        source.close()
-        raise
+        undo.pop_all()
     return WeightFile(source, contents, limits)

@@ -22,7 +22,7 @@ from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import FAMILIES, Family
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress
 from vae_lab.host.job import Weights
-from vae_lab.host.override import VaeSwap, check_fits
+from vae_lab.host.override import VaeSwap
 from vae_lab.host.patching import guarded
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
@@ -185,7 +185,7 @@ class A1111Host(Host):
         return FAMILIES["sd3" if getattr(model, "is_sd3", False) else "sd1"]
 
     def weights(self, choice: str) -> Weights:
-        """The weights that ``choice`` stands for with the loaded checkpoint, checked against it.
+        """The weights that ``choice`` stands for with the loaded checkpoint, of its family.
 
         Raises:
             VaeLabError: they cannot be used, with the reason.
@@ -200,9 +200,7 @@ class A1111Host(Host):
         digest = short(facts.fingerprint)
         if self._host_has(choice, path):
             return Weights(choice, path, digest, None)
-        state = self._state(path)
-        check_fits(sd_models.model_data.sd_model.first_stage_model, state, path)
-        return Weights(choice, path, digest, state)
+        return Weights(choice, path, digest, self._state(path))
 
     def _usable(self, name: str, path: str) -> VaeFacts:
         facts = self.facts.look(path)

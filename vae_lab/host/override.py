@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from vae_lab.errors import BadShape, MissingKeys
+from vae_lab.state_dict import VAE_PARTS
 
 __all__ = ["VaeSwap", "check_fits"]
-
-_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
 def _vae_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The module's own tensors (not copies), without such leftovers as a loss."""
-    return {name: tensor for name, tensor in module.state_dict().items() if name.startswith(_PARTS)}
+    return {name: tensor for name, tensor in module.state_dict().items() if name.startswith(VAE_PARTS)}
 
 
 def check_fits(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:

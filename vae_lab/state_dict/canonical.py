@@ -17,9 +17,10 @@ from vae_lab.errors import MissingVae, NotAnAutoencoder
 from vae_lab.formats import TensorInfo
 from vae_lab.state_dict import diffusers_names
 
-__all__ = ["Layout", "find_vae"]
+__all__ = ["VAE_PARTS", "Layout", "find_vae"]
 
-_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+"""How the canonical names of an AutoencoderKL begin; everything else beside them is no part of it."""
 _ANCHORS = ("decoder.conv_in.weight", "encoder.conv_in.weight")
 _UNET = "model.diffusion_model."
 _UNPREFIXED = ("", "state_dict.")
@@ -111,7 +112,7 @@ def _preference(prefix: str) -> tuple[bool, int, str]:
 def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: str) -> Layout:
     prefix = prefixes[0]
     own = {name[len(prefix) :] for name in tensors if name.startswith(prefix)}
-    parts = {name for name in own if name.startswith(_PARTS)}
+    parts = {name for name in own if name.startswith(VAE_PARTS)}
     naming = "ldm"
     renamed = {name: name for name in parts}
     if diffusers_names.uses_diffusers_names(parts):

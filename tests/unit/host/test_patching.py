@@ -151,9 +151,10 @@ def test_bug_of_ours_is_logged_in_full_and_told_in_short(caplog: pytest.LogCaptu
     assert caplog.records[0].levelno == logging.ERROR
 
 
-def test_nobody_to_tell() -> None:
+def test_nobody_to_tell(caplog: pytest.LogCaptureFixture) -> None:
     with guarded("comparing"):
         raise KeyError("decoder")
+    assert "KeyError" in caplog.text
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -156,11 +156,29 @@ class WeightFile:
         the tensor does not have; otherwise as ``read``.
         """
         stored = self._stored[name]
-        if start < 0 or count < 0 or start + count > stored.info.numel:
-            raise IndexError(f"elements {start} to {start + count} of {quoted(name)}, which has {stored.info.numel}")
+        self._check_run(stored, start, count)
         if stored.contiguous:
             return self._elements(stored, start, count)
         return self.read(name).flatten()[start : start + count].clone()
+
+    def read_runs(self, name: str, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Return the elements of several runs, each [start, start + count) as in ``read_flat``, one after another.
+
+        Errors are those of ``read_flat``. A tensor that is not contiguous in the file is read once, not for each run.
+        """
+        stored = self._stored[name]
+        for start, count in runs:
+            self._check_run(stored, start, count)
+        total = sum(count for _, count in runs)
+        self._check_memory(stored, total * itemsize(stored.info.dtype))
+        flat = None if stored.contiguous else self.read(name).flatten()
+        result = torch.empty(total, dtype=stored.info.dtype)
+        position = 0
+        for start, count in runs:
+            piece = self._elements(stored, start, count) if flat is None else flat[start : start + count]
+            result[position : position + count] = piece
+            position += count
+        return result
 
     def close(self) -> None:
         """Close the file. What was read stays valid."""
@@ -174,6 +192,12 @@ class WeightFile:
 
     def __repr__(self) -> str:
         return f"<WeightFile {quoted(self.path)}: {self.container}, {len(self.tensors)} tensors>"
+
+    @staticmethod
+    def _check_run(stored: StoredTensor, start: int, count: int) -> None:
+        name, numel = quoted(stored.info.name), stored.info.numel
+        if start < 0 or count < 0 or start + count > numel:
+            raise IndexError(f"elements {start} to {start + count} of {name}, which has {numel}")
 
     def _elements(self, stored: StoredTensor, first: int, count: int) -> torch.Tensor:
         """Read ``count`` elements as they lie in the file."""

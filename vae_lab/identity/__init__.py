@@ -1,5 +1,50 @@
-"""What VAE a file really holds."""
+"""What VAE a file really holds: exactly, nearly, and of what it was merged."""
 
+from vae_lab.identity.catalogue import (
+    KnownCheckpoint,
+    KnownVae,
+    Style,
+    file_sha256,
+    known_checkpoint,
+    known_file,
+    known_vae,
+    legacy_hash,
+    style_of_checkpoint,
+    suits,
+)
 from vae_lab.identity.fingerprint import fingerprint, short
+from vae_lab.identity.merge import Merge, Parent, explain_merge
+from vae_lab.identity.sketch import (
+    Sketch,
+    cosine,
+    distance,
+    distance_by_tensor,
+    relation,
+    sketch_of_file,
+    sketch_of_state,
+)
 
-__all__ = ["fingerprint", "short"]
+__all__ = [
+    "KnownCheckpoint",
+    "KnownVae",
+    "Merge",
+    "Parent",
+    "Sketch",
+    "Style",
+    "cosine",
+    "distance",
+    "distance_by_tensor",
+    "explain_merge",
+    "file_sha256",
+    "fingerprint",
+    "known_checkpoint",
+    "known_file",
+    "known_vae",
+    "legacy_hash",
+    "relation",
+    "short",
+    "sketch_of_file",
+    "sketch_of_state",
+    "style_of_checkpoint",
+    "suits",
+]

@@ -1,6 +1,7 @@
 """``python -m vae_lab``: the command line.
 
-Exit codes: 0 all went well, 1 something broken was found, 2 something could not be read or the call was wrong.
+Exit codes: 0 all went well, 1 something was found that is not healthy, 2 something could not be read or the call was
+wrong.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
+from vae_lab.autoencoders import open_vae
+from vae_lab.checkup import Report, inspect_file
+from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet
 from vae_lab.comparison.compare import decoder_of
-from vae_lab.errors import VaeLabError
+from vae_lab.errors import FileError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.latents import Generation, load_latents
 from vae_lab.version import __version__
 
@@ -54,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("-o", "--out", type=Path, required=True, help="folder for pictures, sheet.png, comparison.json")
     decode.set_defaults(function=_decode)
 
+    inspect = commands.add_parser("inspect", help="tell which VAE is in a file, and whether it is sound")
+    inspect.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="VAEs and checkpoints")
+    inspect.add_argument("--json", action="store_true", help="one JSON object for each file, a line each")
+    inspect.add_argument("--no-probe", action="store_true", help="facts and structure alone, without decoding a chart")
+    inspect.set_defaults(function=_inspect)
+
     serve = commands.add_parser("serve", help="open VAE Lab as a page of its own")
     serve.add_argument("--models", type=Path, required=True, help="folder like the WebUI's models/, with latents/")
     serve.add_argument("--port", type=int, default=0, help="TCP port on this machine; by default a free one")
@@ -78,6 +89,51 @@ def _decode(args: argparse.Namespace) -> int:
         comparison = compare_candidates(generation.latents, candidates, family, progress=_shown(bar))
     _write(comparison, generation, args.out)
     return 2 if any(result.error for result in comparison) else 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    codes = {HEALTHY: 0, UNREADABLE: 2}
+    worst = 0
+    paths = list(dict.fromkeys(args.paths))
+    with tqdm(paths, desc="inspecting", unit="file", disable=args.json or not sys.stderr.isatty()) as bar:
+        for path in bar:
+            report = inspect_file(path, probe=not args.no_probe, relatives=_relatives(path, paths))
+            worst = max(worst, codes.get(report.verdict.status, 1))
+            text = json.dumps(report.to_json(), ensure_ascii=False) if args.json else _as_text(report)
+            bar.write(text, file=sys.stdout)
+    return worst
+
+
+def _relatives(path: Path, paths: Sequence[Path]) -> dict[str, Sketch]:
+    """Sketches of the other files of the call: what one VAE was merged from may be among them."""
+    return {_label(other, paths): sketch for other in paths if other != path and (sketch := _sketch(str(other)))}
+
+
+@cache
+def _sketch(path: str) -> Sketch | None:
+    try:
+        with open_vae(path) as file:
+            return sketch_of_file(file)
+    except FileError:
+        return None
+
+
+def _as_text(report: Report) -> str:
+    facts = [report.family.title if report.family else "family unknown", report.dtype, report.layout]
+    if report.fingerprint:
+        facts.append(short(report.fingerprint))
+    lines = [f"{report.path}: {report.verdict.status}"]
+    if report.layout:
+        lines.append(f"  {' · '.join(filter(None, facts))}")
+    if report.identity:
+        lines.append(f"  this file is {report.identity.name}")
+    for finding in report.verdict.findings:
+        lines.append(f"  {finding.title} ({finding.code}, {finding.severity}): {finding.text}")
+        if finding.evidence:
+            lines.append(f"    {'; '.join(map(str, finding.evidence))}")
+        if finding.remedy:
+            lines.append(f"    {finding.remedy}")
+    return "\n".join(lines)
 
 
 def _label(path: Path, others: Sequence[Path]) -> str:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import diskcache
 
 from vae_lab.autoencoders import open_vae
+from vae_lab.checkup import Checkup, Finding, Report, inspect_file
 from vae_lab.errors import FileError
 from vae_lab.families import FAMILIES, Family
-from vae_lab.identity import fingerprint
+from vae_lab.identity import KnownVae, Merge, Parent, Sketch, explain_merge, fingerprint, sketch_of_file
 
-__all__ = ["FactsCache", "VaeFacts", "find_weight_files", "is_vae_beside_checkpoint"]
+__all__ = ["Checkups", "FactsCache", "VaeFacts", "find_weight_files", "is_vae_beside_checkpoint"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_VERSION = 1  # raise when what is stored, or how it is found, changes
+_VERSION = 1  # raise when what is stored of a file, or how it is found, changes
+REPORT_VERSION = 1  # the same of reports
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,140 @@ class FactsCache:
                 self._cache.set(key, asdict(facts))
         return facts
 
+    def remember(self, path: str, facts: VaeFacts) -> None:
+        """Note what was found of a file by other means."""
+        key = _key(path)
+        if key:
+            self._cache.set(key, asdict(facts))
+
     def close(self) -> None:
         """Give the cache's files back."""
         self._cache.close()
 
+    @property
+    def store(self) -> diskcache.Cache:
+        """The cache itself, for what else is to be remembered of files and weights."""
+        return self._cache
 
-def _key(path: str) -> tuple[int, str, int, int, int] | None:
+
+class Checkups:
+    """Reports by file, and checkups by identity: the same weights are put through the chart once, whatever their name.
+
+    Remembered between runs, in the same store as ``facts``. Safe to use from several threads.
+    """
+
+    def __init__(self, facts: FactsCache) -> None:
+        self._facts = facts
+        self._store = facts.store
+
+    # --- by identity; a vae_lab.checkup.Memory ---------------------------------------------------------------
+
+    def get(self, key: str) -> Checkup | None:
+        """The checkup of that identity, if it was made before."""
+        stored = self._store.get(("checkup", key))
+        return Checkup.from_json(stored) if isinstance(stored, dict) else None
+
+    def put(self, key: str, checkup: Checkup) -> None:
+        """Remember a checkup."""
+        self._store.set(("checkup", key), checkup.to_json())
+
+    # --- by file ---------------------------------------------------------------------------------------------
+
+    def known(self, path: str) -> Report | None:
+        """The report on a file that was made before, if the file has not changed since. Reads nothing of the file."""
+        key = _key(path)
+        stored = self._store.get(("report", REPORT_VERSION, *key)) if key else None
+        return _restored(stored) if isinstance(stored, dict) else None
+
+    def look(self, path: str, relatives: Mapping[str, str] | None = None) -> Report:
+        """Inspect a file, or give the report that was made before.
+
+        Args:
+            path: a checkpoint or a VAE.
+            relatives: name -> file of VAEs that it may be merged from; those are looked at by sketch alone.
+        """
+        report = self.known(path)
+        if report is not None and not relatives:
+            return report
+        if report is None:
+            key = _key(path)
+            report = inspect_file(path, memory=self)
+            if key and key == _key(path):  # else it was replaced in between
+                self._remember(key, report)
+                self._facts.remember(path, _facts_of(report))
+        if relatives and report.fingerprint:
+            report = self._explained(report, relatives)
+            key = _key(path)
+            if key:
+                self._remember(key, report)
+        return report
+
+    def _remember(self, key: _Key, report: Report) -> None:
+        self._store.set(("report", REPORT_VERSION, *key), _stored(report))
+
+    def _explained(self, report: Report, relatives: Mapping[str, str]) -> Report:
+        target = self._sketch(report.path)
+        if target is None:
+            return report
+        own = str(Path(report.path).resolve())
+        others = {name: path for name, path in relatives.items() if str(Path(path).resolve()) != own}
+        sketches = {name: sketch for name, path in others.items() if (sketch := self._sketch(path)) is not None}
+        return report.with_merge(explain_merge(target, sketches))
+
+    def _sketch(self, path: str) -> Sketch | None:
+        key = _key(path)
+        if key is None:
+            return None
+        stored = self._store.get(("sketch", *key))
+        if isinstance(stored, bytes):
+            return Sketch.from_bytes(stored) if stored else None
+        try:
+            with open_vae(path) as file:
+                sketch = sketch_of_file(file)
+        except FileError:
+            sketch = None
+        self._store.set(("sketch", *key), sketch.to_bytes() if sketch else b"")
+        return sketch
+
+
+def _facts_of(report: Report) -> VaeFacts:
+    return VaeFacts(
+        family_id=report.family_id,
+        fingerprint=report.fingerprint,
+        problem=report.problem,
+        architecture=report.architecture,
+    )
+
+
+_PLAIN = [f.name for f in fields(Report) if f.name not in ("checkup", "file_findings", "identity", "merge")]
+
+
+def _stored(report: Report) -> dict[str, Any]:
+    """Everything in plain values."""
+    record = {name: getattr(report, name) for name in _PLAIN}
+    record["file_findings"] = [finding.to_json() for finding in report.file_findings]
+    record["checkup"] = report.checkup.to_json() if report.checkup else None
+    record["identity"] = asdict(report.identity) if report.identity else None
+    record["merge"] = asdict(report.merge) if report.merge else None
+    return record
+
+
+def _restored(record: Mapping[str, Any]) -> Report:
+    """The inverse of :func:`_stored`."""
+    merge = record["merge"]
+    return Report(
+        **{name: record[name] for name in _PLAIN},
+        file_findings=tuple(map(Finding.from_json, record["file_findings"])),
+        checkup=Checkup.from_json(record["checkup"]) if record["checkup"] else None,
+        identity=KnownVae(**record["identity"]) if record["identity"] else None,
+        merge=merge and Merge(tuple(Parent(**p) for p in merge["parents"]), merge["residual"], merge["relatives"]),
+    )
+
+
+_Key = tuple[int, str, int, int, int]
+
+
+def _key(path: str) -> _Key | None:
     try:
         stat = Path(path).stat()
     except OSError:

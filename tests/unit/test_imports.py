@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(vae_lab.__file__).parent
 
 # What runs inside a WebUI alone, and the pages.
-_WEBUI = tuple(f"vae_lab.host.{name}" for name in ("a1111", "a1111_script", "capture", "extension", "job"))
+_WEBUI = tuple(
+    f"vae_lab.host.{name}"
+    for name in ("a1111", "a1111_script", "a1111_vae", "capture", "extension", "grey_watch", "job")
+)
 NOT_CORE = ("vae_lab.ui", "vae_lab.__main__", *_WEBUI)
 
 

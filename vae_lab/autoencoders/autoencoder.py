@@ -165,13 +165,19 @@ class VaeFile:
 
         Without ``family`` it is told from the weights, by what they do to a colour chart.
         """
-        state = self.state_dict() if state is None else state
+        loaded = self.assemble(self.state_dict() if state is None else state, dtype=dtype, device=device)
+        return loaded.with_family(family if family is not None else self.detect_family(loaded))
+
+    def assemble(
+        self, state: dict[str, Tensor], *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> Autoencoder:
+        """An autoencoder of ``state``, as :meth:`state_dict` gives it, whose family has not been looked at."""
         module = self.architecture.build(self.shapes, self.path)
         # load_state_dict(assign=True) would do, but torch 2.0 has no assign.
         for name, tensor in state.items():
             _set_parameter(module, name, tensor.to(device, dtype))
         module.eval()
-        loaded = Autoencoder(
+        return Autoencoder(
             name=Path(self.path).name,
             path=self.path,
             architecture=self.architecture,
@@ -179,14 +185,19 @@ class VaeFile:
             family=None,
             latent_channels=self.latent_channels,
         )
-        return loaded.with_family(family if family is not None else self.detect_family(loaded))
+
+    @property
+    def family_hint(self) -> Family | None:
+        """What the rest of a checkpoint says about the family."""
+        hint = self.layout.family_hint
+        return None if hint is None else get_family(hint)
 
     def detect_family(self, loaded: Autoencoder) -> Family | None:
         """The latent family of these weights; where they do not tell, what the rest of the checkpoint says."""
-        evidence: FamilyEvidence = detect_family(loaded)
-        if evidence.family is None and self.layout.family_hint is not None:
-            hint = get_family(self.layout.family_hint)
-            return hint if hint.latent_channels == self.latent_channels else None
+        hint = self.family_hint
+        evidence: FamilyEvidence = detect_family(loaded, hint)
+        if evidence.family is None and hint is not None and hint.latent_channels == self.latent_channels:
+            return hint
         return evidence.family
 
 

@@ -8,7 +8,7 @@ right, colours do not, so only colour counts. A decoder too broken to tell is ju
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,33 +26,46 @@ __all__ = ["FamilyEvidence", "detect_family"]
 # in the other family -.23 and less.
 _CLEAR = 0.5
 _MARGIN = 0.2
+_BEYOND_DOUBT = 0.75  # no VAE has it in two families, so that the others need not be tried
 
 
 @dataclass(frozen=True)
 class FamilyEvidence:
-    """What was measured: family id -> correlation, by the decoder and, where needed, by the encoder."""
+    """What was measured: family id -> correlation, by the decoder and, where needed, by the encoder.
+
+    Attributes:
+        decoded: family id -> what the chart's reference latents of that family became, [1,3,256,192], not clamped.
+    """
 
     family: Family | None
     by_decoder: dict[str, float]
     by_encoder: dict[str, float]
+    decoded: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 @torch.no_grad()
-def detect_family(autoencoder: Autoencoder) -> FamilyEvidence:
-    """Find the family whose latents ``autoencoder`` understands; ``family`` is None if that cannot be told."""
+def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> FamilyEvidence:
+    """Find the family whose latents ``autoencoder`` understands; ``family`` is None if that cannot be told.
+
+    Args:
+        autoencoder: its own ``family`` is not looked at.
+        hint: the family to try first.
+    """
     channels = autoencoder.latent_channels
     candidates = [family for family in FAMILIES.values() if family.latent_channels == channels]
+    candidates.sort(key=lambda family: hint is None or family.id != hint.id)
     if not _can_take_the_chart(autoencoder):
         return FamilyEvidence(None, {}, {})
     if not all(family.id in chart_latents() for family in candidates):
         return _by_spread(autoencoder, candidates)
-    by_decoder = _decoder_scores(autoencoder, candidates)
+    decoded = _decoded(autoencoder, candidates)
+    by_decoder = {family: _score(picture) for family, picture in decoded.items()}
     best = _clear_best(by_decoder)
     by_encoder: dict[str, float] = {}
     if best is None:
         by_encoder = _encoder_scores(autoencoder, candidates)
         best = _clear_best(by_encoder)
-    return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder)
+    return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded)
 
 
 def _can_take_the_chart(autoencoder: Autoencoder) -> bool:
@@ -60,15 +73,20 @@ def _can_take_the_chart(autoencoder: Autoencoder) -> bool:
     return autoencoder.downscale == 8 and autoencoder.architecture.image_channels(autoencoder.module) == 3
 
 
-def _decoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, float]:
+def _decoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Tensor]:
     if not _has_half(autoencoder, "decoder"):
         return {}
-    wanted = _colour(chart_image())
-    scores = {}
+    decoded = {}
     for family in candidates:
-        picture = autoencoder.with_family(family).decode(chart_latents()[family.id]).cpu()
-        scores[family.id] = _correlation(_colour(picture), wanted)
-    return scores
+        picture = autoencoder.with_family(family).decode_unclamped(chart_latents()[family.id]).cpu()
+        decoded[family.id] = picture
+        if _score(picture) >= _BEYOND_DOUBT:
+            break
+    return decoded
+
+
+def _score(picture: Tensor) -> float:
+    return _correlation(_colour(picture.clamp(0.0, 1.0)), _colour(chart_image()))
 
 
 def _encoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, float]:

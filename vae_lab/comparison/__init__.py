@@ -1,7 +1,10 @@
 """One latent, many VAEs."""
 
 from vae_lab.comparison.compare import Candidate, Comparison, Decoded, compare, compare_candidates
-from vae_lab.comparison.pixels import to_pixels
+from vae_lab.comparison.pixels import png_bytes, to_pixels
 from vae_lab.comparison.sheet import contact_sheet
 
-__all__ = ["Candidate", "Comparison", "Decoded", "compare", "compare_candidates", "contact_sheet", "to_pixels"]
+__all__ = [
+    "Candidate", "Comparison", "Decoded", "compare", "compare_candidates", "contact_sheet", "png_bytes",
+    "to_pixels",
+]  # fmt: skip

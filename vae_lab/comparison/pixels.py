@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-__all__ = ["to_pixels"]
+__all__ = ["png_bytes", "to_pixels"]
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -16,3 +19,10 @@ def to_pixels(images: Tensor) -> np.ndarray:
     """
     values = np.nan_to_num(images.detach().float().cpu().numpy(), nan=0.0, posinf=1.0, neginf=0.0).clip(0.0, 1.0)
     return np.moveaxis(255.0 * values, 1, 3).astype(np.uint8)
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """uint8 [H,W,3] -> PNG, lossless. Packed lightly: a browser next door would rather have it soon than small."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

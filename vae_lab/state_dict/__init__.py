@@ -1,6 +1,6 @@
 """From a file's tensors to a VAE's tensors: prefixes, key layouts, canonical names."""
 
-from vae_lab.state_dict.canonical import VAE_PARTS, Layout, find_vae
+from vae_lab.state_dict.canonical import VAE_PARTS, Layout, family_hint, find_vae
 from vae_lab.state_dict.reading import canonical_shape, read_tensors
 
-__all__ = ["VAE_PARTS", "Layout", "canonical_shape", "find_vae", "read_tensors"]
+__all__ = ["VAE_PARTS", "Layout", "canonical_shape", "family_hint", "find_vae", "read_tensors"]

@@ -17,7 +17,7 @@ from vae_lab.errors import MissingVae, NotAnAutoencoder
 from vae_lab.formats import TensorInfo
 from vae_lab.state_dict import diffusers_names
 
-__all__ = ["VAE_PARTS", "Layout", "find_vae"]
+__all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae"]
 
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 """How the canonical names of an AutoencoderKL begin; everything else beside them is no part of it."""
@@ -125,11 +125,12 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: str
         names={renamed[name]: prefix + name for name in sorted(parts)},
         leftovers=len(own) - len(parts) if kind == "vae" or prefix else 0,
         other_prefixes=tuple(prefixes[1:]),
-        family_hint=_family_hint(tensors) if kind == "checkpoint" else None,
+        family_hint=family_hint(tensors) if kind == "checkpoint" else None,
     )
 
 
-def _family_hint(tensors: Mapping[str, TensorInfo]) -> str | None:
+def family_hint(tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Id of the family that the rest of a checkpoint belongs to, by its text encoders; None if they do not tell."""
     for marker, family in _CHECKPOINT_FAMILIES:
         if any(marker in name for name in tensors):
             return family

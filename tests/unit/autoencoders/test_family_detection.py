@@ -13,6 +13,7 @@ from tests.unit.makers import F2, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefi
 from vae_lab.autoencoders import detect_family, load_autoencoder, open_vae
 from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.charts import chart_image, chart_latents
+from vae_lab.families import FAMILIES
 from vae_lab.samples import GREY_SHARE, SampleSet, load_sample_vae
 
 State = dict[str, Tensor]
@@ -111,8 +112,15 @@ def test_taesd_of_sixteen_channels_does_not_pass_for_a_family(tmp_path: Path) ->
 
 
 def test_evidence_of_a_trained_vae_is_clear(sample_set: SampleSet) -> None:
-    evidence = detect_family(load_autoencoder(sample_set.photo_b, family="sd1"))
+    vae = load_autoencoder(sample_set.photo_b, family="sd1")
+    evidence = detect_family(vae, hint=FAMILIES["sdxl"])  # tried first, so that both are tried
+    assert evidence.family is not None
+    assert evidence.family.id == "sd1"
     assert evidence.by_decoder["sd1"] - evidence.by_decoder["sdxl"] > 0.5
+
+
+def test_no_other_family_is_tried_once_one_is_beyond_doubt(sample_set: SampleSet) -> None:
+    assert list(detect_family(load_autoencoder(sample_set.photo_b, family="sd1")).by_decoder) == ["sd1"]
 
 
 def test_broken_decoder_is_judged_by_its_encoder(tmp_path: Path) -> None:
@@ -126,5 +134,5 @@ def test_broken_decoder_is_judged_by_its_encoder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_chart_latents_fit_the_chart(family: str) -> None:
-    assert chart_image().shape == (1, 3, 128, 128)
-    assert chart_latents()[family].shape == (1, 4, 16, 16)
+    assert chart_image().shape == (1, 3, 256, 192)
+    assert chart_latents()[family].shape == (1, 4, 32, 24)

@@ -1,0 +1,38 @@
+"""VAEs whose fate is known: the trained ones of the sample set, merged and damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.makers import write
+from vae_lab.autoencoders import Autoencoder, load_autoencoder
+from vae_lab.samples import load_sample_vae
+
+State = dict[str, Tensor]
+
+
+def merged(a: str, b: str, share: float, only: str = "") -> State:
+    """(1 - share) a + share b, of the tensors whose names begin with ``only``."""
+    first, second = load_sample_vae(a), load_sample_vae(b)
+    return {
+        name: torch.lerp(value.float(), second[name].float(), share) if name.startswith(only) else value.float()
+        for name, value in first.items()
+    }
+
+
+def changed(name: str, tensor: str, change: Callable[[Tensor], Tensor]) -> State:
+    """A sample VAE with one tensor changed."""
+    state = {key: value.float() for key, value in load_sample_vae(name).items()}
+    state[tensor] = change(state[tensor])
+    return state
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[[State, str], Autoencoder]:
+    """Weights -> an autoencoder of a family."""
+    return lambda state, family="sd1": load_autoencoder(write(tmp_path / "vae.safetensors", state), family=family)

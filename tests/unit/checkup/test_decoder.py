@@ -1,0 +1,101 @@
+"""What a decoded chart is judged to be: the chart itself, and the chart with one thing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from vae_lab.charts import chart_image
+from vae_lab.checkup import Checkup, check_decoder
+from vae_lab.families import FAMILIES
+
+SD1 = FAMILIES["sd1"]
+
+
+def judged(change: Callable[[Tensor], Tensor]) -> Checkup:
+    """The checkup of a decoder that gives the chart, changed."""
+    checkup = check_decoder(lambda _: change(chart_image().clone()), SD1)
+    assert checkup is not None
+    return checkup
+
+
+def grey(picture: Tensor) -> Tensor:
+    return (picture * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).expand_as(picture)
+
+
+def contrast(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda picture: (picture - 0.5) * factor + 0.5
+
+
+def colour(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda picture: grey(picture) + (picture - grey(picture)) * factor
+
+
+def stripes(amplitude: float, period: int, *, across: bool = False) -> Callable[[Tensor], Tensor]:
+    """Every second half-period is lighter; as scan lines (2 px) or seams between latent pixels (8 px)."""
+
+    def change(picture: Tensor) -> Tensor:
+        size = picture.shape[-1 if across else -2]
+        wave = torch.where(torch.arange(size) % period < period / 2, amplitude, -amplitude)
+        return picture + (wave[None, None, None, :] if across else wave[None, None, :, None])
+
+    return change
+
+
+def noise(amplitude: float) -> Callable[[Tensor], Tensor]:
+    return lambda picture: picture + torch.randn(picture.shape, generator=torch.Generator().manual_seed(0)) * amplitude
+
+
+FAITHFUL = {
+    "the chart itself": lambda picture: picture,
+    "a little softer": contrast(0.985),
+    "overshooting": contrast(1.15),
+    "more colour": colour(1.5),
+    "a little less colour": colour(0.92),
+    "finely grained": noise(0.01),
+    "slightly warm": lambda picture: picture * torch.tensor([1.0, 0.99, 0.97])[:, None, None],
+}
+
+
+@pytest.mark.parametrize("change", FAITHFUL.values(), ids=FAITHFUL)
+def test_faithful(change: Callable[[Tensor], Tensor]) -> None:
+    assert judged(change).findings == ()
+
+
+FAULTY = {
+    "a quarter of the contrast lost": (contrast(0.74), "grey", "broken"),
+    "an eighth of the contrast lost": (contrast(0.87), "grey", "suspect"),
+    "a third of the colour lost": (colour(0.66), "grey", "broken"),
+    "a seventh of the colour lost": (colour(0.86), "grey", "suspect"),
+    "half grey": (lambda picture: picture * 0.5 + 0.25, "grey", "broken"),
+    "no colour": (grey, "grey", "broken"),
+    "one tone": (lambda picture: torch.full_like(picture, 0.5), "flat", "broken"),
+    "black": (torch.zeros_like, "black", "broken"),
+    "not a number": (lambda picture: picture * float("nan"), "nan", "broken"),
+    "one pixel infinite": (lambda picture: picture.index_fill(3, torch.tensor(7), float("inf")), "nan", "broken"),
+    "burnt out": (contrast(3.0), "colour-cast", "broken"),
+    "green": (lambda picture: picture + torch.tensor([-0.2, 0.1, -0.2])[:, None, None], "colour-cast", "broken"),
+    "red and blue swapped": (lambda picture: picture.flip(1), "grey", "broken"),
+    "scan lines": (stripes(0.08, 2), "noisy-or-patterned", "broken"),
+    "faint scan lines": (stripes(0.045, 2), "noisy-or-patterned", "suspect"),
+    "seams": (stripes(0.08, 8, across=True), "noisy-or-patterned", "broken"),
+    "noise": (noise(0.2), "noisy-or-patterned", "broken"),
+}
+
+
+@pytest.mark.parametrize(("change", "code", "severity"), FAULTY.values(), ids=FAULTY)
+def test_faulty(change: Callable[[Tensor], Tensor], code: str, severity: str) -> None:
+    found = {finding.code: finding.severity for finding in judged(change).verdict.findings}
+    assert found.get(code) == severity, found
+
+
+def test_family_without_reference_latents_has_no_verdict() -> None:
+    assert check_decoder(lambda latent: latent, FAMILIES["sd3"]) is None
+
+
+def test_what_is_remembered_comes_back_as_it_was() -> None:
+    checkup = judged(contrast(0.5))
+    assert Checkup.from_json(checkup.to_json()) == checkup

@@ -1,0 +1,246 @@
+"""What is said of a file: every kind of VAE and of bad file, by the verdict that a user sees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.checkup.conftest import changed, merged
+from tests.unit.makers import CONTAINERS, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
+from vae_lab import inspect_file
+from vae_lab.checkup import DECODED, ROUND_TRIP, TITLES, Report, Verdict
+from vae_lab.checkup import report as report_module
+from vae_lab.identity import KnownCheckpoint, sketch_of_state
+from vae_lab.samples import GREY_SHARE, load_sample_vae
+
+State = dict[str, Tensor]
+OUT = "decoder.conv_out.weight"
+
+
+def checkpoint(vae: State, text: State = SD1_TEXT) -> State:
+    return UNET | text | prefixed("first_stage_model.", vae)
+
+
+HEALTHY = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime", "sdxl-c")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("name", HEALTHY)
+def test_sound_vaes_are_healthy_in_every_precision(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    state = {key: value.to(dtype) for key, value in load_sample_vae(name).items()}
+    report = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert report.verdict.status == "healthy"
+    assert report.family_id == ("sdxl" if name == "sdxl-c" else "sd1")
+
+
+@pytest.mark.parametrize("pair", [("photo-a-smooth", "photo-a-sharp"), ("photo-a", "anime")])
+def test_merges_of_relatives_are_healthy_and_said_to_be_merges(tmp_path: Path, pair: tuple[str, str]) -> None:
+    relatives = {name: sketch_of_state(load_sample_vae(name)) for name in HEALTHY[:5]}
+    report = inspect_file(write(tmp_path / "v.safetensors", merged(*pair, 0.4)), relatives=relatives)
+    assert report.verdict.status == "healthy"
+    assert [finding.code for finding in report.verdict.findings] == ["merged"]
+    assert {parent.name for parent in report.merge.parents} == set(pair)
+    assert "without harm" in report.verdict.findings[0].text
+
+
+BROKEN: dict[str, tuple[Callable[[], State], str]] = {
+    "grey merge": (lambda: merged("photo-a", "photo-b", GREY_SHARE), "grey"),
+    "half merge": (lambda: merged("photo-a", "photo-b", 0.5), "grey"),
+    "decoder merged alone": (lambda: merged("photo-a", "photo-b", 0.3, "decoder."), "grey"),
+    "slight merge, by its encoder": (lambda: merged("photo-a", "photo-b", 0.1), "encoder-broken"),
+    "encoder merged alone": (lambda: merged("photo-a", "photo-b", 0.5, "encoder."), "encoder-broken"),
+    "scaled down": (lambda: changed("photo-b", OUT, lambda w: w * 0.4), "grey"),
+    "scaled up": (lambda: changed("photo-b", OUT, lambda w: w * 3), "colour-cast"),
+    "one tone": (lambda: changed("photo-a", OUT, torch.zeros_like), "flat"),
+    "black": (lambda: changed("photo-a", "decoder.conv_out.bias", lambda b: b - 50), "black"),
+    "all zero": (lambda: {name: torch.zeros_like(value) for name, value in load_sample_vae("photo-a").items()}, "flat"),
+}
+
+
+@pytest.mark.parametrize(("state", "code"), BROKEN.values(), ids=BROKEN)
+def test_broken_vaes_are_broken_inside_a_checkpoint_and_outside(
+    tmp_path: Path, state: Callable[[], State], code: str
+) -> None:
+    weights = state()
+    for path, content in (("v.safetensors", weights), ("c.safetensors", checkpoint(weights))):
+        verdict = inspect_file(write(tmp_path / path, content)).verdict
+        assert verdict.status == "broken"
+        assert verdict.has(code), [finding.code for finding in verdict.findings]
+        worst = next(finding for finding in verdict.findings if finding.code == code)
+        assert worst.evidence, "a number for every judgement"
+        assert worst.remedy, "and what to do"
+
+
+def test_a_decoder_that_lost_its_colour_is_broken(tmp_path: Path) -> None:
+    """Contrast is all there; only the chroma is gone."""
+    state = {name: value.float() for name, value in load_sample_vae("photo-b").items()}
+    for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
+        mean = state[name].mean(dim=0, keepdim=True)
+        state[name] = mean + (state[name] - mean) * 0.3
+    verdict = inspect_file(write(tmp_path / "v.safetensors", state)).verdict
+    assert (verdict.status, verdict.findings[0].code) == ("broken", "grey")
+
+
+@pytest.mark.parametrize(
+    ("vae", "text", "name"),
+    [("sdxl-c", SD1_TEXT, "SDXL"), ("photo-a", SDXL_TEXT, "SD1")],
+    ids=["sdxl in sd1", "sd1 in sdxl"],
+)
+def test_vae_of_another_family_in_a_checkpoint(tmp_path: Path, vae: str, text: State, name: str) -> None:
+    report = inspect_file(write(tmp_path / "c.safetensors", checkpoint(load_sample_vae(vae), text)))
+    assert [finding.code for finding in report.verdict.findings] == ["wrong-family"]
+    assert report.verdict.status == "broken"
+    assert f"belongs to {name}" in report.verdict.findings[0].text
+    assert report.model_family.id != report.family_id
+
+
+def test_vae_that_only_understands_itself(tmp_path: Path) -> None:
+    """Latents turned around within encoder and decoder: sound in itself, of no known latent space."""
+    state = {name: value.float() for name, value in load_sample_vae("photo-a").items()}
+    order = [2, 3, 0, 1]
+    for name in ("quant_conv.weight", "quant_conv.bias"):
+        mean, rest = state[name][:4], state[name][4:]
+        state[name] = torch.cat([-mean[order], rest])
+    state["post_quant_conv.weight"] = -state["post_quant_conv.weight"][:, order]
+    verdict = inspect_file(write(tmp_path / "v.safetensors", state)).verdict
+    assert (verdict.status, verdict.findings[0].code) == ("broken", "wrong-family")
+    assert "sound in itself" in verdict.findings[0].text
+
+
+def test_nan_in_the_weights(tmp_path: Path) -> None:
+    state = changed("photo-a", OUT, lambda w: w.index_fill(0, torch.tensor(0), float("nan")))
+    report = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert (report.verdict.status, report.verdict.findings[0].code) == ("broken", "nan")
+    assert OUT in report.verdict.findings[0].text
+
+
+def test_half_precision_warning_is_information(tmp_path: Path) -> None:
+    """Activations beyond fp16 that a norm takes out again: perfect in fp32."""
+    state = changed("photo-a", "decoder.mid.block_1.conv1.weight", lambda w: w * 3e5)
+    state["decoder.mid.block_1.conv1.bias"] = state["decoder.mid.block_1.conv1.bias"] * 3e5
+    report = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert report.verdict.status == "healthy"
+    (finding,) = report.verdict.findings
+    assert (finding.code, finding.severity) == ("fp16-overflow", "information")
+    assert finding.evidence[0].value > 65504
+
+
+def test_checkpoint_without_a_vae(tmp_path: Path) -> None:
+    report = inspect_file(write(tmp_path / "c.safetensors", UNET | SDXL_TEXT))
+    assert (report.verdict.status, report.verdict.findings[0].code, report.kind) == ("missing", "missing", "checkpoint")
+    assert report.model_family.id == "sdxl", "so that a VAE can be recommended"
+
+
+def test_incomplete_and_misshapen(tmp_path: Path) -> None:
+    state = kl_state(F8)
+    del state["decoder.mid.block_1.conv1.weight"]
+    assert inspect_file(write(tmp_path / "m.safetensors", state)).verdict.findings[0].code == "missing-keys"
+    state = kl_state(F8) | {"decoder.mid.block_1.conv1.weight": torch.zeros(32, 31, 3, 3)}
+    verdict = inspect_file(write(tmp_path / "s.safetensors", state)).verdict
+    assert (verdict.status, verdict.findings[0].code) == ("broken", "bad-shape")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello there, not weights", b"\x80\x02cos\nsystem\nq\x00X\x02\x00\x00\x00id\x85R."]
+)
+def test_what_cannot_be_read_is_a_finding(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(content)
+    report = inspect_file(path)
+    assert (report.verdict.status, report.verdict.findings[0].code) == ("unreadable", "unreadable")
+    assert "\n" not in report.problem
+
+
+def test_folder_and_missing_file(tmp_path: Path) -> None:
+    assert inspect_file(tmp_path).verdict.status == "unreadable"
+    assert inspect_file(tmp_path / "gone.pt").verdict.status == "unreadable"
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_same_whatever_the_container(tmp_path: Path, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = inspect_file(CONTAINERS[container](tmp_path / "v", load_sample_vae("photo-a")))
+    assert report.fingerprint == inspect_file(write(tmp_path / "o.safetensors", load_sample_vae("photo-a"))).fingerprint
+    assert report.verdict.status == "healthy"
+
+
+def test_taesd_halves(tmp_path: Path) -> None:
+    """Random ones, so nothing is said of their health; they must be taken apart without an error."""
+    for half in ("encoder", "decoder"):
+        state = taesd_state(encoder=half == "encoder", decoder=half == "decoder")
+        report = inspect_file(write(tmp_path / f"{half}.safetensors", state))
+        assert report.architecture == "TAESD"
+        assert set(report.checkup.charts) <= {DECODED, ROUND_TRIP}
+
+
+def test_without_the_probe_nothing_is_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.safetensors", merged("photo-a", "photo-b", 0.5))
+    report = inspect_file(path, probe=False)
+    assert report.checkup is None
+    assert report.verdict.status == "healthy"
+    assert len(report.fingerprint) == 64
+
+
+def test_checkups_are_remembered_by_weights_not_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory: dict[str, object] = {}
+
+    class Memory:
+        get = staticmethod(memory.get)
+        put = staticmethod(memory.__setitem__)
+
+    state = load_sample_vae("photo-a")
+    first = inspect_file(write(tmp_path / "one.safetensors", state), memory=Memory())
+    monkeypatch.setattr(report_module, "check_weights", lambda *_: pytest.fail("the chart was decoded again"))
+    renamed = {name: value.float() for name, value in state.items()}
+    second = inspect_file(CONTAINERS["legacy"](tmp_path / "two.ckpt", renamed), memory=Memory())
+    assert second.checkup == first.checkup
+
+
+def test_reading_costs_the_vaes_bytes_alone(tmp_path: Path) -> None:
+    state = checkpoint(load_sample_vae("photo-a")) | {"model.diffusion_model.big": torch.zeros(20_000_000)}
+    path = write(tmp_path / "c.safetensors", state)
+    report = inspect_file(path)
+    assert report.bytes_read < 10_000_000 < path.stat().st_size
+
+
+def test_json_is_what_the_interface_promises(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.safetensors", checkpoint(merged("photo-a", "photo-b", 0.2)))
+    relatives = {name: sketch_of_state(load_sample_vae(name)) for name in ("photo-a", "photo-b")}
+    row = json.loads(json.dumps(inspect_file(path, relatives=relatives).to_json()))
+    assert (row["path"], row["kind"], row["layout"]) == (str(path), "checkpoint", "ldm (first_stage_model.)")
+    assert (row["family"], row["dtype"], len(row["fingerprint"])) == ("sd1", "fp32", 64)
+    assert row["verdict"]["status"] == "broken"
+    for finding in row["verdict"]["findings"]:
+        assert {"code", "severity", "evidence", "remedy"} <= finding.keys()
+        assert finding["code"] in TITLES
+    assert [parent["name"] for parent in row["merge"]["parents"]] == ["photo-a", "photo-b"]
+    assert row["merge"]["parents"][1]["weight"] == pytest.approx(0.2, abs=0.002)
+    assert row["identity"] is None
+    assert row["bytes_read"] > 1_000_000
+    assert row["seconds"] > 0
+    assert Verdict.from_json(row["verdict"]).status == "broken"
+
+
+def test_published_facts_are_named_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "c.safetensors", checkpoint(load_sample_vae("photo-a")))
+
+    def said(built_in_vae: str, grade: str) -> Report:
+        monkeypatch.setattr(report_module, "known_file", lambda _: KnownCheckpoint("X.ckpt", grade, built_in_vae))
+        return inspect_file(path)
+
+    assert said("broken (grey)", "A").verdict.status == "broken"
+    assert "two independent sources" in said("broken (grey)", "A").verdict.findings[0].text
+    assert said("reported grey", "B").verdict.status == "suspect"
+    assert said("good (0.9)", "A").verdict.status == "healthy"
+
+
+def test_numbers_are_there_for_healthy_ones_too(tmp_path: Path) -> None:
+    checkup = inspect_file(write(tmp_path / "v.safetensors", load_sample_vae("photo-b"))).checkup
+    named = {evidence.name: evidence.value for evidence in checkup.measured}
+    assert named["decoder alone: white"] == pytest.approx(100, abs=3)
+    assert named["encoder and decoder: black"] == pytest.approx(0, abs=3)
+    assert checkup.charts[DECODED].startswith(b"\x89PNG")

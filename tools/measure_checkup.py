@@ -1,0 +1,425 @@
+"""Hold the checkup and the watch against VAEs whose fate is known, and write the tables of docs/checkup.md.
+
+    python -m tools.measure_checkup --photos PHOTOS --taesd TAESD --held-out WORK [--write docs/checkup.md]
+
+The thresholds were chosen on the VAEs of the sample set, on TAESD's real weights, and on merges and damage made from
+these. WORK holds the VAEs of ``tools.train_vaes.HELD_OUT_RECIPES``, which played no part in that: what is said of them,
+and of merges and damage made from them, shows whether the thresholds hold.
+
+What a VAE really loses is measured on the held-out photos, not on the chart: the slope of lightness and of colour of
+the decoded photos on those of the same photos decoded by its main parent, at 1/16 of their size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from skimage.color import rgb2lab
+from torch import Tensor
+from torch.nn import functional as F
+
+from tools import pictures, taesd_net
+from tools.train_vaes import HELD_OUT_RECIPES, RECIPES, Recipe
+from vae_lab.autoencoders import Autoencoder
+from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture
+from vae_lab.autoencoders.taesd import TaesdArchitecture
+from vae_lab.autoencoders.taesd.module import Taesd
+from vae_lab.checkup import Checkup, check_weights, judge_output
+from vae_lab.checkup.probe import Probe, Reading, probe
+from vae_lab.families import FAMILIES, Family
+from vae_lab.samples import load_sample_vae
+
+log = logging.getLogger("measure_checkup")
+
+State = dict[str, Tensor]
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+SIZE = 160  # of the photo crops, in pixels
+QUARTER, TENTH = 0.75, 0.9  # of contrast or colour kept: below is broken, below is at least suspect
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One VAE, and what is known of it.
+
+    Attributes:
+        name: for the table.
+        autoencoder: of the family whose latents it is given.
+        parent: the faithful VAE that it was made from; itself for those.
+        must: ``healthy`` or ``broken`` where that is certain by how it was made; "" where the photos decide.
+        held_out: whether it played no part in choosing thresholds.
+        hint: the family of the checkpoint it is taken to be in.
+    """
+
+    name: str
+    autoencoder: Autoencoder
+    parent: Autoencoder
+    must: str = ""
+    held_out: bool = False
+    hint: Family | None = None
+
+
+def kl(state: State, recipe: Recipe, family: str | None = None) -> Autoencoder:
+    """An autoencoder of these weights; taken to be of ``family``."""
+    model = AutoencoderKL(recipe.config).eval().requires_grad_(False)
+    model.load_state_dict({name: value.float() for name, value in state.items()})
+    return Autoencoder(recipe.name, "", KLArchitecture(), model, FAMILIES[family or recipe.family], 4)
+
+
+def taesd(folder: Path, family: str, decoder: State | None = None) -> Autoencoder:
+    """TAESD's published weights, with another decoder where one is given."""
+    model = Taesd(4, encoder=True, decoder=True).eval()
+    stem = taesd_net.FILE_STEMS[family]
+    halves = {half: load_file(folder / f"{stem}_{half}.safetensors") for half in ("encoder", "decoder")}
+    halves["decoder"] = decoder or halves["decoder"]
+    model.load_state_dict({f"taesd_{half}.{n}": v.float() for half, s in halves.items() for n, v in s.items()})
+    return Autoencoder(stem, "", TaesdArchitecture(), model.requires_grad_(False), FAMILIES[family], 4)
+
+
+def lerp(a: State, b: State, share: float, only: str = "") -> State:
+    """(1 - share) a + share b; of the tensors that begin with ``only``."""
+    return {n: torch.lerp(a[n].float(), b[n].float(), share) if n.startswith(only) else a[n].float() for n in a}
+
+
+def changed(state: State, factor: float, *names: str) -> State:
+    """``state`` with some tensors multiplied."""
+    return {n: v.float() * factor if n in names else v.float() for n, v in state.items()}
+
+
+def merges(
+    a: str, b: str, states: dict[str, State], recipe: Recipe, parent: Autoencoder
+) -> Iterator[tuple[str, Autoencoder, Autoencoder]]:
+    for share in SHARES:
+        yield f"{a} x {b}, {share:g}", kl(lerp(states[a], states[b], share), recipe), parent
+    for share in (0.05, 0.1, 0.2, 0.3):
+        yield f"{a} x {b}, {share:g}, decoder only", kl(lerp(states[a], states[b], share, "decoder."), recipe), parent
+
+
+def damage(state: State, recipe: Recipe) -> Iterator[tuple[str, Autoencoder]]:
+    """Weights that are broken for certain."""
+    out = ("decoder.conv_out.weight", "decoder.conv_out.bias")
+    yield "conv_out x 0.35", kl(changed(state, 0.35, *out), recipe)
+    yield "conv_out x 2.5", kl(changed(state, 2.5, *out), recipe)
+    yield "conv_out x 0", kl(changed(state, 0.0, *out), recipe)
+    yield "latents x 0.4", kl(changed(state, 0.4, "post_quant_conv.weight"), recipe)
+    yield "all zero", kl({name: value.float() * 0 for name, value in state.items()}, recipe)
+    nan = changed(state, 1.0)
+    nan["decoder.up.1.block.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    yield "NaN in one weight", kl(nan, recipe)
+
+
+def family_cases(
+    names: list[str], states: dict[str, State], recipes: dict[str, Recipe], held_out: bool
+) -> Iterator[Case]:
+    """Faithful VAEs, also in half precision, and harmless merges of relatives."""
+    for name in names:
+        own = kl(states[name], recipes[name])
+        yield Case(name, own, own, "healthy", held_out)
+        half = kl({n: v.half().float() for n, v in states[name].items()}, recipes[name])
+        half.module.bfloat16()
+        yield Case(f"{name}, in bfloat16", half, own, "healthy", held_out)
+
+
+def chosen_on(folder: Path) -> Iterator[Case]:
+    """The VAEs that the thresholds were chosen on."""
+    recipes = {recipe.name: recipe for recipe in RECIPES}
+    states = {name: load_sample_vae(name) for name in recipes}
+    yield from family_cases(list(recipes), states, recipes, False)
+    a = kl(states["photo-a"], recipes["photo-a"])
+    for one, other in (("photo-a-smooth", "photo-a-sharp"), ("photo-a", "anime")):
+        yield Case(f"{one} x {other}, 0.5", kl(lerp(states[one], states[other], 0.5), recipes["photo-a"]), a, "healthy")
+    for family in ("sd1", "sdxl"):
+        own = taesd(folder, family)
+        yield Case(f"TAESD {FAMILIES[family].title}", own, own, "healthy")
+    for name, made, parent in merges("photo-a", "photo-b", states, recipes["photo-a"], a):
+        yield Case(name, made, parent)
+    decoders = [load_file(folder / f"{taesd_net.FILE_STEMS[f]}_decoder.safetensors") for f in ("sd1", "sdxl")]
+    for share in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5):
+        yield Case(f"TAESD x TAESDXL, {share:g}", taesd(folder, "sd1", lerp(*decoders, share)), taesd(folder, "sd1"))
+    for name, made in damage(states["photo-a"], recipes["photo-a"]):
+        yield Case(f"photo-a: {name}", made, a, "broken")
+    encoder_only = lerp(
+        lerp(states["photo-a"], states["photo-b"], 0.5, "encoder."), states["photo-b"], 0.5, "quant_conv."
+    )
+    yield Case("photo-a: encoder merged", kl(encoder_only, recipes["photo-a"]), a, "broken")
+    yield Case(
+        "sdxl-c in an SD1 checkpoint", kl(states["sdxl-c"], recipes["sdxl-c"], "sd1"), a, "broken", hint=FAMILIES["sd1"]
+    )
+    yield Case("photo-a in an SDXL checkpoint", replace(a, family=FAMILIES["sdxl"]), a, "broken", hint=FAMILIES["sdxl"])
+
+
+def held_out(work: Path) -> Iterator[Case]:
+    """The VAEs that played no part."""
+    recipes = {recipe.name: recipe for recipe in HELD_OUT_RECIPES} | {"sdxl-c": RECIPES[2]}
+    names = [recipe.name for recipe in HELD_OUT_RECIPES]
+    states = {name: load_file(work / f"{name}.safetensors") for name in names} | {"sdxl-c": load_sample_vae("sdxl-c")}
+    yield from family_cases(names, states, recipes, True)
+    d, e, f = (kl(states[name], recipes[name]) for name in ("check-d", "check-e", "check-f"))
+    for one, other, parent in (("check-d-smooth", "check-d-sharp", d), ("check-e", "check-e-anime", e)):
+        made = kl(lerp(states[one], states[other], 0.5), recipes[one])
+        yield Case(f"{one} x {other}, 0.5", made, parent, "healthy", True)
+    for one, other, parent in (("check-d", "check-e", d), ("check-e", "check-d", e), ("check-f", "sdxl-c", f)):
+        for name, made, _ in merges(one, other, states, recipes[one], parent):
+            yield Case(name, made, parent, held_out=True)
+    for name, parent in (("check-d", d), ("check-e", e), ("check-f", f)):
+        for what, made in damage(states[name], recipes[name]):
+            yield Case(f"{name}: {what}", made, parent, "broken", True)
+    yield Case("check-f in an SD1 checkpoint", replace(f, family=FAMILIES["sd1"]), d, "broken", True, FAMILIES["sd1"])
+    yield Case(
+        "check-e in an SDXL checkpoint", replace(e, family=FAMILIES["sdxl"]), e, "broken", True, FAMILIES["sdxl"]
+    )
+
+
+# --- what is lost, by photos --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Held-out photos [N,3,160,160], and their latents by family."""
+
+    images: Tensor
+    latents: dict[str, Tensor]
+
+
+def load_photos(folder: Path, taesd_folder: Path) -> Photos:
+    """The middle of every held-out photo."""
+    squares = []
+    for path in pictures.photo_files(folder, held_out=True):
+        image = Image.open(path).convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        cut = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.LANCZOS)
+        squares.append(pictures.to_tensor(cut))
+    images = torch.stack(squares)
+    encoders = {family: taesd_net.load_encoder(taesd_folder, family) for family in taesd_net.SCALING}
+    with torch.no_grad():
+        return Photos(images, {family: encoder(images) for family, encoder in encoders.items()})
+
+
+def lab(images: Tensor) -> np.ndarray:
+    """[B,3,H,W] in 0..1 -> CIELAB at 1/16 of the size, [B,H/16,W/16,3]."""
+    small = F.avg_pool2d(torch.nan_to_num(images.float()).clamp(0, 1), 16)
+    return rgb2lab(small.permute(0, 2, 3, 1).double().numpy())
+
+
+def kept(decoded: Tensor, reference: Tensor) -> float:
+    """What is kept of the contrast or of the colour of ``reference``, the lesser: medians over the pictures."""
+    found, wanted = lab(decoded), lab(reference)
+    a, b = (x[..., 0] - x[..., 0].mean((1, 2), keepdims=True) for x in (found, wanted))
+    light = (a * b).sum((1, 2)) / np.square(b).sum((1, 2))
+    colour = (found[..., 1:] * wanted[..., 1:]).sum((1, 2, 3)) / np.square(wanted[..., 1:]).sum((1, 2, 3))
+    return float(min(np.median(light), np.median(colour)))
+
+
+def truth(case: Case, photos: Photos) -> tuple[float, float]:
+    """What txt2img keeps (reference latents, decoded), and what img2img keeps (encoded and decoded by itself)."""
+    family = case.autoencoder.family
+    assert family is not None
+    latents = photos.latents[family.id]
+    if case.autoencoder is case.parent:
+        return 1.0, 1.0
+    ref = kept(case.autoencoder.decode(latents), case.parent.decode(photos.latents[case.parent.family.id]))
+    round_trip = case.autoencoder.decode(case.autoencoder.encode(photos.images))
+    return ref, kept(round_trip, case.parent.decode(case.parent.encode(photos.images)))
+
+
+_NUMBERS: dict[str, Callable[[Reading], float]] = {
+    "white - black": lambda reading: reading.contrast,
+    "patches": lambda reading: reading.gain_l,
+    "photo": lambda reading: reading.photo_gain_l,
+    "colour": lambda reading: reading.chroma,
+}
+"""The numbers that decide about a loss; see vae_lab/checkup/judge.py."""
+
+
+# --- the tables ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of VAEs."""
+
+    case: Case
+    txt2img: float
+    img2img: float
+    checkup: Checkup
+    probe: Probe
+
+    @property
+    def wanted(self) -> str:
+        """The verdict that it must have."""
+        if self.case.must:
+            return self.case.must
+        worst = min(self.txt2img, self.img2img)
+        return "broken" if worst < QUARTER else "at least suspect" if worst < TENTH else "any"
+
+    @property
+    def right(self) -> bool:
+        status = self.checkup.verdict.status
+        return {
+            "healthy": status == "healthy",
+            "broken": status == "broken",
+            "at least suspect": status != "healthy",
+            "any": True,
+        }[self.wanted]
+
+
+def measure(case: Case, photos: Photos) -> Row:
+    """The checkup of one VAE, and the truth."""
+    txt2img, img2img = truth(case, photos)
+    checkup = check_weights(case.autoencoder, case.hint)
+    return Row(case, txt2img, img2img, checkup, probe(case.autoencoder))
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    columns = ["VAE", "txt2img keeps", "img2img keeps", *_NUMBERS, *(f"own: {name}" for name in _NUMBERS)]
+    columns += ["must be", "verdict"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in rows:
+        cells = [row.case.name, f"{row.txt2img:.2f}", f"{row.img2img:.2f}"]
+        for reading in (row.probe.reference, row.probe.own):
+            if reading is None:
+                cells += ["", "", "", ""]
+                continue
+            cells += [f"{of(reading):.2f}" for of in _NUMBERS.values()]
+        codes = ", ".join(finding.code for finding in row.checkup.verdict.faults)
+        verdict = f"{row.checkup.verdict.status}{f' ({codes})' if codes else ''}"
+        cells += [row.wanted, verdict if row.right else f"**{verdict}**"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def margins(rows: list[Row]) -> str:
+    """How low the healthy ones come in every number that decides."""
+    healthy = [row for row in rows if row.wanted == "healthy"]
+    lines = ["| number | decoder alone, lowest | encoder and decoder, lowest |", "|---|---|---|"]
+    for name, of in _NUMBERS.items():
+        lowest = []
+        for way in ("reference", "own"):
+            readings = [(getattr(row.probe, way), row.case.name) for row in healthy]
+            low, whose = min((of(reading), name) for reading, name in readings if reading is not None)
+            lowest.append(f"{low:.2f} ({whose})")
+        lines.append(f"| {name} | {' | '.join(lowest)} |")
+    return "\n".join(lines)
+
+
+def score(rows: list[Row]) -> str:
+    """How many were judged right."""
+    lines = ["| must be | VAEs | judged so |", "|---|---|---|"]
+    for wanted in ("healthy", "broken", "at least suspect"):
+        those = [row for row in rows if row.wanted == wanted]
+        lines.append(f"| {wanted} | {len(those)} | {sum(row.right for row in those)} |")
+    return "\n".join(lines)
+
+
+# --- the watch ----------------------------------------------------------------------------------------------------
+
+
+def kinds(images: Tensor) -> dict[str, Tensor]:
+    """Photos, and what is grey on purpose. [N,3,H,W] in 0..1 -> the same."""
+    grey = (images * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).expand_as(images)
+    fog = torch.tensor([0.80, 0.82, 0.84])[:, None, None]
+    flat = images.mean((2, 3), keepdim=True).expand_as(images)
+    return {
+        "normal": images,
+        "fog, 60 %": images * 0.4 + fog * 0.6,
+        "fog, 85 %": images * 0.15 + fog * 0.85,
+        "night": (images**1.8) * 0.25,
+        "black and white": grey,
+        "contrast x 0.3": (images - 0.5) * 0.3 + 0.5,
+        "contrast x 0.1": (images - 0.5) * 0.1 + 0.5,
+        "colour x 0.25": grey + (images - grey) * 0.25,
+        "flat colour": flat,
+    }
+
+
+def told(case: Case, latents: Tensor, *, with_vae: bool) -> np.ndarray:
+    """For each latent whether the watch tells that its picture is no good."""
+    family = case.autoencoder.family
+    assert family is not None
+    found = []
+    for latent in latents.split(1):
+        picture = case.autoencoder.decode_unclamped(latent)
+        verdict = judge_output(latent, picture, family=family, autoencoder=case.autoencoder if with_vae else None)
+        found.append(verdict.status == "broken")
+    return np.array(found)
+
+
+def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
+    """Told pictures by kind: of broken VAEs, which should be all, and of healthy ones, which must be none."""
+    encoders = {family: taesd_net.load_encoder(taesd_folder, family) for family in taesd_net.SCALING}
+    healthy = [row for row in rows if row.wanted == "healthy" and "bfloat16" not in row.case.name]
+    # Those whose decoder is broken: an encoder leaves no trace in what txt2img decodes.
+    broken = [
+        row for row in rows
+        if row.wanted == "broken" and ((row.case.must and "encoder" not in row.case.name) or row.txt2img < QUARTER)
+    ]  # fmt: skip
+    lines = [
+        "| pictures | of healthy VAEs, told | of broken VAEs, told | healthy, VAE not given | broken, VAE not given |",
+        "|---|---|---|---|---|",
+    ]
+    totals = np.zeros((4, 2), int)
+    for kind, images in kinds(photos.images).items():
+        with torch.no_grad():
+            latents = {family: encoder(images) for family, encoder in encoders.items()}
+        counts = []
+        for those in (healthy, broken):
+            for with_vae in (True, False):
+                results = [told(row.case, latents[row.case.autoencoder.family.id], with_vae=with_vae) for row in those]
+                joined = np.concatenate(results) if results else np.zeros(0, bool)
+                counts.append((int(joined.sum()), len(joined)))
+        order = [counts[0], counts[2], counts[1], counts[3]]
+        totals += np.array(order)
+        lines.append(f"| {kind} | " + " | ".join(f"{n} of {of}" for n, of in order) + " |")
+        log.info("watch: %s done", kind)
+    lines.append("| all | " + " | ".join(f"{n} of {of}" for n, of in totals.tolist()) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Hold the checkup against VAEs whose fate is known.")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
+    parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
+    parser.add_argument("--held-out", type=Path, help="folder with the VAEs of HELD_OUT_RECIPES")
+    parser.add_argument("--write", type=Path, help="put the tables into this file, between its two marks")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--no-watch", action="store_true", help="leave the watch out, which takes longest")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(arguments.threads)
+    torch.set_grad_enabled(False)
+    photos = load_photos(arguments.photos, arguments.taesd)
+    parts = []
+    sets = {"Chosen on": chosen_on(arguments.taesd)}
+    if arguments.held_out:
+        sets["Held out"] = held_out(arguments.held_out)
+    for title, cases in sets.items():
+        rows = []
+        for case in cases:
+            rows.append(measure(case, photos))
+            log.info("%s: %s, must be %s", case.name, rows[-1].checkup.verdict.status, rows[-1].wanted)
+        parts += [f"### {title}", score(rows), margins(rows)]
+        if not arguments.no_watch:
+            parts.append(watch_table(rows, photos, arguments.taesd))
+        parts.append(table(rows))
+    text = "\n\n".join(parts) + "\n"
+    if arguments.write:
+        page = arguments.write.read_text(encoding="utf8")
+        head, _, rest = page.partition(BEGIN)
+        arguments.write.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf8")
+    else:
+        sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""From measurements to findings. All thresholds stand here; docs/checkup.md shows what they were chosen on.
+
+They rest on what every faithful VAE does to the chart: white stays white, black stays black, middle tones keep their
+distance, colours keep their strength. A VAE that adds contrast or colour, as those for anime do, is not faithful but
+does no harm, so only losses count, until the excess is absurd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vae_lab.checkup.findings import BROKEN, INFORMATION, SUSPECT, Evidence, Finding
+from vae_lab.checkup.probe import Probe, Reading
+
+__all__ = ["HALF_PRECISION_LIMIT", "decoder_findings", "judge_probe"]
+
+HALF_PRECISION_LIMIT = 65504.0
+"""The largest number in fp16."""
+
+# (broken below, suspect below). The decoder alone, from reference latents:
+_CONTRAST = (85.0, 97.0)  # L* of white less black
+_GAIN = (0.78, 0.88)  # of lightness over the patches
+_PHOTO = (0.75, 0.87)  # of lightness in the photo
+_CHROMA = (0.84, 0.92)  # of colour, in the better quarter of the patches
+# Through the VAE's own encoder as well, which loses a little of its own:
+_OWN_CONTRAST = (85.0, 95.0)
+_OWN_GAIN = (0.75, 0.85)
+_OWN_PHOTO = (0.70, 0.80)
+_OWN_CHROMA = (0.75, 0.88)
+
+_DEAD = (5.0, 0.1)  # contrast and gain below which there is no picture at all
+# (broken above, suspect above)
+_RAW_RANGE = (2.6, 2.4)  # white less black before cutting off
+_TOO_MUCH = (1.6, 1.5)  # gain of lightness in the photo
+_DELTA_E = (18.0, 15.0)  # mean CIEDE2000
+_CAST = (20.0, 12.0)  # C* of neutral patches
+_NOISE = (10.0, 5.0)  # L* within patches
+_STRIPES = (6.0, 3.0)  # L* of means of rows or columns
+
+_OTHER_VAE = "Choose a healthy VAE of the same family for this checkpoint."
+_GREY_REMEDY = "Choose an external VAE of the same family: the built-in one then has no effect."
+
+
+def judge_probe(probe: Probe) -> tuple[Finding, ...]:
+    """All that the chart says against a VAE, and for information whether it needs more than half precision."""
+    findings = list(decoder_findings(probe.reference)) if probe.reference else []
+    if probe.own and not any(finding.severity == BROKEN for finding in findings):
+        findings += _own_findings(probe.own, alone=probe.reference is None)
+    largest = probe.largest_activation
+    if largest is not None and largest > HALF_PRECISION_LIMIT and not any(f.code == "nan" for f in findings):
+        findings.append(_overflow(largest))
+    return tuple(findings)
+
+
+def decoder_findings(reading: Reading) -> Iterator[Finding]:
+    """What the reference latents, decoded, say about the decoder."""
+    dead = _no_picture(reading)
+    if dead:
+        yield dead
+        return
+    loss = _loss(reading, _CONTRAST, _GAIN, _PHOTO, _CHROMA)
+    if loss:
+        severity, evidence = loss
+        text = (
+            "Pictures come out grey and washed out: contrast and colours are lost on the way from latent to picture."
+            if severity == BROKEN
+            else "Pictures come out a little paler than they should."
+        )
+        yield Finding("grey", severity, text, evidence, _GREY_REMEDY)
+    yield from _wrong_colours(reading, loss is not None)
+    yield from _texture(reading)
+
+
+def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
+    """What the way through encoder and decoder adds. ``alone``: nothing is known of the decoder by itself."""
+    dead = _no_picture(reading)
+    loss = _loss(reading, _OWN_CONTRAST, _OWN_GAIN, _OWN_PHOTO, _OWN_CHROMA)
+    if dead and (alone or reading.finite < 1.0):
+        yield dead
+    elif dead or loss:
+        severity, evidence = loss or (BROKEN, dead.evidence if dead else ())
+        if alone:
+            yield Finding(
+                "grey", severity, "A chart that is encoded and decoded comes back grey.", evidence, _GREY_REMEDY
+            )
+        else:
+            much = "lose most of their" if severity == BROKEN else "lose some"
+            text = (
+                f"The encoder is damaged: pictures that go in {much} contrast and colour. "
+                "img2img, inpainting and hires fix suffer; plain txt2img does not."
+            )
+            yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
+    if alone and not dead:
+        yield from _wrong_colours(reading, loss is not None)
+        yield from _texture(reading)
+
+
+def _no_picture(reading: Reading) -> Finding | None:
+    if reading.finite < 1.0:
+        evidence = (Evidence("values that are not numbers", 100.0 * (1.0 - reading.finite), "%", "0 %"),)
+        text = "The VAE computes values that are not numbers (NaN or infinite): pictures come out black."
+        remedy = "Choose another VAE; if it is one of SDXL, start the WebUI with --no-half-vae."
+        return Finding("nan", BROKEN, text, evidence, remedy)
+    if reading.contrast < _DEAD[0] and reading.gain_l < _DEAD[1]:
+        level = (reading.white + reading.black) / 2
+        evidence = (*_levels(reading), Evidence("lightness everywhere", level, "L*"))
+        if level < 2.0:
+            return Finding("black", BROKEN, "Every picture comes out black.", evidence, _GREY_REMEDY)
+        if reading.noise > _NOISE[0]:
+            noise = Evidence("unevenness of flat patches", reading.noise, "L*", "0")
+            text = "Nothing of the picture is left but noise."
+            return Finding("noisy-or-patterned", BROKEN, text, (*evidence, noise), _GREY_REMEDY)
+        return Finding("flat", BROKEN, "Nothing of the picture is left: one flat tone.", evidence, _GREY_REMEDY)
+    return None
+
+
+_Limits = tuple[float, float]
+
+
+def _loss(
+    reading: Reading, contrast: _Limits, gain: _Limits, photo: _Limits, chroma: _Limits
+) -> tuple[str, tuple[Evidence, ...]] | None:
+    """The worst of what is lost, with all numbers; None if nothing is."""
+    measured = (
+        (reading.contrast, contrast), (reading.gain_l, gain), (reading.photo_gain_l, photo), (reading.chroma, chroma),
+    )  # fmt: skip
+    if all(value >= suspect for value, (_, suspect) in measured):
+        return None
+    severity = BROKEN if any(value < broken for value, (broken, _) in measured) else SUSPECT
+    evidence = (
+        *_levels(reading),
+        Evidence("contrast kept", reading.gain_l, "", f"1, at least {gain[1]:g}"),
+        Evidence("contrast kept in a photo", reading.photo_gain_l, "", f"1, at least {photo[1]:g}"),
+        Evidence("colour kept", reading.chroma, "", f"1, at least {chroma[1]:g}"),
+        Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
+    )
+    return severity, evidence
+
+
+def _levels(reading: Reading) -> tuple[Evidence, Evidence]:
+    return Evidence("white", reading.white, "L*", "100"), Evidence("black", reading.black, "L*", "0")
+
+
+def _over(value: float, limits: _Limits) -> str | None:
+    broken, suspect = limits
+    return BROKEN if value > broken else SUSPECT if value > suspect else None
+
+
+def _worst(severities: list[str | None]) -> str | None:
+    return BROKEN if BROKEN in severities else SUSPECT if SUSPECT in severities else None
+
+
+def _wrong_colours(reading: Reading, explained: bool) -> Iterator[Finding]:
+    """Casts, exaggeration and wrong hues; ``explained``: a loss explains a large colour error already."""
+    raw = reading.raw_high - reading.raw_low
+    exaggerated = _worst([_over(raw, _RAW_RANGE), _over(reading.photo_gain_l, _TOO_MUCH)])
+    if exaggerated:
+        evidence = (
+            Evidence("white less black, before cutting off", raw, "", "1"),
+            Evidence("contrast in a photo", reading.photo_gain_l, "", "1"),
+        )
+        text = "Contrast and colours are exaggerated so far that lights and shadows burn out."
+        yield Finding("colour-cast", exaggerated, text, evidence, _OTHER_VAE)
+        return
+    severity = _worst([_over(reading.cast, _CAST), None if explained else _over(reading.mean_delta_e, _DELTA_E)])
+    if severity:
+        evidence = (
+            Evidence("colour of neutral greys", reading.cast, "C*", "0"),
+            Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
+        )
+        yield Finding("colour-cast", severity, "Colours come out wrong.", evidence, _OTHER_VAE)
+
+
+def _texture(reading: Reading) -> Iterator[Finding]:
+    severity = _worst([_over(reading.noise, _NOISE), _over(reading.stripes, _STRIPES)])
+    if severity:
+        evidence = (
+            Evidence("unevenness of flat patches", reading.noise, "L*", f"at most {_NOISE[1]:g}"),
+            Evidence("stripes in flat patches", reading.stripes, "L*", f"at most {_STRIPES[1]:g}"),
+        )
+        yield Finding("noisy-or-patterned", severity, "Flat areas come out noisy or striped.", evidence, _OTHER_VAE)
+
+
+def _overflow(largest: float) -> Finding:
+    evidence = (Evidence("largest activation", largest, "", f"half precision ends at {HALF_PRECISION_LIMIT:.0f}"),)
+    text = "In half precision this VAE can give black pictures; in full precision or bfloat16 it is fine."
+    remedy = "If pictures come out black, start the WebUI with --no-half-vae, or use a VAE made for half precision."
+    return Finding("fp16-overflow", INFORMATION, text, evidence, remedy)

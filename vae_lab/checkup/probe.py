@@ -1,0 +1,244 @@
+"""What a VAE does to the colour chart, in numbers.
+
+The chart goes through the VAE twice: its reference latents (made with the family's TAESD) through the decoder alone,
+and the chart itself through the VAE's own encoder and decoder. The first judges the decoder, and works on a VAE that a
+host holds in memory; the second finds what is wrong with the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vae_lab.autoencoders import Autoencoder
+from vae_lab.charts import CHART_COLOURS, COLUMNS, PATCH, PHOTO_TOP, chart_image, chart_latents
+from vae_lab.errors import UnknownChoice
+from vae_lab.families import Family
+
+__all__ = ["Probe", "Reading", "probe", "read_chart"]
+
+_CELL = 16  # of the photo, in pixels: coarser than the blur of any VAE
+_INNER = slice(PATCH // 4, -PATCH // 4)  # of a patch, without the border that every VAE blurs
+_WHITE = [i for i, colour in enumerate(CHART_COLOURS) if colour == "#ffffff"]
+_BLACK = [i for i, colour in enumerate(CHART_COLOURS) if colour == "#000000"]
+_NEUTRAL = [i for i, colour in enumerate(CHART_COLOURS) if colour[1:3] == colour[3:5] == colour[5:7]]
+_COLOURED = [i for i in range(len(CHART_COLOURS)) if i not in _NEUTRAL]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One decoded chart. Lightness and colour are CIELAB (D65), of values cut to 0..1 except where it says raw.
+
+    Attributes:
+        picture: uint8 [256,192,3].
+        white, black: L* of the white and of the black patches; 100 and 0 are right.
+        gain_l: slope of the patches' L* on the chart's; 1 is right, 0 is flat.
+        gain_c: the same of a* and b*, through grey.
+        photo_gain_l, photo_gain_c: the same on the photo, in cells of 16 px.
+        chroma: the same of each coloured patch, upper quartile; unlike ``gain_c`` it forgives some wrong hues.
+        delta_e: CIEDE2000 of each of the 24 patches.
+        cast: chroma (C*) of the mean of the neutral patches; 0 is right.
+        noise: standard deviation of L* within the patches, mean over them.
+        stripes: the same of the patches' row or column means, the larger one; high for scan lines and seams.
+        raw_low, raw_high: mean raw value of the black and of the white patches; 0 and 1 are right.
+        finite: share of values that are neither NaN nor infinite.
+    """
+
+    picture: np.ndarray
+    white: float
+    black: float
+    gain_l: float
+    gain_c: float
+    photo_gain_l: float
+    photo_gain_c: float
+    chroma: float
+    delta_e: tuple[float, ...]
+    cast: float
+    noise: float
+    stripes: float
+    raw_low: float
+    raw_high: float
+    finite: float
+
+    @property
+    def contrast(self) -> float:
+        """L* of white less L* of black; 100 is right."""
+        return self.white - self.black
+
+    @property
+    def mean_delta_e(self) -> float:
+        """CIEDE2000, mean over the patches."""
+        return sum(self.delta_e) / len(self.delta_e)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """All that was measured on one VAE.
+
+    Attributes:
+        family: whose reference latents were used, or None where there are none.
+        reference: the chart's reference latents through the decoder; None without a decoder or latents.
+        own: the chart through the VAE's own encoder and decoder; None without both.
+        largest_activation: largest absolute output of any layer, in the precision of the probe; None if not watched.
+    """
+
+    family: Family | None
+    reference: Reading | None
+    own: Reading | None
+    largest_activation: float | None = None
+
+
+def probe(autoencoder: Autoencoder, *, decoded: Tensor | None = None, watch_activations: bool = True) -> Probe:
+    """Put the chart through a VAE.
+
+    Args:
+        autoencoder: of a known family, in the precision that is to be judged.
+        decoded: the family's reference latents as this VAE has decoded them before, if it has.
+        watch_activations: whether to look for the largest activation, for the half-precision warning.
+
+    Raises:
+        FamilyMismatch: the family is not known.
+    """
+    family = autoencoder.family
+    latents = None if family is None else chart_latents().get(family.id)
+    with _largest_output(autoencoder.module if watch_activations else None) as largest:
+        own = _tried(lambda: autoencoder.decode_unclamped(autoencoder.encode(chart_image())))
+        if decoded is None and latents is not None:
+            decoded = _tried(lambda: autoencoder.decode_unclamped(latents))
+    return Probe(
+        family=family if latents is not None else None,
+        reference=None if decoded is None else read_chart(decoded),
+        own=None if own is None else read_chart(own),
+        largest_activation=largest() if watch_activations else None,
+    )
+
+
+def _tried(step: Callable[[], Tensor]) -> Tensor | None:
+    try:
+        return step()
+    except UnknownChoice:  # a TAESD file holds one half
+        return None
+
+
+def read_chart(decoded: Tensor) -> Reading:
+    """Measure one decoded chart.
+
+    Args:
+        decoded: [1,3,256,192], about 0..1, best not clamped.
+    """
+    raw = decoded.detach()[0].float().cpu().permute(1, 2, 0).numpy()
+    finite = np.isfinite(raw)
+    raw = np.nan_to_num(raw, nan=0.0, posinf=1.0, neginf=0.0)
+    clipped = raw.clip(0.0, 1.0)
+    whole = _lab(clipped)
+    lab, photo = _patches(whole), _cells(whole)
+    wanted = _wanted()
+    means, wanted_means = lab.mean(axis=(1, 2)), wanted.means
+    raw_means = _patches(raw).mean(axis=(1, 2, 3))
+    return Reading(
+        picture=(255 * clipped).astype(np.uint8),
+        white=float(means[_WHITE, 0].mean()),
+        black=float(means[_BLACK, 0].mean()),
+        gain_l=_slope(_centred(means[:, 0]), _centred(wanted_means[:, 0])),
+        gain_c=_slope(means[:, 1:], wanted_means[:, 1:]),
+        photo_gain_l=_slope(_centred(photo[:, 0]), _centred(wanted.photo[:, 0])),
+        photo_gain_c=_slope(photo[:, 1:], wanted.photo[:, 1:]),
+        chroma=float(np.quantile(_colour_gains(means, wanted_means), 0.75)),
+        delta_e=_delta_e(means, wanted_means),
+        cast=float(np.hypot(*means[_NEUTRAL, 1:].mean(axis=0))),
+        noise=float(lab[..., 0].std(axis=(1, 2)).mean()),
+        stripes=_stripes(lab[..., 0]),
+        raw_low=float(raw_means[_BLACK].mean()),
+        raw_high=float(raw_means[_WHITE].mean()),
+        finite=float(finite.mean()),
+    )
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    from skimage.color import rgb2lab  # takes a moment to import, and no generation may wait for it
+
+    return rgb2lab(rgb.astype(np.float64))
+
+
+def _delta_e(found: np.ndarray, wanted: np.ndarray) -> tuple[float, ...]:
+    from skimage.color import deltaE_ciede2000
+
+    return tuple(map(float, deltaE_ciede2000(wanted, found)))
+
+
+def _patches(picture: np.ndarray) -> np.ndarray:
+    """[256,192,C] -> the insides of the patches [24,16,16,C]."""
+    rows = len(CHART_COLOURS) // COLUMNS
+    tiles = picture[: rows * PATCH].reshape(rows, PATCH, COLUMNS, PATCH, -1).swapaxes(1, 2)
+    return tiles.reshape(len(CHART_COLOURS), PATCH, PATCH, -1)[:, _INNER, _INNER]
+
+
+def _cells(picture: np.ndarray) -> np.ndarray:
+    """[256,192,C] -> means of the photo's cells, [72,C]."""
+    photo = picture[PHOTO_TOP:]
+    rows, columns = photo.shape[0] // _CELL, photo.shape[1] // _CELL
+    return photo.reshape(rows, _CELL, columns, _CELL, -1).mean(axis=(1, 3)).reshape(rows * columns, -1)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """CIELAB of the chart itself: means of the patches [24,3], and of the photo's cells [72,3]."""
+
+    means: np.ndarray
+    photo: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _wanted() -> _Wanted:
+    lab = _lab(chart_image()[0].permute(1, 2, 0).numpy())
+    return _Wanted(_patches(lab).mean(axis=(1, 2)), _cells(lab))
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    return values - values.mean()
+
+
+def _colour_gains(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Of each coloured patch, how much of its a* and b* is there, in the right direction."""
+    found, wanted = found[_COLOURED, 1:], wanted[_COLOURED, 1:]
+    return (found * wanted).sum(axis=1) / np.square(wanted).sum(axis=1)
+
+
+def _slope(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float((found * wanted).sum() / np.square(wanted).sum())
+
+
+def _stripes(lightness: np.ndarray) -> float:
+    """Of patches [N,16,16]: what is left in the means of rows or columns after a straight line is taken out."""
+    steps = np.arange(lightness.shape[1])
+    left = []
+    for axis in (1, 2):
+        profile = lightness.mean(axis=axis)
+        line = np.polynomial.polynomial.polyfit(steps, profile.T, 1)
+        fitted = np.polynomial.polynomial.polyval(steps, line)
+        left.append(float((profile - fitted).std(axis=1).mean()))
+    return max(left)
+
+
+@contextmanager
+def _largest_output(module: nn.Module | None) -> Iterator[Callable[[], float]]:
+    """Yields a function that gives the largest absolute output of any layer so far; infinite for NaN."""
+    largest: list[Tensor] = []
+
+    def note(_layer: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            largest.append(output.detach().abs().max().float())
+
+    layers = [] if module is None else [layer for layer in module.modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield lambda: float(torch.nan_to_num(torch.stack(largest), nan=float("inf")).max()) if largest else 0.0
+    finally:
+        for hook in hooks:
+            hook.remove()

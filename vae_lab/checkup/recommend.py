@@ -1,0 +1,63 @@
+"""Which VAE to choose instead of a broken one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vae_lab.checkup.findings import HEALTHY
+from vae_lab.checkup.report import Report
+from vae_lab.families import Family
+from vae_lab.identity import Style, style_of_checkpoint, suits
+
+__all__ = ["Recommendation", "recommend"]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A VAE to choose, and why."""
+
+    name: str
+    reason: str
+
+
+def recommend(
+    checkpoint: str, family: Family, reports: Mapping[str, Report], preferred: Mapping[str, str] | None = None
+) -> Recommendation | None:
+    """The best of the VAEs that are known to be healthy and of the family; None if there is none.
+
+    Args:
+        checkpoint: file name of the checkpoint that it is for: the name hints at anime or realistic pictures.
+        family: latent family of that checkpoint.
+        reports: name -> report of the VAEs that there are, in the host's order.
+        preferred: name -> where the user has chosen it, in words; the first one wins.
+    """
+    sound = {name: report for name, report in reports.items() if _can_replace(report, family)}
+    for name, where in (preferred or {}).items():
+        if name in sound:
+            return Recommendation(name, f"it is your own choice ({where}), healthy and of the family {family.title}")
+    if not sound:
+        return None
+    style = style_of_checkpoint(checkpoint)
+    name = min(sound, key=lambda name: _misfit(_made_for(name, sound[name]), style))
+    made_for = _made_for(name, sound[name])
+    reason = f"it is healthy and of the family {family.title}"
+    if made_for and made_for == style:
+        reason += f", and made for {style} pictures, which by its name this checkpoint makes"
+    return Recommendation(name, reason)
+
+
+def _can_replace(report: Report, family: Family) -> bool:
+    # Hosts load nothing but an AutoencoderKL in its place.
+    sound = report.checkup is not None and report.verdict.status == HEALTHY
+    return sound and report.family_id == family.id and report.architecture == "AutoencoderKL"
+
+
+def _made_for(name: str, report: Report) -> Style | None:
+    return suits(report.identity.name if report.identity else name)
+
+
+def _misfit(made_for: Style | None, style: Style | None) -> int:
+    if style is None:
+        return 1 if made_for == "anime" else 0  # adds contrast and colour that nobody asked for
+    return 0 if made_for == style else 1 if made_for is None else 2

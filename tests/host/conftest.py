@@ -12,6 +12,7 @@ import torch
 
 from tests.host import neighbour
 from tests.host.webui import CPU_FLAGS, WebUI, boot
+from vae_lab.samples import GREY_SHARE, load_sample_vae
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +57,26 @@ def built_in(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
+def built_in_state(a: str, b: str, share: float) -> dict[str, torch.Tensor]:
+    """A merge of two sample VAEs."""
+    first, second = load_sample_vae(a), load_sample_vae(b)
+    return {name: torch.lerp(value.float(), second[name].float(), share).half() for name, value in first.items()}
+
+
+def fits_samples(checkpoint: Path) -> bool:
+    """Whether the checkpoint's VAE has the sample VAEs' architecture: only those can be shown to be grey."""
+    own, sample = built_in(checkpoint), load_sample_vae("photo-a")
+    return {name: tensor.shape for name, tensor in own.items()} == {name: t.shape for name, t in sample.items()}
+
+
+@pytest.fixture
+def grey_checkpoint(data_dir: Path, small_checkpoint: Path) -> str:
+    """Name of a checkpoint whose built-in VAE is a grey merge; photo-b.safetensors is a healthy VAE for it."""
+    if not fits_samples(small_checkpoint):
+        pytest.skip(f"the VAE of {small_checkpoint.name} has another architecture than the sample VAEs")
+    return "grey.safetensors"
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -> Path:
     """Models made from the user's small checkpoint, and this extension. Two VAEs that differ from the built-in one in
@@ -83,6 +104,13 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
         safetensors.torch.save_file(own, models / f"{name}.safetensors")
         if config.exists():
             shutil.copy(config, models / f"{name}.yaml")
+    if fits_samples(small_checkpoint):
+        merged = built_in_state("photo-a", "photo-b", GREY_SHARE)
+        grey = state | {f"first_stage_model.{name}": tensor for name, tensor in merged.items()}
+        safetensors.torch.save_file(grey, models / "grey.safetensors")
+        if config.exists():
+            shutil.copy(config, models / "grey.yaml")
+        safetensors.torch.save_file(load_sample_vae("photo-b"), vaes / "photo-b.safetensors")
     # The same stem shares the configuration file, so the WebUI loads this one into the model that it has already, and
     # keeps the VAE that is in it. In the legacy format: the WebUI's unpickler refuses what newer torch writes.
     torch.save({"state_dict": own}, models / "one.ckpt", _use_new_zipfile_serialization=False)

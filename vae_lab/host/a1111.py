@@ -9,29 +9,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
-from modules import devices, sd_hijack, sd_models, sd_vae, shared
+from modules import devices, sd_models, sd_vae, shared
 from modules.call_queue import queue_lock
 from modules.paths_internal import data_path, models_path
 from torch import Tensor
 
 from vae_lab.autoencoders import open_vae
+from vae_lab.checkup import Checkup, check_decoder, identity_key
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.comparison.compare import Decode, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import FAMILIES, Family
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress
+from vae_lab.host.a1111_vae import Bench, decode_as_host, memory_digest
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Held, Host, Progress
 from vae_lab.host.job import Weights
-from vae_lab.host.override import VaeSwap
-from vae_lab.host.patching import guarded
-from vae_lab.identity import short
+from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.library import FactsCache, VaeFacts, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.state_dict import VAE_PARTS
 
-__all__ = ["EXTERNAL_OPTION", "KEEP_OPTION", "A1111Host"]
+__all__ = ["EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "A1111Host"]
 
 EXTERNAL_OPTION = "vae_lab_external"
 KEEP_OPTION = "vae_lab_keep_mb"
+ON_GREY_OPTION = "vae_lab_on_grey"
+PREFERRED_OPTION = "vae_lab_preferred"
 _KEPT_STATES = 1  # the override's weights stay in memory between generations; 160 to 330 MB each
 
 
@@ -48,6 +50,8 @@ class A1111Host(Host):
         self.generations = GenerationStore(256 * 2**20)
         self.facts = FactsCache(self.data_folder() / "facts")
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
+        self._memory: dict[str, Checkup] = {}
+        self._held: Held | None = None
 
     # --- what there is ---------------------------------------------------------------------------------------
 
@@ -66,8 +70,8 @@ class A1111Host(Host):
         }
         return found
 
-    def checkpoints(self) -> list[str]:
-        return [info.name for info in sd_models.checkpoints_list.values()]
+    def checkpoint_files(self) -> dict[str, Path]:
+        return {info.name: Path(info.filename) for info in sd_models.checkpoints_list.values()}
 
     def current_checkpoint(self) -> str:
         model = sd_models.model_data.sd_model
@@ -97,14 +101,15 @@ class A1111Host(Host):
         always = getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
         if always != AUTOMATIC:
             return self._decided(always, "always", "Settings > VAE Lab > External VAE")
-        return self._host_decision()
+        return self.host_decision()
 
     def _decided(self, vae: str, source: str, why: str) -> Decision:
         path = self.checkpoint_path() if vae == BUILT_IN else str(self.vae_files().get(vae, ""))
         missing = "" if path else " The file is not there: the WebUI's own choice decodes instead."
         return Decision(vae, source, f"{vae} decodes: {why}.{missing}", path)
 
-    def _host_decision(self) -> Decision:
+    def host_decision(self) -> Decision:
+        """Which VAE the WebUI itself has chosen, without VAE Lab."""
         checkpoint = self.checkpoint_path()
         if not checkpoint:
             return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
@@ -171,6 +176,76 @@ class A1111Host(Host):
         shared.opts.set(EXTERNAL_OPTION, vae)
         shared.opts.save(shared.config_filename)
         return self.decision().reason
+
+    # --- the checkup -----------------------------------------------------------------------------------------
+
+    def checkpoint_family(self) -> Family | None:
+        return self.model_family() or super().checkpoint_family()
+
+    def preferred_vaes(self) -> dict[str, str]:
+        files = self.vae_files()
+        preferred = dict.fromkeys(
+            getattr(shared.opts, PREFERRED_OPTION, None) or (), "Settings > VAE Lab > Preferred VAEs"
+        )
+        external = getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
+        preferred.setdefault(external, "Settings > VAE Lab > External VAE")
+        for name, path in files.items():
+            if path.name == shared.opts.sd_vae:
+                preferred.setdefault(name, "Settings > VAE > SD VAE")
+        return {name: where for name, where in preferred.items() if name in files}
+
+    def used_instead(self) -> str:
+        decision = self.decision()
+        if decision.vae != BUILT_IN:
+            return decision.reason
+        model = sd_models.model_data.sd_model
+        if model is None:
+            return decision.reason
+        state = {
+            name: value for name, value in model.first_stage_model.state_dict().items() if name.startswith(VAE_PARTS)
+        }
+        if not any(bool(value.any()) for value in state.values()):
+            return "No VAE is in memory at all: every picture comes out grey."
+        digest = fingerprint(state)
+        files = {**self.vae_files(), **self.checkpoint_files()}
+        named = {name: self.facts.known(str(path)) for name, path in files.items()}
+        whose = next((name for name, facts in named.items() if facts and facts.fingerprint == digest), "")
+        origin = f"that of {whose}" if whose else "of unknown origin"
+        return f"The WebUI goes on with the VAE that was in memory before: {origin}."
+
+    def held(self) -> Held | None:
+        return self._held
+
+    def look_at_own_memory(self) -> None:
+        """As :meth:`look_at_memory`, of the host's own choice, waiting for the host's queue."""
+        with queue_lock:
+            self.look_at_memory(self.host_decision().vae)
+
+    def look_at_memory(self, name: str, *, own: bool = True) -> Held | None:
+        """Check up on the VAE in the WebUI's memory, in the precision that it uses, once for each set of weights.
+
+        To be called by who holds the host's queue.
+
+        Args:
+            name: what the VAE is called, see :class:`Held`.
+            own: whether it is the host's own choice, to be shown as :meth:`held`.
+        """
+        model = sd_models.model_data.sd_model
+        family = self.model_family()
+        if model is None or family is None:
+            return None
+        precision = str(devices.dtype_vae).removeprefix("torch.")
+        key = identity_key(f"memory:{memory_digest(model.first_stage_model)}", family, precision)
+        checkup = self._memory.get(key)
+        if checkup is None:
+            checkup = check_decoder(lambda latent: decode_as_host(model, latent), family)
+            if checkup is None:
+                return None
+            self._memory[key] = checkup
+        held = Held(checkup, precision, name)
+        if own:
+            self._held = held
+        return held
 
     # --- weights ---------------------------------------------------------------------------------------------
 
@@ -247,7 +322,7 @@ class A1111Host(Host):
         """As :meth:`compare`, for callers that hold the host's queue already, as every script hook does."""
         names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
         with ExitStack() as undo:
-            bench = _Bench(generation, undo) if self._same_kind(generation) else None
+            bench = Bench(generation, undo) if self._same_kind(generation) else None
             candidates = [self._candidate(name, generation, bench) for name in names]
             return compare_candidates(
                 generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
@@ -257,13 +332,13 @@ class A1111Host(Host):
         family = self.model_family()
         return family is not None and family.id == generation.family.id
 
-    def _candidate(self, name: str, generation: Generation, bench: _Bench | None) -> Candidate:
+    def _candidate(self, name: str, generation: Generation, bench: Bench | None) -> Candidate:
         path = generation.checkpoint if name == BUILT_IN else str(self.vae_files().get(name, ""))
         facts = self.facts.known(path) if path else None
         return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
 
     @contextmanager
-    def _opened(self, name: str, path: str, generation: Generation, bench: _Bench | None) -> Iterator[Decode]:
+    def _opened(self, name: str, path: str, generation: Generation, bench: Bench | None) -> Iterator[Decode]:
         if not path or not os.path.isfile(path):
             raise UnknownChoice(f"{name}: the file is not there{f' ({path})' if path else ''}")
         facts = self._usable(name, path)
@@ -284,34 +359,3 @@ class A1111Host(Host):
 
     def data_folder(self) -> Path:
         return Path(data_path) / "cache" / "vae-lab"
-
-
-class _Bench:
-    """The host's own VAE module, with one VAE's weights after the other, decoding as the host does."""
-
-    def __init__(self, generation: Generation, undo: ExitStack) -> None:
-        self._model = sd_models.model_data.sd_model
-        self._swap = undo.enter_context(VaeSwap(self._model.first_stage_model))
-        # The preview thread decodes whatever this holds, with the weights that happen to be in.
-        shared.state.current_latent = None
-        with guarded("setting up tiling"):
-            sd_hijack.model_hijack.apply_circular(generation.tiling)
-
-    @contextmanager
-    def with_weights(self, state: dict[str, Tensor], path: str) -> Iterator[Decode]:
-        self._swap.put(state, path)
-        yield self._decode
-
-    @torch.no_grad()
-    def _decode(self, latent: Tensor) -> Tensor:
-        """As ``modules/sd_samplers_common.py``: ``decode_first_stage``, without its stand-ins for a full decode."""
-        module = self._model.first_stage_model
-        try:
-            with devices.without_autocast():
-                sample = latent.to(devices.device, devices.dtype_vae).to(module.dtype)
-                image = self._model.decode_first_stage(sample)
-        except (RuntimeError, MemoryError):
-            raise  # of torch; the comparison tells these, out of memory among them
-        except Exception as error:  # the host boundary: other extensions patch the decoder too
-            raise HostError(f"the WebUI could not decode: {type(error).__name__}: {error}") from error
-        return (image.float() + 1.0) / 2.0

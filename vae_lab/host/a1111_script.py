@@ -8,11 +8,11 @@ from typing import Any
 from modules import shared
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.a1111 import EXTERNAL_OPTION, A1111Host
+from vae_lab.host.a1111 import EXTERNAL_OPTION, ON_GREY_OPTION, A1111Host
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.capture import Generations
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
-from vae_lab.host.job import Job, Weights
+from vae_lab.host.job import Job, announce
 from vae_lab.host.patching import guarded
 from vae_lab.host.plan import Plan
 from vae_lab.identity import short
@@ -38,6 +38,7 @@ class ScriptBehaviour:
             if job is None:
                 return
             job.compare = plan.compare
+            job.on_grey = plan.on_grey or getattr(shared.opts, ON_GREY_OPTION, "warn")
             if choice != AUTOMATIC:
                 self._override(p, job, choice)
 
@@ -52,7 +53,7 @@ class ScriptBehaviour:
                 f"is {shared.opts.sd_vae_decode_method}; set it to Full."
             )
         weights = job.override(lambda: self.host.weights(choice), refused=lambda: forget_override(p))
-        _announce(p, weights)
+        announce(p, weights)
 
     def pasted(self, parameters: Mapping[str, Any]) -> str:
         """The accordion's choice for pasted generation parameters: by name, else by weights, else Automatic."""
@@ -73,14 +74,3 @@ class ScriptBehaviour:
     def _has_digest(self, path: str, digest: str) -> bool:
         facts = self.host.facts.known(path)
         return facts is not None and short(facts.fingerprint) == digest
-
-
-def _announce(p: Any, weights: Weights) -> None:
-    """Say in the infotext which VAE really decodes; the host's own keys were written before we were asked."""
-    if shared.opts.sd_vae_decode_method != "Full":
-        return
-    p.extra_generation_params[OVERRIDE_KEY] = weights.name
-    if weights.digest:
-        p.extra_generation_params[HASH_KEY] = weights.digest
-    p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
-    p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights

@@ -30,6 +30,12 @@ class CompareRequest(BaseModel):
     vaes: list[str] = []
 
 
+class InspectRequest(BaseModel):
+    """Body of ``POST inspect``: names of VAEs and checkpoints, or ``Built-in`` for the current checkpoint's VAE."""
+
+    names: list[str]
+
+
 class _InWords(APIRoute):
     """Turns our errors, and requests of a wrong form, into ``{"detail": one line}``.
 
@@ -97,6 +103,15 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
         name, png = service.get(comparison_id).png(number)
         return Response(png, media_type="image/png", headers=_picture_headers(name, number))
 
+    @router.get("/checkpoints")
+    def checkpoints() -> dict[str, Any]:
+        return {"checkpoints": _checkpoints(host)}
+
+    @router.post("/inspect")
+    def inspect(request: InspectRequest) -> dict[str, Any]:
+        reports = service.inspect(request.names)
+        return {"reports": [{"name": name, **report.to_json()} for name, report in reports.items()]}
+
     @router.get("/progress")
     def progress() -> dict[str, Any]:
         running = service.running
@@ -120,6 +135,29 @@ def _picture_headers(name: str, number: int) -> dict[str, str]:
         "Cache-Control": "private, max-age=86400, immutable",
         "Content-Disposition": f"inline; filename*=UTF-8''{file_name}",
     }
+
+
+def _checkpoints(host: Host) -> list[dict[str, Any]]:
+    """All checkpoints, with what is known of the VAE in each: for badges, so nothing is looked at now."""
+    current = host.current_checkpoint()
+    files = host.checkpoint_files()
+    known = host.known_reports(list(files))
+    rows = []
+    for name, path in files.items():
+        verdict = known[name].verdict if name in known else None
+        worst = verdict.faults[0] if verdict and verdict.faults else None
+        rows.append(
+            {
+                "name": name,
+                "stem": path.stem,
+                "current": name == current,
+                "status": verdict.status if verdict else None,
+                "code": worst.code if worst else None,
+                "title": worst.title if worst else None,
+                "text": worst.text if worst else None,
+            }
+        )
+    return rows
 
 
 def _vae(entry: VaeEntry) -> dict[str, Any]:

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from vae_lab.checkup import Checkup, Recommendation, Report, recommend
 from vae_lab.comparison import Comparison
-from vae_lab.errors import HostError
+from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import Family
 from vae_lab.latents import GenerationStore
-from vae_lab.library import FactsCache
+from vae_lab.library import Checkups, FactsCache
 
-__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "Progress", "VaeEntry"]
+__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Progress", "VaeEntry"]
 
 AUTOMATIC = "Automatic"
 """Choice: VAE Lab changes nothing, the host decides."""
@@ -68,6 +70,21 @@ class Decision:
     path: str = ""
 
 
+@dataclass(frozen=True)
+class Held:
+    """The VAE that a host holds in memory, as it was at its last checkup.
+
+    Attributes:
+        checkup: of the decoder, by what the host itself makes of the chart's latents.
+        precision: in which the host decodes, such as ``fp16``.
+        name: the VAE's, as in :class:`Decision`.
+    """
+
+    checkup: Checkup
+    precision: str
+    name: str
+
+
 class Host(ABC):
     """The program that VAE Lab runs in.
 
@@ -114,8 +131,12 @@ class Host(ABC):
         return self.vaes()
 
     @abstractmethod
+    def checkpoint_files(self) -> Mapping[str, Path]:
+        """Name -> file of all checkpoints, in the host's order."""
+
     def checkpoints(self) -> list[str]:
         """Names of the host's checkpoints."""
+        return list(self.checkpoint_files())
 
     @abstractmethod
     def current_checkpoint(self) -> str:
@@ -169,3 +190,77 @@ class Host(ABC):
     @abstractmethod
     def data_folder(self) -> Path:
         """Where VAE Lab may keep caches."""
+
+    # --- the checkup -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def checkups(self) -> Checkups:
+        """Reports on files, remembered between runs."""
+        return Checkups(self.facts)
+
+    def file_of(self, name: str) -> Path:
+        """File of a VAE or a checkpoint; of ``Built-in``, the current checkpoint's.
+
+        Raises:
+            UnknownChoice: there is none of that name.
+        """
+        wanted = self.current_checkpoint() if name == BUILT_IN else name
+        found = self.vae_files().get(wanted) or self.checkpoint_files().get(wanted)
+        if found is None:
+            raise UnknownChoice(f"no VAE and no checkpoint named {wanted or name}")
+        return found
+
+    def known_reports(self, names: Sequence[str]) -> dict[str, Report]:
+        """Of those of ``names`` that have been looked at, the reports. Reads nothing of the files."""
+        files = {**self.checkpoint_files(), **self.vae_files()}
+        known = {name: self.checkups.known(str(files[name])) for name in names if name in files}
+        return {name: report for name, report in known.items() if report is not None}
+
+    def inspect(self, name: str) -> Report:
+        """Look at a VAE or a checkpoint, and at which of the user's VAEs it was merged from.
+
+        Raises:
+            UnknownChoice: there is none of that name.
+        """
+        path = self.file_of(name)
+        return self.checkups.look(str(path), {known: str(file) for known, file in self.vae_files().items()})
+
+    def held(self) -> Held | None:
+        """The last checkup of the VAE in memory; None where a host holds none, or it was not looked at yet."""
+        return None
+
+    def used_instead(self) -> str:
+        """For a checkpoint without a VAE: what the host really decodes with, in a sentence."""
+        return self.decision().reason
+
+    def preferred_vaes(self) -> Mapping[str, str]:
+        """Name -> where the user chose it, in words, of VAEs to recommend before all others."""
+        return {}
+
+    def recommendation(self, *, search: bool = False, progress: Progress | None = None) -> Recommendation | None:
+        """The VAE to choose for the current checkpoint, if its own is no good.
+
+        Args:
+            search: whether to look at VAEs that have not been looked at yet, until a healthy one is found.
+            progress: told of each that is looked at.
+        """
+        checkpoint = self.current_checkpoint()
+        family = self.checkpoint_family()
+        if not checkpoint or family is None:
+            return None
+        files, preferred = self.vae_files(), self.preferred_vaes()
+        order = [*(name for name in preferred if name in files), *(name for name in files if name not in preferred)]
+        found = recommend(checkpoint, family, self.known_reports(order), preferred)
+        for i, name in enumerate(order):
+            if not search or (found and (not preferred or found.name in preferred)):
+                break
+            if progress:
+                progress(i, len(order), name)
+            self.checkups.look(str(files[name]))
+            found = recommend(checkpoint, family, self.known_reports(order), preferred)
+        return found
+
+    def checkpoint_family(self) -> Family | None:
+        """Latent family of the current checkpoint, where known: of its model, whatever VAE is built in."""
+        report = self.known_reports([self.current_checkpoint()]).get(self.current_checkpoint())
+        return report.model_family if report else None

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from modules import processing, shared
+from modules import devices, processing, shared
 from PIL import Image
 from torch import Tensor
 
 from vae_lab.comparison import Comparison
 from vae_lab.families import Family
 from vae_lab.host.a1111 import KEEP_OPTION, A1111Host
+from vae_lab.host.grey_watch import GreyWatch
 from vae_lab.host.infotext import forget_override, with_override
 from vae_lab.host.job import Captured, Job
 from vae_lab.host.patching import guarded, patch
@@ -26,6 +27,7 @@ class Generations:
 
     def __init__(self, host: A1111Host, undo: ExitStack) -> None:
         self.host = host
+        self.watch = GreyWatch(host)
         self._jobs: list[Job] = []
         patch(processing, "process_images_inner", self._around_generation, undo)
         patch(processing, "decode_latent_batch", self._around_decode, undo)
@@ -54,16 +56,30 @@ class Generations:
             self._file(job, processed)
 
     def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Before decoding, so that the latents are there even if decoding fails."""
+        """Keep the latents before they are decoded, so that they are there even if that fails, and watch what comes."""
+        job = self._jobs[-1] if self._jobs and model is shared.sd_model else None
         with guarded("keeping the latents"):
-            job = self._jobs[-1] if self._jobs else None
-            if job is not None and model is shared.sd_model:
+            if job is not None:
                 # Hires fix decodes twice for one iteration; the later, final one replaces the earlier.
                 latents = batch.detach().float().to("cpu", copy=True)
                 job.captured[getattr(job.p, "iteration", 0)] = Captured(latents, _decoder())
                 if _decoder() != "Full":
                     forget_override(job.p)
-        return original(model, batch, *args, **kwargs)
+        if job is None or _decoder() != "Full":
+            return original(model, batch, *args, **kwargs)
+        return self._watched(job, batch, lambda: original(model, batch, *args, **kwargs))
+
+    def _watched(self, job: Job, latents: Tensor, decode: Callable[[], Any]) -> Any:
+        try:
+            decoded = decode()
+        except devices.NansException as error:
+            failure = error
+            with guarded("decoding again", job.p.comment):
+                return self.watch.after_failure(job, decode)
+            raise failure from None
+        with guarded("watching the picture", job.p.comment):
+            return self.watch.after_decode(job, latents, decoded, decode)
+        return decoded
 
     def _file(self, job: Job, processed: Any) -> None:
         family = self.host.model_family()

@@ -14,15 +14,17 @@ from typing import Any, Protocol
 
 from modules import script_callbacks, scripts, shared
 
-from vae_lab.host.a1111 import EXTERNAL_OPTION, KEEP_OPTION, A1111Host
+from vae_lab.host.a1111 import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION, A1111Host
 from vae_lab.host.a1111_script import ScriptBehaviour
 from vae_lab.host.api import add_routes
+from vae_lab.host.attendant import Attendant
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
 from vae_lab.host.capture import Generations
-from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, drop_host_vae
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
 from vae_lab.host.patching import guarded
+from vae_lab.host.plan import ON_GREY
 
-__all__ = ["Pages", "load", "the_host"]
+__all__ = ["Pages", "load", "the_attendant", "the_host"]
 
 _SECTION = ("vae_lab", "VAE Lab")
 
@@ -32,6 +34,7 @@ class Pages(Protocol):
 
     dropdown: type
     slider: type
+    radio: type
 
     def build_tab(self, host: Host) -> Any:
         """The tab, as Blocks."""
@@ -46,18 +49,32 @@ def the_host() -> A1111Host:
     return A1111Host()
 
 
+@lru_cache(maxsize=1)
+def the_attendant() -> Attendant:
+    """One for the life of the process: a checkpoint that was warned about is not warned about again."""
+    host = the_host()
+    return Attendant(host, host.look_at_own_memory)
+
+
 def load(pages: Pages) -> type:
     """Register everything with the WebUI; returns the script class for the WebUI to find."""
     logging.getLogger("vae_lab").setLevel(logging.INFO)
     undo = ExitStack()
     host = the_host()
+    attendant = the_attendant()
     behaviour = ScriptBehaviour(host, Generations(host, undo))
     script_callbacks.on_script_unloaded(undo.close)
     script_callbacks.on_ui_settings(lambda: _add_settings(host, pages))
     script_callbacks.on_ui_tabs(lambda: [(pages.build_tab(host), "VAE Lab", "vae_lab")])
-    script_callbacks.on_app_started(lambda _, app: add_routes(app, host))
+    script_callbacks.on_app_started(lambda _, app: _app_started(app, host, attendant))
+    script_callbacks.on_model_loaded(lambda _: attendant.checkpoint_changed())
     script_callbacks.on_infotext_pasted(lambda _, parameters: drop_host_vae(parameters))
     return _script_class(host, behaviour, pages)
+
+
+def _app_started(app: Any, host: A1111Host, attendant: Attendant) -> None:
+    add_routes(app, host)
+    attendant.checkpoint_changed()  # it may have been loaded before we were
 
 
 def _add_settings(host: A1111Host, pages: Pages) -> None:
@@ -74,7 +91,22 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
         {"minimum": 16, "maximum": 4096, "step": 16},
         section=_SECTION,
     ).info("they can be decoded again with any VAE in the VAE Lab tab")
+    on_grey = shared.OptionInfo(
+        "warn", "When a picture comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
+    ).info(
+        "because its VAE is broken. warn: a line below it; redecode: the same latent with the recommended VAE, at once"
+    )
+    preferred = shared.OptionInfo(
+        [],
+        "Preferred VAEs",
+        pages.dropdown,
+        lambda: {"choices": [entry.name for entry in host.vaes()], "multiselect": True},
+        refresh=lambda: None,
+        section=_SECTION,
+    ).info("the first one that is healthy and fits is recommended in place of a broken one")
     shared.opts.add_option(EXTERNAL_OPTION, external)
+    shared.opts.add_option(ON_GREY_OPTION, on_grey)
+    shared.opts.add_option(PREFERRED_OPTION, preferred)
     shared.opts.add_option(KEEP_OPTION, keep)
 
 
@@ -92,7 +124,7 @@ def _script_class(host: A1111Host, behaviour: ScriptBehaviour, pages: Pages) -> 
             accordion = pages.build_accordion(host, "img2img" if is_img2img else "txt2img")
             override = accordion.components[0]
             self.infotext_fields = [(override, lambda parameters: _pasted(behaviour, parameters))]
-            self.paste_field_names = [OVERRIDE_KEY, HASH_KEY]
+            self.paste_field_names = [OVERRIDE_KEY, HASH_KEY, REDECODED_KEY]
             return list(accordion.components)
 
         def process(self, p: Any, *args: Any) -> None:

@@ -7,13 +7,16 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-__all__ = ["HASH_KEY", "OVERRIDE_KEY", "drop_host_vae", "forget_override", "quote", "with_override"]
+__all__ = ["HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "drop_host_vae", "forget_override", "quote", "with_override"]
 
 OVERRIDE_KEY = "VAE Lab override"
 HASH_KEY = "VAE Lab override hash"
+REDECODED_KEY = "VAE Lab redecoded"
+"""Why the override came in only when the picture was decoded: what the VAE before it had made of it."""
 
 _HOST_KEYS = ("VAE hash", "VAE")
-_VAE_KEYS = {*_HOST_KEYS, OVERRIDE_KEY, HASH_KEY}
+_OWN_KEYS = (OVERRIDE_KEY, HASH_KEY, REDECODED_KEY)
+_VAE_KEYS = {*_HOST_KEYS, *_OWN_KEYS}
 # One "key: value" as the WebUI reads it (modules/infotext_utils.py: re_param).
 _PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
@@ -42,8 +45,8 @@ def with_override(infotext: str, vae: str, digest: str) -> str:
 
 def forget_override(p: Any) -> None:
     """Take our keys out of the infotexts that ``p`` is still going to write."""
-    p.extra_generation_params.pop(OVERRIDE_KEY, None)
-    p.extra_generation_params.pop(HASH_KEY, None)
+    for key in _OWN_KEYS:
+        p.extra_generation_params.pop(key, None)
 
 
 def drop_host_vae(parameters: MutableMapping[str, Any]) -> None:

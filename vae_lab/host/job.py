@@ -11,13 +11,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from modules import devices, sd_models, sd_vae, shared
 from torch import Tensor
 
+from vae_lab.host.a1111_vae import decode_as_host
+from vae_lab.host.base import BUILT_IN
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY
 from vae_lab.host.override import VaeSwap
 from vae_lab.host.patching import guarded, patch
 
-__all__ = ["Captured", "Job", "Weights"]
+__all__ = ["Captured", "Job", "Weights", "announce"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,18 @@ class Job:
         p: the host's processing object.
         captured: iteration -> latents that were decoded last in it (of hires fix, the final ones).
         compare: names of VAEs whose pictures are wanted too.
+        on_grey: what to do when a picture comes out grey; see ``vae_lab.host.plan.ON_GREY``.
+        overriding: name of the VAE that was put in, or "".
+        redecoded: whether that VAE came in because the one before was broken.
     """
 
     def __init__(self, p: Any) -> None:
         self.p = p
         self.captured: dict[int, Captured] = {}
         self.compare: tuple[str, ...] = ()
+        self.on_grey = "off"
+        self.overriding = ""
+        self.redecoded = False
         self._undo = ExitStack()
         self._swap: VaeSwap | None = None
         self._dtype: Any = None
@@ -65,7 +75,7 @@ class Job:
         self._refused: Callable[[], None] | None = None
 
     def override(self, choose: Callable[[], Weights], refused: Callable[[], None]) -> Weights:
-        """Have the host use other weights from now until the job is closed.
+        """Have the host use other weights from now until the job is closed, or until the next override.
 
         Args:
             choose: gives the weights for the checkpoint that the host has at that moment; asked again after the
@@ -76,12 +86,32 @@ class Job:
             VaeLabError: they cannot be used; the host is as it was.
         """
         weights = choose()
-        self._undo.callback(self._suspend)
-        patch(sd_models, "reload_model_weights", self._around_model_reload, self._undo)
-        patch(sd_vae, "reload_vae_weights", self._around_any_reload, self._undo)
+        if self._choose is None:
+            self._undo.callback(self._suspend)
+            patch(sd_models, "reload_model_weights", self._around_model_reload, self._undo)
+            patch(sd_vae, "reload_vae_weights", self._around_any_reload, self._undo)
+        self._suspend()
         self._choose, self._refused = choose, refused
         self._put(weights)
+        self.overriding = weights.name
         return weights
+
+    def decoded_with(self, weights: Weights, latents: Tensor) -> Tensor:
+        """[B,C,h,w] in model space -> [B,3,H,W], about 0..1, by other weights; the VAE in use comes back at once.
+
+        Raises:
+            VaeLabError: the weights do not fit.
+        """
+        with VaeSwap(shared.sd_model.first_stage_model) as swap:
+            if weights.state is not None:
+                swap.put(weights.state, weights.path)
+            return torch.cat([decode_as_host(shared.sd_model, latent).cpu() for latent in latents.split(1)])
+
+    def drop_override(self) -> None:
+        """Give the host its own weights back, for the rest of the job."""
+        self._suspend()
+        self._choose = self._refused = None
+        self.overriding = ""
 
     def _put(self, weights: Weights) -> None:
         if weights.state is None:
@@ -132,6 +162,17 @@ class Job:
         """Undo everything, in reverse order."""
         self._choose = None
         self._undo.close()
+
+
+def announce(p: Any, weights: Weights) -> None:
+    """Say in the infotext which VAE really decodes; the host's own keys were written before we were asked."""
+    if shared.opts.sd_vae_decode_method != "Full":
+        return
+    p.extra_generation_params[OVERRIDE_KEY] = weights.name
+    if weights.digest:
+        p.extra_generation_params[HASH_KEY] = weights.digest
+    p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
+    p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights
 
 
 def _will_reload(sd_model: Any = None, info: Any = None, forced_reload: bool = False) -> bool:

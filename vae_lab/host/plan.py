@@ -9,7 +9,13 @@ from typing import Any
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.base import AUTOMATIC
 
-__all__ = ["Plan"]
+__all__ = ["AS_IN_SETTINGS", "ON_GREY", "Plan"]
+
+ON_GREY = ("off", "warn", "redecode")
+"""What can be done when a picture comes out grey."""
+
+AS_IN_SETTINGS = "As in Settings"
+"""The accordion's choice that leaves it to the settings."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +25,12 @@ class Plan:
     Attributes:
         override: name of a VAE, ``Built-in`` or ``Automatic``.
         compare: VAEs whose pictures are wanted too.
+        on_grey: what to do when a picture comes out grey: ``off``, ``warn`` or ``redecode``; None as in the settings.
     """
 
     override: str = AUTOMATIC
     compare: tuple[str, ...] = ()
+    on_grey: str | None = None
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> Plan:
@@ -33,12 +41,12 @@ class Plan:
         """
         if args and isinstance(args[0], Mapping):
             values = args[0]
-            unknown = sorted(str(key) for key in set(values) - {"override", "compare"})
+            unknown = sorted(str(key) for key in set(values) - {"override", "compare", "on_grey"})
             if unknown:
-                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; there are override and compare")
-            override, compare = values.get("override"), values.get("compare")
+                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; there are override, compare and on_grey")
+            override, compare, on_grey = values.get("override"), values.get("compare"), values.get("on_grey")
         else:
-            override, compare = (*args, None, None)[:2]
+            override, compare, on_grey = (*args, None, None, None)[:3]
         override = AUTOMATIC if override in (None, "") else override
         compare = () if compare in (None, "") else compare
         if not isinstance(override, str) or not isinstance(compare, (list, tuple)):
@@ -46,4 +54,7 @@ class Plan:
         names = tuple(name for name in compare if isinstance(name, str))
         if len(names) != len(compare):
             raise UnknownChoice("override is a name, compare is a list of names")
-        return cls(override, names)
+        on_grey = None if on_grey in (None, "", AS_IN_SETTINGS) else on_grey
+        if on_grey is not None and on_grey not in ON_GREY:
+            raise UnknownChoice(f"on_grey is one of {', '.join(ON_GREY)}, not {on_grey!r}")
+        return cls(override, names, on_grey)

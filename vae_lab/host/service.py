@@ -1,8 +1,7 @@
-"""Comparisons for panel and API: one at a time, with progress, cancel, and the last results kept for a while."""
+"""Comparisons and checkups for panel and API: one at a time, with progress, cancel, and the last results kept."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import secrets
 import threading
@@ -13,24 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
 
-from vae_lab.comparison import Comparison
+from vae_lab.checkup import Report
+from vae_lab.comparison import Comparison, png_bytes
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import BUILT_IN, Host, VaeEntry
 from vae_lab.latents import Generation
 
-__all__ = ["ComparisonService", "Running", "StoredComparison", "png_bytes", "service_of"]
+__all__ = ["ComparisonService", "Running", "StoredComparison", "service_of"]
 
 _MOST_KEPT = 8
 _MOST_BYTES = 2**30
-
-
-def png_bytes(picture: np.ndarray) -> bytes:
-    """uint8 [H,W,3] -> PNG, lossless. Packed lightly: a browser next door would rather have it soon than small."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ class Running:
 
 
 class ComparisonService:
-    """Runs comparisons and identifications on one host. Safe to use from several threads."""
+    """Runs comparisons, identifications and checkups on one host. Safe to use from several threads."""
 
     def __init__(self, host: Host) -> None:
         self._host: Host = weakref.proxy(host)
@@ -140,6 +132,30 @@ class ComparisonService:
         """
         with self._one_at_a_time():
             return self._host.identify(self._report, self._stop.is_set)
+
+    def inspect(self, names: Sequence[str]) -> dict[str, Report]:
+        """Look at VAEs and checkpoints, one after the other; after a cancel, at those that were reached.
+
+        If the current checkpoint is among them and its VAE is no good, a healthy one is looked for as well.
+
+        Raises:
+            HostError: something else is running.
+            UnknownChoice: there is none of one of the names; nothing was looked at.
+        """
+        wanted = list(dict.fromkeys(names))
+        for name in wanted:
+            self._host.file_of(name)
+        current = {BUILT_IN, self._host.current_checkpoint()}
+        reports: dict[str, Report] = {}
+        with self._one_at_a_time():
+            for i, name in enumerate(wanted):
+                if self._stop.is_set():
+                    break
+                self._report(i, len(wanted), name)
+                reports[name] = self._host.inspect(name)
+            if any(reports[name].verdict.faults for name in current & reports.keys()) and not self._stop.is_set():
+                self._host.recommendation(search=True, progress=self._report)
+        return reports
 
     def cancel(self) -> bool:
         """Ask what is running to stop after its current step. False if nothing was running."""

@@ -124,12 +124,9 @@ class StandaloneHost(Host):
         own = self.folders.vaes
         return {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
 
-    def _checkpoint_files(self) -> dict[str, Path]:
+    def checkpoint_files(self) -> dict[str, Path]:
         found = find_weight_files(self.folders.checkpoints)
         return {name: path for name, path in found if not is_vae_beside_checkpoint(path)}
-
-    def checkpoints(self) -> list[str]:
-        return list(self._checkpoint_files())
 
     def current_checkpoint(self) -> str:
         names = self.checkpoints()
@@ -154,7 +151,7 @@ class StandaloneHost(Host):
 
     def _decide(self, vae: str, source: str, why: str) -> Decision:
         files, name = (
-            (self._checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
+            (self.checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
         )
         path = files.get(name)
         missing = "" if path else ", but the file is not there"
@@ -182,7 +179,7 @@ class StandaloneHost(Host):
             )
 
     def _built_in(self, family: Family) -> Candidate:
-        path = self._checkpoint_files().get(self.current_checkpoint())
+        path = self.checkpoint_files().get(self.current_checkpoint())
         return Candidate(BUILT_IN, lambda: self._opened(BUILT_IN, path, family))
 
     def _candidate(self, name: str, family: Family) -> Candidate:

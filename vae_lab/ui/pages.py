@@ -15,5 +15,6 @@ class WebuiPages:
 
     dropdown = gr.Dropdown
     slider = gr.Slider
+    radio = gr.Radio
     build_tab = staticmethod(build_tab)
     build_accordion = staticmethod(build_accordion)

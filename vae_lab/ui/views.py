@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import PurePath
 
-from vae_lab.comparison import Decoded, to_pixels
+from vae_lab.comparison import Decoded, png_bytes, to_pixels
 from vae_lab.errors import VaeLabError
 from vae_lab.host.api import picture_url
 from vae_lab.host.base import BUILT_IN, VaeEntry
-from vae_lab.host.service import StoredComparison, png_bytes
+from vae_lab.host.service import StoredComparison
 from vae_lab.latents import Generation
 
 __all__ = [
-    "PROGRESS", "alert", "built_in", "deciding", "empty", "identified", "latent_card", "note", "results", "summary",
+    "PROGRESS", "alert", "breakable", "built_in", "deciding", "empty", "identified", "latent_card", "note", "results",
+    "summary",
 ]  # fmt: skip
 
 _MOST_PREVIEWS = 4
@@ -39,15 +40,18 @@ def alert(error: VaeLabError | str) -> str:
     return f'<p class="vae-lab-alert" role="alert" data-run="{secrets.token_hex(8)}">{escape(str(error))}</p>'
 
 
-def deciding(reason: str, asked: int = 0) -> str:
-    """Which VAE decodes, and why.
+def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> str:
+    """Which VAE decodes, and why; the script adds a badge if the built-in VAE is known to be no good.
 
     Args:
         reason: a sentence.
         asked: how often the host has been asked, by which a script tells a fresh line from the page's first one.
+        built_in_decodes: the badge concerns what comes out now.
     """
     label = '<span class="vae-lab-quiet">Decodes now</span>'
-    return f'<p class="vae-lab-deciding" data-asked="{asked}">{label} {escape(reason)}</p>'
+    unused = "" if built_in_decodes else " data-unused"
+    badge = f'<span class="vae-lab-current-badge"{unused}></span>'
+    return f'<p class="vae-lab-deciding" data-asked="{asked}">{label} {escape(reason)} {badge}</p>'
 
 
 def built_in(checkpoint: str, alone: bool = False) -> str:
@@ -57,7 +61,7 @@ def built_in(checkpoint: str, alone: bool = False) -> str:
         checkpoint: name of the file that it is in, or "".
         alone: there is no other VAE.
     """
-    of = f" of {_breakable(checkpoint)}" if checkpoint else ""
+    of = f" of {breakable(checkpoint)}" if checkpoint else ""
     rest = "is the only VAE there is: the folders for VAEs are empty" if alone else "is always included"
     return f'<p class="vae-lab-fixed">{BUILT_IN}{of} <span class="vae-lab-quiet">{rest}</span></p>'
 
@@ -170,12 +174,12 @@ def _framed(
     warnings: Sequence[str],
     remarks: Sequence[str],
 ) -> str:
-    of = f'<span class="vae-lab-quiet">of {_breakable(stored.checkpoint)}</span>' if _has_source(stored, result) else ""
+    of = f'<span class="vae-lab-quiet">of {breakable(stored.checkpoint)}</span>' if _has_source(stored, result) else ""
     lines = "".join(f'<span class="vae-lab-warning">{escape(w)}</span>' for w in warnings)
     lines += "".join(f'<span class="vae-lab-remark">{escape(r)}</span>' for r in remarks)
     return (
         f'<figure class="{kind}" data-vae="{escape(result.name)}"><figcaption>'
-        f'<span class="vae-lab-name">{_breakable(result.name)}</span>{of}'
+        f'<span class="vae-lab-name">{breakable(result.name)}</span>{of}'
         f'<span class="vae-lab-quiet">{escape(" · ".join(facts))}</span>{lines}'
         f'</figcaption><div class="vae-lab-pictures">{body}</div></figure>'
     )
@@ -185,7 +189,7 @@ def _has_source(stored: StoredComparison, result: Decoded) -> bool:
     return result.name == BUILT_IN and bool(stored.checkpoint)
 
 
-def _breakable(name: str) -> str:
+def breakable(name: str) -> str:
     """A file name that may wrap where a reader would break it, and is never cut."""
     text = escape(name)
     for sign in "/_-.":

@@ -1,0 +1,185 @@
+"""The checkup in a real WebUI: flagged on load, told under the picture, decoded again; and never without need."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.host.cases import fresh
+from tests.host.webui import WebUI, pixels
+from vae_lab.samples import sample_photos
+
+pytestmark = pytest.mark.host
+HEALTHY = "photo-b.safetensors"
+LOOK = 120  # seconds that a look at a VAE may take on a busy machine
+
+
+@pytest.fixture
+def host(webui: WebUI) -> Iterator[Any]:
+    """The adapter; the preferred VAE is the healthy one."""
+    from vae_lab.host.a1111 import PREFERRED_OPTION
+    from vae_lab.host.extension import the_host
+
+    webui.shared.opts.data[PREFERRED_OPTION] = [HEALTHY]
+    yield the_host()
+    webui.shared.opts.data[PREFERRED_OPTION] = []
+
+
+@pytest.fixture
+def grey(webui: WebUI, host: Any, grey_checkpoint: str) -> WebUI:
+    """The WebUI with the grey checkpoint loaded, and looked at."""
+    from vae_lab.host.extension import the_attendant
+
+    webui.sd_models.list_models()
+    webui.select_checkpoint(grey_checkpoint)
+    assert the_attendant().wait(LOOK)
+    return webui
+
+
+def test_a_grey_checkpoint_is_flagged_when_it_is_loaded(
+    webui: WebUI, host: Any, grey_checkpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from vae_lab.host.extension import the_attendant
+
+    webui.sd_models.list_models()
+    attendant = the_attendant()
+    attendant._warned.clear()
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        for _ in range(2):
+            webui.select_checkpoint(grey_checkpoint)
+            assert attendant.wait(LOOK)
+            webui.select_checkpoint("one.safetensors")
+            assert attendant.wait(LOOK)
+    said = [record.getMessage() for record in caplog.records if "VAE in grey" in record.getMessage()]
+    assert len(said) == 1, "once, not at every load"
+    assert "broken" in said[0]
+    assert f"Recommended: {HEALTHY}" in said[0]
+    report = host.known_reports([grey_checkpoint])[grey_checkpoint]
+    assert (report.verdict.status, report.verdict.findings[0].code) == ("broken", "grey")
+    assert {parent.name for parent in report.merge.parents} >= {HEALTHY}
+    assert host.known_reports(["one.safetensors"])["one.safetensors"].verdict.status == "healthy"
+
+
+def test_the_vae_in_memory_is_looked_at_too(grey: WebUI, host: Any) -> None:
+    held = host.held()
+    assert (held.name, held.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
+    assert held.checkup.verdict.status == "broken"
+    grey.choose_natively(HEALTHY)
+    from vae_lab.host.extension import the_attendant
+
+    assert the_attendant().wait(LOOK)
+    assert host.held().name == HEALTHY
+    assert host.held().checkup.verdict.status == "healthy"
+
+
+def test_the_line_under_the_picture(grey: WebUI) -> None:
+    done = grey.generate(batch_size=2)
+    (line,) = [line for line in done.comments.splitlines() if "VAE Lab" in line]
+    assert "washed out, because Built-in of grey.safetensors is broken" in line
+    assert f"Choose {HEALTHY} for this checkpoint" in line
+    assert "VAE Lab" not in done.info, "nothing was changed, so the infotext says nothing"
+
+
+@pytest.mark.parametrize(
+    "case", ["txt2img", "img2img", "inpaint", "hires-latent", "hires-pixel", "batch-2x2", "tiling"]
+)
+def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -> None:
+    plain = grey.generate(lab={"on_grey": "off"}, **fresh(case))
+    assert "VAE Lab" not in plain.comments
+    weights = grey.vae_bytes()
+    done = grey.generate(lab={"on_grey": "redecode"}, **fresh(case))
+    assert grey.vae_bytes() == weights
+    assert f"decoded again with {HEALTHY}" in done.comments
+    assert f"VAE Lab override: {HEALTHY}, VAE Lab override hash: " in done.info
+    assert "VAE Lab redecoded: Built-in of grey.safetensors was washed out" in done.info
+    first = done.index_of_first_image
+    kept = list(reversed(host.generations.newest_first()[: 2 if case == "batch-2x2" else 1]))
+    expected = [picture for generation in kept for picture in host.compare(generation.id, [HEALTHY])[HEALTHY].pictures]
+    if case != "inpaint":  # where the original is laid over it again
+        for made, wanted in zip(pixels(done)[first:], expected, strict=True):
+            assert np.array_equal(made, wanted), "the same latent, decoded by the healthy VAE"
+    for made, without in zip(pixels(done), pixels(plain), strict=True):
+        assert not np.array_equal(made, without)
+    if case in ("txt2img", "batch-2x2", "tiling"):
+        grey.choose_natively(HEALTHY)
+        for made, native in zip(pixels(done), pixels(grey.generate(**fresh(case))), strict=True):
+            assert np.array_equal(made, native)
+
+
+def test_by_the_settings(grey: WebUI) -> None:
+    from vae_lab.host.a1111 import ON_GREY_OPTION
+
+    for mode, said in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
+        grey.shared.opts.data[ON_GREY_OPTION] = mode
+        try:
+            assert said in grey.generate().comments
+            assert ("VAE Lab" in grey.generate().comments) == bool(said)
+        finally:
+            grey.shared.opts.data[ON_GREY_OPTION] = "warn"
+
+
+def fog() -> Image.Image:
+    photo = np.asarray(Image.open(sample_photos()["pagoda-in-fog"]).convert("RGB").resize((256, 256)), dtype=np.float32)
+    return Image.fromarray((photo * 0.35 + 140).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["warn", "redecode"])
+def test_fog_by_a_healthy_vae_is_left_alone(webui: WebUI, host: Any, mode: str) -> None:
+    options = {"img2img": True, "denoising_strength": 0.05, "width": 256, "height": 256, "steps": 4}
+    plain = webui.generate(lab={"on_grey": "off"}, init_images=[fog()], **options)
+    done = webui.generate(lab={"on_grey": mode}, init_images=[fog()], **options)
+    assert "VAE Lab" not in done.comments
+    assert done.info == plain.info
+    assert np.array_equal(pixels(done)[0], pixels(plain)[0])
+
+
+def test_nan_in_memory_is_told_and_decoded_again(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
+    """Weights that were sound in the file, and are not any longer: the host itself shows black, or gives up."""
+    weight = webui.model.first_stage_model.decoder.norm_out.weight
+    original, dtype = weight.detach().clone(), webui.devices.dtype_vae
+    host.inspect(HEALTHY)
+    try:
+        with torch.no_grad():
+            weight[0] = float("nan")
+        done = webui.generate(lab={"on_grey": "redecode"})
+        assert f"decoded again with {HEALTHY}" in done.comments
+        assert pixels(done)[0].std() > 10
+    finally:
+        with torch.no_grad():
+            weight.copy_(original)
+        webui.devices.dtype_vae = dtype
+
+
+def test_a_smaller_stand_in_is_not_blamed(grey: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an interrupt with fast previews: the WebUI shows a small estimate instead of decoding."""
+    from modules import processing
+
+    original = processing.decode_latent_batch
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        grey.shared.state.interrupted = True
+        return original(*args, **kwargs)
+
+    for option, value in (("live_preview_fast_interrupt", True), ("show_progress_type", "Approx cheap")):
+        monkeypatch.setitem(grey.shared.opts.data, option, value)
+    monkeypatch.setattr(processing, "decode_latent_batch", interrupted)
+    done = grey.generate(lab={"on_grey": "redecode"})
+    assert "VAE Lab" not in done.comments
+
+
+def test_checkpoint_without_a_vae_says_what_is_used(webui: WebUI, host: Any) -> None:
+    from vae_lab.host.extension import the_attendant
+
+    host.inspect("one.safetensors")
+    webui.select_checkpoint("without.safetensors")
+    assert the_attendant().wait(LOOK)
+    assert host.known_reports(["without.safetensors"])["without.safetensors"].verdict.status == "missing"
+    assert host.used_instead()
+    webui.choose_natively("first.safetensors")
+    assert host.used_instead().startswith("first.safetensors decodes")

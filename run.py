@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One command for everything: ``python3 run.py demo``, ``… test``, ``… lint``, ``… host --webui-dir DIR``.
+"""One command for everything: ``python3 run.py demo``, ``… test``, ``… lint``, ``… bench``, ``… host --webui-dir DIR``.
 
 Needs Python 3.10 or newer and nothing else. Makes ``.venv`` beside this file, installs the pinned packages there, and
 installs nothing anywhere else.
@@ -69,6 +69,11 @@ def lint(args: argparse.Namespace, _: list[str]) -> int:
     return max(codes)
 
 
+def bench(args: argparse.Namespace, rest: list[str]) -> int:
+    """Speed and memory, as ratios of two things measured side by side in one run."""
+    return run(environment(args.gradio, "test"), "-m", "tools.bench", *rest)
+
+
 def host(args: argparse.Namespace, rest: list[str]) -> int:
     """The host tests in your own WebUI, plain and with --medvram, with the WebUI's own Python."""
     webui = Path(args.webui_dir).resolve()
@@ -95,7 +100,7 @@ def main() -> int:
     """Read the command line; everything after ``--`` goes to the tool behind the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for function in (demo, test, lint, host):
+    for function in (demo, test, lint, bench, host):
         command = commands.add_parser(function.__name__, help=function.__doc__)
         command.set_defaults(function=function)
         command.add_argument("--gradio", type=int, choices=(3, 4), default=3, help="3.41.2 (WebUI) or 4.40 (Forge)")

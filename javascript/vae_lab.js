@@ -1,4 +1,4 @@
-// Progress bar, Cancel, and a fresh list whenever the VAE Lab tab comes into view.
+// Progress bars and Cancel, fresh lists whenever a page of ours comes into view, and badges of broken VAEs.
 //
 // Loaded as a classic script by the WebUI, long before the tab exists, and by the stand-alone page. Gradio may
 // replace elements at any time, so nothing is held on to: one clock looks at what is there now.
@@ -7,18 +7,43 @@
 
     const POLL_MS = 300;
     const GIVE_UP_MS = 10000; // a run that the server knows nothing of for so long has failed
-    const CANCELLING = "Cancelling after the current picture…";
+    const BADGES_MS = 4000; // how often verdicts are asked for while something that shows them is in view
+    const REFUSED_MS = 60000; // the same after an error, such as a login that has run out
 
-    let run = null; // {before: message shown when it began, quietSince: ms} while this page waits for one
-    let wasVisible = false;
+    const PAGES = [
+        {name: "vae_lab", panel: "vae_lab_panel", starts: ["vae_lab_compare", "vae_lab_identify"], step: "picture"},
+        {
+            name: "vae_lab_checkup", panel: "vae_lab_checkup", step: "file",
+            starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
+        },
+    ];
+    const CARDS = "#txt2img_checkpoints_cards > .card, #img2img_checkpoints_cards > .card";
+    const SHOWS_BADGES = "#vae_lab_panel, #vae_lab_checkup, .vae-lab-current-badge, " + CARDS;
+    const WORDS = {broken: "broken", suspect: "suspect", unreadable: "cannot be read"};
+    const ON_CARDS = ["broken", "suspect", "missing"];
+
+    let run = null; // {page, before: message shown when it began, quietSince: ms} while this page waits for one
     let asking = false;
+    const inView = new Set(); // names of pages
+    let known = null; // what GET checkpoints said last
+    let onCards = new Map(); // stem of a file -> the checkpoint whose badge its card gets
+    let askedAt = 0;
+    let askAgainAfter = BADGES_MS;
+    let askingCheckpoints = false;
 
     const find = (id) => document.getElementById(id);
     const address = (path) => new URL("vae-lab/v1/" + path, document.baseURI);
-    const lastMessage = () => find("vae_lab_message")?.querySelector("[data-run]")?.dataset.run;
+    const lastMessage = (page) => find(page.name + "_message")?.querySelector("[data-run]")?.dataset.run;
+    const isShown = (element) => Boolean(element && element.offsetParent !== null);
+
+    // --- runs ---------------------------------------------------------------------------------------------------
 
     function show(progress) {
-        const panel = find("vae_lab_panel");
+        for (const page of PAGES) showOn(page, progress);
+    }
+
+    function showOn(page, progress) {
+        const panel = find(page.panel);
         const bar = panel?.querySelector(".vae-lab-progress");
         if (!bar) return;
         panel.toggleAttribute("data-busy", run !== null);
@@ -26,7 +51,9 @@
         if (run === null) return;
         const total = Math.max(progress.total, 1);
         const step = progress.total ? `${progress.done} of ${progress.total}` : "";
-        const words = run.cancelling ? CANCELLING : [step, progress.what].filter(Boolean).join(" · ");
+        const what = (run.page ?? page).step;
+        const cancelling = `Cancelling after the current ${what}…`;
+        const words = run.cancelling ? cancelling : [step, progress.what].filter(Boolean).join(" · ");
         bar.setAttribute("aria-valuemax", total);
         bar.setAttribute("aria-valuenow", progress.done);
         bar.setAttribute("aria-valuetext", words);
@@ -34,25 +61,27 @@
         bar.querySelector(".vae-lab-step").textContent = words;
     }
 
-    function begin() {
-        run = {before: lastMessage(), quietSince: Date.now(), own: true, cancelling: false};
+    function begin(page) {
+        run = {page, before: lastMessage(page), quietSince: Date.now(), cancelling: false};
         show({done: 0, total: 0, what: "Starting…"});
     }
 
     function end() {
+        const ownCheckup = run?.page?.name === "vae_lab_checkup";
         run = null;
         show({});
+        askCheckpoints(ownCheckup);
     }
 
     function follow(progress) {
         if (run === null) {
             if (!progress.busy) return;
-            run = {own: false, cancelling: false}; // begun before the page was loaded, or by someone else
+            run = {page: null, cancelling: false}; // begun before the page was loaded, or by someone else
         }
         if (progress.busy) {
             run.quietSince = Date.now();
             show(progress);
-        } else if (!run.own || Date.now() - run.quietSince > GIVE_UP_MS) {
+        } else if (!run.page || Date.now() - run.quietSince > GIVE_UP_MS) {
             end();
         }
     }
@@ -70,31 +99,152 @@
         }
     }
 
+    function hasTold() {
+        const message = run?.page && lastMessage(run.page);
+        return Boolean(message) && message !== run.before;
+    }
+
     function look() {
-        const panel = find("vae_lab_panel");
-        const visible = Boolean(panel && panel.offsetParent !== null);
-        if (visible && !wasVisible) {
-            find("vae_lab_refresh")?.click();
-            ask();
+        for (const page of PAGES) {
+            const visible = isShown(find(page.panel));
+            if (visible && !inView.has(page.name)) {
+                find(page.name + "_refresh")?.click();
+                ask();
+            }
+            visible ? inView.add(page.name) : inView.delete(page.name);
         }
-        wasVisible = visible;
-        if (run === null) return;
-        if (run.own && lastMessage() !== run.before) end();
-        else ask();
+        if (hasTold()) end();
+        else if (run !== null) ask();
+        markRow();
+        lookAtBadges();
     }
 
     function onClick(event) {
-        const button = event.target.closest?.("#vae_lab_compare, #vae_lab_identify, #vae_lab_cancel");
-        if (!button) return;
-        if (button.id === "vae_lab_cancel") {
+        const row = event.target.closest?.("#vae_lab_checkup tr[data-file]");
+        if (row) pick(row.dataset.file);
+        const button = event.target.closest?.("button");
+        const page = PAGES.find((page) => button && page.starts.includes(button.id));
+        if (PAGES.some((page) => button?.id === page.name + "_cancel")) {
             if (run !== null) run.cancelling = true;
             fetch(address("cancel"), {method: "POST"}).catch(() => {});
-        } else if (run !== null) {
+        } else if (page && run !== null) {
             event.stopImmediatePropagation(); // one run at a time; the server would refuse it as well
             event.preventDefault();
-        } else {
-            begin();
+        } else if (page) {
+            begin(page);
         }
+    }
+
+    // A row of the checkup's table: Python hears of it through a text field that nobody sees.
+    function pick(file) {
+        const field = find("vae_lab_checkup_picked")?.querySelector("textarea, input");
+        if (!field) return;
+        field.value = `${Date.now()}|${file}`; // the time, so that the same file can be picked twice
+        field.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
+    // The row whose card is shown.
+    function markRow() {
+        const shown = document.querySelector("#vae_lab_checkup_verdict [data-file]")?.dataset.file;
+        for (const row of document.querySelectorAll("#vae_lab_checkup tr[data-file]")) {
+            if (row.dataset.file === shown) row.setAttribute("aria-current", "true");
+            else row.removeAttribute("aria-current");
+        }
+    }
+
+    // --- badges -------------------------------------------------------------------------------------------------
+
+    function lookAtBadges() {
+        if (document.hidden || ![...document.querySelectorAll(SHOWS_BADGES)].some(isShown)) return;
+        if (known !== null) showBadges();
+        const fresh = document.querySelector(".vae-lab-current-badge:not([data-filled])"); // a new line was written
+        const wait = fresh && askAgainAfter < REFUSED_MS ? POLL_MS : askAgainAfter;
+        if (Date.now() - askedAt > wait) askCheckpoints(false);
+    }
+
+    // isShownAlready: the checkup itself has just written what may be new.
+    async function askCheckpoints(isShownAlready) {
+        if (askingCheckpoints) return;
+        askingCheckpoints = true;
+        askedAt = Date.now();
+        askAgainAfter = REFUSED_MS;
+        try {
+            const answer = await fetch(address("checkpoints"), {cache: "no-store"});
+            if (!answer.ok) return;
+            const before = signature();
+            known = (await answer.json()).checkpoints;
+            onCards = forCards(known);
+            askAgainAfter = Math.max(BADGES_MS, 20 * (Date.now() - askedAt)); // a slow answer is asked for less often
+            showBadges();
+            for (const span of document.querySelectorAll(".vae-lab-current-badge")) span.dataset.filled = "";
+            const changed = before !== null && signature() !== before; // another checkpoint, or looked at meanwhile
+            if (changed && !isShownAlready && run === null && inView.has("vae_lab_checkup")) {
+                find("vae_lab_checkup_refresh")?.click();
+            }
+        } catch (error) {
+            // The server is gone; it is asked again later.
+        } finally {
+            askingCheckpoints = false;
+        }
+    }
+
+    function signature() {
+        const current = known?.find((checkpoint) => checkpoint.current);
+        return known === null ? null : JSON.stringify([current?.name, current?.status, current?.text]);
+    }
+
+    function showBadges() {
+        const current = known.find((checkpoint) => checkpoint.current);
+        for (const span of document.querySelectorAll(".vae-lab-current-badge")) showCurrent(span, current);
+        for (const card of document.querySelectorAll(CARDS)) showOnCard(card, onCards.get(card.dataset.name));
+    }
+
+    function showCurrent(span, checkpoint) {
+        const bad = checkpoint?.status && checkpoint.status !== "healthy";
+        let words = bad ? inWords(checkpoint, "Built-in VAE ") : "";
+        if (bad && span.hasAttribute("data-unused")) words += ", not used now";
+        write(span, words, bad ? checkpoint : null);
+    }
+
+    // Cards know a checkpoint by its file's stem alone; where two checkpoints share one and differ, neither is shown.
+    function forCards(checkpoints) {
+        const found = new Map();
+        for (const checkpoint of checkpoints) {
+            const other = found.get(checkpoint.stem) ?? checkpoint;
+            found.set(checkpoint.stem, other.status === checkpoint.status ? checkpoint : {status: null});
+        }
+        return new Map([...found].filter(([, checkpoint]) => ON_CARDS.includes(checkpoint.status)));
+    }
+
+    function showOnCard(card, checkpoint) {
+        let badge = card.querySelector(":scope > .vae-lab-card-badge");
+        if (!checkpoint) {
+            badge?.remove();
+            return;
+        }
+        if (!badge) {
+            badge = document.createElement("span");
+            badge.className = "vae-lab-card-badge";
+            badge.setAttribute("role", "img");
+            card.append(badge);
+        }
+        write(badge, inWords(checkpoint, "VAE "), checkpoint);
+        badge.setAttribute("aria-label", `VAE Lab: ${badge.textContent}. ${checkpoint.text ?? ""}`);
+    }
+
+    function inWords(checkpoint, subject) {
+        if (checkpoint.status === "missing") return "No VAE inside";
+        const title = checkpoint.title ?? "";
+        const what = WORDS[checkpoint.status] ?? checkpoint.status;
+        const detail = title && checkpoint.status !== "unreadable" ? `: ${title[0].toLowerCase()}${title.slice(1)}` : "";
+        return subject + what + detail;
+    }
+
+    // Only what has changed is written: this runs with every tick of the clock.
+    function write(element, words, checkpoint) {
+        if (element.textContent !== words) element.textContent = words;
+        if (element.title !== (checkpoint?.text ?? "")) element.title = checkpoint?.text ?? "";
+        if ((element.dataset.status ?? "") !== (checkpoint?.status ?? "")) element.dataset.status = checkpoint?.status ?? "";
     }
 
     document.addEventListener("click", onClick, true);

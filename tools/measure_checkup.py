@@ -343,15 +343,15 @@ def kinds(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def told(case: Case, latents: Tensor, *, with_vae: bool) -> np.ndarray:
-    """For each latent whether the watch tells that its picture is no good."""
+def told(case: Case, latents: Tensor) -> np.ndarray:
+    """[N,2] of bool: for each latent whether its picture is told to be no good, with the VAE given and without."""
     family = case.autoencoder.family
     assert family is not None
     found = []
     for latent in latents.split(1):
         picture = case.autoencoder.decode_unclamped(latent)
-        verdict = judge_output(latent, picture, family=family, autoencoder=case.autoencoder if with_vae else None)
-        found.append(verdict.status == "broken")
+        verdicts = [judge_output(latent, picture, family=family, autoencoder=vae) for vae in (case.autoencoder, None)]
+        found.append([verdict.status == "broken" for verdict in verdicts])
     return np.array(found)
 
 
@@ -374,10 +374,9 @@ def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
             latents = {family: encoder(images) for family, encoder in encoders.items()}
         counts = []
         for those in (healthy, broken):
-            for with_vae in (True, False):
-                results = [told(row.case, latents[row.case.autoencoder.family.id], with_vae=with_vae) for row in those]
-                joined = np.concatenate(results) if results else np.zeros(0, bool)
-                counts.append((int(joined.sum()), len(joined)))
+            results = [told(row.case, latents[row.case.autoencoder.family.id]) for row in those]
+            joined = np.concatenate(results)
+            counts += [(int(joined[:, way].sum()), len(joined)) for way in (0, 1)]
         order = [counts[0], counts[2], counts[1], counts[3]]
         totals += np.array(order)
         lines.append(f"| {kind} | " + " | ".join(f"{n} of {of}" for n, of in order) + " |")

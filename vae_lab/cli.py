@@ -24,7 +24,6 @@ from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet
 from vae_lab.comparison.compare import decoder_of
 from vae_lab.errors import FileError, VaeLabError
-from vae_lab.host.base import Host
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.latents import Generation, load_latents
@@ -149,7 +148,8 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open_page(host: Host, args: argparse.Namespace) -> None:
+def _open_page(host: StandaloneHost, args: argparse.Namespace) -> None:
+    host.attend()
     from vae_lab.ui.app import serve  # gradio takes seconds to import, and only these commands need it
 
     def announce(url: str) -> None:

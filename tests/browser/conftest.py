@@ -132,7 +132,7 @@ Launch = Callable[[StandaloneHost], str]
 
 
 @pytest.fixture
-def launch() -> Iterator[Launch]:
+def launch(page: Page) -> Iterator[Launch]:
     """Serves a host's page until the test is over; gives its address."""
     from vae_lab.ui import app
 
@@ -143,6 +143,7 @@ def launch() -> Iterator[Launch]:
         return opened[-1].url
 
     yield open_app
+    page.goto("about:blank")  # it would ask a server that is gone, and call that an error
     for running in opened:
         running.close()
 

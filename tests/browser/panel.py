@@ -1,7 +1,8 @@
-"""What a user does in the comparison panel, for Playwright."""
+"""What a user does in our panels, for Playwright."""
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -69,11 +70,7 @@ class Panel:
 
     def finish(self, action: object) -> None:
         """Do ``action``, and wait until the panel has told how it went and is at rest."""
-        mark = "document.querySelector('#vae_lab_message [data-run]')?.dataset.run"
-        before = self.page.evaluate(mark)
-        action()
-        self.page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before)
-        expect(self.page.locator("#vae_lab_panel[data-busy]")).to_have_count(0)
+        _finish(self.page, "vae_lab_message", "vae_lab_panel", action)
 
     def figure(self, name: str) -> Locator:
         return self.page.locator("#vae_lab_results").first.locator(f'figure[data-vae="{name}"]')
@@ -84,3 +81,72 @@ class Panel:
         answers = [self.page.request.get(source) for source in sources]
         assert all(answer.headers["content-type"] == "image/png" for answer in answers)
         return np.stack([np.asarray(Image.open(io.BytesIO(answer.body()))) for answer in answers])
+
+
+class CheckupPage:
+    """The checkup on an open page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.message = page.locator("#vae_lab_checkup_message").first
+        self.verdict = page.locator("#vae_lab_checkup_verdict").first
+        self.badge = self.verdict.locator(".vae-lab-status .vae-lab-badge")
+        self.charts = page.locator("#vae_lab_checkup_charts").first
+        self.remedy = page.locator("#vae_lab_checkup_remedy").first
+        self.said = page.locator("#vae_lab_checkup_said").first
+        self.deciding = page.locator("#vae_lab_checkup_deciding").first
+        self.for_checkpoint = page.locator("#vae_lab_checkup_use_for_checkpoint")
+        self.always = page.locator("#vae_lab_checkup_use_always")
+        self.rows = page.locator("#vae_lab_checkup_overview").first.locator("tbody tr")
+
+    @classmethod
+    def open(cls, page: Page, url: str, theme: str = "light") -> CheckupPage:
+        """Load the page, turn to the checkup, and wait until it shows what the host has."""
+        Panel.open(page, url, theme)
+        checkup = cls(page).to_page("Checkup")
+        expect(checkup.deciding).to_be_visible()  # only a refresh fills it
+        return checkup
+
+    def to_page(self, name: str) -> CheckupPage:
+        """Turn to the page ``Compare`` or ``Checkup``, and wait until it is in view; the former, until it is fresh."""
+        asked = int(self.page.locator("#vae_lab_panel [data-asked]").get_attribute("data-asked"))
+        self.page.locator(".tab-nav button", has_text=name).click()
+        panel = {"Compare": "#vae_lab_panel", "Checkup": "#vae_lab_checkup"}[name]
+        expect(self.page.locator(panel)).to_be_visible()
+        if name == "Compare":
+            Panel(self.page).refreshed(asked)
+        return self
+
+    def choose(self, text: str) -> None:
+        Panel(self.page).choose("vae_lab_checkup_file", text)
+
+    def check(self) -> None:
+        """Press Check and wait for its message."""
+        self.finish(lambda: self.page.click("#vae_lab_checkup_check"))
+
+    def check_all(self) -> None:
+        """Press Check all and wait for its message."""
+        self.finish(lambda: self.page.click("#vae_lab_checkup_check_all"))
+
+    def finish(self, action: object) -> None:
+        """Do ``action``, and wait until the page has told how it went and is at rest."""
+        _finish(self.page, "vae_lab_checkup_message", "vae_lab_checkup", action)
+
+    def row(self, name: str) -> Locator:
+        return self.page.locator(f'#vae_lab_checkup tr[data-file="{name}"]')
+
+    def pictures(self) -> list[bytes]:
+        """PNG of the charts, once the browser has really drawn each of them."""
+        images = self.charts.locator("img")
+        for image in images.all():
+            expect(image).to_have_js_property("naturalWidth", 192)
+        sources = images.evaluate_all("all => all.map(image => image.src)")
+        return [base64.b64decode(source.partition(",")[2]) for source in sources]
+
+
+def _finish(page: Page, message: str, panel: str, action: object) -> None:
+    mark = f"document.querySelector('#{message} [data-run]')?.dataset.run"
+    before = page.evaluate(mark)
+    action()
+    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before)
+    expect(page.locator(f"#{panel}[data-busy]")).to_have_count(0)

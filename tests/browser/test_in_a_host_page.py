@@ -17,6 +17,7 @@ from tests.browser.panel import Panel
 from vae_lab.families import FAMILIES
 from vae_lab.host.api import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation
 from vae_lab.ui.accordion import build_accordion
@@ -101,14 +102,15 @@ def test_accordion_says_what_decodes_and_hands_over_its_values(
     deciding = page.locator("#vae_lab_txt2img_deciding").first
     expect(deciding).to_contain_text("Built-in: nothing else was chosen.")
     page.click("#generate")
-    expect(page.locator("#said textarea")).to_have_value(json.dumps([AUTOMATIC, []]))
+    expect(page.locator("#said textarea")).to_have_value(json.dumps([AUTOMATIC, [], AS_IN_SETTINGS]))
     panel = Panel(page)
     panel.choose("vae_lab_txt2img_override", "photo-b.ckpt")
     expect(deciding).to_contain_text("photo-b.ckpt: chosen for this comparison.")
     panel.choose("vae_lab_txt2img_compare", "anime.vae.pt")
     page.keyboard.press("Escape")
+    panel.choose("vae_lab_txt2img_on_grey", "redecode")
     page.click("#generate")
-    expect(page.locator("#said textarea")).to_have_value(json.dumps(["photo-b.ckpt", ["anime.vae.pt"]]))
+    expect(page.locator("#said textarea")).to_have_value(json.dumps(["photo-b.ckpt", ["anime.vae.pt"], "redecode"]))
     host.use_always("anime.vae.pt")
     page.reload()
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
@@ -119,10 +121,14 @@ def test_accordion_components_are_in_their_fixed_order(make_host: MakeHost) -> N
     host = make_host()
     with gr.Blocks():
         for _ in range(2):  # the WebUI's API builds them again
-            override, compare = build_accordion(host, "img2img").components
+            override, compare, on_grey = build_accordion(host, "img2img").components
     assert override.elem_id == "vae_lab_img2img_override"
     assert compare.elem_id == "vae_lab_img2img_compare"
     choices = [choice[0] if isinstance(choice, tuple) else choice for choice in override.choices]
     assert choices == [AUTOMATIC, BUILT_IN, *(entry.name for entry in host.vaes())]
     assert override.value == AUTOMATIC
     assert compare.value == []
+    assert on_grey.elem_id == "vae_lab_img2img_on_grey"
+    choices = [choice[0] if isinstance(choice, tuple) else choice for choice in on_grey.choices]
+    assert choices == [AS_IN_SETTINGS, "off", "warn", "redecode"]
+    assert on_grey.value == AS_IN_SETTINGS

@@ -116,6 +116,44 @@ class HostContract:
         assert len(set(names)) == len(names)
         assert host.current_checkpoint() in names
 
+    def test_checkpoints_are_files(self, host: Host) -> None:
+        files = host.checkpoint_files()
+        assert list(files) == host.checkpoints()
+        assert all(path.is_file() for path in files.values())
+
+    # --- the checkup -------------------------------------------------------------------------------------------------
+
+    def test_what_was_inspected_is_known_from_then_on(self, host: Host, case: Case) -> None:
+        for name in (host.current_checkpoint(), *case.usable, *case.refused):
+            report = host.inspect(name)
+            assert host.known_reports([name]) == {name: report}
+            assert report.path == str(host.file_of(name))
+
+    def test_built_in_is_the_current_checkpoints_vae(self, host: Host) -> None:
+        report = host.inspect(BUILT_IN)
+        assert report.path == str(host.checkpoint_files()[host.current_checkpoint()])
+        assert report == host.inspect(host.current_checkpoint())
+
+    def test_families_are_the_same_to_both(self, host: Host, case: Case) -> None:
+        for name, family in case.families.items():
+            report = host.inspect(name)
+            assert (report.family_id or None) == family
+            assert (report.verdict.status == "unreadable") <= bool(report.problem)
+
+    def test_inspecting_what_is_not_there(self, host: Host) -> None:
+        with pytest.raises(UnknownChoice, match=r"no VAE and no checkpoint named gone\.pt"):
+            host.inspect("gone.pt")
+        assert host.known_reports(["gone.pt"]) == {}
+
+    def test_recommended_is_a_healthy_vae_of_the_hosts(self, host: Host) -> None:
+        host.inspect(BUILT_IN)
+        found = host.recommendation(search=True)
+        assert found is not None
+        report = host.known_reports([found.name])[found.name]
+        assert report.verdict.status == "healthy"
+        assert report.family_id == host.checkpoint_family().id  # type: ignore[union-attr]
+        assert host.recommendation() == found, "without searching, once it is known"
+
     def test_data_folder_can_be_written(self, host: Host) -> None:
         folder = host.data_folder()
         folder.mkdir(parents=True, exist_ok=True)

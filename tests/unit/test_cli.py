@@ -17,7 +17,7 @@ from vae_lab import __version__
 from vae_lab.cli import main
 from vae_lab.families import FAMILIES
 from vae_lab.latents import Generation, save_latents
-from vae_lab.samples import load_sample_vae
+from vae_lab.samples import build_sample_set, load_sample_vae
 
 
 def run(*arguments: str | Path, folder: Path) -> tuple[int, str, str]:
@@ -189,3 +189,63 @@ def test_demo_compares_the_sample_set(demo: tuple[subprocess.Popen[str], Path]) 
     assert str(folder / "sheet.png") in out
     grey, healthy = (pixels(folder / results[name]["pictures"][0]) for name in ("Built-in", "photo-b.ckpt"))
     assert grey.std() < 0.8 * healthy.std(), "the built-in VAE is the grey merge"
+
+
+# --- inspect ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """healthy, grey, without a VAE, and a parent of the grey one."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    samples = build_sample_set(folder / "models")
+    for path in (samples.healthy, samples.grey_merge, samples.no_vae, samples.photo_b):
+        path.rename(folder / path.name)
+    (folder / "text.ckpt").write_text("not weights")
+    return folder
+
+
+INSPECTED = {
+    "healthy": (("healthy.safetensors", "photo-b.ckpt"), 0),
+    "grey": (("grey-merge.safetensors",), 1),
+    "no VAE": (("no-vae.safetensors",), 1),
+    "unreadable": (("text.ckpt",), 2),
+    "all": (("text.ckpt", "healthy.safetensors", "grey-merge.safetensors"), 2),
+    "gone": (("gone.safetensors",), 2),
+}
+
+
+@pytest.mark.parametrize(("names", "code"), INSPECTED.values(), ids=INSPECTED)
+def test_exit_code_of_inspect(
+    checkpoints: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], code: int
+) -> None:
+    assert main(["inspect", *(str(checkpoints / name) for name in names)]) == code
+    out = capsys.readouterr().out
+    for name in names:
+        assert f"{checkpoints / name}: " in out
+
+
+def test_inspect_in_a_process_of_its_own(checkpoints: Path, tmp_path: Path) -> None:
+    names = ("grey-merge.safetensors", "healthy.safetensors", "photo-b.ckpt", "text.ckpt")
+    code, out, error = run("inspect", "--json", *(checkpoints / name for name in names), folder=tmp_path)
+    assert (code, error) == (2, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [Path(row["path"]).name for row in rows] == list(names)
+    assert [row["verdict"]["status"] for row in rows] == ["broken", "healthy", "healthy", "unreadable"]
+    assert [parent["name"] for parent in rows[0]["merge"]["parents"]] == ["healthy.safetensors", "photo-b.ckpt"]
+    assert rows[3]["fingerprint"] is None
+
+
+def test_inspect_without_the_probe(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--no-probe", "--json", str(checkpoints / "grey-merge.safetensors")]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["measured"] == []
+    assert len(row["fingerprint"]) == 64
+
+
+def test_inspect_says_what_to_do(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["inspect", str(checkpoints / "grey-merge.safetensors")])
+    out = capsys.readouterr().out
+    assert "Pictures come out grey and washed out" in out
+    assert "white 7" in out, "the numbers behind it"
+    assert "Choose an external VAE" in out

@@ -35,12 +35,14 @@ class FamilyEvidence:
 
     Attributes:
         decoded: family id -> what the chart's reference latents of that family became, [1,3,256,192], not clamped.
+        encoded: family id -> the chart as the VAE encodes it, [1,4,32,24] in that family's model space; where needed.
     """
 
     family: Family | None
     by_decoder: dict[str, float]
     by_encoder: dict[str, float]
     decoded: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    encoded: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 @torch.no_grad()
@@ -62,10 +64,12 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     by_decoder = {family: _score(picture) for family, picture in decoded.items()}
     best = _clear_best(by_decoder)
     by_encoder: dict[str, float] = {}
-    if best is None:
-        by_encoder = _encoder_scores(autoencoder, candidates)
+    encoded: dict[str, Tensor] = {}
+    if best is None and candidates and _has_half(autoencoder, "encoder"):
+        encoded[candidates[0].id] = autoencoder.with_family(candidates[0]).encode(chart_image()).cpu()
+        by_encoder = _encoder_scores(encoded[candidates[0].id], candidates)
         best = _clear_best(by_encoder)
-    return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded)
+    return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded, encoded)
 
 
 def _can_take_the_chart(autoencoder: Autoencoder) -> bool:
@@ -89,15 +93,10 @@ def _score(picture: Tensor) -> float:
     return _correlation(_colour(picture.clamp(0.0, 1.0)), _colour(chart_image()))
 
 
-def _encoder_scores(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, float]:
-    if not _has_half(autoencoder, "encoder"):
-        return {}
-    scores = {}
-    for family in candidates:
-        latents = autoencoder.with_family(family).encode(chart_image()).cpu()
-        wanted = chart_latents()[family.id]
-        scores[family.id] = _correlation(latents.flatten(2), wanted.flatten(2))
-    return scores
+def _encoder_scores(latents: Tensor, candidates: list[Family]) -> dict[str, float]:
+    """Of latents in any family's model space: scaling and shift change nothing about a correlation."""
+    wanted = chart_latents()
+    return {family.id: _correlation(latents.flatten(2), wanted[family.id].flatten(2)) for family in candidates}
 
 
 def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvidence:

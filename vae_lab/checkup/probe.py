@@ -94,12 +94,19 @@ class Probe:
     largest_activation: float | None = None
 
 
-def probe(autoencoder: Autoencoder, *, decoded: Tensor | None = None, watch_activations: bool = True) -> Probe:
+def probe(
+    autoencoder: Autoencoder,
+    *,
+    decoded: Tensor | None = None,
+    encoded: Tensor | None = None,
+    watch_activations: bool = True,
+) -> Probe:
     """Put the chart through a VAE.
 
     Args:
         autoencoder: of a known family, in the precision that is to be judged.
         decoded: the family's reference latents as this VAE has decoded them before, if it has.
+        encoded: the chart as this VAE has encoded it before, in the family's model space, if it has.
         watch_activations: whether to look for the largest activation, for the half-precision warning.
 
     Raises:
@@ -108,7 +115,9 @@ def probe(autoencoder: Autoencoder, *, decoded: Tensor | None = None, watch_acti
     family = autoencoder.family
     latents = None if family is None else chart_latents().get(family.id)
     with _largest_output(autoencoder.module if watch_activations else None) as largest:
-        own = _tried(lambda: autoencoder.decode_unclamped(autoencoder.encode(chart_image())))
+        if encoded is None:
+            encoded = _tried(lambda: autoencoder.encode(chart_image()))
+        own = None if encoded is None else _tried(lambda: autoencoder.decode_unclamped(encoded))
         if decoded is None and latents is not None:
             decoded = _tried(lambda: autoencoder.decode_unclamped(latents))
     return Probe(

@@ -15,10 +15,17 @@ __all__ = ["Recommendation", "recommend"]
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A VAE to choose, and why."""
+    """A VAE to choose, and why.
+
+    Attributes:
+        name: the VAE's.
+        reason: what speaks for it, to follow its name and a colon.
+        fits: whether nothing better could be found: the user's own choice, or made for what the checkpoint makes.
+    """
 
     name: str
     reason: str
+    fits: bool = True
 
 
 def recommend(
@@ -44,7 +51,7 @@ def recommend(
     reason = f"it is healthy and of the family {family.title}"
     if made_for and made_for == style:
         reason += f", and made for {style} pictures, which by its name this checkpoint makes"
-    return Recommendation(name, reason)
+    return Recommendation(name, reason, fits=_misfit(made_for, style) == 0)
 
 
 def _can_replace(report: Report, family: Family) -> bool:

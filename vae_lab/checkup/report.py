@@ -218,7 +218,7 @@ def _unusable(path: str, error: FileError) -> Report:
 def _finding_of(error: FileError) -> Finding:
     reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
     if isinstance(error, MissingVae):
-        text = f"There is no VAE in this checkpoint{error.reason.removeprefix('a checkpoint without a VAE')}."
+        text = "There is no VAE in this checkpoint."
         remedy = (
             "It needs an external VAE: without one the WebUI goes on with the VAE of the checkpoint before, "
             "or with none at all."
@@ -254,6 +254,7 @@ def _published(known: KnownCheckpoint) -> Finding:
 
 
 def _merged(merge: Merge) -> Finding:
+    # Of unrelated parents a few per cent do harm, even before the chart shows it.
     evidence = tuple(Evidence(f"share of {parent.name}", parent.weight) for parent in merge.parents)
     evidence += (Evidence("left unexplained", 100 * merge.residual, "%", "at most 0.1 %"),)
     why = (
@@ -261,4 +262,6 @@ def _merged(merge: Merge) -> Finding:
         if merge.relatives
         else "These were trained independently: their weights average to nothing useful, and pictures turn grey."
     )
-    return Finding("merged", INFORMATION, f"The VAE is a merge: {merge.sentence}. {why}", evidence)
+    severity = INFORMATION if merge.relatives else SUSPECT
+    remedy = "" if merge.relatives else _CHOOSE
+    return Finding("merged", severity, f"The VAE is a merge: {merge.sentence}. {why}", evidence, remedy)

@@ -7,20 +7,22 @@ broken VAE is to blame is for the VAE's own probe to say, or for a second decode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup.findings import BROKEN, Evidence, Finding, Verdict
-from vae_lab.checkup.weights import check_decoder
+from vae_lab.checkup.weights import Checkup, check_decoder
 from vae_lab.errors import FamilyMismatch
 from vae_lab.estimates import expected_picture
 from vae_lab.families import Family, get_family
+from vae_lab.identity import memory_digest
 
 __all__ = ["Glance", "confirmed", "glance", "judge_output"]
 
@@ -168,12 +170,30 @@ def judge_output(
         return Verdict()
     seen = glance(latents, images, known)
     findings = [finding for one in seen if (finding := _obvious(one))]
-    checkup = check_decoder(autoencoder.with_family(known).decode_unclamped, known) if autoencoder else None
+    checkup = _decoder_checkup(autoencoder.with_family(known), known) if autoencoder else None
     if checkup is not None:
         findings += [finding for finding in checkup.verdict.faults if finding.severity == BROKEN]
     if not findings and any(one.pale for one in seen):
         findings += _pale(seen, latents, images, autoencoder)
     return Verdict.of(dict.fromkeys(findings))
+
+
+def _make_decoder_checkup() -> Callable[[Autoencoder, Family], Checkup | None]:
+    remembered: weakref.WeakKeyDictionary[nn.Module, tuple[str, Checkup | None]] = weakref.WeakKeyDictionary()
+
+    def find(autoencoder: Autoencoder, family: Family) -> Checkup | None:
+        """The decoder's checkup, made once for as long as the weights stay the same."""
+        module = autoencoder.module
+        key = f"{family.id}:{autoencoder.dtype}:{memory_digest(module.state_dict())}"
+        known = remembered.get(module)
+        if known is None or known[0] != key:
+            known = remembered[module] = (key, check_decoder(autoencoder.decode_unclamped, family))
+        return known[1]
+
+    return find
+
+
+_decoder_checkup = _make_decoder_checkup()
 
 
 def _obvious(seen: Glance) -> Finding | None:

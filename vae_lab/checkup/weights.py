@@ -89,7 +89,11 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
     family = found or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
     if family is None:
         return Checkup("", (), ())
-    measured = probe(autoencoder.with_family(family), decoded=evidence.decoded.get(family.id))
+    measured = probe(
+        autoencoder.with_family(family),
+        decoded=evidence.decoded.get(family.id),
+        encoded=evidence.encoded.get(family.id),
+    )
     if hint is not None and found is not None and hint.id != found.id:
         # In the model around it, its decoder gets the latents of that model.
         findings = (_wrong_family(found, hint, evidence.by_decoder),)

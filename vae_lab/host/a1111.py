@@ -20,13 +20,12 @@ from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.comparison.compare import Decode, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import FAMILIES, Family
-from vae_lab.host.a1111_vae import Bench, decode_as_host, memory_digest
+from vae_lab.host.a1111_vae import Bench, decode_as_host, vae_tensors
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Held, Host, Progress
 from vae_lab.host.job import Weights
-from vae_lab.identity import fingerprint, short
+from vae_lab.identity import fingerprint, memory_digest, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.library import FactsCache, VaeFacts, find_weight_files, is_vae_beside_checkpoint
-from vae_lab.state_dict import VAE_PARTS
 
 __all__ = ["EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "A1111Host"]
 
@@ -201,9 +200,7 @@ class A1111Host(Host):
         model = sd_models.model_data.sd_model
         if model is None:
             return decision.reason
-        state = {
-            name: value for name, value in model.first_stage_model.state_dict().items() if name.startswith(VAE_PARTS)
-        }
+        state = vae_tensors(model)
         if not any(bool(value.any()) for value in state.values()):
             return "No VAE is in memory at all: every picture comes out grey."
         digest = fingerprint(state)
@@ -235,7 +232,7 @@ class A1111Host(Host):
         if model is None or family is None:
             return None
         precision = str(devices.dtype_vae).removeprefix("torch.")
-        key = identity_key(f"memory:{memory_digest(model.first_stage_model)}", family, precision)
+        key = identity_key(f"memory:{memory_digest(vae_tensors(model))}", family, precision)
         checkup = self._memory.get(key)
         if checkup is None:
             checkup = check_decoder(lambda latent: decode_as_host(model, latent), family)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from vae_lab.host.patching import guarded
 from vae_lab.latents import Generation
 from vae_lab.state_dict import VAE_PARTS
 
-__all__ = ["Bench", "decode_as_host", "memory_digest"]
+__all__ = ["Bench", "decode_as_host", "vae_tensors"]
 
 
 class Bench:
@@ -55,11 +54,7 @@ def decode_as_host(model: Any, latent: Tensor) -> Tensor:
     return (image.float() + 1.0) / 2.0
 
 
-def memory_digest(module: Any) -> str:
-    """Tells whether a VAE in memory is still the same: a hash over a few values of every tensor."""
-    values = []
-    for name, tensor in module.state_dict().items():
-        if name.startswith(VAE_PARTS):
-            flat = tensor.detach().flatten()
-            values.append(flat[:: max(1, flat.numel() // 32)].float())
-    return hashlib.sha256(torch.cat(values).cpu().numpy().tobytes()).hexdigest()
+def vae_tensors(model: Any) -> dict[str, Tensor]:
+    """The VAE's own tensors that ``model`` holds (not copies), by canonical name."""
+    state = model.first_stage_model.state_dict()
+    return {name: tensor for name, tensor in state.items() if name.startswith(VAE_PARTS)}

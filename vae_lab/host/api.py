@@ -141,7 +141,7 @@ def _checkpoints(host: Host) -> list[dict[str, Any]]:
     """All checkpoints, with what is known of the VAE in each: for badges, so nothing is looked at now."""
     current = host.current_checkpoint()
     files = host.checkpoint_files()
-    known = host.known_reports(list(files))
+    known = host.known_checkpoints()
     rows = []
     for name, path in files.items():
         verdict = known[name].verdict if name in known else None

@@ -26,6 +26,8 @@ AUTOMATIC = "Automatic"
 BUILT_IN = "Built-in"
 """Choice: the VAE inside the checkpoint's file."""
 
+_MOST_LOOKED_AT = 12  # VAEs, in search of one to recommend; each takes seconds
+
 Progress = Callable[[int, int, str], None]
 """Steps done, steps in all, what comes next."""
 
@@ -204,16 +206,23 @@ class Host(ABC):
         Raises:
             UnknownChoice: there is none of that name.
         """
-        wanted = self.current_checkpoint() if name == BUILT_IN else name
-        found = self.vae_files().get(wanted) or self.checkpoint_files().get(wanted)
+        checkpoint = self.current_checkpoint() if name == BUILT_IN else name
+        found = (None if name == BUILT_IN else self.vae_files().get(name)) or self.checkpoint_files().get(checkpoint)
         if found is None:
-            raise UnknownChoice(f"no VAE and no checkpoint named {wanted or name}")
+            raise UnknownChoice(f"no VAE and no checkpoint named {checkpoint or name}")
         return found
 
     def known_reports(self, names: Sequence[str]) -> dict[str, Report]:
         """Of those of ``names`` that have been looked at, the reports. Reads nothing of the files."""
         files = {**self.checkpoint_files(), **self.vae_files()}
-        known = {name: self.checkups.known(str(files[name])) for name in names if name in files}
+        return self._known({name: files[name] for name in names if name in files})
+
+    def known_checkpoints(self) -> dict[str, Report]:
+        """As :meth:`known_reports`, of all checkpoints."""
+        return self._known(self.checkpoint_files())
+
+    def _known(self, files: Mapping[str, Path]) -> dict[str, Report]:
+        known = {name: self.checkups.known(str(path)) for name, path in files.items()}
         return {name: report for name, report in known.items() if report is not None}
 
     def inspect(self, name: str) -> Report:
@@ -241,7 +250,8 @@ class Host(ABC):
         """The VAE to choose for the current checkpoint, if its own is no good.
 
         Args:
-            search: whether to look at VAEs that have not been looked at yet, until a healthy one is found.
+            search: whether to look at VAEs that have not been looked at yet, until one is found that is healthy and
+                fits, or until a good many have been looked at.
             progress: told of each that is looked at.
         """
         checkpoint = self.current_checkpoint()
@@ -251,8 +261,8 @@ class Host(ABC):
         files, preferred = self.vae_files(), self.preferred_vaes()
         order = [*(name for name in preferred if name in files), *(name for name in files if name not in preferred)]
         found = recommend(checkpoint, family, self.known_reports(order), preferred)
-        for i, name in enumerate(order):
-            if not search or (found and (not preferred or found.name in preferred)):
+        for i, name in enumerate(order[:_MOST_LOOKED_AT]):
+            if not search or (found and found.fits and (found.name in preferred or not preferred)):
                 break
             if progress:
                 progress(i, len(order), name)
@@ -262,5 +272,5 @@ class Host(ABC):
 
     def checkpoint_family(self) -> Family | None:
         """Latent family of the current checkpoint, where known: of its model, whatever VAE is built in."""
-        report = self.known_reports([self.current_checkpoint()]).get(self.current_checkpoint())
+        report = self.known_checkpoints().get(self.current_checkpoint())
         return report.model_family if report else None

@@ -33,6 +33,7 @@ class Pages(Protocol):
     """What is shown, made of gradio components; see ``vae_lab.ui.pages``."""
 
     dropdown: type
+    several: type
     slider: type
     radio: type
 
@@ -99,8 +100,8 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
     preferred = shared.OptionInfo(
         [],
         "Preferred VAEs",
-        pages.dropdown,
-        lambda: {"choices": [entry.name for entry in host.vaes()], "multiselect": True},
+        pages.several,
+        lambda: {"choices": [entry.name for entry in host.vaes()]},
         refresh=lambda: None,
         section=_SECTION,
     ).info("the first one that is healthy and fits is recommended in place of a broken one")

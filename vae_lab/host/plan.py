@@ -55,6 +55,6 @@ class Plan:
         if len(names) != len(compare):
             raise UnknownChoice("override is a name, compare is a list of names")
         on_grey = None if on_grey in (None, "", AS_IN_SETTINGS) else on_grey
-        if on_grey is not None and on_grey not in ON_GREY:
+        if on_grey is not None and (not isinstance(on_grey, str) or on_grey not in ON_GREY):
             raise UnknownChoice(f"on_grey is one of {', '.join(ON_GREY)}, not {on_grey!r}")
         return cls(override, names, on_grey)

@@ -12,7 +12,7 @@ from vae_lab.identity.catalogue import (
     style_of_checkpoint,
     suits,
 )
-from vae_lab.identity.fingerprint import fingerprint, short
+from vae_lab.identity.fingerprint import fingerprint, memory_digest, short
 from vae_lab.identity.merge import Merge, Parent, explain_merge
 from vae_lab.identity.sketch import (
     Sketch,
@@ -41,6 +41,7 @@ __all__ = [
     "known_file",
     "known_vae",
     "legacy_hash",
+    "memory_digest",
     "relation",
     "short",
     "sketch_of_file",

@@ -9,12 +9,18 @@ from typing import Any
 import gradio as gr
 
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import AUTOMATIC, Host
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.plan import AS_IN_SETTINGS, ON_GREY
 from vae_lab.ui import views
 from vae_lab.ui.compat import choice_update, connect
 from vae_lab.ui.selection import decoder_choices
 
 __all__ = ["Accordion", "build_accordion"]
+
+_ON_GREY = (
+    "off: nothing is said. warn: a line below the picture. redecode: the same latent is decoded again by a healthy "
+    "VAE, without sampling."
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,12 @@ class Accordion:
 
     Attributes:
         components: inputs of the script, in an order that never changes, since API calls name them by position:
-            the VAE that decodes (a name, ``Built-in`` or ``Automatic``), and the list of those that also decode.
+            the VAE that decodes (a name, ``Built-in`` or ``Automatic``), the list of those that also decode, and what
+            is done if a picture comes out grey (one of ``ON_GREY``, or ``As in Settings``).
         deciding: HTML line that says which VAE decodes, and why.
     """
 
-    components: tuple[gr.Dropdown, gr.Dropdown]
+    components: tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]
     deciding: gr.HTML
 
 
@@ -51,6 +58,10 @@ def build_accordion(host: Host, tab: str) -> Accordion:
                 elem_id=f"vae_lab_{tab}_compare",
             )  # fmt: skip
             refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id=f"vae_lab_{tab}_refresh")
+        on_grey = gr.Dropdown(
+            [AS_IN_SETTINGS, *ON_GREY], value=AS_IN_SETTINGS, label="If the picture comes out grey", info=_ON_GREY,
+            elem_id=f"vae_lab_{tab}_on_grey",
+        )  # fmt: skip
         # A callable is asked again whenever the page is loaded; the host's own settings may have changed since.
         deciding = gr.HTML(_starting_line(host, override), elem_id=f"vae_lab_{tab}_deciding")
 
@@ -63,12 +74,13 @@ def build_accordion(host: Host, tab: str) -> Accordion:
 
     connect(override.change, lambda choice: _line(host, choice), [override], [deciding])
     connect(refresh.click, on_refresh, [override, compare], [override, compare, deciding])
-    return Accordion((override, compare), deciding)
+    return Accordion((override, compare, on_grey), deciding)
 
 
 def _line(host: Host, choice: str | None) -> str:
     try:
-        return views.deciding(host.decision(choice or AUTOMATIC).reason)
+        decision = host.decision(choice or AUTOMATIC)
+        return views.deciding(decision.reason, built_in_decodes=decision.vae == BUILT_IN)
     except VaeLabError as error:
         return views.alert(error)
 

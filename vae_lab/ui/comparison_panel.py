@@ -152,7 +152,9 @@ class ComparisonPanel:
 
     def _deciding(self) -> str:
         try:
-            return views.deciding(self.host.decision().reason, next(self._asked))
+            decision = self.host.decision()
+            built_in = decision.vae == BUILT_IN
+            return views.deciding(decision.reason, next(self._asked), built_in_decodes=built_in)
         except VaeLabError as error:
             return views.alert(error)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gradio as gr
 
 from vae_lab.host.base import Host
+from vae_lab.ui.checkup_panel import build_checkup_panel
 from vae_lab.ui.comparison_panel import build_comparison_panel
 
 __all__ = ["build_tab"]
 
 
 def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
-    """Build the tab for ``host``.
+    """Build the tab for ``host``: a page to compare VAEs, and one to check them.
 
     Args:
         host: what the panels ask and tell.
@@ -20,6 +21,11 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
     Returns:
         Blocks for the host to show. They need the routes of :func:`vae_lab.host.api.add_routes` on the same app.
     """
-    with page or gr.Blocks(analytics_enabled=False) as tab:
-        build_comparison_panel(host)
+    with page or gr.Blocks(analytics_enabled=False) as tab, gr.Tabs(elem_id="vae_lab_pages") as pages:
+        # The WebUI would store the page of today as everyone's first page of tomorrow.
+        pages.do_not_save_to_config = True
+        with gr.Tab("Compare", id="compare", elem_id="vae_lab_page_compare"):
+            build_comparison_panel(host)
+        with gr.Tab("Checkup", id="checkup", elem_id="vae_lab_page_checkup"):
+            build_checkup_panel(host)
     return tab

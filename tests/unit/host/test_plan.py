@@ -6,7 +6,7 @@ import pytest
 
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.base import AUTOMATIC
-from vae_lab.host.plan import Plan
+from vae_lab.host.plan import AS_IN_SETTINGS, Plan
 
 READ = {
     "nothing": ((), Plan()),
@@ -15,7 +15,10 @@ READ = {
     "page, cleared": (("", None), Plan()),
     "page, null": ((None, None), Plan()),
     "override alone": (("vae.pt",), Plan("vae.pt")),
-    "arguments of later versions": (("vae.pt", ["a.pt"], "warn", 7), Plan("vae.pt", ("a.pt",))),
+    "page, on grey": (("vae.pt", ["a.pt"], "warn"), Plan("vae.pt", ("a.pt",), "warn")),
+    "page, on grey as in settings": (("vae.pt", [], AS_IN_SETTINGS), Plan("vae.pt")),
+    "arguments of later versions": (("vae.pt", ["a.pt"], "warn", 7), Plan("vae.pt", ("a.pt",), "warn")),
+    "api, on grey": (({"on_grey": "redecode"},), Plan(on_grey="redecode")),
     "api": (({"override": "vae.pt", "compare": ["a.pt"]},), Plan("vae.pt", ("a.pt",))),
     "api, nothing": (({},), Plan()),
     "api, null": (({"override": None, "compare": None},), Plan()),
@@ -58,8 +61,14 @@ def test_wrong_types(args: tuple) -> None:
 
 @pytest.mark.parametrize("key", ["overide", "Override", "vae", 5, None])
 def test_unknown_keys(key: object) -> None:
-    with pytest.raises(UnknownChoice, match=f"unknown argument {key}; there are override and compare"):
+    with pytest.raises(UnknownChoice, match=f"unknown argument {key}; there are override, compare and on_grey"):
         Plan.from_args([{key: "vae.pt"}])
+
+
+@pytest.mark.parametrize("value", ["Warn", "always", 1, ["warn"], True])
+def test_what_cannot_be_done_on_grey(value: object) -> None:
+    with pytest.raises(UnknownChoice, match="on_grey is one of off, warn, redecode, not"):
+        Plan.from_args([{"on_grey": value}])
 
 
 def test_unknown_keys_of_several_types() -> None:

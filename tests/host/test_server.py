@@ -43,11 +43,17 @@ class Server:
         command += ["--do-not-download-clip", "--no-download-sd-model"]
         checkpoint = data / "models" / "Stable-diffusion" / "one.safetensors"
         command += ["--port", str(self.port), "--data-dir", str(data), "--ckpt", str(checkpoint)]
+        self.webui, self.command = webui, [*command, *flags]
+        self.log_file.write_text("")
+        self.start()
+
+    def start(self) -> None:
+        started = self.log.count("Startup time")
         environment = {key: value for key, value in os.environ.items() if key != "COMMANDLINE_ARGS"}
         self.process = subprocess.Popen(
-            [*command, *flags], cwd=webui, env=environment, stdout=self.log_file.open("w"), stderr=subprocess.STDOUT
+            self.command, cwd=self.webui, env=environment, stdout=self.log_file.open("a"), stderr=subprocess.STDOUT
         )
-        self.wait()
+        self.wait(restarts=started)
 
     def wait(self, seconds: float = 180, restarts: int = 0) -> None:
         """Until it is up and a checkpoint is loaded. The log is what tells: a request before that makes it fail."""

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from tests.host.conftest import built_in, install_extension
-from tests.host.test_server import Server, compare_in_tab, errors, page  # noqa: F401  fixtures
+from tests.host.test_server import Server, compare_in_tab, errors, generate, page  # noqa: F401  fixtures
 from tests.host.webui import CPU_FLAGS
 from vae_lab.samples import build_sample_set, sample_photos
 
@@ -42,8 +43,10 @@ def server(webui_dir: Path, small_checkpoint: Path, tmp_path_factory, request) -
     folder = data / "models" / "Stable-diffusion"
     folder.mkdir(parents=True)
     safetensors.torch.save_file(state, folder / "one.safetensors")
-    if small_checkpoint.with_suffix(".yaml").exists():
-        shutil.copy(small_checkpoint.with_suffix(".yaml"), folder / "one.yaml")
+    shutil.copy(small_checkpoint, folder / "sound.safetensors")
+    for name in ("one", "sound"):
+        if small_checkpoint.with_suffix(".yaml").exists():
+            shutil.copy(small_checkpoint.with_suffix(".yaml"), folder / f"{name}.yaml")
     shutil.copytree(samples.folder / "VAE", data / "models" / "VAE")
     install_extension(data)
     flags = request.config.getoption("--webui-flags").split()
@@ -55,6 +58,85 @@ def server(webui_dir: Path, small_checkpoint: Path, tmp_path_factory, request) -
 
 def contrast(picture: np.ndarray) -> float:
     return float(picture.astype(np.float32).mean(axis=2).std())
+
+
+def status(server: Server, name: str, wanted: str | None) -> bool:
+    """Whether the checkpoint is known to be so, within a while."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        rows = {row["name"]: row["status"] for row in server.get("/vae-lab/v1/checkpoints")["checkpoints"]}
+        if rows[name] == wanted:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def keep(page: Page, name: str) -> None:  # noqa: F811
+    shots = os.environ.get("VAE_LAB_SCREENSHOTS")
+    if shots:
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(Path(shots) / f"{name}.png"))
+
+
+def generate_in_txt2img(page: Page, errors: list[str]) -> str:  # noqa: F811
+    """Generate as a user does; returns what stands under the picture."""
+    page.click("#tabs > .tab-nav button:has-text('txt2img')")
+    page.click("#txt2img_extra_tabs button:has-text('Generation')")
+    page.fill("#txt2img_prompt textarea", "a harbour")
+    for field, value in (("steps", "3"), ("width", "256"), ("height", "256")):
+        page.fill(f"#txt2img_{field} input[type=number]", value)
+    generate(page, errors)
+    return page.inner_text("#html_log_txt2img")
+
+
+def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
+    """Flagged on load, badge on its card, a line under its picture, one button; and all of that sticks."""
+    assert status(server, "one.safetensors", "broken")
+    assert "is washed out, because Built-in of one.safetensors is broken" in generate_in_txt2img(page, errors)
+    keep(page, "webui-grey-line")
+    assert server.log.count("VAE Lab: the VAE in one.safetensors is broken.") == 1
+    page.click("#txt2img_extra_tabs button:has-text('Checkpoints')")
+    page.wait_for_selector(".card[data-name=one] .vae-lab-card-badge", timeout=30_000)
+    assert "broken" in page.inner_text("#txt2img_checkpoints_cards .card[data-name=one] .vae-lab-card-badge").lower()
+    assert page.locator(".card[data-name=sound] .vae-lab-card-badge").count() == 0
+    keep(page, "webui-cards")
+    page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+    page.click("#tab_vae_lab button:has-text('Checkup')")
+    page.wait_for_selector("#vae_lab_checkup_verdict:has-text('Broken: washed out')", timeout=30_000)
+    page.wait_for_selector("#vae_lab_checkup_use_for_checkpoint", state="visible", timeout=60_000)
+    page.set_viewport_size({"width": 1400, "height": 900})
+    keep(page, "webui-checkup")
+    chosen = page.inner_text("#vae_lab_checkup_use_for_checkpoint").split()[1]
+    page.click("#vae_lab_checkup_use_for_checkpoint")
+    page.wait_for_selector("#vae_lab_checkup_said:has-text('Saved for one.safetensors')", timeout=30_000)
+    assert "VAE Lab" not in generate_in_txt2img(page, errors), "nothing to say about a healthy VAE"
+    made = server.txt2img()["images"]
+    page.wait_for_timeout(3000)
+    page.goto("about:blank")
+    server.close()
+    server.start()
+    assert server.txt2img()["images"] == made, "the choice has outlived the restart"
+    preference = server.data / "models" / "Stable-diffusion" / "one.json"
+    assert json.loads(preference.read_text(encoding="utf8"))["vae"] == Path(chosen).name
+
+
+def test_a_sound_checkpoint_shows_none_of_it(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
+    server.post("/sdapi/v1/options", {"sd_model_checkpoint": "sound.safetensors"})
+    try:
+        assert status(server, "sound.safetensors", "healthy")
+        assert "the VAE in sound" not in server.log
+        page.goto(server.url)
+        page.wait_for_selector("#txt2img_prompt textarea", timeout=60_000)
+        assert "VAE Lab" not in generate_in_txt2img(page, errors)
+        page.click("#txt2img_extra_tabs button:has-text('Checkpoints')")
+        page.wait_for_selector(".card[data-name=one] .vae-lab-card-badge", timeout=30_000)
+        assert page.locator(".card[data-name=sound] .vae-lab-card-badge").count() == 0
+        page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+        assert page.inner_text("#vae_lab_deciding .vae-lab-current-badge") == ""
+        page.wait_for_timeout(3000)
+        page.goto("about:blank")
+    finally:
+        server.post("/sdapi/v1/options", {"sd_model_checkpoint": "one.safetensors"})
 
 
 def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
@@ -79,11 +161,8 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
     assert contrast(shown[0]) < 0.6 * contrast(good), "the built-in VAE's picture is washed out"
     assert any(np.array_equal(picture, good) for picture in shown[1:])
     assert "SDXL" in page.inner_text("#vae_lab_results"), "the VAE of another family is refused with the reason"
-    shots = os.environ.get("VAE_LAB_SCREENSHOTS")
-    if shots:
-        page.set_viewport_size({"width": 1600, "height": 900})
-        page.wait_for_timeout(500)
-        page.screenshot(path=str(Path(shots) / "webui-tab.png"))
+    page.set_viewport_size({"width": 1600, "height": 900})
+    keep(page, "webui-tab")
     preference = server.data / "models" / "Stable-diffusion" / "one.json"
     page.click("#vae_lab_decoder input")
     page.click("#vae_lab_decoder li:has-text('photo-a-smooth')")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests.host.cases import fresh
 from tests.host.webui import WebUI, pixels
+from vae_lab.autoencoders.taesd.module import build_decoder
 from vae_lab.samples import sample_photos
 
 pytestmark = pytest.mark.host
@@ -171,6 +173,27 @@ def test_a_smaller_stand_in_is_not_blamed(grey: WebUI, host: Any, monkeypatch: p
     monkeypatch.setattr(processing, "decode_latent_batch", interrupted)
     done = grey.generate(lab={"on_grey": "redecode"})
     assert "VAE Lab" not in done.comments
+
+
+@pytest.fixture
+def taesd(webui: WebUI, data_dir: Path) -> Iterator[None]:
+    """TAESD decodes instead of the VAE; its weights are random, so that its pictures are as bad as can be."""
+    from modules import sd_vae_taesd
+
+    file = data_dir / "models" / "VAE-taesd" / "taesd_decoder.pth"
+    file.parent.mkdir(exist_ok=True)
+    torch.save(build_decoder(4).state_dict(), file, _use_new_zipfile_serialization=False)
+    webui.shared.opts.data["sd_vae_decode_method"] = "TAESD"
+    yield
+    webui.shared.opts.data["sd_vae_decode_method"] = "Full"
+    sd_vae_taesd.sd_vae_taesd_models.clear()
+    file.unlink()
+
+
+def test_taesd_is_not_blamed(grey: WebUI, taesd: None) -> None:
+    done = grey.generate(lab={"on_grey": "redecode"})
+    assert "VAE Lab" not in done.comments
+    assert "VAE Decoder: TAESD" in done.info
 
 
 def test_checkpoint_without_a_vae_says_what_is_used(webui: WebUI, host: Any) -> None:

@@ -48,6 +48,16 @@ def test_merges_of_relatives_are_healthy_and_said_to_be_merges(tmp_path: Path, p
     assert "without harm" in report.verdict.findings[0].text
 
 
+def test_a_slight_merge_of_strangers_is_suspect_once_its_parents_are_known(tmp_path: Path) -> None:
+    """Too slight for the chart, but a few per cent of unrelated weights already cost contrast."""
+    path = write(tmp_path / "v.safetensors", merged("photo-a", "photo-b", 0.02))
+    assert inspect_file(path).verdict.status == "healthy"
+    relatives = {name: sketch_of_state(load_sample_vae(name)) for name in HEALTHY[:5]}
+    verdict = inspect_file(path, relatives=relatives).verdict
+    assert (verdict.status, verdict.findings[0].code) == ("suspect", "merged")
+    assert "trained independently" in verdict.findings[0].text
+
+
 BROKEN: dict[str, tuple[Callable[[], State], str]] = {
     "grey merge": (lambda: merged("photo-a", "photo-b", GREY_SHARE), "grey"),
     "half merge": (lambda: merged("photo-a", "photo-b", 0.5), "grey"),

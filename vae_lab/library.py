@@ -11,7 +11,7 @@ from typing import Any
 import diskcache
 
 from vae_lab.autoencoders import open_vae
-from vae_lab.checkup import Checkup, Finding, Report, inspect_file
+from vae_lab.checkup import Checkup, Finding, Report, Verdict, inspect_file
 from vae_lab.errors import FileError
 from vae_lab.families import FAMILIES, Family
 from vae_lab.identity import KnownVae, Merge, Parent, Sketch, explain_merge, fingerprint, sketch_of_file
@@ -112,6 +112,12 @@ class Checkups:
         stored = self._store.get(("report", REPORT_VERSION, *key)) if key else None
         return _restored(stored) if isinstance(stored, dict) else None
 
+    def known_verdict(self, path: str) -> Verdict | None:
+        """As :meth:`known`, the verdict alone: cheap enough to ask for every file of a large library."""
+        key = _key(path)
+        stored = self._store.get(("verdict", REPORT_VERSION, *key)) if key else None
+        return Verdict.from_json(stored) if isinstance(stored, dict) else None
+
     def look(self, path: str, relatives: Mapping[str, str] | None = None) -> Report:
         """Inspect a file, or give the report that was made before.
 
@@ -137,6 +143,7 @@ class Checkups:
 
     def _remember(self, key: _Key, report: Report) -> None:
         self._store.set(("report", REPORT_VERSION, *key), _stored(report))
+        self._store.set(("verdict", REPORT_VERSION, *key), report.verdict.to_json())
 
     def _explained(self, report: Report, relatives: Mapping[str, str]) -> Report:
         target = self._sketch(report.path)

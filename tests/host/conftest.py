@@ -106,10 +106,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
             shutil.copy(config, models / f"{name}.yaml")
     if fits_samples(small_checkpoint):
         merged = built_in_state("photo-a", "photo-b", GREY_SHARE)
-        grey = state | {f"first_stage_model.{name}": tensor for name, tensor in merged.items()}
-        safetensors.torch.save_file(grey, models / "grey.safetensors")
-        if config.exists():
-            shutil.copy(config, models / "grey.yaml")
+        halves = ("", "encoder.")  # both of them, or the encoder alone
+        for name, part in zip(("grey", "half"), halves, strict=True):
+            own = {f"first_stage_model.{key}": value for key, value in merged.items() if key.startswith(part)}
+            safetensors.torch.save_file(state | own, models / f"{name}.safetensors")
+            if config.exists():
+                shutil.copy(config, models / f"{name}.yaml")
         safetensors.torch.save_file(load_sample_vae("photo-b"), vaes / "photo-b.safetensors")
     # The same stem shares the configuration file, so the WebUI loads this one into the model that it has already, and
     # keeps the VAE that is in it. In the legacy format: the WebUI's unpickler refuses what newer torch writes.

@@ -114,6 +114,20 @@ def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -
             assert np.array_equal(made, native)
 
 
+def test_a_broken_encoder_is_told_where_it_matters(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
+    from vae_lab.host.extension import the_attendant
+
+    webui.sd_models.list_models()
+    webui.select_checkpoint("half.safetensors")
+    assert the_attendant().wait(LOOK)
+    verdict = host.known_reports(["half.safetensors"])["half.safetensors"].verdict
+    assert [finding.code for finding in verdict.faults] == ["encoder-broken"]
+    assert "VAE Lab" not in webui.generate(**fresh("txt2img")).comments
+    assert "VAE Lab" not in webui.generate(**fresh("hires-latent")).comments
+    for case in ("img2img", "hires-pixel"):
+        assert "the encoder of Built-in of half.safetensors is broken" in webui.generate(**fresh(case)).comments
+
+
 def test_by_the_settings(grey: WebUI) -> None:
     from vae_lab.host.a1111 import ON_GREY_OPTION
 

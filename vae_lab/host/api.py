@@ -141,10 +141,10 @@ def _checkpoints(host: Host) -> list[dict[str, Any]]:
     """All checkpoints, with what is known of the VAE in each: for badges, so nothing is looked at now."""
     current = host.current_checkpoint()
     files = host.checkpoint_files()
-    known = host.known_checkpoints()
+    known = host.known_verdicts(files)
     rows = []
     for name, path in files.items():
-        verdict = known[name].verdict if name in known else None
+        verdict = known.get(name)
         worst = verdict.faults[0] if verdict and verdict.faults else None
         rows.append(
             {

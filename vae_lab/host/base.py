@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from vae_lab.checkup import Checkup, Recommendation, Report, recommend
+from vae_lab.checkup import Checkup, Recommendation, Report, Verdict, recommend
 from vae_lab.comparison import Comparison
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import Family
@@ -215,15 +215,13 @@ class Host(ABC):
     def known_reports(self, names: Sequence[str]) -> dict[str, Report]:
         """Of those of ``names`` that have been looked at, the reports. Reads nothing of the files."""
         files = {**self.checkpoint_files(), **self.vae_files()}
-        return self._known({name: files[name] for name in names if name in files})
-
-    def known_checkpoints(self) -> dict[str, Report]:
-        """As :meth:`known_reports`, of all checkpoints."""
-        return self._known(self.checkpoint_files())
-
-    def _known(self, files: Mapping[str, Path]) -> dict[str, Report]:
-        known = {name: self.checkups.known(str(path)) for name, path in files.items()}
+        known = {name: self.checkups.known(str(files[name])) for name in names if name in files}
         return {name: report for name, report in known.items() if report is not None}
+
+    def known_verdicts(self, files: Mapping[str, Path]) -> dict[str, Verdict]:
+        """As :meth:`known_reports`, of files by name, the verdicts alone: for lists of many."""
+        known = {name: self.checkups.known_verdict(str(path)) for name, path in files.items()}
+        return {name: verdict for name, verdict in known.items() if verdict is not None}
 
     def inspect(self, name: str) -> Report:
         """Look at a VAE or a checkpoint, and at which of the user's VAEs it was merged from.
@@ -272,5 +270,6 @@ class Host(ABC):
 
     def checkpoint_family(self) -> Family | None:
         """Latent family of the current checkpoint, where known: of its model, whatever VAE is built in."""
-        report = self.known_checkpoints().get(self.current_checkpoint())
+        path = self.checkpoint_files().get(self.current_checkpoint())
+        report = self.checkups.known(str(path)) if path else None
         return report.model_family if report else None

@@ -51,9 +51,12 @@ class GreyWatch:
         if family is None or job.on_grey == "off" or job.redecoded:
             return decoded
         code = self._fault(job, latents, decoded, family)
-        if not code:
-            return decoded
         name = self._name(job)
+        if not code:
+            if _encodes(job.p) and self._encoder_is_broken(job):
+                advice = _advice(self.host.recommendation(), family)
+                job.p.comment(f"VAE Lab: the encoder of {name} is broken, so what went in came out paler. {advice}")
+            return decoded
         if job.on_grey == "redecode":
             found = self.host.recommendation(search=True)
             if found is not None and found.name != name:
@@ -95,6 +98,12 @@ class GreyWatch:
         pale = [i for i, one in enumerate(seen) if one.pale]
         return "grey" if pale and self._second_opinion(job, latents[pale], images[pale]) else ""
 
+    def _encoder_is_broken(self, job: Job) -> bool:
+        """By the report on its file, where there is one: a picture alone does not tell."""
+        decision = self.host.decision(job.overriding) if job.overriding else self.host.host_decision()
+        verdict = self.host.checkups.known_verdict(decision.path) if decision.path else None
+        return verdict is not None and any(f.code == "encoder-broken" and f.severity == BROKEN for f in verdict.faults)
+
     def _second_opinion(self, job: Job, latents: Tensor, images: Tensor) -> bool:
         """Whether a healthy VAE gives these latents clearly more contrast."""
         found = self.host.recommendation()
@@ -115,6 +124,12 @@ class GreyWatch:
         job.p.extra_generation_params[REDECODED_KEY] = f"{name} was {_LOOKS[code]}"
         job.p.comment(f"VAE Lab: {name} is broken ({_LOOKS[code]}); decoded again with {found.name}: {found.reason}.")
         return better
+
+
+def _encodes(p: Any) -> bool:
+    """Whether the host encodes a picture for this generation: img2img, and hires fix with a pixel upscaler."""
+    hires = getattr(p, "enable_hr", False) and getattr(p, "latent_scale_mode", None) is None
+    return bool(getattr(p, "init_images", None)) or hires
 
 
 def _blamed(findings: Sequence[Finding]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lab.checkup import Report
+from vae_lab.checkup import Report, Verdict
 from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import BUILT_IN, Decision, Host
@@ -133,11 +133,13 @@ class CheckupPanel:
         return list(dict.fromkeys([*first, *self.host.checkpoints(), *(entry.name for entry in self.host.vaes())]))
 
     def _choices(self, names: Sequence[str]) -> list[str]:
-        known, current = self.host.known_reports(names), self.host.current_checkpoint()
+        files = {**self.host.checkpoint_files(), **self.host.vae_files()}
+        known = self.host.known_verdicts({name: files[name] for name in names if name in files})
+        current = self.host.current_checkpoint()
         return [_label(name, known.get(name), name == current) for name in names]
 
     def _choice(self, name: str) -> str:
-        return _label(name, self.host.known_reports([name]).get(name), name == self.host.current_checkpoint())
+        return self._choices([name])[0]
 
     def _followed(self, choice: str | None, memory: _Memory | None, names: Sequence[str]) -> str:
         """The file to show: who looked at the checkpoint in use sees the one that is in use now."""
@@ -295,14 +297,14 @@ class CheckupPanel:
         return (*updates, replace(memory, remedy=remedy.vae), html_update(said))
 
 
-def _label(name: str, report: Report | None, current: bool) -> str:
+def _label(name: str, verdict: Verdict | None, current: bool) -> str:
     """How a file is listed, unlike any other: its name, and what is known of it.
 
     It is also the value of the choice: gradio 3 shows the value in place of the label after an update.
     """
     notes = ["checkpoint in use"] if current else []
-    if report is not None:
-        notes.append(checkup_views.mark(report))
+    if verdict is not None:
+        notes.append(checkup_views.mark(verdict))
     return _SEPARATOR.join([name, *notes])
 
 

@@ -49,9 +49,8 @@ def status_words(verdict: Verdict) -> str:
     return f"{words}: {_small(verdict.faults[0].title)}"
 
 
-def mark(report: Report) -> str:
+def mark(verdict: Verdict) -> str:
     """For menus, such as ``✗ washed out``."""
-    verdict = report.verdict
     words = _small(verdict.faults[0].title) if verdict.faults else ""
     return f"{_SIGNS[verdict.status]} {words}".strip()
 

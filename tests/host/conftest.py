@@ -108,8 +108,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
         merged = built_in_state("photo-a", "photo-b", GREY_SHARE)
         halves = ("", "encoder.")  # both of them, or the encoder alone
         for name, part in zip(("grey", "half"), halves, strict=True):
-            own = {f"first_stage_model.{key}": value for key, value in merged.items() if key.startswith(part)}
-            safetensors.torch.save_file(state | own, models / f"{name}.safetensors")
+            mixed = {f"first_stage_model.{key}": value for key, value in merged.items() if key.startswith(part)}
+            safetensors.torch.save_file(state | mixed, models / f"{name}.safetensors")
             if config.exists():
                 shutil.copy(config, models / f"{name}.yaml")
         safetensors.torch.save_file(load_sample_vae("photo-b"), vaes / "photo-b.safetensors")

@@ -18,15 +18,17 @@ HALF_PRECISION_LIMIT = 65504.0
 """The largest number in fp16."""
 
 # (broken below, suspect below). The decoder alone, from reference latents:
-_CONTRAST = (85.0, 97.0)  # L* of white less black
+_CONTRAST = (85.0, 95.0)  # L* of white less black
 _GAIN = (0.78, 0.88)  # of lightness over the patches
 _PHOTO = (0.75, 0.90)  # of lightness in the photo
-_CHROMA = (0.84, 0.92)  # of colour, in the better quarter of the patches
+_CHROMA = (0.75, 0.90)  # of colour, see Reading.colour_kept
+_BOTH = 0.80  # mean of the last two: where contrast and colour are lost together, less of each is enough to be broken
 # Through the VAE's own encoder as well, which loses a little of its own:
-_OWN_CONTRAST = (85.0, 95.0)
+_OWN_CONTRAST = (85.0, 92.0)
 _OWN_GAIN = (0.75, 0.85)
 _OWN_PHOTO = (0.70, 0.80)
-_OWN_CHROMA = (0.75, 0.88)
+_OWN_CHROMA = (0.70, 0.85)
+_OWN_BOTH = 0.75
 
 _DEAD = (5.0, 0.1)  # contrast and gain below which there is no picture at all
 # (broken above, suspect above)
@@ -58,7 +60,7 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
     if dead:
         yield dead
         return
-    loss = _loss(reading, _CONTRAST, _GAIN, _PHOTO, _CHROMA)
+    loss = _loss(reading, (_CONTRAST, _GAIN, _PHOTO, _CHROMA), _BOTH)
     if loss:
         severity, evidence = loss
         text = (
@@ -74,7 +76,7 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
 def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
     """What the way through encoder and decoder adds. ``alone``: nothing is known of the decoder by itself."""
     dead = _no_picture(reading)
-    loss = _loss(reading, _OWN_CONTRAST, _OWN_GAIN, _OWN_PHOTO, _OWN_CHROMA)
+    loss = _loss(reading, (_OWN_CONTRAST, _OWN_GAIN, _OWN_PHOTO, _OWN_CHROMA), _OWN_BOTH)
     if dead and (alone or reading.finite < 1.0):
         yield dead
     elif dead or loss:
@@ -118,23 +120,30 @@ _Limits = tuple[float, float]
 
 
 def _loss(
-    reading: Reading, contrast: _Limits, gain: _Limits, photo: _Limits, chroma: _Limits
+    reading: Reading, limits: tuple[_Limits, _Limits, _Limits, _Limits], both: float
 ) -> tuple[str, tuple[Evidence, ...]] | None:
-    """The worst of what is lost, with all numbers; None if nothing is."""
-    measured = (
-        (reading.contrast, contrast), (reading.gain_l, gain), (reading.photo_gain_l, photo), (reading.chroma, chroma),
-    )  # fmt: skip
+    """The worst of what is lost, with all numbers; None if nothing is.
+
+    Args:
+        reading: the decoded chart.
+        limits: of the contrast, and of what is kept of it on patches, of it in the photo, and of colour.
+        both: of the mean of the last two.
+    """
+    values = (reading.contrast, reading.gain_l, reading.photo_gain_l, reading.colour_kept)
+    measured = tuple(zip(values, limits, strict=True))
     if all(value >= suspect for value, (_, suspect) in measured):
         return None
-    severity = BROKEN if any(value < broken for value, (broken, _) in measured) else SUSPECT
+    together = (reading.photo_gain_l + reading.colour_kept) / 2
+    broken = together < both or any(value < limit for value, (limit, _) in measured)
+    wanted = [f"1, at least {suspect:g}" for _, suspect in limits]
     evidence = (
         *_levels(reading),
-        Evidence("contrast kept", reading.gain_l, "", f"1, at least {gain[1]:g}"),
-        Evidence("contrast kept in a photo", reading.photo_gain_l, "", f"1, at least {photo[1]:g}"),
-        Evidence("colour kept", reading.chroma, "", f"1, at least {chroma[1]:g}"),
+        Evidence("contrast kept", reading.gain_l, "", wanted[1]),
+        Evidence("contrast kept in a photo", reading.photo_gain_l, "", wanted[2]),
+        Evidence("colour kept", reading.colour_kept, "", wanted[3]),
         Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
     )
-    return severity, evidence
+    return (BROKEN if broken else SUSPECT), evidence
 
 
 def _levels(reading: Reading) -> tuple[Evidence, Evidence]:

@@ -72,6 +72,11 @@ class Reading:
         return self.white - self.black
 
     @property
+    def colour_kept(self) -> float:
+        """The better of patches and photo: a loss of colour shows in both, colours that are merely wrong in one."""
+        return max(self.chroma, self.photo_gain_c)
+
+    @property
     def mean_delta_e(self) -> float:
         """CIEDE2000, mean over the patches."""
         return sum(self.delta_e) / len(self.delta_e)

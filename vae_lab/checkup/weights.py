@@ -172,7 +172,7 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
         ("black", reading.black, "L*", "0"),
         ("contrast kept", reading.gain_l, "", "1"),
         ("contrast kept in a photo", reading.photo_gain_l, "", "1"),
-        ("colour kept", reading.chroma, "", "1"),
+        ("colour kept", reading.colour_kept, "", "1"),
         ("colour kept, hues included", reading.gain_c, "", "1"),
         ("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
         ("colour of neutral greys", reading.cast, "C*", "0"),

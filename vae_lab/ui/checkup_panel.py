@@ -162,9 +162,10 @@ class CheckupPanel:
         report = known.get(chosen)
         overview = memory is not None and memory.overview
         remedy = self._remedy(chosen, report)
-        choices = [_label(name, known.get(name), name == current) for name in names]
+        verdicts = {name: found.verdict for name, found in known.items()}
+        choices = [_label(name, verdicts.get(name), name == current) for name in names]
         return (
-            choice_update(choices, _label(chosen, report, chosen == current) if chosen else None, shown),
+            choice_update(choices, _label(chosen, verdicts.get(chosen), chosen == current) if chosen else None, shown),
             html_update(checkup_views.overview(names, known, current) if overview else ""),
             self._verdict(chosen, report),
             html_update(checkup_views.charts(report) if report else ""),

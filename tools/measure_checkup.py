@@ -413,6 +413,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
     parser.add_argument("--held-out", type=Path, help="folder with the VAEs of HELD_OUT_RECIPES")
+    parser.add_argument(
+        "--held-out-only", action="store_true", help="leave out the VAEs that thresholds were chosen on"
+    )
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its two marks")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--no-watch", action="store_true", help="leave the watch out, which takes longest")
@@ -422,7 +425,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_grad_enabled(False)
     photos = load_photos(arguments.photos, arguments.taesd)
     parts = []
-    sets = {"Chosen on": chosen_on(arguments.taesd)}
+    sets = {} if arguments.held_out_only else {"Chosen on": chosen_on(arguments.taesd)}
     if arguments.held_out:
         sets["Held out"] = held_out(arguments.held_out)
     for title, cases in sets.items():

@@ -20,7 +20,7 @@ from vae_lab.families import FAMILIES, Family
 if TYPE_CHECKING:
     from vae_lab.autoencoders.autoencoder import Autoencoder
 
-__all__ = ["FamilyEvidence", "detect_family"]
+__all__ = ["FamilyEvidence", "can_take_the_chart", "detect_family"]
 
 # Correlation of colour, measured: TAESD's own decoders .99, the sample VAEs .81 to .90, their 20 % grey merge .82;
 # in the other family -.23 and less.
@@ -56,7 +56,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     channels = autoencoder.latent_channels
     candidates = [family for family in FAMILIES.values() if family.latent_channels == channels]
     candidates.sort(key=lambda family: hint is None or family.id != hint.id)
-    if not _can_take_the_chart(autoencoder):
+    if not can_take_the_chart(autoencoder):
         return FamilyEvidence(None, {}, {})
     if not all(family.id in chart_latents() for family in candidates):
         return _by_spread(autoencoder, candidates)
@@ -72,7 +72,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded, encoded)
 
 
-def _can_take_the_chart(autoencoder: Autoencoder) -> bool:
+def can_take_the_chart(autoencoder: Autoencoder) -> bool:
     """Every family has 8 picture pixels to a latent pixel, and pictures of three channels."""
     return autoencoder.downscale == 8 and autoencoder.architecture.image_channels(autoencoder.module) == 3
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, detect_family
+from vae_lab.autoencoders.family_detection import can_take_the_chart
 from vae_lab.charts import chart_image, chart_latents
 from vae_lab.checkup.findings import BROKEN, HEALTHY, Evidence, Finding, Verdict
 from vae_lab.checkup.judge import decoder_findings, judge_probe
@@ -84,11 +85,13 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         autoencoder: in full precision; its ``family`` is not looked at, the weights are.
         hint: what the checkpoint around it says about the family, if it is in one.
     """
+    if not can_take_the_chart(autoencoder):
+        return Checkup("", ())
     evidence = detect_family(autoencoder, hint)
     found = evidence.family
     family = found or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
     if family is None:
-        return Checkup("", (), ())
+        return Checkup("", ())
     measured = probe(
         autoencoder.with_family(family),
         decoded=evidence.decoded.get(family.id),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.checkup.conftest import changed, merged
-from tests.unit.makers import CONTAINERS, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
+from tests.unit.makers import CONTAINERS, F2, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
 from vae_lab import inspect_file
 from vae_lab.checkup import DECODED, ROUND_TRIP, TITLES, Report, Verdict
 from vae_lab.checkup import report as report_module
@@ -185,6 +185,13 @@ def test_taesd_halves(tmp_path: Path) -> None:
         report = inspect_file(write(tmp_path / f"{half}.safetensors", state))
         assert report.architecture == "TAESD"
         assert set(report.checkup.charts) <= {DECODED, ROUND_TRIP}
+
+
+def test_vaes_that_cannot_take_the_chart_have_no_verdict_on_it(tmp_path: Path) -> None:
+    """Of 2 picture pixels to a latent pixel: no published family is like that, and the chart is made for 8."""
+    report = inspect_file(write(tmp_path / "v.safetensors", kl_state(F2)))
+    assert (report.verdict.findings, report.checkup.measured, report.family_id) == ((), (), "")
+    assert len(report.fingerprint) == 64
 
 
 def test_without_the_probe_nothing_is_decoded(tmp_path: Path) -> None:

@@ -413,9 +413,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
     parser.add_argument("--held-out", type=Path, help="folder with the VAEs of HELD_OUT_RECIPES")
-    parser.add_argument(
-        "--held-out-only", action="store_true", help="leave out the VAEs that thresholds were chosen on"
-    )
+    parser.add_argument("--held-out-only", action="store_true", help="leave out what thresholds were chosen on")
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its two marks")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--no-watch", action="store_true", help="leave the watch out, which takes longest")

@@ -414,6 +414,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
     parser.add_argument("--held-out", type=Path, help="folder with the VAEs of HELD_OUT_RECIPES")
     parser.add_argument("--held-out-only", action="store_true", help="leave out what thresholds were chosen on")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only VAEs whose names contain one of these")
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its two marks")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--no-watch", action="store_true", help="leave the watch out, which takes longest")
@@ -422,6 +423,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
     photos = load_photos(arguments.photos, arguments.taesd)
+    few = Photos(photos.images[::3], {family: latents[::3] for family, latents in photos.latents.items()})
     parts = []
     sets = {} if arguments.held_out_only else {"Chosen on": chosen_on(arguments.taesd)}
     if arguments.held_out:
@@ -429,12 +431,14 @@ def main(argv: list[str] | None = None) -> None:
     for title, cases in sets.items():
         rows = []
         for case in cases:
+            if arguments.only and not any(name in case.name for name in arguments.only):
+                continue
             rows.append(measure(case, photos))
             log.info("%s: %s, must be %s", case.name, rows[-1].checkup.verdict.status, rows[-1].wanted)
-        parts += [f"### {title}", score(rows), margins(rows)]
+        parts += [f"### {title}", score(rows), margins(rows), table(rows)]
+        log.info("%s", "\n\n".join(parts))
         if not arguments.no_watch:
-            parts.append(watch_table(rows, photos, arguments.taesd))
-        parts.append(table(rows))
+            parts.append(watch_table(rows, few, arguments.taesd))
     text = "\n\n".join(parts) + "\n"
     if arguments.write:
         page = arguments.write.read_text(encoding="utf8")

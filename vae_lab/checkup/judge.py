@@ -18,16 +18,16 @@ HALF_PRECISION_LIMIT = 65504.0
 """The largest number in fp16."""
 
 # (broken below, suspect below). The decoder alone, from reference latents:
-_CONTRAST = (85.0, 95.0)  # L* of white less black
+_CONTRAST = (80.0, 90.0)  # L* of white less black
 _GAIN = (0.78, 0.88)  # of lightness over the patches
 _PHOTO = (0.75, 0.90)  # of lightness in the photo
 _CHROMA = (0.75, 0.90)  # of colour, see Reading.colour_kept
 _BOTH = 0.80  # mean of the last two: where contrast and colour are lost together, less of each is enough to be broken
 # Through the VAE's own encoder as well, which loses a little of its own:
-_OWN_CONTRAST = (85.0, 92.0)
+_OWN_CONTRAST = (80.0, 88.0)
 _OWN_GAIN = (0.75, 0.85)
 _OWN_PHOTO = (0.70, 0.80)
-_OWN_CHROMA = (0.70, 0.85)
+_OWN_CHROMA = (0.75, 0.85)
 _OWN_BOTH = 0.75
 
 _DEAD = (5.0, 0.1)  # contrast and gain below which there is no picture at all

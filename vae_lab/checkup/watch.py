@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup.findings import BROKEN, Evidence, Finding, Verdict
-from vae_lab.checkup.weights import Checkup, check_decoder
+from vae_lab.checkup.weights import Checkup, check_weights
 from vae_lab.errors import FamilyMismatch
 from vae_lab.estimates import expected_picture
 from vae_lab.families import Family, get_family
@@ -170,30 +170,38 @@ def judge_output(
         return Verdict()
     seen = glance(latents, images, known)
     findings = [finding for one in seen if (finding := _obvious(one))]
-    checkup = _decoder_checkup(autoencoder.with_family(known), known) if autoencoder else None
-    if checkup is not None:
-        findings += [finding for finding in checkup.verdict.faults if finding.severity == BROKEN]
+    if autoencoder is not None:
+        findings += _blamed(_checkup_of(autoencoder, known))
     if not findings and any(one.pale for one in seen):
         findings += _pale(seen, latents, images, autoencoder)
     return Verdict.of(dict.fromkeys(findings))
 
 
-def _make_decoder_checkup() -> Callable[[Autoencoder, Family], Checkup | None]:
-    remembered: weakref.WeakKeyDictionary[nn.Module, tuple[str, Checkup | None]] = weakref.WeakKeyDictionary()
+def _blamed(checkup: Checkup) -> list[Finding]:
+    """What in a VAE's checkup explains a bad picture: a broken decoder, or a pale one beside a broken encoder."""
+    faults = checkup.verdict.faults
+    broken = [finding for finding in faults if finding.severity == BROKEN]
+    decoder = [finding for finding in broken if finding.code != "encoder-broken"]
+    pale = [replace(finding, severity=BROKEN) for finding in faults if finding.code == "grey" and broken]
+    return decoder or pale
 
-    def find(autoencoder: Autoencoder, family: Family) -> Checkup | None:
-        """The decoder's checkup, made once for as long as the weights stay the same."""
+
+def _make_checkup_of() -> Callable[[Autoencoder, Family], Checkup]:
+    remembered: weakref.WeakKeyDictionary[nn.Module, tuple[str, Checkup]] = weakref.WeakKeyDictionary()
+
+    def find(autoencoder: Autoencoder, family: Family) -> Checkup:
+        """The VAE's checkup in that family, made once for as long as the weights stay the same."""
         module = autoencoder.module
         key = f"{family.id}:{autoencoder.dtype}:{memory_digest(module.state_dict())}"
         known = remembered.get(module)
         if known is None or known[0] != key:
-            known = remembered[module] = (key, check_decoder(autoencoder.decode_unclamped, family))
+            known = remembered[module] = (key, check_weights(autoencoder, family))
         return known[1]
 
     return find
 
 
-_decoder_checkup = _make_decoder_checkup()
+_checkup_of = _make_checkup_of()
 
 
 def _obvious(seen: Glance) -> Finding | None:

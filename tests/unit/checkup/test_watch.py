@@ -34,6 +34,7 @@ def crops(family: str = "sd1", size: int = 24) -> Tensor:
 
 SOUND = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime")
 BROKEN = {
+    "merge, 0.1": lambda: merged("photo-a", "photo-b", 0.1),
     "merge, 0.2": lambda: merged("photo-a", "photo-b", 0.2),
     "merge, 0.3": lambda: merged("photo-a", "photo-b", 0.3),
     "merge, 0.5": lambda: merged("photo-a", "photo-b", 0.5),

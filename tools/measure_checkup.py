@@ -1,10 +1,11 @@
 """Hold the checkup and the watch against VAEs whose fate is known, and write the tables of docs/checkup.md.
 
-    python -m tools.measure_checkup --photos PHOTOS --taesd TAESD --held-out WORK [--write docs/checkup.md]
+    python -m tools.measure_checkup --photos PHOTOS --taesd TAESD --work WORK [--write docs/checkup.md]
 
 The thresholds were chosen on the VAEs of the sample set, on TAESD's real weights, and on merges and damage made from
-these. WORK holds the VAEs of ``tools.train_vaes.HELD_OUT_RECIPES``, which played no part in that: what is said of them,
-and of merges and damage made from them, shows whether the thresholds hold.
+these; those of ``HELD_OUT`` have moved them since. What ``LAST`` names was trained when they stood: what is said of
+them, and of merges and damage made from them, shows whether the thresholds hold. WORK holds both, as
+``tools.train_vaes`` leaves them.
 
 What a VAE really loses is measured on the held-out photos, not on the chart: the slope of lightness and of colour of
 the decoded photos on those of the same photos decoded by its main parent, at 1/16 of their size.
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tools import pictures, taesd_net
-from tools.train_vaes import HELD_OUT_RECIPES, RECIPES, Recipe
+from tools.train_vaes import HELD_OUT_RECIPES, LAST_RECIPES, RECIPES, Recipe
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture
 from vae_lab.autoencoders.taesd import TaesdArchitecture
@@ -57,7 +58,6 @@ class Case:
         autoencoder: of the family whose latents it is given.
         parent: the faithful VAE that it was made from; itself for those.
         must: ``healthy`` or ``broken`` where that is certain by how it was made; "" where the photos decide.
-        held_out: whether it played no part in choosing thresholds.
         hint: the family of the checkpoint it is taken to be in.
     """
 
@@ -65,7 +65,6 @@ class Case:
     autoencoder: Autoencoder
     parent: Autoencoder
     must: str = ""
-    held_out: bool = False
     hint: Family | None = None
 
 
@@ -108,9 +107,8 @@ def merges(
 def damage(state: State, recipe: Recipe) -> Iterator[tuple[str, Autoencoder]]:
     """Weights that are broken for certain."""
     out = ("decoder.conv_out.weight", "decoder.conv_out.bias")
-    yield "conv_out x 0.35", kl(changed(state, 0.35, *out), recipe)
-    yield "conv_out x 2.5", kl(changed(state, 2.5, *out), recipe)
-    yield "conv_out x 0", kl(changed(state, 0.0, *out), recipe)
+    for factor in (0.0, 0.35, 0.5, 2.0, 2.5):
+        yield f"conv_out x {factor:g}", kl(changed(state, factor, *out), recipe)
     yield "latents x 0.4", kl(changed(state, 0.4, "post_quant_conv.weight"), recipe)
     yield "all zero", kl({name: value.float() * 0 for name, value in state.items()}, recipe)
     nan = changed(state, 1.0)
@@ -118,23 +116,21 @@ def damage(state: State, recipe: Recipe) -> Iterator[tuple[str, Autoencoder]]:
     yield "NaN in one weight", kl(nan, recipe)
 
 
-def family_cases(
-    names: list[str], states: dict[str, State], recipes: dict[str, Recipe], held_out: bool
-) -> Iterator[Case]:
+def family_cases(names: list[str], states: dict[str, State], recipes: dict[str, Recipe]) -> Iterator[Case]:
     """Faithful VAEs, also in half precision, and harmless merges of relatives."""
     for name in names:
         own = kl(states[name], recipes[name])
-        yield Case(name, own, own, "healthy", held_out)
+        yield Case(name, own, own, "healthy")
         half = kl({n: v.half().float() for n, v in states[name].items()}, recipes[name])
         half.module.bfloat16()
-        yield Case(f"{name}, in bfloat16", half, own, "healthy", held_out)
+        yield Case(f"{name}, in bfloat16", half, own, "healthy")
 
 
 def chosen_on(folder: Path) -> Iterator[Case]:
     """The VAEs that the thresholds were chosen on."""
     recipes = {recipe.name: recipe for recipe in RECIPES}
     states = {name: load_sample_vae(name) for name in recipes}
-    yield from family_cases(list(recipes), states, recipes, False)
+    yield from family_cases(list(recipes), states, recipes)
     a = kl(states["photo-a"], recipes["photo-a"])
     for one, other in (("photo-a-smooth", "photo-a-sharp"), ("photo-a", "anime")):
         yield Case(f"{one} x {other}, 0.5", kl(lerp(states[one], states[other], 0.5), recipes["photo-a"]), a, "healthy")
@@ -158,35 +154,66 @@ def chosen_on(folder: Path) -> Iterator[Case]:
     yield Case("photo-a in an SDXL checkpoint", replace(a, family=FAMILIES["sdxl"]), a, "broken", hint=FAMILIES["sdxl"])
 
 
-def held_out(work: Path) -> Iterator[Case]:
-    """The VAEs that played no part."""
-    recipes = {recipe.name: recipe for recipe in HELD_OUT_RECIPES} | {"sdxl-c": RECIPES[2]}
-    names = [recipe.name for recipe in HELD_OUT_RECIPES]
-    states = {name: load_file(work / f"{name}.safetensors") for name in names} | {"sdxl-c": load_sample_vae("sdxl-c")}
-    yield from family_cases(names, states, recipes, True)
-    d, e, f, g = (kl(states[name], recipes[name]) for name in ("check-d", "check-e", "check-f", "check-g"))
-    for one, other, parent in (
-        ("check-d-smooth", "check-d-sharp", d),
-        ("check-e", "check-e-anime", e),
-        ("check-g-smooth", "check-g-sharp", g),
-    ):
+@dataclass(frozen=True)
+class Plan:
+    """A set of trained VAEs, and what to make of them: pairs of names to merge, and names to damage.
+
+    Attributes:
+        relatives: what comes of these, half and half, must stay healthy; the third is their parent.
+        strangers: of these every share is tried.
+        sd1, sdxl: one each, to be put into checkpoints of the other family.
+    """
+
+    recipes: tuple[Recipe, ...]
+    relatives: tuple[tuple[str, str, str], ...]
+    strangers: tuple[tuple[str, str], ...]
+    damaged: tuple[str, ...]
+    sd1: str
+    sdxl: str
+
+
+HELD_OUT = Plan(
+    HELD_OUT_RECIPES,
+    relatives=(
+        ("check-d-smooth", "check-d-sharp", "check-d"),
+        ("check-e", "check-e-anime", "check-e"),
+        ("check-g-smooth", "check-g-sharp", "check-g"),
+    ),
+    strangers=(("check-d", "check-e"), ("check-e", "check-g"), ("check-g", "check-d"), ("check-f", "sdxl-c")),
+    damaged=("check-d", "check-e", "check-f"),
+    sd1="check-e",
+    sdxl="check-f",
+)
+LAST = Plan(
+    LAST_RECIPES,
+    relatives=(("last-h-smooth", "last-h-sharp", "last-h"), ("last-i", "last-i-anime", "last-i")),
+    strangers=(("last-h", "last-i"), ("last-i", "last-h"), ("last-j", "sdxl-c")),
+    damaged=("last-h", "last-i", "last-j"),
+    sd1="last-h",
+    sdxl="last-j",
+)
+
+
+def held_out(work: Path, plan: Plan) -> Iterator[Case]:
+    """The VAEs of a plan, their merges, and the damaged ones."""
+    recipes = {recipe.name: recipe for recipe in plan.recipes} | {"sdxl-c": RECIPES[2]}
+    states = {recipe.name: load_file(work / f"{recipe.name}.safetensors") for recipe in plan.recipes}
+    yield from family_cases(list(states), states, recipes)
+    states["sdxl-c"] = load_sample_vae("sdxl-c")
+    own = {name: kl(states[name], recipes[name]) for name in states}
+    for one, other, parent in plan.relatives:
         made = kl(lerp(states[one], states[other], 0.5), recipes[one])
-        yield Case(f"{one} x {other}, 0.5", made, parent, "healthy", True)
-    for one, other, parent in (
-        ("check-d", "check-e", d),
-        ("check-e", "check-g", e),
-        ("check-g", "check-d", g),
-        ("check-f", "sdxl-c", f),
-    ):
-        for name, made, _ in merges(one, other, states, recipes[one], parent):
-            yield Case(name, made, parent, held_out=True)
-    for name, parent in (("check-d", d), ("check-e", e), ("check-f", f)):
+        yield Case(f"{one} x {other}, 0.5", made, own[parent], "healthy")
+    for one, other in plan.strangers:
+        for name, made, parent in merges(one, other, states, recipes[one], own[one]):
+            yield Case(name, made, parent)
+    for name in plan.damaged:
         for what, made in damage(states[name], recipes[name]):
-            yield Case(f"{name}: {what}", made, parent, "broken", True)
-    yield Case("check-f in an SD1 checkpoint", replace(f, family=FAMILIES["sd1"]), d, "broken", True, FAMILIES["sd1"])
-    yield Case(
-        "check-e in an SDXL checkpoint", replace(e, family=FAMILIES["sdxl"]), e, "broken", True, FAMILIES["sdxl"]
-    )
+            yield Case(f"{name}: {what}", made, own[name], "broken")
+    for name, other in ((plan.sdxl, "sd1"), (plan.sd1, "sdxl")):
+        family = FAMILIES[other]
+        vae = replace(own[name], family=family)
+        yield Case(f"{name} in an {family.title} checkpoint", vae, own[plan.sd1], "broken", hint=family)
 
 
 # --- what is lost, by photos --------------------------------------------------------------------------------------
@@ -237,14 +264,14 @@ def decoded_photos(vae: Autoencoder, photos: Photos) -> tuple[Tensor, Tensor]:
     return vae.decode(photos.latents[vae.family.id]), vae.decode(vae.encode(photos.images))
 
 
-def truth(case: Case, photos: Photos) -> tuple[float, float, bool]:
-    """What txt2img keeps, and what img2img keeps, of the parent's; and whether a VAE keeps what the photos have."""
+def truth(case: Case, photos: Photos) -> tuple[float, float, float]:
+    """What txt2img keeps of the photos, and what txt2img and img2img keep of what the parent makes of them."""
     ways = decoded_photos(case.autoencoder, photos)
-    faithful = case.must != "healthy" or kept(ways[0], photos.images) >= TENTH
+    absolute = kept(ways[0], photos.images)
     if case.autoencoder is case.parent:
-        return 1.0, 1.0, faithful
+        return absolute, 1.0, 1.0
     txt2img, img2img = (kept(*pair) for pair in zip(ways, decoded_photos(case.parent, photos), strict=True))
-    return txt2img, img2img, faithful
+    return absolute, txt2img, img2img
 
 
 _NUMBERS: dict[str, Callable[[Reading], float]] = {
@@ -252,6 +279,7 @@ _NUMBERS: dict[str, Callable[[Reading], float]] = {
     "patches": lambda reading: reading.gain_l,
     "photo": lambda reading: reading.photo_gain_l,
     "colour": lambda reading: reading.colour_kept,
+    "all": lambda reading: reading.overall,
 }
 """The numbers that decide about a loss; see vae_lab/checkup/judge.py."""
 
@@ -264,21 +292,21 @@ class Row:
     """One line of the table of VAEs.
 
     Attributes:
-        txt2img, img2img: what is kept of contrast or colour, against the parent.
-        faithful: whether nine tenths of the contrast and colour of the photos themselves are kept.
+        absolute: what txt2img keeps of the contrast or colour of the photos themselves.
+        txt2img, img2img: the same of what the parent makes of them.
     """
 
     case: Case
+    absolute: float
     txt2img: float
     img2img: float
-    faithful: bool
     checkup: Checkup
     probe: Probe
 
     @property
     def wanted(self) -> str:
         """The verdict that it must have."""
-        if self.case.must == "healthy" and not self.faithful:
+        if self.case.must == "healthy" and self.absolute < TENTH:
             return "any"
         if self.case.must:
             return self.case.must
@@ -298,21 +326,20 @@ class Row:
 
 def measure(case: Case, photos: Photos) -> Row:
     """The checkup of one VAE, and the truth."""
-    txt2img, img2img, faithful = truth(case, photos)
-    checkup = check_weights(case.autoencoder, case.hint)
-    return Row(case, txt2img, img2img, faithful, checkup, probe(case.autoencoder))
+    kept_of = truth(case, photos)
+    return Row(case, *kept_of, check_weights(case.autoencoder, case.hint), probe(case.autoencoder))
 
 
 def table(rows: list[Row]) -> str:
     """Markdown."""
-    columns = ["VAE", "txt2img keeps", "img2img keeps", *_NUMBERS, *(f"own: {name}" for name in _NUMBERS)]
+    columns = ["VAE", "of photos", "txt2img keeps", "img2img keeps", *_NUMBERS, *(f"own: {name}" for name in _NUMBERS)]
     columns += ["must be", "verdict"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
-        cells = [row.case.name, f"{row.txt2img:.2f}", f"{row.img2img:.2f}"]
+        cells = [row.case.name, f"{row.absolute:.2f}", f"{row.txt2img:.2f}", f"{row.img2img:.2f}"]
         for reading in (row.probe.reference, row.probe.own):
             if reading is None:
-                cells += ["", "", "", ""]
+                cells += [""] * len(_NUMBERS)
                 continue
             cells += [f"{of(reading):.2f}" for of in _NUMBERS.values()]
         codes = ", ".join(finding.code for finding in row.checkup.verdict.faults)
@@ -412,8 +439,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Hold the checkup against VAEs whose fate is known.")
     parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
-    parser.add_argument("--held-out", type=Path, help="folder with the VAEs of HELD_OUT_RECIPES")
-    parser.add_argument("--held-out-only", action="store_true", help="leave out what thresholds were chosen on")
+    parser.add_argument("--work", type=Path, required=True, help="folder with the trained VAEs")
+    parser.add_argument(
+        "--sets", nargs="+", choices=("chosen", "held-out", "last"), default=["chosen", "held-out", "last"]
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only VAEs whose names contain one of these")
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its two marks")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
@@ -425,10 +454,12 @@ def main(argv: list[str] | None = None) -> None:
     photos = load_photos(arguments.photos, arguments.taesd)
     few = Photos(photos.images[::2], {family: latents[::2] for family, latents in photos.latents.items()})
     parts = []
-    sets = {} if arguments.held_out_only else {"Chosen on": chosen_on(arguments.taesd)}
-    if arguments.held_out:
-        sets["Held out"] = held_out(arguments.held_out)
-    for title, cases in sets.items():
+    sets = {
+        "chosen": ("Chosen on", chosen_on(arguments.taesd)),
+        "held-out": ("Held out", held_out(arguments.work, HELD_OUT)),
+        "last": ("Trained last", held_out(arguments.work, LAST)),
+    }
+    for title, cases in map(sets.__getitem__, arguments.sets):
         rows = []
         for case in cases:
             if arguments.only and not any(name in case.name for name in arguments.only):

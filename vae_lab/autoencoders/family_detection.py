@@ -66,7 +66,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     by_encoder: dict[str, float] = {}
     encoded: dict[str, Tensor] = {}
     if best is None and candidates and _has_half(autoencoder, "encoder"):
-        encoded[candidates[0].id] = autoencoder.with_family(candidates[0]).encode(chart_image()).cpu()
+        encoded = _encoded(autoencoder, candidates)
         by_encoder = _encoder_scores(encoded[candidates[0].id], candidates)
         best = _clear_best(by_encoder)
     return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded, encoded)
@@ -87,6 +87,15 @@ def _decoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Te
         if _score(picture) >= _BEYOND_DOUBT:
             break
     return decoded
+
+
+def _encoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Tensor]:
+    """Encoded once: families differ in scaling alone."""
+    first = candidates[0]
+    latents = autoencoder.with_family(first).encode(chart_image()).cpu()
+    if not autoencoder.architecture.scales_latents:
+        return dict.fromkeys((family.id for family in candidates), latents)
+    return {family.id: family.to_model_space(first.to_vae_space(latents)) for family in candidates}
 
 
 def _score(picture: Tensor) -> float:

@@ -8,6 +8,7 @@ does no harm, so only losses count, until the excess is absurd.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from vae_lab.checkup.findings import BROKEN, INFORMATION, SUSPECT, Evidence, Finding
 from vae_lab.checkup.probe import Probe, Reading
@@ -17,23 +18,39 @@ __all__ = ["HALF_PRECISION_LIMIT", "decoder_findings", "judge_probe"]
 HALF_PRECISION_LIMIT = 65504.0
 """The largest number in fp16."""
 
-# (broken below, suspect below). The decoder alone, from reference latents:
-_CONTRAST = (80.0, 90.0)  # L* of white less black
-_GAIN = (0.78, 0.88)  # of lightness over the patches
-_PHOTO = (0.75, 0.90)  # of lightness in the photo
-_CHROMA = (0.75, 0.90)  # of colour, see Reading.colour_kept
-_BOTH = 0.80  # mean of the last two: where contrast and colour are lost together, less of each is enough to be broken
-# Through the VAE's own encoder as well, which loses a little of its own:
-_OWN_CONTRAST = (80.0, 88.0)
-_OWN_GAIN = (0.75, 0.85)
-_OWN_PHOTO = (0.70, 0.80)
-_OWN_CHROMA = (0.75, 0.85)
-_OWN_BOTH = 0.75
+_Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Where a chart that went one way is suspect, and where broken.
+
+    Attributes:
+        contrast: broken and suspect below: L* of white less black.
+        gain: the same of the slope of lightness over the patches.
+        photo: the same in the photo.
+        colour: the same of what is kept of colour.
+        overall: the same of the mean of these four: where all are a little low, the picture is paler than each says.
+        too_much: broken and suspect above: slope of lightness in the photo.
+        too_much_raw: the same before values are cut to 0..1, which is what scaled weights cannot hide.
+    """
+
+    contrast: _Limits
+    gain: _Limits
+    photo: _Limits
+    colour: _Limits
+    overall: _Limits
+    too_much: _Limits
+    too_much_raw: _Limits
+
+
+# The decoder alone, from reference latents:
+_DECODER = _Lines((80.0, 90.0), (0.78, 0.88), (0.75, 0.90), (0.75, 0.90), (0.90, 0.95), (1.45, 1.25), (1.8, 1.6))
+# Through the VAE's own encoder as well, which loses a little of its own, and makes photos harder:
+_OWN = _Lines((80.0, 88.0), (0.75, 0.85), (0.70, 0.80), (0.75, 0.85), (0.90, 0.95), (1.7, 1.55), (2.2, 1.9))
 
 _DEAD = (5.0, 0.1)  # contrast and gain below which there is no picture at all
 # (broken above, suspect above)
-_RAW_RANGE = (2.6, 2.4)  # white less black before cutting off
-_TOO_MUCH = (1.6, 1.5)  # gain of lightness in the photo
 _DELTA_E = (18.0, 15.0)  # mean CIEDE2000
 _CAST = (20.0, 12.0)  # C* of neutral patches
 _NOISE = (10.0, 5.0)  # L* within patches
@@ -60,7 +77,7 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
     if dead:
         yield dead
         return
-    loss = _loss(reading, (_CONTRAST, _GAIN, _PHOTO, _CHROMA), _BOTH)
+    loss = _loss(reading, _DECODER)
     if loss:
         severity, evidence = loss
         text = (
@@ -69,14 +86,14 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
             else "Pictures come out a little paler than they should."
         )
         yield Finding("grey", severity, text, evidence, _GREY_REMEDY)
-    yield from _wrong_colours(reading, loss is not None)
+    yield from _wrong_colours(reading, _DECODER, loss is not None)
     yield from _texture(reading)
 
 
 def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
     """What the way through encoder and decoder adds. ``alone``: nothing is known of the decoder by itself."""
     dead = _no_picture(reading)
-    loss = _loss(reading, (_OWN_CONTRAST, _OWN_GAIN, _OWN_PHOTO, _OWN_CHROMA), _OWN_BOTH)
+    loss = _loss(reading, _OWN)
     if dead and (alone or reading.finite < 1.0):
         yield dead
     elif dead or loss:
@@ -93,7 +110,7 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
             )
             yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
     if alone and not dead:
-        yield from _wrong_colours(reading, loss is not None)
+        yield from _wrong_colours(reading, _OWN, loss is not None)
         yield from _texture(reading)
 
 
@@ -116,38 +133,37 @@ def _no_picture(reading: Reading) -> Finding | None:
     return None
 
 
-_Limits = tuple[float, float]
-
-
-def _loss(
-    reading: Reading, limits: tuple[_Limits, _Limits, _Limits, _Limits], both: float
-) -> tuple[str, tuple[Evidence, ...]] | None:
-    """The worst of what is lost, with all numbers; None if nothing is.
-
-    Args:
-        reading: the decoded chart.
-        limits: of the contrast, and of what is kept of it on patches, of it in the photo, and of colour.
-        both: of the mean of the last two.
-    """
-    values = (reading.contrast, reading.gain_l, reading.photo_gain_l, reading.colour_kept)
-    measured = tuple(zip(values, limits, strict=True))
-    if all(value >= suspect for value, (_, suspect) in measured):
+def _loss(reading: Reading, lines: _Lines) -> tuple[str, tuple[Evidence, ...]] | None:
+    """The worst of what is lost, with all numbers; None if nothing is."""
+    measured = (
+        (reading.contrast, lines.contrast),
+        (reading.gain_l, lines.gain),
+        (reading.photo_gain_l, lines.photo),
+        (reading.colour_kept, lines.colour),
+        (reading.overall, lines.overall),
+    )
+    severity = _worst([_under(value, limits) for value, limits in measured])
+    if severity is None:
         return None
-    together = (reading.photo_gain_l + reading.colour_kept) / 2
-    broken = together < both or any(value < limit for value, (limit, _) in measured)
-    wanted = [f"1, at least {suspect:g}" for _, suspect in limits]
+    wanted = [f"1, at least {suspect:g}" for _, (_, suspect) in measured]
     evidence = (
         *_levels(reading),
         Evidence("contrast kept", reading.gain_l, "", wanted[1]),
         Evidence("contrast kept in a photo", reading.photo_gain_l, "", wanted[2]),
         Evidence("colour kept", reading.colour_kept, "", wanted[3]),
+        Evidence("kept in all", reading.overall, "", wanted[4]),
         Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
     )
-    return (BROKEN if broken else SUSPECT), evidence
+    return severity, evidence
 
 
 def _levels(reading: Reading) -> tuple[Evidence, Evidence]:
     return Evidence("white", reading.white, "L*", "100"), Evidence("black", reading.black, "L*", "0")
+
+
+def _under(value: float, limits: _Limits) -> str | None:
+    broken, suspect = limits
+    return BROKEN if value < broken else SUSPECT if value < suspect else None
 
 
 def _over(value: float, limits: _Limits) -> str | None:
@@ -159,14 +175,17 @@ def _worst(severities: list[str | None]) -> str | None:
     return BROKEN if BROKEN in severities else SUSPECT if SUSPECT in severities else None
 
 
-def _wrong_colours(reading: Reading, explained: bool) -> Iterator[Finding]:
+def _wrong_colours(reading: Reading, lines: _Lines, explained: bool) -> Iterator[Finding]:
     """Casts, exaggeration and wrong hues; ``explained``: a loss explains a large colour error already."""
-    raw = reading.raw_high - reading.raw_low
-    exaggerated = _worst([_over(raw, _RAW_RANGE), _over(reading.photo_gain_l, _TOO_MUCH)])
+    exaggerated = _worst(
+        [_over(reading.photo_gain_l, lines.too_much), _over(reading.photo_gain_raw, lines.too_much_raw)]
+    )
     if exaggerated:
         evidence = (
-            Evidence("white less black, before cutting off", raw, "", "1"),
-            Evidence("contrast in a photo", reading.photo_gain_l, "", "1"),
+            Evidence("contrast in a photo", reading.photo_gain_l, "", f"1, at most {lines.too_much[1]:g}"),
+            Evidence(
+                "the same before cutting off", reading.photo_gain_raw, "", f"1, at most {lines.too_much_raw[1]:g}"
+            ),
         )
         text = "Contrast and colours are exaggerated so far that lights and shadows burn out."
         yield Finding("colour-cast", exaggerated, text, evidence, _OTHER_VAE)

@@ -46,7 +46,7 @@ class Reading:
         cast: chroma (C*) of the mean of the neutral patches; 0 is right.
         noise: standard deviation of L* within the patches, mean over them.
         stripes: the same of the patches' row or column means, the larger one; high for scan lines and seams.
-        raw_low, raw_high: mean raw value of the black and of the white patches; 0 and 1 are right.
+        photo_gain_raw: slope of the photo's raw values (mean of the channels) on the chart's; 1 is right.
         finite: share of values that are neither NaN nor infinite.
     """
 
@@ -62,8 +62,7 @@ class Reading:
     cast: float
     noise: float
     stripes: float
-    raw_low: float
-    raw_high: float
+    photo_gain_raw: float
     finite: float
 
     @property
@@ -75,6 +74,12 @@ class Reading:
     def colour_kept(self) -> float:
         """The better of patches and photo: a loss of colour shows in both, colours that are merely wrong in one."""
         return max(self.chroma, self.photo_gain_c)
+
+    @property
+    def overall(self) -> float:
+        """What is kept in all: mean of contrast, both slopes of lightness, and colour, none counted above 1."""
+        kept = (self.contrast / 100.0, self.gain_l, self.photo_gain_l, self.colour_kept)
+        return sum(min(max(value, 0.0), 1.0) for value in kept) / len(kept)
 
     @property
     def mean_delta_e(self) -> float:
@@ -154,22 +159,20 @@ def read_chart(decoded: Tensor) -> Reading:
     lab, photo = _patches(whole), _cells(whole)
     wanted = _wanted()
     means, wanted_means = lab.mean(axis=(1, 2)), wanted.means
-    raw_means = _patches(raw).mean(axis=(1, 2, 3))
     return Reading(
         picture=(255 * clipped).astype(np.uint8),
         white=float(means[_WHITE, 0].mean()),
         black=float(means[_BLACK, 0].mean()),
-        gain_l=_slope(_centred(means[:, 0]), _centred(wanted_means[:, 0])),
+        gain_l=_slope(means[:, 0], _centred(wanted_means[:, 0])),
         gain_c=_slope(means[:, 1:], wanted_means[:, 1:]),
-        photo_gain_l=_slope(_centred(photo[:, 0]), _centred(wanted.photo[:, 0])),
+        photo_gain_l=_slope(photo[:, 0], _centred(wanted.photo[:, 0])),
         photo_gain_c=_slope(photo[:, 1:], wanted.photo[:, 1:]),
         chroma=float(np.quantile(_colour_gains(means, wanted_means), 0.75)),
         delta_e=_delta_e(means, wanted_means),
         cast=float(np.hypot(*means[_NEUTRAL, 1:].mean(axis=0))),
         noise=float(lab[..., 0].std(axis=(1, 2)).mean()),
         stripes=_stripes(lab[..., 0]),
-        raw_low=float(raw_means[_BLACK].mean()),
-        raw_high=float(raw_means[_WHITE].mean()),
+        photo_gain_raw=_slope(_cells(raw).mean(axis=1), _centred(wanted.photo_raw)),
         finite=float(finite.mean()),
     )
 
@@ -202,16 +205,18 @@ def _cells(picture: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """CIELAB of the chart itself: means of the patches [24,3], and of the photo's cells [72,3]."""
+    """The chart itself: CIELAB of the patches [24,3] and of the photo's cells [72,3], and the cells' values [72]."""
 
     means: np.ndarray
     photo: np.ndarray
+    photo_raw: np.ndarray
 
 
 @lru_cache(maxsize=1)
 def _wanted() -> _Wanted:
-    lab = _lab(chart_image()[0].permute(1, 2, 0).numpy())
-    return _Wanted(_patches(lab).mean(axis=(1, 2)), _cells(lab))
+    raw = chart_image()[0].permute(1, 2, 0).numpy()
+    lab = _lab(raw)
+    return _Wanted(_patches(lab).mean(axis=(1, 2)), _cells(lab), _cells(raw).mean(axis=1))
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
@@ -247,7 +252,7 @@ def _largest_output(module: nn.Module | None) -> Iterator[Callable[[], float]]:
 
     def note(_layer: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
-            largest.append(output.detach().abs().max().float())
+            largest.append(torch.stack(torch.aminmax(output.detach())).abs().max().float())
 
     layers = [] if module is None else [layer for layer in module.modules() if not list(layer.children())]
     hooks = [layer.register_forward_hook(note) for layer in layers]

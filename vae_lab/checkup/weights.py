@@ -181,7 +181,8 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
         ("colour of neutral greys", reading.cast, "C*", "0"),
         ("unevenness of flat patches", reading.noise, "L*", "0"),
         ("stripes in flat patches", reading.stripes, "L*", "0"),
-        ("white less black, before cutting off", reading.raw_high - reading.raw_low, "", "1"),
+        ("kept in all", reading.overall, "", "1"),
+        ("contrast in a photo, before cutting off", reading.photo_gain_raw, "", "1"),
     )
     return [Evidence(f"{way}: {name}", value, unit, wanted) for name, value, unit, wanted in rows]
 

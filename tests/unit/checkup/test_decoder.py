@@ -52,8 +52,8 @@ def noise(amplitude: float) -> Callable[[Tensor], Tensor]:
 FAITHFUL = {
     "the chart itself": lambda picture: picture,
     "a little softer": contrast(0.985),
-    "overshooting": contrast(1.15),
-    "more colour": colour(1.5),
+    "overshooting": contrast(1.25),
+    "more colour": colour(1.8),
     "a little less colour": colour(0.92),
     "finely grained": noise(0.01),
     "slightly warm": lambda picture: picture * torch.tensor([1.0, 0.99, 0.97])[:, None, None],
@@ -67,7 +67,8 @@ def test_faithful(change: Callable[[Tensor], Tensor]) -> None:
 
 FAULTY = {
     "a quarter of the contrast lost": (contrast(0.74), "grey", "broken"),
-    "an eighth of the contrast lost": (contrast(0.87), "grey", "suspect"),
+    "a tenth of the contrast lost": (contrast(0.9), "grey", "suspect"),
+    "a sixth of contrast and colour lost": (lambda picture: contrast(0.87)(colour(0.95)(picture)), "grey", "broken"),
     "a third of the colour lost": (colour(0.66), "grey", "broken"),
     "a seventh of the colour lost": (colour(0.86), "grey", "suspect"),
     "half grey": (lambda picture: picture * 0.5 + 0.25, "grey", "broken"),
@@ -76,7 +77,8 @@ FAULTY = {
     "black": (torch.zeros_like, "black", "broken"),
     "not a number": (lambda picture: picture * float("nan"), "nan", "broken"),
     "one pixel infinite": (lambda picture: picture.index_fill(3, torch.tensor(7), float("inf")), "nan", "broken"),
-    "burnt out": (contrast(3.0), "colour-cast", "broken"),
+    "half as much contrast again": (contrast(1.5), "colour-cast", "suspect"),
+    "twice the contrast": (contrast(2.0), "colour-cast", "broken"),
     "green": (lambda picture: picture + torch.tensor([-0.2, 0.1, -0.2])[:, None, None], "colour-cast", "broken"),
     "red and blue swapped": (lambda picture: picture.flip(1), "grey", "broken"),
     "scan lines": (stripes(0.08, 2), "noisy-or-patterned", "broken"),

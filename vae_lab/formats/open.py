@@ -6,9 +6,10 @@ import os
 from contextlib import ExitStack
 
 from .limits import DEFAULT_LIMITS, Limits
+from .remote import open_source
 from .safetensors_file import parse_safetensors
 from .sniffing import Format, sniff
-from .source import ByteSource, LocalFile
+from .source import ByteSource
 from .torch_legacy import parse_torch_legacy
 from .torch_zip import parse_torch_zip
 from .weight_file import WeightFile
@@ -23,12 +24,12 @@ _PARSERS = {
 
 
 def open_weights(path: str | os.PathLike[str] | ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> WeightFile:
-    """Open a .safetensors, .ckpt or .pt file; the format is told from its content.
+    """Open a .safetensors, .ckpt or .pt file, also one behind an address; the format is told from its content.
 
     Only the description of the tensors is read. Nothing in the file is executed. Raises UnreadableFile,
     MalformedFile or UnsafePickle, and then closes the source, also one that was passed in.
     """
-    source = LocalFile(path) if isinstance(path, (str, os.PathLike)) else path
+    source = open_source(path) if isinstance(path, (str, os.PathLike)) else path
     with ExitStack() as undo:
         undo.callback(source.close)
         contents = _PARSERS[sniff(source)](source, limits)

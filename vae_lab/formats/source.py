@@ -6,12 +6,13 @@ import contextlib
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from vae_lab.errors import UnreadableFile
 
-__all__ = ["ByteSource", "LocalFile", "MemorySource"]
+__all__ = ["ByteSource", "LocalFile", "MemorySource", "PrefetchingSource"]
 
 
 @runtime_checkable
@@ -23,7 +24,7 @@ class ByteSource(Protocol):
     size: int
     """Bytes in all, as of opening."""
     bytes_read: int
-    """Bytes handed out so far."""
+    """Bytes handed out so far; of a file elsewhere, bytes that came from there."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset`` on; UnreadableFile if they are not there."""
@@ -31,6 +32,15 @@ class ByteSource(Protocol):
 
     def close(self) -> None:
         """Release the file. Closing twice is allowed."""
+        ...
+
+
+@runtime_checkable
+class PrefetchingSource(Protocol):
+    """A ByteSource that is far away: many short reads take less time if they are announced."""
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch what reads of these ranges (offset, length) will want; UnreadableFile if it is not there."""
         ...
 
 

@@ -13,7 +13,7 @@ from vae_lab.errors import MalformedFile, UnreadableFile
 
 from .dtypes import itemsize
 from .limits import Limits
-from .source import ByteSource
+from .source import ByteSource, PrefetchingSource
 from .wording import quoted, sized
 
 __all__ = ["Contents", "Extent", "StoredTensor", "TensorInfo", "WeightFile", "check_shape", "contiguous_stride"]
@@ -172,6 +172,9 @@ class WeightFile:
         total = sum(count for _, count in runs)
         self._check_memory(stored, total * itemsize(stored.info.dtype))
         flat = None if stored.contiguous else self.read(name).flatten()
+        if flat is None and not stored.info.flaw and isinstance(self._source, PrefetchingSource):
+            begin, width = stored.extent.position() + stored.start, itemsize(stored.info.dtype)
+            self._source.prefetch([(begin + start * width, count * width) for start, count in runs])
         result = torch.empty(total, dtype=stored.info.dtype)
         position = 0
         for start, count in runs:

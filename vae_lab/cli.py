@@ -24,6 +24,7 @@ from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet
 from vae_lab.comparison.compare import decoder_of
 from vae_lab.errors import FileError, VaeLabError
+from vae_lab.formats import file_name, is_url, shown_name
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.latents import Generation, load_latents
@@ -54,12 +55,16 @@ def _parser() -> argparse.ArgumentParser:
 
     decode = commands.add_parser("decode", help="decode latents with several VAEs, side by side")
     decode.add_argument("latents", type=Path, help=".safetensors with one tensor [B,C,h,w] in model space")
-    decode.add_argument("--vae", type=Path, action="append", required=True, help="a VAE or a checkpoint; repeatable")
+    decode.add_argument(
+        "--vae", type=_path_or_url, action="append", required=True, help="a VAE or a checkpoint; repeatable"
+    )
     decode.add_argument("-o", "--out", type=Path, required=True, help="folder for pictures, sheet.png, comparison.json")
     decode.set_defaults(function=_decode)
 
     inspect = commands.add_parser("inspect", help="tell which VAE is in a file, and whether it is sound")
-    inspect.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="VAEs and checkpoints")
+    inspect.add_argument(
+        "paths", type=_path_or_url, nargs="+", metavar="PATH", help="VAEs and checkpoints, or https addresses of them"
+    )
     inspect.add_argument("--json", action="store_true", help="one JSON object for each file, a line each")
     inspect.add_argument("--no-probe", action="store_true", help="facts and structure alone, without decoding a chart")
     inspect.set_defaults(function=_inspect)
@@ -103,7 +108,12 @@ def _inspect(args: argparse.Namespace) -> int:
     return worst
 
 
-def _relatives(path: Path, paths: Sequence[Path]) -> dict[str, Sketch]:
+def _path_or_url(text: str) -> Path | str:
+    """An address stays as it is: a path would lose one of its slashes."""
+    return text if is_url(text) else Path(text)
+
+
+def _relatives(path: Path | str, paths: Sequence[Path | str]) -> dict[str, Sketch]:
     """Sketches of the other files of the call: what one VAE was merged from may be among them."""
     return {_label(other, paths): sketch for other in paths if other != path and (sketch := _sketch(str(other)))}
 
@@ -135,9 +145,10 @@ def _as_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _label(path: Path, others: Sequence[Path]) -> str:
+def _label(path: Path | str, others: Sequence[Path | str]) -> str:
     """The file's name, or its whole path where two files have the same name."""
-    return path.name if sum(other.name == path.name for other in others) == 1 else str(path)
+    name = file_name(path)
+    return name if sum(file_name(other) == name for other in others) == 1 else shown_name(path)
 
 
 def _serve(args: argparse.Namespace) -> int:

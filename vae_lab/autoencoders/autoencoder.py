@@ -6,7 +6,6 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from vae_lab.autoencoders.kl import KLArchitecture
 from vae_lab.autoencoders.taesd import TaesdArchitecture
 from vae_lab.errors import FamilyMismatch, NotAnAutoencoder
 from vae_lab.families import Family, get_family
-from vae_lab.formats import WeightFile, open_weights
+from vae_lab.formats import WeightFile, file_name, open_weights
 from vae_lab.state_dict import Layout, canonical_shape, find_vae, read_tensors
 
 __all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
@@ -31,7 +30,7 @@ class Autoencoder:
 
     Attributes:
         name: for people; the file's name.
-        path: the file, or "" if it has none.
+        path: the file, or the address without secrets in it; "" if it has none.
         architecture: what kind it is.
         module: the weights.
         family: its latent space, or None if that could not be told.
@@ -178,7 +177,7 @@ class VaeFile:
             _set_parameter(module, name, tensor.to(device, dtype))
         module.eval()
         return Autoencoder(
-            name=Path(self.path).name,
+            name=file_name(self.path),
             path=self.path,
             architecture=self.architecture,
             module=module,
@@ -230,7 +229,8 @@ def load_autoencoder(
     """Load a VAE from a VAE file or out of a checkpoint.
 
     Args:
-        path: .safetensors, .ckpt or .pt, in any of the known layouts. Of a checkpoint only the VAE's bytes are read.
+        path: .safetensors, .ckpt or .pt, in any of the known layouts, or the address of one. Of a checkpoint only
+            the VAE's bytes are read.
         family: the latent space; by default it is told from the weights.
         dtype: in which precision it will compute.
         device: where it will compute.

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vae_lab.autoencoders import VaeFile, open_vae
+from vae_lab.autoencoders import VaeFile
 from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Evidence, Finding, Verdict
 from vae_lab.checkup.weights import Checkup, check_weights
 from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotFinite
 from vae_lab.families import FAMILIES, Family
-from vae_lab.formats import open_weights
+from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
 from vae_lab.identity import (
     KnownCheckpoint,
     KnownVae,
@@ -52,7 +52,7 @@ class Report:
     """What was found out about one file.
 
     Attributes:
-        path: the file.
+        path: the file, or its address without user, password and query.
         kind: ``checkpoint`` or ``vae``; "" where that cannot be told.
         layout: naming and prefix of its VAE, such as ``ldm (first_stage_model.)``.
         family_id: latent family, or "".
@@ -65,7 +65,7 @@ class Report:
         file_findings: what else was found: about the file, not about what its weights do.
         identity: the published file that this is, or None.
         merge: what it was merged from, if that is known.
-        bytes_read: of the file.
+        bytes_read: of the file; from an address, bytes that were received.
         seconds: for everything.
     """
 
@@ -154,19 +154,22 @@ def inspect_file(
     Never raises for what is in the file: a bad file is a finding.
 
     Args:
-        path_or_url: a VAE or a checkpoint; of a checkpoint only the VAE's bytes are read.
+        path_or_url: a VAE or a checkpoint, or its address; of a checkpoint only the VAE's bytes are read.
         probe: whether to put the colour chart through the VAE; without, only facts and structure are looked at.
         relatives: name -> sketch of VAEs that this one may be merged from.
         memory: where checkups of the same weights may be remembered.
     """
     path, start = os.fspath(path_or_url), time.perf_counter()
     try:
-        with open_vae(path) as file:
-            report = _of_vae(file, probe, relatives, memory)
-            report = replace(report, bytes_read=file.weights.bytes_read)
-        report = _with_published_facts(report)
+        with open_weights(path) as weights:
+            try:
+                report = _of_vae(VaeFile(weights), probe, relatives, memory)
+                report = _with_published_facts(report, path)
+            except FileError as error:
+                report = _unusable(weights, error)
+            report = replace(report, bytes_read=weights.bytes_read)
     except FileError as error:
-        report = _unusable(path, error)
+        report = _unreadable(shown_name(path), error)
     return replace(report, seconds=time.perf_counter() - start)
 
 
@@ -203,16 +206,15 @@ def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: Memor
     return checkup
 
 
-def _unusable(path: str, error: FileError) -> Report:
+def _unreadable(path: str, error: FileError) -> Report:
+    return Report(path, file_findings=(_finding_of(error),), problem=error.reason)
+
+
+def _unusable(file: WeightFile, error: FileError) -> Report:
     """The report on a file that no VAE can be taken from; what model a checkpoint is can be told all the same."""
-    report = Report(path, file_findings=(_finding_of(error),), problem=error.reason)
-    try:
-        with open_weights(path) as file:
-            hint = family_hint(file.tensors)
-            kind = "checkpoint" if isinstance(error, MissingVae) or hint else ""
-            return replace(report, kind=kind, hint_id=hint or "", bytes_read=file.bytes_read)
-    except FileError:
-        return report
+    hint = family_hint(file.tensors)
+    kind = "checkpoint" if isinstance(error, MissingVae) or hint else ""
+    return replace(_unreadable(file.path, error), kind=kind, hint_id=hint or "")
 
 
 def _finding_of(error: FileError) -> Finding:
@@ -228,7 +230,10 @@ def _finding_of(error: FileError) -> Finding:
         return Finding("missing-keys", BROKEN, reason, (), _CHOOSE)
     if isinstance(error, BadShape):
         return Finding("bad-shape", BROKEN, reason, (), _CHOOSE)
-    return Finding("unreadable", UNREADABLE, reason, (), "Download or convert the file again.")
+    remedy = "Download or convert the file again."
+    if is_url(error.path):
+        remedy = "Check the address, or download the file and inspect that."
+    return Finding("unreadable", UNREADABLE, reason, (), remedy)
 
 
 def _not_finite(error: NotFinite) -> Finding:
@@ -236,9 +241,9 @@ def _not_finite(error: NotFinite) -> Finding:
     return Finding("nan", BROKEN, text, (), _CHOOSE)
 
 
-def _with_published_facts(report: Report) -> Report:
+def _with_published_facts(report: Report, path: str) -> Report:
     """Add what is published about this very file, if anything."""
-    known = known_file(report.path)
+    known = known_file(path)
     if isinstance(known, KnownVae):
         return replace(report, identity=known)
     if isinstance(known, KnownCheckpoint):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vae_lab.errors import Cancelled
-from vae_lab.formats import LocalFile
+from vae_lab.formats import LocalFile, is_url
 
 __all__ = [
     "KnownCheckpoint",
@@ -127,11 +127,14 @@ def known_file(
 
     The whole file is read only if its old hash, for which 64 KiB are read, is that of a published file, or its size
     that of one whose old hash is not known. Published files of which neither is known are found by sha256 only.
+    Nothing is said of a file behind an address: it would have to be downloaded.
 
     Raises:
         UnreadableFile: the file cannot be read.
         Cancelled: ``cancelled`` said so.
     """
+    if is_url(path):
+        return None
     with closing(LocalFile(path)) as source:
         size = source.size
     legacy = legacy_hash(path)

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import diskcache
 
-from vae_lab.autoencoders import open_vae
-from vae_lab.checkup import Checkup, Finding, Report, Verdict, inspect_file
+from vae_lab.autoencoders import VaeFile, open_vae
+from vae_lab.checkup import Checkup, Finding, Report, Verdict, identity_key, inspect_file
 from vae_lab.errors import FileError
 from vae_lab.families import FAMILIES, Family
-from vae_lab.identity import KnownVae, Merge, Parent, Sketch, explain_merge, fingerprint, sketch_of_file
+from vae_lab.identity import (
+    KnownVae,
+    Merge,
+    Parent,
+    Sketch,
+    explain_merge,
+    fingerprint,
+    sketch_digest,
+    sketch_of_file,
+)
 
-__all__ = ["Checkups", "FactsCache", "VaeFacts", "find_weight_files", "is_vae_beside_checkpoint"]
+__all__ = [
+    "Checkups",
+    "FactsCache",
+    "FileKey",
+    "VaeFacts",
+    "file_key",
+    "find_weight_files",
+    "is_vae_beside_checkpoint",
+]
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # raise when what is stored of a file, or how it is found, changes
-REPORT_VERSION = 1  # the same of reports
+REPORT_VERSION = 3  # the same of reports
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class FactsCache:
 
     def known(self, path: str) -> VaeFacts | None:
         """What was found earlier, if the file has not changed since. Reads nothing of the file."""
-        key = _key(path)
+        key = file_key(path)
         stored = self._cache.get(key) if key else None
         return VaeFacts(**stored) if isinstance(stored, dict) else None
 
@@ -61,15 +79,15 @@ class FactsCache:
         """As :meth:`known`, reading the VAE's weights where needed. A bad file is a fact too, never an exception."""
         facts = self.known(path)
         if facts is None:
-            key = _key(path)
+            key = file_key(path)
             facts = _read_facts(path)
-            if key and key == _key(path):  # else it was replaced in between
+            if key and key == file_key(path):  # else it was replaced in between
                 self._cache.set(key, asdict(facts))
         return facts
 
     def remember(self, path: str, facts: VaeFacts) -> None:
         """Note what was found of a file by other means."""
-        key = _key(path)
+        key = file_key(path)
         if key:
             self._cache.set(key, asdict(facts))
 
@@ -108,13 +126,13 @@ class Checkups:
 
     def known(self, path: str) -> Report | None:
         """The report on a file that was made before, if the file has not changed since. Reads nothing of the file."""
-        key = _key(path)
+        key = file_key(path)
         stored = self._store.get(("report", REPORT_VERSION, *key)) if key else None
-        return _restored(stored) if isinstance(stored, dict) else None
+        return self._restored(stored) if isinstance(stored, dict) else None
 
     def known_verdict(self, path: str) -> Verdict | None:
         """As :meth:`known`, the verdict alone: cheap enough to ask for every file of a large library."""
-        key = _key(path)
+        key = file_key(path)
         stored = self._store.get(("verdict", REPORT_VERSION, *key)) if key else None
         return Verdict.from_json(stored) if isinstance(stored, dict) else None
 
@@ -129,45 +147,72 @@ class Checkups:
         if report is not None and not relatives:
             return report
         if report is None:
-            key = _key(path)
+            key = file_key(path)
             report = inspect_file(path, memory=self)
-            if key and key == _key(path):  # else it was replaced in between
+            if key and key == file_key(path):  # else it was replaced in between
                 self._remember(key, report)
                 self._facts.remember(path, _facts_of(report))
         if relatives and report.fingerprint:
             report = self._explained(report, relatives)
-            key = _key(path)
+            key = file_key(path)
             if key:
                 self._remember(key, report)
         return report
 
-    def _remember(self, key: _Key, report: Report) -> None:
+    def sketch(self, path: str, opened: VaeFile | None = None) -> Sketch | None:
+        """The sketch of a file's VAE; None if there is none. Read from the file once, until it changes.
+
+        Kept by what it holds: a thousand checkpoints with one VAE take the room of one sketch.
+
+        Args:
+            path: a checkpoint or a VAE.
+            opened: the same file, if it is open.
+        """
+        key = file_key(path)
+        digest = self._store.get(("sketch", *key)) if key else None
+        if isinstance(digest, str):
+            stored = self._store.get(("sketch", digest)) if digest else b""
+            if isinstance(stored, bytes):
+                return Sketch.from_bytes(stored) if stored else None
+        try:
+            with nullcontext(opened) if opened else open_vae(path) as file:
+                sketch = sketch_of_file(file)
+        except FileError:
+            sketch = None
+        if key and key == file_key(path):  # else it was replaced in between
+            digest = sketch_digest(sketch) if sketch else ""
+            if sketch:
+                self._store.set(("sketch", digest), sketch.to_bytes())
+            self._store.set(("sketch", *key), digest)
+        return sketch
+
+    def _remember(self, key: FileKey, report: Report) -> None:
         self._store.set(("report", REPORT_VERSION, *key), _stored(report))
         self._store.set(("verdict", REPORT_VERSION, *key), report.verdict.to_json())
 
+    def _restored(self, record: Mapping[str, Any]) -> Report | None:
+        """The inverse of :func:`_stored`; None if the checkup is not remembered any longer."""
+        merge, checkup = record["merge"], None
+        if record["checkup"]:
+            checkup = self.get(identity_key(record["fingerprint"], FAMILIES.get(record["hint_id"])))
+            if checkup is None:
+                return None
+        return Report(
+            **{name: record[name] for name in _PLAIN},
+            file_findings=tuple(map(Finding.from_json, record["file_findings"])),
+            checkup=checkup,
+            identity=KnownVae(**record["identity"]) if record["identity"] else None,
+            merge=merge and Merge(tuple(Parent(**p) for p in merge["parents"]), merge["residual"], merge["relatives"]),
+        )
+
     def _explained(self, report: Report, relatives: Mapping[str, str]) -> Report:
-        target = self._sketch(report.path)
+        target = self.sketch(report.path)
         if target is None:
             return report
         own = str(Path(report.path).resolve())
         others = {name: path for name, path in relatives.items() if str(Path(path).resolve()) != own}
-        sketches = {name: sketch for name, path in others.items() if (sketch := self._sketch(path)) is not None}
+        sketches = {name: sketch for name, path in others.items() if (sketch := self.sketch(path)) is not None}
         return report.with_merge(explain_merge(target, sketches))
-
-    def _sketch(self, path: str) -> Sketch | None:
-        key = _key(path)
-        if key is None:
-            return None
-        stored = self._store.get(("sketch", *key))
-        if isinstance(stored, bytes):
-            return Sketch.from_bytes(stored) if stored else None
-        try:
-            with open_vae(path) as file:
-                sketch = sketch_of_file(file)
-        except FileError:
-            sketch = None
-        self._store.set(("sketch", *key), sketch.to_bytes() if sketch else b"")
-        return sketch
 
 
 def _facts_of(report: Report) -> VaeFacts:
@@ -183,31 +228,21 @@ _PLAIN = [f.name for f in fields(Report) if f.name not in ("checkup", "file_find
 
 
 def _stored(report: Report) -> dict[str, Any]:
-    """Everything in plain values."""
+    """Everything in plain values; of the checkup only that there is one, since its charts are kept by identity."""
     record = {name: getattr(report, name) for name in _PLAIN}
     record["file_findings"] = [finding.to_json() for finding in report.file_findings]
-    record["checkup"] = report.checkup.to_json() if report.checkup else None
+    record["checkup"] = report.checkup is not None
     record["identity"] = asdict(report.identity) if report.identity else None
     record["merge"] = asdict(report.merge) if report.merge else None
     return record
 
 
-def _restored(record: Mapping[str, Any]) -> Report:
-    """The inverse of :func:`_stored`."""
-    merge = record["merge"]
-    return Report(
-        **{name: record[name] for name in _PLAIN},
-        file_findings=tuple(map(Finding.from_json, record["file_findings"])),
-        checkup=Checkup.from_json(record["checkup"]) if record["checkup"] else None,
-        identity=KnownVae(**record["identity"]) if record["identity"] else None,
-        merge=merge and Merge(tuple(Parent(**p) for p in merge["parents"]), merge["residual"], merge["relatives"]),
-    )
+FileKey = tuple[int, str, int, int, int]
+"""By what a file is known: path, size in bytes, and times of change in ns."""
 
 
-_Key = tuple[int, str, int, int, int]
-
-
-def _key(path: str) -> _Key | None:
+def file_key(path: str) -> FileKey | None:
+    """By what a file is known from one run to the next; None if it is not there. Reads nothing of it."""
     try:
         stat = Path(path).stat()
     except OSError:

@@ -12,6 +12,14 @@ from vae_lab.identity.catalogue import (
     style_of_checkpoint,
     suits,
 )
+from vae_lab.identity.duplicates import (
+    DuplicateGroup,
+    HasVae,
+    already_contains,
+    contains_sentence,
+    find_duplicates,
+    sketch_digest,
+)
 from vae_lab.identity.fingerprint import fingerprint, memory_digest, short
 from vae_lab.identity.merge import Merge, Parent, explain_merge
 from vae_lab.identity.sketch import (
@@ -25,17 +33,22 @@ from vae_lab.identity.sketch import (
 )
 
 __all__ = [
+    "DuplicateGroup",
+    "HasVae",
     "KnownCheckpoint",
     "KnownVae",
     "Merge",
     "Parent",
     "Sketch",
     "Style",
+    "already_contains",
+    "contains_sentence",
     "cosine",
     "distance",
     "distance_by_tensor",
     "explain_merge",
     "file_sha256",
+    "find_duplicates",
     "fingerprint",
     "known_checkpoint",
     "known_file",
@@ -44,6 +57,7 @@ __all__ = [
     "memory_digest",
     "relation",
     "short",
+    "sketch_digest",
     "sketch_of_file",
     "sketch_of_state",
     "style_of_checkpoint",

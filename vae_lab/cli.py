@@ -21,6 +21,7 @@ from tqdm import tqdm
 from vae_lab.autoencoders import open_vae
 from vae_lab.checkup import Report, inspect_file
 from vae_lab.checkup.findings import HEALTHY, UNREADABLE
+from vae_lab.cli_scan import add_scan
 from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet
 from vae_lab.comparison.compare import decoder_of
 from vae_lab.errors import FileError, VaeLabError
@@ -68,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="one JSON object for each file, a line each")
     inspect.add_argument("--no-probe", action="store_true", help="facts and structure alone, without decoding a chart")
     inspect.set_defaults(function=_inspect)
+
+    add_scan(commands)
 
     serve = commands.add_parser("serve", help="open VAE Lab as a page of its own")
     serve.add_argument("--models", type=Path, required=True, help="folder like the WebUI's models/, with latents/")

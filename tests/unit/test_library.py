@@ -11,8 +11,9 @@ import torch
 
 from tests.unit.makers import F2, F8, SDXL_TEXT, UNET, kl_state, prefixed, write
 from vae_lab import library
+from vae_lab.checkup import identity_key
 from vae_lab.identity import fingerprint
-from vae_lab.library import FactsCache, find_weight_files
+from vae_lab.library import Checkups, FactsCache, find_weight_files
 from vae_lab.samples import SampleSet
 
 
@@ -283,3 +284,41 @@ def test_linked_file_is_found_and_a_broken_link_is_not(tmp_path: Path) -> None:
     link(tmp_path / "VAE" / "linked.pt", target)
     link(tmp_path / "VAE" / "broken.pt", tmp_path / "gone.pt")
     assert names(tmp_path / "VAE") == ["linked.pt"]
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def test_report_that_was_remembered_is_whole(cache: FactsCache, sample_set: SampleSet) -> None:
+    checkups = Checkups(cache)
+    report = checkups.look(str(sample_set.smooth))
+    assert report.checkup is not None
+    assert report.checkup.charts
+    assert checkups.known(str(sample_set.smooth)) == report
+
+
+def test_report_whose_checkup_was_forgotten_is_not_known(cache: FactsCache, tmp_path: Path) -> None:
+    """It is kept by what is in the file, and goes when charts are judged otherwise."""
+    path = str(write(tmp_path / "v.safetensors", kl_state(F8)))
+    checkups = Checkups(cache)
+    report = checkups.look(path)
+    cache.store.delete(("checkup", identity_key(report.fingerprint, None)))
+    assert checkups.known(path) is None
+    assert checkups.look(path).verdict == report.verdict
+
+
+def test_sketches_are_read_once_and_shared_by_copies(cache: FactsCache, tmp_path: Path, reads: list[str]) -> None:
+    checkups = Checkups(cache)
+    paths = [str(write(tmp_path / f"{i}.safetensors", kl_state(F2))) for i in range(3)]
+    sketches = [checkups.sketch(path) for path in paths * 2]
+    assert len(reads) == 3
+    assert all(sketch is not None and sketch.to_bytes() == sketches[0].to_bytes() for sketch in sketches)  # type: ignore[union-attr]
+    kept = [key for key in cache.store.iterkeys() if isinstance(key, tuple) and key[0] == "sketch" and len(key) == 2]
+    assert len(kept) == 1
+
+
+def test_file_without_a_vae_has_no_sketch(cache: FactsCache, tmp_path: Path, reads: list[str]) -> None:
+    path = str(write(tmp_path / "v.safetensors", UNET))
+    assert Checkups(cache).sketch(path) is None
+    assert Checkups(cache).sketch(path) is None
+    assert len(reads) == 1

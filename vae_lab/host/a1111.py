@@ -69,6 +69,16 @@ class A1111Host(Host):
         }
         return found
 
+    def library_folders(self) -> list[Path]:
+        """Of the WebUI's folders and options, those that are there; ``--ckpt`` and ``--vae-path`` name files."""
+        options = shared.cmd_opts
+        named = [
+            *(sd_models.model_path, options.ckpt_dir, options.ckpt),
+            *(sd_vae.vae_path, options.vae_dir, getattr(options, "vae_path", None)),
+            os.path.join(models_path, "VAE-taesd"),
+        ]
+        return [Path(path) for path in dict.fromkeys(named) if path and os.path.exists(path)]
+
     def checkpoint_files(self) -> dict[str, Path]:
         return {info.name: Path(info.filename) for info in sd_models.checkpoints_list.values()}
 

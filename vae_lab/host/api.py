@@ -11,14 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host, VaeEntry
+from vae_lab.host.inventory import REPORTS
 from vae_lab.host.service import ComparisonService, StoredComparison, service_of
 from vae_lab.latents import Generation
 
-__all__ = ["PREFIX", "add_routes", "picture_url"]
+__all__ = ["PREFIX", "add_routes", "picture_url", "report_url"]
 
 PREFIX = "/vae-lab/v1"
 
@@ -121,12 +122,35 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
     def cancel() -> dict[str, Any]:
         return {"cancelled": service.cancel()}
 
+    _add_library(router, service)
     return router
+
+
+def _add_library(router: APIRouter, service: ComparisonService) -> None:
+    @router.post("/scan")
+    def scan() -> dict[str, Any]:
+        return service.scan().to_json()
+
+    @router.get("/library")
+    def library(filter: str = "", status: str = "", sort: str = "worst", page: int = 0) -> dict[str, Any]:  # noqa: A002
+        return service.library(filter, status, sort, page).to_json()
+
+    @router.get("/library.{kind}")
+    def report(kind: str) -> Response:
+        if kind not in REPORTS:
+            raise UnknownChoice(f"no report of the kind {kind}; there are {', '.join(REPORTS)}")
+        headers = {"Cache-Control": "no-store", "Content-Disposition": f"attachment; filename=vae-lab-library.{kind}"}
+        return StreamingResponse(service.inventory().report(kind), media_type=REPORTS[kind], headers=headers)
 
 
 def picture_url(stored: StoredComparison, number: int) -> str:
     """Address of a picture, relative to the page, so that it also holds behind a proxy or under ``--subpath``."""
     return f"{PREFIX.lstrip('/')}/pictures/{stored.id}/{number}.png"
+
+
+def report_url(kind: str) -> str:
+    """Address of a report on all files, one of :data:`vae_lab.host.inventory.REPORTS`; relative to the page."""
+    return f"{PREFIX.lstrip('/')}/library.{kind}"
 
 
 def _picture_headers(name: str, number: int) -> dict[str, str]:

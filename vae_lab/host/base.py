@@ -136,6 +136,13 @@ class Host(ABC):
     def checkpoint_files(self) -> Mapping[str, Path]:
         """Name -> file of all checkpoints, in the host's order."""
 
+    @abstractmethod
+    def library_folders(self) -> list[Path]:
+        """All folders that the host looks for checkpoints and VAEs in, and single files that it was told of.
+
+        Those that are not there are left out.
+        """
+
     def checkpoints(self) -> list[str]:
         """Names of the host's checkpoints."""
         return list(self.checkpoint_files())

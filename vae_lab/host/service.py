@@ -1,10 +1,11 @@
-"""Comparisons and checkups for panel and API: one at a time, with progress, cancel, and the last results kept."""
+"""Comparisons, checkups and scans for panel and API: one at a time, with progress and cancel; results are kept."""
 
 from __future__ import annotations
 
 import itertools
 import secrets
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,9 @@ from vae_lab.checkup import Report
 from vae_lab.comparison import Comparison, png_bytes
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import BUILT_IN, Host, VaeEntry
+from vae_lab.host.inventory import SORTS, Inventory, LibraryPage, Overview, ScanSummary, plain_path
 from vae_lab.latents import Generation
+from vae_lab.scan import WORST_FIRST, Scan
 
 __all__ = ["ComparisonService", "Running", "StoredComparison", "service_of"]
 
@@ -93,7 +96,7 @@ class Running:
 
 
 class ComparisonService:
-    """Runs comparisons, identifications and checkups on one host. Safe to use from several threads."""
+    """Runs comparisons, identifications, checkups and scans on one host. Safe to use from several threads."""
 
     def __init__(self, host: Host) -> None:
         self._host: Host = weakref.proxy(host)
@@ -102,6 +105,8 @@ class ComparisonService:
         self._running = Running()
         self._kept: OrderedDict[str, StoredComparison] = OrderedDict()
         self._kept_lock = threading.Lock()
+        self._inventory: Inventory | None = None
+        self._listing = threading.Lock()
 
     @property
     def running(self) -> Running:
@@ -156,6 +161,70 @@ class ComparisonService:
             if any(reports[name].verdict.faults for name in current & reports.keys()) and not self._stop.is_set():
                 self._host.recommendation(search=True, progress=self._report)
         return reports
+
+    def scan(self) -> ScanSummary:
+        """Look at all files in the host's folders; after a cancel, the next scan goes on where this one ended.
+
+        Raises:
+            HostError: something else is running.
+        """
+        with self._one_at_a_time():
+            started = time.perf_counter()
+            self._report(0, 0, "looking for files")
+            known = self.inventory(fresh=True)
+            scan = Scan(
+                self._host.library_folders(), self._host.facts, progress=self._report, cancelled=self._stop.is_set
+            )
+            scanned = read = bytes_read = 0
+            for record in scan.run():
+                scanned += 1
+                if not known.has(record):
+                    read += 1
+                    bytes_read += record.bytes_read
+            found = Inventory(scan.records, self._listed())
+            with self._listing:
+                self._inventory = found
+        complete = scan.complete or found.overview.files == 0
+        return ScanSummary(found.overview, complete, scanned, read, bytes_read, time.perf_counter() - started)
+
+    def inventory(self, *, fresh: bool = False) -> Inventory:
+        """What scans have found of the host's files.
+
+        Args:
+            fresh: list the files anew; else what was listed last is given again. Reads nothing of the files.
+        """
+        with self._listing:
+            if self._inventory is None or fresh:
+                self._inventory = Inventory.known(self._host.library_folders(), self._host.facts, self._listed())
+            return self._inventory
+
+    def _listed(self) -> dict[str, str]:
+        """File -> the name under which the host lists it."""
+        files = {**self._host.checkpoint_files(), **self._host.vae_files()}
+        return {plain_path(path): name for name, path in files.items()}
+
+    def library(
+        self,
+        filter: str = "",  # noqa: A002
+        status: str = "",
+        sort: str = "worst",
+        page: int = 0,
+        page_size: int = 50,
+    ) -> LibraryPage:
+        """Some rows of the table of all files; see :meth:`Inventory.page`.
+
+        Raises:
+            UnknownChoice: there is no such status or order.
+        """
+        if status not in ("", *WORST_FIRST):
+            raise UnknownChoice(f"no status {status}; there are {', '.join(WORST_FIRST)}")
+        if sort not in SORTS:
+            raise UnknownChoice(f"no order {sort}; there are {', '.join(SORTS)}")
+        return self.inventory().page(filter, status, sort, page, max(1, page_size))
+
+    def overview(self) -> Overview:
+        """All files in numbers."""
+        return self.inventory().overview
 
     def cancel(self) -> bool:
         """Ask what is running to stop after its current step. False if nothing was running."""

@@ -135,6 +135,10 @@ class StandaloneHost(Host):
         own = self.folders.vaes
         return {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
 
+    def library_folders(self) -> list[Path]:
+        folders = dict.fromkeys((*self.folders.checkpoints, *self.folders.vaes))
+        return [folder for folder in folders if folder.is_dir()]
+
     def checkpoint_files(self) -> dict[str, Path]:
         found = find_weight_files(self.folders.checkpoints)
         return {name: path for name, path in found if not is_vae_beside_checkpoint(path)}

@@ -16,6 +16,7 @@
             name: "vae_lab_checkup", panel: "vae_lab_checkup", step: "file",
             starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
         },
+        {name: "vae_lab_library", panel: "vae_lab_library", step: "file", starts: ["vae_lab_library_scan"]},
     ];
     const CARDS = "#txt2img_checkpoints_cards > .card, #img2img_checkpoints_cards > .card";
     const SHOWS_BADGES = "#vae_lab_panel, #vae_lab_checkup, .vae-lab-current-badge, " + CARDS;
@@ -122,6 +123,8 @@
     function onClick(event) {
         const row = event.target.closest?.("#vae_lab_checkup tr[data-file]");
         if (row) pick(row.dataset.file);
+        const listed = event.target.closest?.("#vae_lab_library tr[data-file] .vae-lab-link");
+        if (listed) openInCheckup(listed.closest("tr").dataset.file);
         const button = event.target.closest?.("button");
         const page = PAGES.find((page) => button && page.starts.includes(button.id));
         if (PAGES.some((page) => button?.id === page.name + "_cancel")) {
@@ -141,6 +144,16 @@
         if (!field) return;
         field.value = `${Date.now()}|${file}`; // the time, so that the same file can be picked twice
         field.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
+    // A file of the library, on the other page: that need not refresh itself, since what is picked is shown afresh.
+    function openInCheckup(file) {
+        const tabs = [...document.querySelectorAll("#vae_lab_pages > .tab-nav button")];
+        const tab = tabs.find((tab) => tab.textContent.trim() === "Checkup");
+        if (!tab) return;
+        inView.add("vae_lab_checkup");
+        tab.click();
+        pick(file);
     }
 
     // The row whose card is shown.

@@ -7,12 +7,13 @@ import gradio as gr
 from vae_lab.host.base import Host
 from vae_lab.ui.checkup_panel import build_checkup_panel
 from vae_lab.ui.comparison_panel import build_comparison_panel
+from vae_lab.ui.library_panel import build_library_panel
 
 __all__ = ["build_tab"]
 
 
 def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
-    """Build the tab for ``host``: a page to compare VAEs, and one to check them.
+    """Build the tab for ``host``: a page to compare VAEs, one to check them, and one of all files.
 
     Args:
         host: what the panels ask and tell.
@@ -28,4 +29,6 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
             build_comparison_panel(host)
         with gr.Tab("Checkup", id="checkup", elem_id="vae_lab_page_checkup"):
             build_checkup_panel(host)
+        with gr.Tab("Library", id="library", elem_id="vae_lab_page_library"):
+            build_library_panel(host)
     return tab

@@ -144,6 +144,47 @@ class CheckupPage:
         return [base64.b64decode(source.partition(",")[2]) for source in sources]
 
 
+class LibraryPage:
+    """The library on an open page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.message = page.locator("#vae_lab_library_message").first
+        self.overview = page.locator("#vae_lab_library_overview").first
+        self.table = page.locator("#vae_lab_library_table").first
+        self.rows = self.table.locator("tbody tr")
+        self.position = page.locator("#vae_lab_library_position").first
+        self.previous = page.locator("#vae_lab_library_previous")
+        self.next = page.locator("#vae_lab_library_next")
+        self.progress = page.locator("#vae_lab_library").get_by_role("progressbar")
+
+    @classmethod
+    def open(cls, page: Page, url: str, theme: str = "light") -> LibraryPage:
+        """Load the page, turn to the library, and wait until it shows what the host has."""
+        Panel.open(page, url, theme)
+        page.locator(".tab-nav button", has_text="Library").click()
+        library = cls(page)
+        expect(library.overview).to_contain_text("file")  # only a refresh fills it
+        return library
+
+    def scan(self) -> None:
+        """Press Scan and wait for its message."""
+        mark, panel = "vae_lab_library_message", "vae_lab_library"
+        _finish(self.page, mark, panel, lambda: self.page.click("#vae_lab_library_scan"))
+
+    def find(self, text: str) -> None:
+        self.page.locator("#vae_lab_library_filter").locator("input, textarea").fill(text)
+
+    def choose(self, dropdown: str, text: str) -> None:
+        Panel(self.page).choose(f"vae_lab_library_{dropdown}", text)
+
+    def row(self, name: str) -> Locator:
+        return self.table.locator(f'tr[data-name="{name}"]')
+
+    def names(self) -> list[str]:
+        return self.rows.evaluate_all("all => all.map(row => row.dataset.name)")
+
+
 def _finish(page: Page, message: str, panel: str, action: object) -> None:
     mark = f"document.querySelector('#{message} [data-run]')?.dataset.run"
     before = page.evaluate(mark)

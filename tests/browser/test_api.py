@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
+import os
 import threading
 import time
 import urllib.error
@@ -22,7 +24,7 @@ from vae_lab.comparison import Comparison
 from vae_lab.errors import HostError
 from vae_lab.host.api import add_routes
 from vae_lab.host.service import service_of
-from vae_lab.host.standalone import StandaloneHost
+from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.ui.app import launch
 
@@ -167,6 +169,93 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
+
+
+# --- the library -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_library(make_host: MakeHost, samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
+    """Two copies of a VAE, and sixty files that are no VAE."""
+    host, folder = make_host(), tmp_path_factory.mktemp("small")
+    os.link(samples.sdxl, folder / "one.safetensors")
+    os.link(samples.sdxl, folder / "other.safetensors")
+    (folder / "bad-00.pt").write_bytes(b"not a VAE at all")
+    for i in range(1, 60):
+        os.link(folder / "bad-00.pt", folder / f"bad-{i:02}.pt")
+    host.folders = Folders(data=host.folders.data, vaes=(folder,))
+    return host
+
+
+def test_scan_and_library(small_library: StandaloneHost) -> None:
+    running = launch(small_library)
+    api = f"{running.url}vae-lab/v1/"
+    try:
+        before = json.loads(get(api + "library")[2])
+        assert before == {"rows": [], "total": 0, "pages": 1, "page": 0}
+        status, first = post(api + "scan")
+        assert status == 200
+        counts = {"unreadable": 60, "healthy": 2}
+        assert (first["files"], first["counts"], first["unknown"]) == (62, counts, 0)
+        assert first["complete"] is True
+        assert (first["groups"], first["copies"], first["freeable_bytes"]) == (1, 1, 0)
+        assert (first["scanned"], first["read"]) == (62, 62)
+        assert first["bytes_read"] > 2_000_000
+        again = post(api + "scan")[1]
+        assert (again["scanned"], again["read"], again["bytes_read"]) == (62, 0, 0)
+        page = json.loads(get(api + "library?page=1")[2])
+        assert (len(page["rows"]), page["total"], page["pages"], page["page"]) == (12, 62, 2, 1)
+        assert page["rows"][-1]["name"] == "other.safetensors"
+        found = json.loads(get(api + "library?filter=ONE&status=healthy&sort=duplicates")[2])
+        (row,) = found["rows"]
+        assert (row["name"], row["same_as"], row["family"]) == ("one.safetensors", ["other.safetensors"], "SDXL")
+        for query in ("status=ill", "sort=beauty", "page=x"):
+            status, _, content = get(f"{api}library?{query}")
+            assert status in (404, 422)
+            assert "\n" not in json.loads(content)["detail"]
+    finally:
+        running.close()
+
+
+def test_reports_of_the_library(small_library: StandaloneHost) -> None:
+    service_of(small_library).scan()
+    running = launch(small_library)
+    api = f"{running.url}vae-lab/v1/"
+    try:
+        status, kind, content = get(api + "library.jsonl")
+        assert (status, kind.split(";")[0]) == (200, "application/x-ndjson")
+        lines = [json.loads(line) for line in content.decode().splitlines()]
+        assert len(lines) == 62
+        assert lines[0]["status"] == "unreadable"
+        status, kind, content = get(api + "library.csv")
+        assert kind.startswith("text/csv")
+        assert len(list(csv.reader(io.StringIO(content.decode(), newline="")))) == 63
+        status, kind, content = get(api + "library.html")
+        assert kind.startswith("text/html")
+        assert b"other.safetensors" in content
+        assert get(api + "library.exe")[0] == 404
+    finally:
+        running.close()
+
+
+def test_a_scan_is_one_run_among_the_others(small_library: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_of(small_library)
+    refused: list[str] = []
+
+    def report(done: int, total: int, what: str) -> None:
+        if not refused:
+            with pytest.raises(HostError) as error:
+                service.identify()
+            refused.append(str(error.value))
+            assert service.running.busy
+            assert service.cancel()
+
+    monkeypatch.setattr(service, "_report", report)
+    summary = service.scan()
+    assert "busy with another run" in refused[0]
+    assert not summary.complete
+    assert summary.scanned == 0
+    assert not service.running.busy
 
 
 def test_only_the_last_comparisons_are_kept(

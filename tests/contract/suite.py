@@ -121,6 +121,13 @@ class HostContract:
         assert list(files) == host.checkpoints()
         assert all(path.is_file() for path in files.values())
 
+    def test_library_folders_hold_all_that_is_listed(self, host: Host) -> None:
+        folders = [folder.resolve() for folder in host.library_folders()]
+        assert all(folder.exists() for folder in folders)
+        assert len(set(folders)) == len(folders)
+        for path in (*host.vae_files().values(), *host.checkpoint_files().values()):
+            assert any(path.resolve().is_relative_to(folder) for folder in folders), path
+
     # --- the checkup -------------------------------------------------------------------------------------------------
 
     def test_what_was_inspected_is_known_from_then_on(self, host: Host, case: Case) -> None:

@@ -1,0 +1,252 @@
+"""The library as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+from safetensors.torch import save_file
+
+from tests.browser.conftest import Keep, Launch, MakeHost
+from tests.browser.panel import CheckupPage, LibraryPage, Panel
+from vae_lab.host.service import service_of
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.samples import SampleSet, load_sample_vae
+
+pytestmark = pytest.mark.browser
+
+GREY, HEALTHY, NO_VAE = "grey-merge.safetensors", "healthy.safetensors", "no-vae.safetensors"
+SMOOTH, COPY, BUILT_IN_TOO = "photo-a-smooth.safetensors", "copies/the same, <b>renamed<∕b>.ckpt", "photo-a.safetensors"
+FILES = 11
+
+
+@pytest.fixture(scope="module")
+def library_vaes(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample VAEs; one of them also in another container, the one built into ``healthy``, and one that is none."""
+    folder = tmp_path_factory.mktemp("library")
+    for path in samples.vaes:
+        os.link(path, folder / path.name)
+    (folder / COPY).parent.mkdir()
+    torch.save({"state_dict": load_sample_vae("photo-a-smooth")}, folder / COPY)
+    save_file(load_sample_vae("photo-a"), folder / BUILT_IN_TOO)
+    (folder / "nonsense.pt").write_bytes(b"not a VAE at all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scanned_host(make_host: MakeHost, library_vaes: Path) -> StandaloneHost:
+    """A host all of whose files were scanned. Only for tests that change nothing."""
+    host = make_host(vaes=library_vaes)
+    service_of(host).scan()
+    return host
+
+
+@pytest.fixture(scope="module")
+def scanned_url(scanned_host: StandaloneHost) -> Iterator[str]:
+    """The page of ``scanned_host``."""
+    from vae_lab.ui import app
+
+    running = app.launch(scanned_host)
+    yield running.url
+    running.close()
+
+
+@pytest.fixture
+def many_files(make_host: MakeHost, tmp_path: Path) -> StandaloneHost:
+    """A host with a hundred and twenty files more, which are read in no time."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (tmp_path / "nonsense").write_bytes(b"not a VAE at all")
+    for i in range(120):
+        os.link(tmp_path / "nonsense", folder / f"nonsense-{i:03}.pt")
+    host = make_host(vaes=folder)
+    host.folders = type(host.folders)(data=host.folders.data, vaes=(folder,))
+    return host
+
+
+def test_a_first_scan_and_a_second_one_that_reads_nothing(
+    page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path, samples: SampleSet
+) -> None:
+    os.link(samples.smooth, tmp_path / "vae.safetensors")
+    host = make_host(vaes=tmp_path)
+    library = LibraryPage.open(page, launch(host))
+    expect(library.overview).to_contain_text("4 files, none of them looked at yet.")
+    expect(library.table).to_be_hidden()
+    library.scan()
+    expect(library.message).to_contain_text(re.compile(r"4 files scanned in .* s: all read, \d+\.\d MB\."))
+    expect(library.overview).to_contain_text("4 files: 1 broken, 1 without a VAE, 2 healthy.")
+    expect(library.rows).to_have_count(4)
+    expect(library.progress).to_be_hidden()
+    library.scan()
+    expect(library.message).to_contain_text("nothing has changed, so nothing was read.")
+    expect(library.rows).to_have_count(4)
+
+
+def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: str) -> None:
+    """As soon as the page is opened: what an earlier scan has found is shown, and nothing is read for it."""
+    library = LibraryPage.open(page, scanned_url)
+    expect(library.overview).to_contain_text("11 files: 1 unreadable, 1 broken, 1 without a VAE, 8 healthy.")
+    expect(library.overview).to_contain_text(
+        "1 VAE file is a copy of another: 8.2 MB could be freed by deleting it yourself. VAE Lab never deletes a file."
+    )
+    expect(library.rows).to_have_count(FILES)
+    assert library.names()[:3] == ["nonsense.pt", GREY, NO_VAE]
+    expect(library.rows.nth(0)).to_contain_text("✗ Cannot be read")
+    expect(library.row(GREY)).to_contain_text("✗ Broken: washed out")
+    expect(library.row(GREY)).to_contain_text("Pictures come out grey and washed out")
+    expect(library.row(GREY)).to_contain_text("Merge: 0.80 photo-a.safetensors + 0.20 photo-b.ckpt")
+    expect(library.row(NO_VAE)).to_contain_text("⚠ No VAE inside")
+    expect(library.row(SMOOTH)).to_contain_text("Same as copies/the same, <b>renamed<∕b>.ckpt")
+    expect(library.row(HEALTHY)).to_contain_text(f"Contains {BUILT_IN_TOO}: choosing it changes nothing.")
+    expect(library.row(BUILT_IN_TOO)).to_contain_text(f"Built into {HEALTHY}")
+    expect(library.row("sdxl-c.safetensors")).to_contain_text(re.compile(r"✓ Healthy.*VAE.*2\.9 MB.*SDXL", re.S))
+
+
+def test_what_was_found_outlives_the_program(page: Page, launch: Launch, scanned_host: StandaloneHost) -> None:
+    again = StandaloneHost(scanned_host.folders)
+    again.select_checkpoint(HEALTHY)
+    library = LibraryPage.open(page, launch(again))
+    expect(library.rows).to_have_count(FILES)
+    library.scan()
+    expect(library.message).to_contain_text("nothing was read.")
+
+
+def test_filter_status_and_order(page: Page, scanned_url: str) -> None:
+    library = LibraryPage.open(page, scanned_url)
+    expect(library.rows).to_have_count(FILES)
+    library.find("grey WASHED")
+    expect(library.rows).to_have_count(1)
+    assert library.names() == [GREY]
+    library.find("no such words")
+    expect(library.table).to_contain_text("No file fits")
+    library.find("")
+    expect(library.rows).to_have_count(FILES)
+    library.choose("status", "Healthy")
+    expect(library.rows).to_have_count(8)
+    expect(library.position).to_contain_text("8 files")
+    library.choose("sort", "Duplicates first")
+    expect(library.rows.nth(0)).to_have_attribute("data-name", re.compile("same"), timeout=10_000)
+    assert set(library.names()[:2]) == {SMOOTH, "copies/the same, <b>renamed<∕b>.ckpt"}
+    library.choose("status", "All")
+    library.choose("sort", "Size, largest first")
+    expect(library.rows.nth(0)).to_have_attribute("data-name", re.compile(f"{GREY}|{HEALTHY}"))
+    expect(library.rows.nth(FILES - 1)).to_have_attribute("data-name", "nonsense.pt")
+    library.choose("sort", "Name")
+    expect(library.rows.nth(0)).to_have_attribute("data-name", "anime.vae.pt")
+
+
+def test_paging(page: Page, launch: Launch, many_files: StandaloneHost) -> None:
+    service_of(many_files).scan()
+    library = LibraryPage.open(page, launch(many_files))
+    expect(library.rows).to_have_count(50)
+    expect(library.position).to_have_text("Page 1 of 3, 120 files")
+    expect(library.previous).to_be_disabled()
+    library.next.click()
+    expect(library.position).to_have_text("Page 2 of 3, 120 files")
+    expect(library.rows.nth(0)).to_have_attribute("data-name", "nonsense-050.pt")
+    library.next.press("Enter")
+    expect(library.position).to_have_text("Page 3 of 3, 120 files")
+    expect(library.rows).to_have_count(20)
+    expect(library.next).to_be_disabled()
+    library.previous.click()
+    expect(library.position).to_have_text("Page 2 of 3, 120 files")
+    page.locator(".tab-nav button", has_text="Checkup").click()
+    page.locator(".tab-nav button", has_text="Library").click()
+    page.wait_for_timeout(1000)
+    expect(library.position).to_have_text("Page 2 of 3, 120 files")
+    library.find("nonsense-11")
+    expect(library.rows).to_have_count(10)
+    expect(library.previous).to_be_hidden()
+
+
+def test_progress_cancel_and_going_on(page: Page, launch: Launch, many_files: StandaloneHost) -> None:
+    service = service_of(many_files)
+    report = service._report
+
+    def pausing(done: int, total: int, what: str) -> None:
+        report(done, total, what)
+        while done >= 3 and not service.cancelling:
+            time.sleep(0.01)
+
+    service._report = pausing  # type: ignore[method-assign]
+    library = LibraryPage.open(page, launch(many_files))
+    page.click("#vae_lab_library_scan")
+    expect(library.progress).to_have_attribute("aria-valuenow", "3")
+    expect(library.progress).to_have_attribute("aria-valuemax", "240")
+    expect(library.progress).to_contain_text(re.compile(r"3 of 240 · reading nonsense-\d+\.pt"))
+    page.click("#vae_lab_library_cancel")
+    expect(library.message).to_contain_text(
+        re.compile(r"Stopped after \d\d? of 120 files in .*\. Press Scan to go on from here\.")
+    )
+    expect(library.progress).to_be_hidden()
+    expect(library.overview).to_contain_text(re.compile(r"120 files: \d+ unreadable, \d+ new\."))
+    known = service.overview().counts["unreadable"]
+    service._report = report  # type: ignore[method-assign]
+    library.scan()
+    expect(library.message).to_contain_text(re.compile(rf"120 files scanned in .* s: {120 - known} read"))
+    expect(library.overview).to_contain_text("120 files: 120 unreadable.")
+
+
+def test_a_row_opens_the_checkup(page: Page, scanned_url: str) -> None:
+    library = LibraryPage.open(page, scanned_url)
+    link = library.row(GREY).get_by_role("button")
+    link.focus()
+    link.press("Enter")
+    checkup = CheckupPage(page)
+    expect(checkup.verdict.locator("[data-file]")).to_have_attribute("data-file", GREY)
+    expect(checkup.badge).to_have_text("✗ Broken: washed out")
+    page.wait_for_timeout(1000)
+    expect(checkup.verdict.locator("[data-file]")).to_have_attribute("data-file", GREY)
+    expect(checkup.charts.locator("img")).to_have_count(3)
+
+
+def test_reports_can_be_kept(page: Page, scanned_url: str) -> None:
+    library = LibraryPage.open(page, scanned_url)
+    expect(library.rows).to_have_count(FILES)
+    for words, name in (("JSON lines", "jsonl"), ("CSV", "csv"), ("HTML page", "html")):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=words).click()
+        assert download.value.suggested_filename == f"vae-lab-library.{name}"
+        assert GREY in Path(download.value.path()).read_text(encoding="utf8")
+
+
+def test_a_host_without_files(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host(vaes=tmp_path)
+    host.folders = type(host.folders)(data=host.folders.data)
+    library = LibraryPage.open(page, launch(host))
+    expect(library.overview).to_contain_text("No files yet")
+    library.scan()
+    expect(library.message).to_contain_text("No checkpoint and no VAE was found")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 2560])
+def test_nothing_is_cut(page: Page, scanned_url: str, keep_screenshot: Keep, width: int, theme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    library = LibraryPage.open(page, scanned_url, theme)
+    expect(library.rows).to_have_count(FILES)
+    keep_screenshot(page, f"library-{width}-{theme}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for cell in library.rows.locator("td, th").all():
+        assert cell.evaluate("cell => cell.scrollWidth <= cell.clientWidth + 1"), cell.inner_text()
+    names = library.rows.locator("th button").all_inner_texts()
+    assert set(names) == set(library.names())
+
+
+def test_the_library_asks_nothing_while_it_is_not_in_view(
+    page: Page, launch: Launch, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listing ten thousand files takes seconds: whoever opens another page shall not wait for it."""
+    host = make_host()
+    service = service_of(host)
+    asked: list[object] = []
+    monkeypatch.setattr(service, "inventory", lambda **how: asked.append(how))
+    Panel.open(page, launch(host))
+    page.wait_for_timeout(1000)
+    assert asked == []

@@ -22,7 +22,7 @@ _WORDS = {
     HEALTHY: "Healthy",
 }
 _COUNTED = {
-    UNREADABLE: "cannot be read",
+    UNREADABLE: "unreadable",
     BROKEN: "broken",
     MISSING: "without a VAE",
     SUSPECT: "suspect",
@@ -46,7 +46,7 @@ ORDERS = {
 """Choices of the menu: orders."""
 
 _REPORTS = {"jsonl": "JSON lines", "csv": "CSV", "html": "HTML page"}
-_COLUMNS = ("Status", "File", "Size", "Family", "Known as", "The same VAE", "What was found")
+_COLUMNS = ("Status", "File", "Size", "VAE", "The same VAE", "What was found")
 
 
 def overview(found: Overview) -> str:
@@ -81,12 +81,12 @@ def _copies(found: Overview) -> str:
         count = "One VAE is" if found.groups == 1 else f"{found.groups:,} VAEs are"
         return f"{count} in more than one file, but no VAE file is a copy of another."
     one = found.copies == 1
-    what = "1 VAE file is a copy" if one else f"{found.copies:,} VAE files are copies"
+    what = "1 VAE file is a copy of another" if one else f"{found.copies:,} VAE files are copies of others"
     if not found.freeable_bytes:
-        return f"{what} of others, but on the disk they are one file: there is nothing to free."
+        return f"{what}, but on the disk they are one file: there is nothing to free."
     which = "it" if one else "them"
     return (
-        f"{what} of others: <b>{_size(found.freeable_bytes)}</b> could be freed by deleting {which} yourself. "
+        f"{what}: <b>{_size(found.freeable_bytes)}</b> could be freed by deleting {which} yourself. "
         "VAE Lab never deletes a file."
     )
 
@@ -123,12 +123,12 @@ def _row(row: LibraryRow) -> str:
     if row.listed:
         name = f'<button type="button" class="vae-lab-link" title="Open in Checkup">{name}</button>'
     kind = f'<span class="vae-lab-quiet">{_KINDS[row.kind]}</span>' if row.kind in _KINDS else ""
+    known = f'<p class="vae-lab-quiet">Known as {breakable(row.identity)}</p>' if row.identity else ""
     cells = (
         f"<td>{_badge(row)}</td>",
         f'<th scope="row" title="{escape(_text(row.path))}">{name}{kind}</th>',
         f'<td class="vae-lab-number">{_size(row.size)}</td>',
-        f"<td>{escape(row.family)}</td>",
-        f"<td>{breakable(row.identity)}</td>",
+        f"<td>{escape(row.family)}{known}</td>",
         f"<td>{_same(row)}</td>",
         f"<td>{_found(row)}</td>",
     )
@@ -164,7 +164,7 @@ def _names(names: Sequence[str], more: int) -> str:
 
 
 def _found(row: LibraryRow) -> str:
-    merge = f'<p class="vae-lab-quiet">Merge: {breakable(_text(row.merge))}</p>' if row.merge else ""
+    merge = f'<p class="vae-lab-quiet">Merge: {escape(_text(row.merge))}</p>' if row.merge else ""
     return (f"<p>{escape(_text(row.finding))}</p>" if row.finding else "") + merge
 
 
@@ -192,7 +192,9 @@ def _files(count: int) -> str:
 def _size(count: int) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.2f} GB"
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+    if count >= 1e5:
+        return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e3:.1f} kB" if count >= 1000 else f"{count} bytes"
 
 
 def _text(name: str) -> str:

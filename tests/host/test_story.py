@@ -172,3 +172,29 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
     del body["alwayson_scripts"]
     after = np.asarray(Image.open(io.BytesIO(base64.b64decode(server.post("/sdapi/v1/img2img", body)["images"][0]))))
     assert contrast(after) > 0.9 * contrast(good)
+
+
+def test_the_library_knows_the_hosts_files(server: Server, page: Page) -> None:  # noqa: F811
+    """Checkpoints and VAEs where the WebUI looks for them, the same one twice, and a second scan that reads nothing."""
+    vaes = server.data / "models" / "VAE"
+    twin = vaes / "downloads" / "photo-b.ckpt"  # in another folder, another container, and under a name that is taken
+    twin.parent.mkdir()
+    sound = built_in(server.data / "models" / "Stable-diffusion" / "sound.safetensors")
+    torch.save({"state_dict": sound}, twin)
+    page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+    page.click("#tab_vae_lab button:has-text('Library')")
+    page.wait_for_selector("#vae_lab_library_overview:has-text('files')", timeout=60_000)
+    page.click("#vae_lab_library_scan")
+    page.wait_for_selector("#vae_lab_library_message:has-text('files scanned in')", timeout=300_000)
+    rows = page.locator("#vae_lab_library_table tbody tr")
+    found = set(rows.evaluate_all("all => all.map(row => row.dataset.name)"))
+    on_disk = {path.name for path in vaes.iterdir() if path.is_file()}
+    assert found == on_disk | {"one.safetensors", "sound.safetensors", "downloads/photo-b.ckpt"}
+    assert "Broken: washed out" in page.inner_text("tr[data-name='one.safetensors']")
+    assert "Contains downloads/photo-b.ckpt: choosing it changes nothing." in page.inner_text(
+        "tr[data-name='sound.safetensors']"
+    )
+    page.set_viewport_size({"width": 1600, "height": 900})
+    keep(page, "webui-library")
+    page.click("#vae_lab_library_scan")
+    page.wait_for_selector("#vae_lab_library_message:has-text('so nothing was read')", timeout=60_000)

@@ -125,7 +125,7 @@ class VaeFile:
         if architecture is None:
             raise NotAnAutoencoder(self.path, "not a known kind of VAE")
         self.architecture = architecture
-        self._module = architecture.build(self.shapes, self.path)  # structure errors come before any weight is read
+        architecture.check(self.shapes, self.path)  # structure errors come before any weight is read
 
     def __enter__(self) -> VaeFile:
         return self

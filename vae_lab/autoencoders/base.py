@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder
 
-__all__ = ["Architecture", "Shapes", "check_shapes", "conv_channels"]
+__all__ = ["Architecture", "Shapes", "check_shapes", "conv_channels", "shapes_of"]
 
 _MOST_CHANNELS = 1 << 14  # published VAEs have 512 at most
 
@@ -34,6 +34,14 @@ class Architecture(ABC):
         Raises:
             MissingKeys, BadShape, NotAnAutoencoder: naming ``path`` and what does not fit.
         """
+
+    def check(self, shapes: Shapes, path: str) -> None:
+        """Whether ``build`` would succeed, for less.
+
+        Raises:
+            MissingKeys, BadShape, NotAnAutoencoder: as ``build`` does.
+        """
+        self.build(shapes, path)
 
     @abstractmethod
     def latent_channels(self, shapes: Shapes) -> int:
@@ -71,13 +79,17 @@ def conv_channels(shapes: Shapes, layer: str, path: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def check_shapes(module: nn.Module, shapes: Shapes, path: str) -> None:
-    """Hold the file's tensors against the module's, before anything is loaded.
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of all tensors of a module."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def check_shapes(expected: Shapes, shapes: Shapes, path: str) -> None:
+    """Hold the file's tensors against those that are needed, before anything is loaded.
 
     Raises:
         MissingKeys, BadShape, NotAnAutoencoder: with the first names and how many there are.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     missing = sorted(expected.keys() - shapes.keys())
     if missing:
         raise MissingKeys(path, f"the VAE is incomplete: {_first(missing)} of {len(expected)} tensors are missing")

@@ -22,6 +22,7 @@ __all__ = ["LENGTH_BYTES", "parse_safetensors"]
 LENGTH_BYTES = 8
 
 # A string that ends, or runs to the end, or a character that begins a value.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _JSON_TOKEN = re.compile(rb'"[^"]*(?:"|\Z)|[\[{,]')
 
 
@@ -134,7 +135,7 @@ def _entries(table: dict[str, object], limits: Limits) -> list[_Entry]:
 def _entry(name: str, value: object, limits: Limits) -> _Entry:
     if len(name) > limits.name_length:
         raise ValueError(f"a tensor's name has {len(name)} characters; the limit is {limits.name_length}")
-    if any("\ud800" <= char <= "\udfff" for char in name):
+    if _SURROGATE.search(name):
         raise ValueError(f"the tensor name {quoted(name)} is not valid Unicode")
     try:
         if not isinstance(value, dict):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from torch import Tensor, nn
 
-from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels
+from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels, shapes_of
 from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig, empty_module
 from vae_lab.errors import BadShape, MissingKeys
 
@@ -27,9 +28,11 @@ class KLArchitecture(Architecture):
         return "decoder.conv_in.weight" in shapes or "encoder.conv_in.weight" in shapes
 
     def build(self, shapes: Shapes, path: str) -> nn.Module:
-        module = empty_module(config_from_shapes(shapes, path))
-        check_shapes(module, shapes, path)
-        return module
+        self.check(shapes, path)
+        return empty_module(config_from_shapes(shapes, path))
+
+    def check(self, shapes: Shapes, path: str) -> None:
+        check_shapes(_needed(config_from_shapes(shapes, path)), shapes, path)
 
     def latent_channels(self, shapes: Shapes) -> int:
         return config_from_shapes(shapes).latent_channels
@@ -50,6 +53,12 @@ class KLArchitecture(Architecture):
         assert isinstance(module, AutoencoderKL)
         # In full precision from here on, as hosts do.
         return (module.decode(latents).float() + 1.0) / 2.0
+
+
+@lru_cache(maxsize=8)
+def _needed(config: KLConfig) -> Shapes:
+    """Of how many files a disk may hold, most have one of few configurations."""
+    return shapes_of(empty_module(config))
 
 
 def config_from_shapes(shapes: Shapes, path: str = "") -> KLConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels
+from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels, shapes_of
 from vae_lab.autoencoders.taesd.module import Taesd
 from vae_lab.errors import UnknownChoice
 
@@ -27,7 +27,7 @@ class TaesdArchitecture(Architecture):
         latent_channels = _latent_channels(shapes, path)
         with torch.device("meta"):
             module = Taesd(latent_channels, encoder=encoder, decoder=decoder, width=width)
-        check_shapes(module, shapes, path)
+        check_shapes(shapes_of(module), shapes, path)
         return module
 
     def latent_channels(self, shapes: Shapes) -> int:

@@ -44,6 +44,7 @@ TITLES: Mapping[str, str] = {
     "noisy-or-patterned": "Noise or stripes",
     "missing": "No VAE inside",
     "unreadable": "Cannot be read",
+    "not-a-vae": "Not a VAE",
 }
 """Every code, and what it is called."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_lab.autoencoders import VaeFile
 from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Evidence, Finding, Verdict
 from vae_lab.checkup.weights import Checkup, check_weights
-from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotFinite
+from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder, NotFinite
 from vae_lab.families import FAMILIES, Family
 from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
 from vae_lab.identity import (
@@ -230,6 +230,8 @@ def _finding_of(error: FileError) -> Finding:
         return Finding("missing-keys", BROKEN, reason, (), _CHOOSE)
     if isinstance(error, BadShape):
         return Finding("bad-shape", BROKEN, reason, (), _CHOOSE)
+    if isinstance(error, NotAnAutoencoder):
+        return Finding("not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or the like, it belongs in another folder.")
     remedy = "Download or convert the file again."
     if is_url(error.path):
         remedy = "Check the address, or download the file and inspect that."

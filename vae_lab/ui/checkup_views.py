@@ -30,7 +30,7 @@ _WORDS = {
 _SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
 _WORST_FIRST = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
 # Where the title says no more than the status itself.
-_SAYS_ENOUGH = (HEALTHY, MISSING, UNREADABLE)
+_SAYS_ENOUGH = (HEALTHY, MISSING)
 _GET = {"sd1": "sd-vae-ft-mse", "sdxl": "sdxl-vae-fp16-fix"}
 
 _DECODER, _BOTH = "decoder alone", "encoder and decoder"
@@ -43,6 +43,8 @@ _KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 
 def status_words(verdict: Verdict) -> str:
     """Such as ``Broken: washed out``."""
+    if verdict.status == UNREADABLE:
+        return verdict.findings[0].title
     words = _WORDS[verdict.status]
     if verdict.status in _SAYS_ENOUGH or not verdict.faults:
         return words

@@ -138,7 +138,7 @@ def _row(row: LibraryRow) -> str:
 
 def _badge(row: LibraryRow) -> str:
     sign = f'<span aria-hidden="true">{_SIGNS[row.status]}</span> ' if row.status in _SIGNS else ""
-    words = _WORDS[row.status]
+    words = row.title if row.status == UNREADABLE and row.title else _WORDS[row.status]
     if row.title and row.status not in (*_SAYS_ENOUGH, UNCHECKED):
         words += f": {row.title[:1].lower()}{row.title[1:]}"
     return f'<span class="vae-lab-badge" data-status="{row.status}">{sign}{escape(words)}</span>'

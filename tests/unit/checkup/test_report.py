@@ -166,6 +166,15 @@ def test_what_cannot_be_read_is_a_finding(tmp_path: Path, content: bytes) -> Non
     assert "\n" not in report.problem
 
 
+def test_a_readable_file_that_is_no_vae_is_not_called_damaged(tmp_path: Path) -> None:
+    lora = {"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(320, 4), "lora_te_text_model.alpha": torch.ones(())}
+    write(tmp_path / "style.safetensors", lora)
+    verdict = inspect_file(tmp_path / "style.safetensors").verdict
+    assert (verdict.status, verdict.findings[0].code) == ("unreadable", "not-a-vae")
+    assert "found lora_te_text_model.alpha" in verdict.findings[0].text
+    assert "LoRA" in verdict.findings[0].remedy
+
+
 def test_folder_and_missing_file(tmp_path: Path) -> None:
     assert inspect_file(tmp_path).verdict.status == "unreadable"
     assert inspect_file(tmp_path / "gone.pt").verdict.status == "unreadable"

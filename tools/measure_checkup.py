@@ -466,8 +466,9 @@ def main(argv: list[str] | None = None) -> None:
                 continue
             rows.append(measure(case, photos))
             log.info("%s: %s, must be %s", case.name, rows[-1].checkup.verdict.status, rows[-1].wanted)
-        parts += [f"### {title}", score(rows), margins(rows), table(rows)]
-        log.info("%s", "\n\n".join(parts))
+        found = [f"### {title}", score(rows), margins(rows), table(rows)]
+        log.info("%s", "\n\n".join(found))
+        parts += found
         if not arguments.no_watch:
             parts.append(watch_table(rows, few, arguments.taesd))
     text = "\n\n".join(parts) + "\n"

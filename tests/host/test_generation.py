@@ -76,3 +76,20 @@ def test_infotext_names_the_vae_that_decoded(webui: WebUI) -> None:
     assert "VAE Lab override: second.safetensors, VAE Lab override hash: " in info
     assert "VAE: second.safetensors" in info
     assert "VAE Lab" not in webui.generate().info
+
+
+def test_an_axis_of_the_plot_chooses_vaes(webui: WebUI) -> None:
+    weights = webui.vae_bytes()
+    names = ["Automatic", "first.safetensors", "Built-in", "second.safetensors"]
+    plot = webui.run_script("X/Y/Z plot", {"X type": "[VAE Lab] VAE", "X values": names})
+    assert webui.vae_bytes() == weights
+    cells = plot.images[1 : 1 + len(names)]
+    for name, cell, infotext in zip(names, cells, plot.infotexts[1:], strict=False):
+        webui.choose_natively({"Automatic": "Automatic", "Built-in": "None"}.get(name, name))
+        assert np.array_equal(np.asarray(cell), pixels(webui.generate())[0]), name
+        assert (f"VAE Lab override: {name}" in infotext) == (name != "Automatic")
+
+
+def test_the_axis_refuses_names_that_are_not_there(webui: WebUI) -> None:
+    with pytest.raises(RuntimeError, match="no VAE named third"):
+        webui.run_script("X/Y/Z plot", {"X type": "[VAE Lab] VAE", "X values": ["third"]})

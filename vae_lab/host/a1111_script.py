@@ -15,6 +15,7 @@ from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.job import Job, announce
 from vae_lab.host.patching import guarded
 from vae_lab.host.plan import Plan
+from vae_lab.host.xyz import chosen_by_axis
 from vae_lab.identity import short
 
 __all__ = ["ScriptBehaviour"]
@@ -33,7 +34,8 @@ class ScriptBehaviour:
         forget_override(p)
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
-            choice = plan.override if plan.override != AUTOMATIC else self._always()
+            wanted = chosen_by_axis(p) or plan.override
+            choice = wanted if wanted != AUTOMATIC else self._always()
             job = self.generations.job_of(p)
             if job is None:
                 return

@@ -23,6 +23,7 @@ from vae_lab.host.capture import Generations
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
 from vae_lab.host.patching import guarded
 from vae_lab.host.plan import ON_GREY
+from vae_lab.host.xyz import add_axis
 
 __all__ = ["Pages", "load", "the_attendant", "the_host"]
 
@@ -65,6 +66,7 @@ def load(pages: Pages) -> type:
     attendant = the_attendant()
     behaviour = ScriptBehaviour(host, Generations(host, undo))
     script_callbacks.on_script_unloaded(undo.close)
+    script_callbacks.on_before_ui(lambda: add_axis(host, undo))
     script_callbacks.on_ui_settings(lambda: _add_settings(host, pages))
     script_callbacks.on_ui_tabs(lambda: [(pages.build_tab(host), "VAE Lab", "vae_lab")])
     script_callbacks.on_app_started(lambda _, app: _app_started(app, host, attendant))

@@ -44,6 +44,26 @@ def test_comparing_leaves_the_vae_alone_and_samples_nothing(webui: WebUI, monkey
     assert webui.vae_bytes() == before
 
 
+@pytest.mark.parametrize("case", ["txt2img", "tiling"])
+def test_with_too_little_memory_the_picture_is_the_same(
+    webui: WebUI, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webui.generate(**fresh(case))
+    latent = host().generations.newest_first()[0].id
+    plain = host().compare(latent, VAES)
+    before = webui.vae_bytes()
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(type(webui.model), "decode_first_stage", full)
+    short = host().compare(latent, VAES)
+    assert webui.vae_bytes() == before
+    for whole, strips in zip(plain, short, strict=True):
+        assert (whole.in_strips, strips.in_strips, strips.error) == (False, True, "")
+        assert np.abs(whole.pictures.astype(int) - strips.pictures).max() <= 2
+
+
 def test_previews_are_there_when_the_picture_is(webui: WebUI) -> None:
     plain = webui.generate()
     done = webui.generate(lab={"override": "Automatic", "compare": VAES})

@@ -90,13 +90,25 @@ class Autoencoder:
     @torch.no_grad()
     def decode_unclamped(self, latents: Tensor) -> Tensor:
         """As :meth:`decode`, before values are cut to 0..1; NaN stays NaN."""
+        return self.architecture.decode(self.module, self._in_own_units(latents)).float()
+
+    def _in_own_units(self, latents: Tensor) -> Tensor:
         if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
             raise FamilyMismatch(
                 f"{self.name} decodes latents [B,{self.latent_channels},h,w], these are {list(latents.shape)}"
             )
         if self.architecture.scales_latents:
             latents = self._known_family().to_vae_space(latents)
-        return self.architecture.decode(self.module, latents.to(self.device, self.dtype)).float()
+        return latents.to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def decode_in_strips(self, latents: Tensor) -> Tensor | None:
+        """As :meth:`decode_unclamped`, of one latent, to the same picture in little memory; None if that cannot be."""
+        return self.architecture.decode_in_strips(self.module, self._in_own_units(latents))
+
+    def bytes_to_decode(self, latents: Tensor) -> int:
+        """About how much memory decoding one latent takes, beside the weights; 0 if that is not known."""
+        return self.architecture.bytes_to_decode(self.module, latents)
 
     def _known_family(self) -> Family:
         if self.family is None:

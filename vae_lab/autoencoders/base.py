@@ -59,6 +59,14 @@ class Architecture(ABC):
     def encode(self, module: nn.Module, images: Tensor) -> Tensor:
         """[B,3,H,W] in 0..1 -> [B,C,h,w] in the units that ``scales_latents`` tells."""
 
+    def decode_in_strips(self, module: nn.Module, latents: Tensor) -> Tensor | None:  # noqa: ARG002
+        """As ``decode``, of one latent, to the same picture in little memory; None where that cannot be."""
+        return None
+
+    def bytes_to_decode(self, module: nn.Module, latents: Tensor) -> int:  # noqa: ARG002
+        """About how much memory ``decode`` takes for one latent, beside the weights; 0 where it is not known."""
+        return 0
+
     @abstractmethod
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         """[B,C,h,w] in the units that ``scales_latents`` tells -> [B,3,H,W], about 0..1, not clamped."""

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ __all__ = [
     "Comparison",
     "Decode",
     "Decoded",
+    "Decoder",
     "check_family",
     "compare",
     "compare_candidates",
@@ -31,8 +33,53 @@ __all__ = [
 
 log = logging.getLogger("vae_lab")
 
+_SHARE = 0.8  # of the free memory that decoding may take
+
 Decode = Callable[[Tensor], Tensor]
 """[1,C,h,w] in model space -> [1,3,H,W], about 0..1. Best not cut to that, so that infinite values can be told."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A VAE that is ready to decode.
+
+    Attributes:
+        whole: the usual way.
+        in_strips: the same picture in less memory; gives None where that cannot be.
+        needs: about how many bytes of the system's memory ``whole`` takes for a latent; 0 if it is not known, or if it
+            takes another kind of memory.
+    """
+
+    whole: Decode
+    in_strips: Callable[[Tensor], Tensor | None] = lambda _: None
+    needs: Callable[[Tensor], int] = lambda _: 0
+
+    @classmethod
+    def of(cls, autoencoder: Autoencoder) -> Decoder:
+        """That of a VAE which is loaded."""
+        needs = autoencoder.bytes_to_decode if autoencoder.device.type == "cpu" else lambda _: 0
+        return cls(autoencoder.decode_unclamped, autoencoder.decode_in_strips, needs)
+
+    def decode(self, latent: Tensor) -> tuple[Tensor, bool]:
+        """[1,C,h,w] in model space -> [1,3,H,W] on the CPU, and whether that was in strips, since memory is short.
+
+        Raises:
+            MemoryError, torch.cuda.OutOfMemoryError: there is too little memory for either way.
+        """
+        if self.needs(latent) > _SHARE * psutil.virtual_memory().available:
+            image = self.in_strips(latent)
+            if image is not None:
+                return image.float().cpu(), True
+        try:
+            return self.whole(latent).float().cpu(), False
+        # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
+        except (torch.cuda.OutOfMemoryError, MemoryError):
+            torch.cuda.empty_cache()
+            image = self.in_strips(latent)
+            if image is None:
+                raise
+            return image.float().cpu(), True
+
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
@@ -50,7 +97,7 @@ class Candidate:
     """
 
     name: str
-    open: Callable[[], AbstractContextManager[Decode]]
+    open: Callable[[], AbstractContextManager[Decoder]]
     family: Family | None = None
 
 
@@ -65,6 +112,7 @@ class Decoded:
         error: one line, or "".
         family: the VAE's family, where known.
         finite: False if the decoder's result had NaN or infinite values.
+        in_strips: True if the decoder went over the latents in strips, because memory was short.
     """
 
     name: str
@@ -73,6 +121,7 @@ class Decoded:
     error: str = ""
     family: Family | None = None
     finite: bool = True
+    in_strips: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +195,7 @@ def compare(
     known = family if family is not None else next((a.family for _, a in pairs if a.family), None)
     if known is None:
         raise FamilyMismatch("the family of the latents cannot be told from these VAEs; name one")
-    candidates = [Candidate(name, lambda a=vae: nullcontext(a.decode_unclamped), vae.family) for name, vae in pairs]
+    candidates = [Candidate(name, lambda a=vae: nullcontext(Decoder.of(a)), vae.family) for name, vae in pairs]
     return compare_candidates(latents, candidates, get_family(known), progress=progress, cancelled=cancelled)
 
 
@@ -175,12 +224,14 @@ def compare_candidates(
 def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _Progress) -> Decoded:
     try:
         check_family(candidate.name, candidate.family, family)
-        with candidate.open() as decode:
-            images, seconds = [], 0.0
+        with candidate.open() as decoder:
+            images, seconds, in_strips = [], 0.0, False
             for latent in latents.split(1):
                 steps.before(candidate.name)
                 start = time.perf_counter()
-                images.append(decode(latent).float().cpu())
+                image, stripped = decoder.decode(latent)
+                images.append(image)
+                in_strips |= stripped
                 seconds += time.perf_counter() - start
                 steps.done += 1
         stacked = torch.cat(images)
@@ -195,7 +246,7 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
         log.exception("VAE Lab, decoding with %s", candidate.name)
         return Decoded(candidate.name, error=_line(candidate, type(error).__name__, error), family=candidate.family)
     finite = bool(torch.isfinite(stacked).all())
-    return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite)
+    return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite, in_strips)
 
 
 def _line(candidate: Candidate, kind: str, error: Exception) -> str:
@@ -204,7 +255,7 @@ def _line(candidate: Candidate, kind: str, error: Exception) -> str:
 
 
 @contextmanager
-def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decode]:
+def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decoder]:
     """Open the VAE in a file for a comparison of latents of the family ``wanted``.
 
     Raises:
@@ -214,7 +265,7 @@ def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decode]
     with open_vae(path) as file:
         autoencoder = file.load()
     check_family(autoencoder.name, autoencoder.family, wanted)
-    yield (autoencoder if autoencoder.family else autoencoder.with_family(wanted)).decode_unclamped
+    yield Decoder.of(autoencoder if autoencoder.family else autoencoder.with_family(wanted))
 
 
 def check_family(name: str, found: Family | None, wanted: Family) -> None:

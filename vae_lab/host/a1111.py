@@ -17,7 +17,7 @@ from torch import Tensor
 from vae_lab.autoencoders import open_vae
 from vae_lab.checkup import Checkup, check_decoder, identity_key
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
-from vae_lab.comparison.compare import Decode, check_family
+from vae_lab.comparison.compare import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import FAMILIES, Family
 from vae_lab.host.a1111_vae import Bench, decode_as_host, vae_tensors
@@ -345,18 +345,18 @@ class A1111Host(Host):
         return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
 
     @contextmanager
-    def _opened(self, name: str, path: str, generation: Generation, bench: Bench | None) -> Iterator[Decode]:
+    def _opened(self, name: str, path: str, generation: Generation, bench: Bench | None) -> Iterator[Decoder]:
         if not path or not os.path.isfile(path):
             raise UnknownChoice(f"{name}: the file is not there{f' ({path})' if path else ''}")
         facts = self._usable(name, path)
         check_family(name, facts.family, generation.family)
         if bench is not None and facts.architecture == "AutoencoderKL":
-            with bench.with_weights(self._state(path), path) as decode:
-                yield decode
+            with bench.with_weights(self._state(path), path) as decoder:
+                yield decoder
             return
         with open_vae(path) as file:
             own = file.load(family=facts.family or generation.family, device=devices.cpu)
-        yield own.decode_unclamped
+        yield Decoder.of(own)
 
     def digest(self, name: str, generation: Generation) -> str:
         """Short fingerprint of a VAE that has decoded ``generation``; "" if it is not known."""

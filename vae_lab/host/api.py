@@ -208,6 +208,7 @@ def _comparison(stored: StoredComparison) -> dict[str, Any]:
             "family": result.family.id if result.family else None,
             "seconds": round(result.seconds, 4),
             "error": result.error,
+            "in_strips": result.in_strips,
             "pictures": ["/" + picture_url(stored, number) for number in numbers],
         }
         for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)

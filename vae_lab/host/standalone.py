@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
-from vae_lab.comparison.compare import Decode, check_family
+from vae_lab.comparison.compare import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.families import Family
 from vae_lab.host.attendant import Attendant
@@ -205,7 +205,7 @@ class StandaloneHost(Host):
         return Candidate(name, lambda: self._opened(name, path, family), facts.family if facts else None)
 
     @contextmanager
-    def _opened(self, name: str, path: Path | None, wanted: Family) -> Iterator[Decode]:
+    def _opened(self, name: str, path: Path | None, wanted: Family) -> Iterator[Decoder]:
         if path is None:
             raise UnknownChoice("no checkpoint is there" if name == BUILT_IN else f"no VAE named {name}")
         facts = self.facts.look(str(path))
@@ -214,7 +214,7 @@ class StandaloneHost(Host):
         check_family(name, facts.family, wanted)
         with open_vae(path) as file:
             autoencoder = file.load(family=facts.family or wanted, device=self.device)
-        yield autoencoder.decode_unclamped
+        yield Decoder.of(autoencoder)
 
     def use_for_checkpoint(self, vae: str) -> str:
         checkpoint = self.current_checkpoint()

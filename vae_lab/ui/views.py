@@ -149,6 +149,8 @@ def _figure(stored: StoredComparison, result: Decoded, numbers: Sequence[int], t
         for i, url in enumerate(picture_url(stored, number) for number in numbers)
     )
     facts = [result.family.title if result.family else "family unknown", f"{result.seconds:.2f} s"]
+    if result.in_strips:
+        facts.append("in strips, as memory was short")
     warnings = [] if result.finite else ["The result has NaN or infinite values; they are shown black."]
     remarks = [f"Equal to {twin} in every pixel."] if twin else []
     return _framed("vae-lab-decoded", stored, result, images, facts, warnings, remarks)

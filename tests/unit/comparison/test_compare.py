@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.unit.makers import F8, SD1_TEXT, UNET, kl_state, write
 from vae_lab import compare, load_autoencoder
 from vae_lab.autoencoders import Autoencoder
+from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture, config_from_shapes
+from vae_lab.autoencoders.kl.strips import decode_in_strips
 from vae_lab.comparison import Candidate, Comparison, compare_candidates, to_pixels
-from vae_lab.comparison.compare import decoder_of
+from vae_lab.comparison.compare import Decoder, decoder_of
 from vae_lab.errors import Cancelled, FamilyMismatch, MissingVae, UnknownChoice
 from vae_lab.families import FAMILIES
-from vae_lab.samples import SampleSet, load_sample_latents
+from vae_lab.samples import SampleSet, load_sample_latents, load_sample_vae
 
 SD1, SDXL = FAMILIES["sd1"], FAMILIES["sdxl"]
 
@@ -29,7 +35,7 @@ def flat(value: float) -> Callable[[Tensor], Tensor]:
 
 
 def good(name: str, value: float = 0.5) -> Candidate:
-    return Candidate(name, lambda: nullcontext(flat(value)), SD1)
+    return Candidate(name, lambda: nullcontext(Decoder(flat(value))), SD1)
 
 
 def failing(error: BaseException) -> Callable[[Tensor], Tensor]:
@@ -40,7 +46,7 @@ def failing(error: BaseException) -> Callable[[Tensor], Tensor]:
 
 
 def bad(name: str, error: BaseException) -> Candidate:
-    return Candidate(name, lambda: nullcontext(failing(error)))
+    return Candidate(name, lambda: nullcontext(Decoder(failing(error))))
 
 
 def unopenable(name: str, error: BaseException) -> Candidate:
@@ -155,7 +161,7 @@ def test_error_nobody_expected_is_named_and_logged(caplog: pytest.LogCaptureFixt
 
 def test_pictures_of_a_batch_that_fails_halfway_are_not_shown() -> None:
     calls = iter([flat(0.5), failing(UnknownChoice("gone"))])
-    candidate = Candidate("x", lambda: nullcontext(lambda latent: next(calls)(latent)))
+    candidate = Candidate("x", lambda: nullcontext(Decoder(lambda latent: next(calls)(latent))))
     assert compare_candidates(latents(2), [candidate], SD1)["x"].pictures is None
 
 
@@ -164,10 +170,10 @@ def test_candidate_is_closed_whatever_happens() -> None:
 
     def opening(name: str, error: BaseException | None) -> Callable[[], object]:
         @contextmanager
-        def opened() -> Iterator[Callable[[Tensor], Tensor]]:
+        def opened() -> Iterator[Decoder]:
             log.append(f"open {name}")
             try:
-                yield flat(0.5) if error is None else failing(error)
+                yield Decoder(flat(0.5) if error is None else failing(error))
             finally:
                 log.append(f"close {name}")
 
@@ -249,7 +255,7 @@ def test_cancel_during_the_last_decode_loses_nothing() -> None:
         stop.append(True)
         return flat(0.5)(latent)
 
-    candidates = [good("a"), Candidate("b", lambda: nullcontext(decode))]
+    candidates = [good("a"), Candidate("b", lambda: nullcontext(Decoder(decode)))]
     comparison = compare_candidates(latents(), candidates, SD1, cancelled=lambda: bool(stop))
     assert names(comparison) == ["a", "b"]
     assert comparison["b"].pictures is not None
@@ -268,7 +274,7 @@ def test_cancel_inside_a_batch_stops_after_the_current_picture() -> None:
         decoded.append(1)
         return flat(0.5)(latent)
 
-    candidate = Candidate("a", lambda: nullcontext(decode))
+    candidate = Candidate("a", lambda: nullcontext(Decoder(decode)))
     comparison = compare_candidates(latents(8), [candidate], SD1, cancelled=lambda: len(decoded) == 3)
     assert comparison.cancelled
     assert len(decoded) == 3
@@ -305,7 +311,7 @@ def test_a_single_nan_is_told(vaes: list[Autoencoder]) -> None:
         picture[0, 2, 3, 1] = float("nan")
         return picture
 
-    assert not compare_candidates(latents(), [Candidate("x", lambda: nullcontext(decode))], SD1)["x"].finite
+    assert not compare_candidates(latents(), [Candidate("x", lambda: nullcontext(Decoder(decode)))], SD1)["x"].finite
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
@@ -331,8 +337,8 @@ def test_decoder_of_a_file_of_another_family(sample_set: SampleSet) -> None:
 def test_decoder_of_a_vae_that_does_not_tell_takes_the_latents_family(tmp_path: Path) -> None:
     path = write(tmp_path / "v.safetensors", kl_state(F8))
     one = latents()
-    with decoder_of(path, SDXL) as decode:
-        found = decode(one)
+    with decoder_of(path, SDXL) as decoder:
+        found = decoder.whole(one)
     expected = load_autoencoder(path, family="sdxl").decode(one)
     assert torch.allclose(found.clamp(0, 1), expected)
 
@@ -341,3 +347,58 @@ def test_decoder_of_a_file_without_vae(tmp_path: Path) -> None:
     path = write(tmp_path / "c.safetensors", UNET | SD1_TEXT)
     with pytest.raises(MissingVae), decoder_of(path, SD1):
         pass
+
+
+# --- when memory is short -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vae() -> Autoencoder:
+    state = load_sample_vae("photo-a")
+    module = AutoencoderKL(config_from_shapes({name: tuple(value.shape) for name, value in state.items()}))
+    module.load_state_dict({name: value.float() for name, value in state.items()})
+    return Autoencoder("photo-a", "", KLArchitecture(), module.eval().requires_grad_(False), SD1, 4)
+
+
+def in_wrapped_padding(vae: Autoencoder) -> Autoencoder:
+    """As a host that makes pictures which tile."""
+    module = copy.deepcopy(vae.module)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.padding_mode = "circular"
+    return replace(vae, module=module)
+
+
+@pytest.mark.parametrize("change", [lambda vae: vae, in_wrapped_padding], ids=["zeros", "circular"])
+@pytest.mark.parametrize("elements", [2**12, 2**16, 2**21])
+def test_strips_give_the_same_picture(
+    vae: Autoencoder, elements: int, change: Callable[[Autoencoder], Autoencoder]
+) -> None:
+    """From one row at a time to a few strips: no seam, since nothing but the work is cut."""
+    vae = change(vae)
+    latent = next(iter(load_sample_latents().values()))[:1, :, :40, :28].float()
+    whole = vae.decode_unclamped(latent)
+    made = decode_in_strips(vae.module, SD1.to_vae_space(latent), elements=elements)
+    strips = (made + 1.0) / 2.0
+    assert torch.allclose(strips, whole, atol=1e-4)
+    assert np.abs(to_pixels(strips).astype(int) - to_pixels(whole)).max() <= 1
+
+
+def test_memory_that_is_short_is_told_before(vae: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()
+    plain = compare(latent, {"a": vae})["a"]
+    needed = vae.bytes_to_decode(latent)
+    for free, in_strips in ((needed * 2, False), (needed, True)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        result = compare(latent, {"a": vae})["a"]
+        assert result.in_strips == in_strips
+        assert np.array_equal(result.pictures, plain.pictures)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("full")], ids=["memory", "cuda"])
+def test_running_out_of_memory_does_not_cost_the_picture(vae: Autoencoder, error: BaseException) -> None:
+    latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()
+    candidate = Candidate("a", lambda: nullcontext(Decoder(failing(error), vae.decode_in_strips)), SD1)
+    result = compare_candidates(latent, [candidate], SD1)["a"]
+    assert (result.error, result.in_strips) == ("", True)
+    assert np.array_equal(result.pictures, compare(latent, {"a": vae})["a"].pictures)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels, shapes_of
 from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig, empty_module
+from vae_lab.autoencoders.kl.strips import bytes_to_decode, decode_in_strips
 from vae_lab.errors import BadShape, MissingKeys
 
 __all__ = ["AutoencoderKL", "KLArchitecture", "KLConfig", "config_from_shapes"]
@@ -48,6 +49,14 @@ class KLArchitecture(Architecture):
     def encode(self, module: nn.Module, images: Tensor) -> Tensor:
         assert isinstance(module, AutoencoderKL)
         return module.encode(images * 2.0 - 1.0)
+
+    def decode_in_strips(self, module: nn.Module, latents: Tensor) -> Tensor:
+        assert isinstance(module, AutoencoderKL)
+        return (decode_in_strips(module, latents).float() + 1.0) / 2.0
+
+    def bytes_to_decode(self, module: nn.Module, latents: Tensor) -> int:
+        assert isinstance(module, AutoencoderKL)
+        return bytes_to_decode(module, latents)
 
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         assert isinstance(module, AutoencoderKL)

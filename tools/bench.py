@@ -14,46 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from tools.sd15 import write_checkpoint
-from vae_lab import inspect_file, load_autoencoder
+from tools import bench_webui
+from tools.figures import Figure
+from tools.sd15 import write_checkpoint, write_vae
+from vae_lab import compare, inspect_file, load_autoencoder
 from vae_lab.autoencoders import open_vae
-from vae_lab.autoencoders.kl import AutoencoderKL, KLConfig
 from vae_lab.identity import sketch_of_file
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table: what, held against what, how much of each, in what unit, and what ratio is the goal."""
-
-    what: str
-    against: str
-    value: float
-    against_value: float
-    goal: float | None = None
-    unit: str = "s"
-
-    @property
-    def ratio(self) -> float:
-        return self.value / self.against_value
-
-    @property
-    def reached(self) -> bool:
-        return self.goal is None or self.ratio <= self.goal
-
-    def line(self) -> str:
-        """A row of the table."""
-        goal = "" if self.goal is None else f"at most {self.goal:.3g}"
-        sides = (
-            f"{self.what} ({self.value:.3g} {self.unit})",
-            f"{self.against} ({self.against_value:.3g} {self.unit})",
-        )
-        return f"| {' | '.join(sides)} | {self.ratio:.3g} | {goal} |"
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -80,13 +50,6 @@ def side_by_side(
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
-def write_vae(path: Path) -> None:
-    """A VAE of SD 1.5's true size, fp16, with random weights that keep activations in range."""
-    torch.manual_seed(0)
-    state = AutoencoderKL(KLConfig()).state_dict()
-    save_file({name: value.half().contiguous() for name, value in state.items()}, path)
-
-
 def checkup(folder: Path, rounds: int) -> Iterator[Figure]:
     """The whole checkup of a file, reading included. The worst case: weights of no family, so that all are tried."""
     path = folder / "vae.safetensors"
@@ -95,6 +58,20 @@ def checkup(folder: Path, rounds: int) -> Iterator[Figure]:
     latents = torch.randn(1, 4, 32, 32)
     seconds = side_by_side(lambda: inspect_file(path), lambda: vae.decode(latents), rounds)
     yield Figure("checking one SD 1.5-sized VAE", "its own decode of 256 x 256 pixels", *seconds, goal=3.0)
+
+
+def comparison(folder: Path, rounds: int) -> Iterator[Figure]:
+    """What a comparison adds to the decodes that it consists of."""
+    vaes = {}
+    for seed, name in enumerate(("a", "b")):
+        path = folder / f"{name}.safetensors"
+        write_vae(path, seed)
+        vaes[name] = load_autoencoder(path, family="sd1")
+    latents = torch.randn(1, 4, 32, 32)
+    seconds = side_by_side(
+        lambda: compare(latents, vaes), lambda: [vae.decode(latents) for vae in vaes.values()], rounds
+    )
+    yield Figure("comparing 2 VAEs over a latent of 256 x 256 pixels", "2 plain decodes of it", *seconds, goal=1.05)
 
 
 def identity(folder: Path, rounds: int) -> Iterator[Figure]:
@@ -131,7 +108,7 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-BENCHMARKS = {"checkup": checkup, "identity": identity}
+BENCHMARKS = {"checkup": checkup, "identity": identity, "comparison": comparison}
 
 
 def machine() -> str:
@@ -143,11 +120,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="leave out the others")
+    parser.add_argument("--webui-dir", type=Path, help="a WebUI 1.10.1 that runs: what needs one is measured too")
+    parser.add_argument("--webui-python", help="the Python it runs with")
     arguments = parser.parse_args(argv)
     figures: list[Figure] = []
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
             figures += BENCHMARKS[name](Path(folder), arguments.rounds)
+    if arguments.webui_dir:
+        webui = arguments.webui_dir.resolve()
+        python = arguments.webui_python or str(webui / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
+        with tempfile.TemporaryDirectory() as folder:
+            figures += bench_webui.figures(python, webui, Path(folder), arguments.rounds)
     lines = [machine(), "", "| what | against | ratio | goal |", "|---|---|---|---|", *(f.line() for f in figures)]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0 if all(figure.reached for figure in figures) else 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from vae_lab.autoencoders.kl import AutoencoderKL, KLConfig
 
@@ -44,6 +45,13 @@ def write_checkpoint(path: Path) -> int:
         for start in range(0, position, len(block)):
             file.write(block[: position - start])
     return in_vae
+
+
+def write_vae(path: Path, seed: int = 0) -> None:
+    """Write a VAE in fp16, with random weights that keep activations in range."""
+    torch.manual_seed(seed)
+    state = AutoencoderKL(KLConfig()).state_dict()
+    save_file({name: value.half().contiguous() for name, value in state.items()}, path)
 
 
 def _linear(name: str, wide: int, deep: int) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,6 +1,7 @@
 """VAE Lab: which VAE decodes best, why a picture is grey, and what VAE a file really holds."""
 
 from vae_lab.autoencoders import Autoencoder, load_autoencoder
+from vae_lab.baking import bake, extract, strip
 from vae_lab.checkup import Report, Verdict, inspect_file, judge_output
 from vae_lab.comparison import Comparison, compare
 from vae_lab.errors import VaeLabError
@@ -13,8 +14,11 @@ __all__ = [
     "VaeLabError",
     "Verdict",
     "__version__",
+    "bake",
     "compare",
+    "extract",
     "inspect_file",
     "judge_output",
     "load_autoencoder",
+    "strip",
 ]

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vae_lab.autoencoders import open_vae
+from vae_lab.baking import bake, extract, strip
 from vae_lab.checkup import Report, inspect_file
 from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.cli_scan import add_scan
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--no-probe", action="store_true", help="facts and structure alone, without decoding a chart")
     inspect.set_defaults(function=_inspect)
 
+    _add_baking(commands)
     add_scan(commands)
 
     serve = commands.add_parser("serve", help="open VAE Lab as a page of its own")
@@ -86,6 +88,28 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
     demo.set_defaults(function=_demo)
     return parser
+
+
+def _add_baking(commands: Any) -> None:
+    sources = {"checkpoint": "the checkpoint; it stays as it is", "vae": "a VAE, or a checkpoint whose VAE is meant"}
+    for function, words, needed in (
+        (bake, "put a VAE into a checkpoint", ("checkpoint", "vae")),
+        (strip, "leave a checkpoint's VAE out", ("checkpoint",)),
+        (extract, "take the VAE out of a checkpoint, as a file of its own", ("checkpoint",)),
+    ):
+        command = commands.add_parser(function.__name__, help=words)
+        for name in needed:
+            command.add_argument(name, type=Path, help=sources[name])
+        command.add_argument("-o", "--out", type=Path, required=True, help="the new .safetensors file")
+        command.set_defaults(function=_bake, baking=function, sources=needed)
+
+
+def _bake(args: argparse.Namespace) -> int:
+    sources = [getattr(args, name) for name in args.sources]
+    with tqdm(desc=args.out.name, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        args.baking(*sources, args.out, progress=_shown(bar))
+    sys.stdout.write(f"{args.out}\n")
+    return 0
 
 
 def _decode(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from tests.host.cases import fresh
 from tests.host.webui import WebUI, pixels
+from vae_lab import bake
 from vae_lab.autoencoders.taesd.module import build_decoder
 from vae_lab.samples import sample_photos
 
@@ -220,3 +222,23 @@ def test_checkpoint_without_a_vae_says_what_is_used(webui: WebUI, host: Any) -> 
     assert host.used_instead()
     webui.choose_natively("first.safetensors")
     assert host.used_instead().startswith("first.safetensors decodes")
+
+
+def test_a_checkpoint_with_a_healthy_vae_baked_in(grey: WebUI, data_dir: Path) -> None:
+    models = data_dir / "models" / "Stable-diffusion"
+    made = [models / "baked.safetensors", models / "baked.yaml"]
+    grey.choose_natively(HEALTHY)
+    chosen = pixels(grey.generate())[0]
+    grey.choose_natively("Automatic")
+    try:
+        bake(models / "grey.safetensors", data_dir / "models" / "VAE" / HEALTHY, made[0])
+        if (models / "grey.yaml").exists():
+            shutil.copy(models / "grey.yaml", made[1])
+        grey.sd_models.list_models()
+        grey.select_checkpoint("baked.safetensors")
+        assert np.array_equal(pixels(grey.generate())[0], chosen)
+    finally:
+        grey.select_checkpoint("one.safetensors")
+        for path in made:
+            path.unlink(missing_ok=True)
+        grey.sd_models.list_models()

@@ -119,7 +119,7 @@ def machine() -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement")
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="leave out the others")
+    parser.add_argument("--only", nargs="*", choices=BENCHMARKS, default=list(BENCHMARKS), help="leave out the others")
     parser.add_argument("--webui-dir", type=Path, help="a WebUI 1.10.1 that runs: what needs one is measured too")
     parser.add_argument("--webui-python", help="the Python it runs with")
     arguments = parser.parse_args(argv)

@@ -33,9 +33,11 @@ class _Booted:
 
     def __init__(self, python: str, webui: Path, data: Path) -> None:
         command = [python, "-m", "tools.bench_webui", str(webui), str(data)]
-        self._process = subprocess.Popen(
-            command, cwd=_ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        self._log = data / "log.txt"
+        with self._log.open("w", encoding="utf8") as log:
+            self._process = subprocess.Popen(
+                command, cwd=_ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
         self._answer()
 
     def seconds(self, task: str) -> float:
@@ -50,7 +52,8 @@ class _Booted:
         for line in self._process.stdout:
             if line.startswith(_MARK):
                 return json.loads(line.removeprefix(_MARK))
-        raise RuntimeError(f"the WebUI ended with code {self._process.wait()}")
+        self._process.wait()
+        raise RuntimeError(f"the WebUI ended:\n{self._log.read_text(encoding='utf8')[-3000:]}")
 
     def close(self) -> None:
         self._process.terminate()
@@ -71,7 +74,7 @@ def figures(python: str, webui: Path, folder: Path, rounds: int) -> Iterator[Fig
     (models / "Stable-diffusion").mkdir(parents=True)
     (models / "VAE").mkdir()
     bare.mkdir()
-    write_checkpoint(models / "Stable-diffusion" / "one.safetensors")
+    write_checkpoint(models / "Stable-diffusion" / "one.safetensors", text=False)
     for seed, name in enumerate(_VAES):
         write_vae(models / "VAE" / name, seed)
     (bare / "models").symlink_to(models, target_is_directory=True)

@@ -28,11 +28,18 @@ def checkpoint_shapes() -> Shapes:
     }
 
 
-def write_checkpoint(path: Path) -> int:
-    """Write a .safetensors checkpoint in fp16 of random numbers, 2.1 GB; returns the bytes of its VAE."""
+def write_checkpoint(path: Path, *, text: bool = True) -> int:
+    """Write a .safetensors checkpoint in fp16 of random numbers, 2.1 GB; returns the bytes of its VAE.
+
+    Args:
+        path: the new file.
+        text: whether the text encoder is in it; a WebUI that is offline may have made up one of its own.
+    """
     header: dict[str, object] = {}
     position = in_vae = 0
     for name, shape in sorted(checkpoint_shapes().items()):
+        if not text and name.startswith("cond_stage_model."):
+            continue
         size = 2 * torch.Size(shape).numel()
         header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [position, position + size]}
         position += size

@@ -300,7 +300,7 @@ class A1111Host(Host):
         key = (path, os.path.getmtime(path))
         if key not in self._states:
             with open_vae(path) as file:
-                self._states[key] = file.state_dict()
+                self._states[key] = file.state_dict(check_finite=False)  # looked at already, see _usable
             while len(self._states) > _KEPT_STATES:
                 self._states.popitem(last=False)
         self._states.move_to_end(key)

@@ -162,7 +162,7 @@ def _as_text(report: Report) -> str:
     if report.layout:
         lines.append(f"  {' · '.join(filter(None, facts))}")
     if report.identity:
-        lines.append(f"  this file is {report.identity.name}")
+        lines.append(f"  this {'file ' if report.identity.match == 'file' else ''}is {report.identity.words}")
     for finding in report.verdict.findings:
         lines.append(f"  {finding.title} ({finding.code}, {finding.severity}): {finding.text}")
         if finding.evidence:

@@ -38,7 +38,7 @@ __all__ = [
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # raise when what is stored of a file, or how it is found, changes
-REPORT_VERSION = 3  # the same of reports
+REPORT_VERSION = 4  # the same of reports
 
 
 @dataclass(frozen=True)

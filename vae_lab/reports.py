@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from vae_lab.checkup import DECODED, ROUND_TRIP, Finding, chart_png
 from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, MISSING, SUSPECT, UNREADABLE
 from vae_lab.families import FAMILIES
-from vae_lab.identity import DuplicateGroup, short
+from vae_lab.identity import DuplicateGroup, known_as, short
 from vae_lab.scan import UNCHECKED, WORST_FIRST, ScanRecord
 from vae_lab.version import __version__
 
@@ -51,6 +51,10 @@ def json_line(record: ScanRecord) -> str:
     return json.dumps(_plain(record.to_json()), allow_nan=False)
 
 
+def _known_as(record: ScanRecord) -> str:
+    return known_as(record.identity["name"], record.identity["match"]) if record.identity else ""
+
+
 def write_jsonl(records: Iterable[ScanRecord], out: TextIO) -> None:
     """One JSON object for each file, a line each."""
     for record in records:
@@ -83,7 +87,7 @@ def _row(record: ScanRecord) -> Sequence[object]:
         record.size,
         _date(record.mtime),
         record.fingerprint,
-        record.identity["name"] if record.identity else "",
+        _known_as(record),
         _merged(record),
         " ".join(finding.text for finding in findings),
         next((finding.remedy for finding in findings if finding.remedy), ""),
@@ -207,7 +211,7 @@ def _table_row(record: ScanRecord, anchor: str) -> str:
     family = FAMILIES.get(record.family) or FAMILIES.get(record.hint)
     rank = WORST_FIRST.index(record.status)
     link = f' <a href="#{anchor}">chart</a>' if anchor else ""
-    known = record.identity["name"] if record.identity else ""
+    known = _known_as(record)
     cells = (
         f'<td data-sort="{rank}"><span class="badge" data-status="{record.status}">{_WORDS[record.status]}</span></td>',
         f'<th scope="row" title="{_safe(record.path)}">{_safe(record.name)}</th>',

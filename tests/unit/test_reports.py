@@ -70,7 +70,7 @@ def rows(records: Iterable[ScanRecord]) -> list[dict[str, str]]:
 
 def test_csv_is_a_row_a_file() -> None:
     merge = {"parents": [{"name": "x", "weight": 0.8}, {"name": "y", "weight": 0.2}], "residual": 0.0}
-    table = rows([broken('say "hi", b.pt', merge=merge, identity={"name": "nai.vae"}), record()])
+    table = rows([broken('say "hi", b.pt', merge=merge, identity={"name": "nai.vae", "match": "file"}), record()])
     assert table[0]["name"] == 'say "hi", b.pt'
     assert (table[0]["status"], table[0]["size"], table[0]["modified"]) == ("broken", "1000", "2001-09-09 01:46")
     assert table[0]["merge"] == "0.800 x + 0.200 y"
@@ -150,7 +150,7 @@ def test_page_needs_nothing_else() -> None:
 
 
 def test_what_comes_from_files_is_escaped() -> None:
-    evil = broken(EVIL, text=EVIL, kind=EVIL, dtype=EVIL, identity={"name": EVIL}, hint="sd1")
+    evil = broken(EVIL, text=EVIL, kind=EVIL, dtype=EVIL, identity={"name": EVIL, "match": "file"}, hint="sd1")
     found = page([evil], charts=charts, duplicates=find_duplicates([evil, broken(f"2{EVIL}")]), title=EVIL)
     assert len(found.all("script")) == 1
     assert "alert(1)</script>" not in found.html

@@ -24,6 +24,7 @@ from vae_lab.identity import (
     Sketch,
     explain_merge,
     fingerprint,
+    hinted_vae,
     known_file,
     sketch_of_state,
 )
@@ -63,7 +64,7 @@ class Report:
         problem: why no VAE can be taken from the file, or "".
         checkup: what the weights are like; None where there are none, or where the probe was left out.
         file_findings: what else was found: about the file, not about what its weights do.
-        identity: the published file that this is, or None.
+        identity: the published file that this is, or what its weights hint at, or None.
         merge: what it was merged from, if that is known.
         bytes_read: of the file; from an address, bytes that were received.
         seconds: for everything.
@@ -119,7 +120,12 @@ class Report:
             "dtype": self.dtype or None,
             "fingerprint": self.fingerprint or None,
             "identity": identity
-            and {"name": identity.name, "match": "file", "aliases": list(identity.aliases), "grade": identity.grade},
+            and {
+                "name": identity.name,
+                "match": identity.match,
+                "aliases": list(identity.aliases),
+                "grade": identity.grade or None,
+            },
             "verdict": _rounded(self.verdict.to_json()),
             "merge": merge and {"parents": parents, "residual": round(merge.residual, 6)},
             "measured": [_rounded(asdict(e)) for e in self.checkup.measured] if self.checkup else [],
@@ -186,7 +192,7 @@ def _of_vae(file: VaeFile, probe: bool, relatives: Mapping[str, Sketch] | None, 
         state = file.state_dict()
     except NotFinite as error:
         return replace(report, file_findings=(_not_finite(error),), problem=error.reason)
-    report = replace(report, fingerprint=fingerprint(state))
+    report = replace(report, fingerprint=fingerprint(state), identity=hinted_vae(state))
     if probe:
         checkup = _checked(file, state, report.fingerprint, memory)
         report = replace(report, checkup=checkup, family_id=checkup.family_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.families import FAMILIES
-from vae_lab.identity import DuplicateGroup, Merge, Parent, find_duplicates
+from vae_lab.identity import DuplicateGroup, Merge, Parent, find_duplicates, known_as
 from vae_lab.library import FactsCache
 from vae_lab.reports import write_csv, write_html, write_jsonl
 from vae_lab.scan import WORST_FIRST, Records, Scan, ScanRecord
@@ -245,7 +245,7 @@ class Inventory:
             kind=once(record.kind),
             size=record.size,
             family=family.title if family else "",
-            identity=once(record.identity["name"]) if record.identity else "",
+            identity=once(known_as(record.identity["name"], record.identity["match"])) if record.identity else "",
             merge=once(_merged(record.merge)),
             title=once(worst.title) if worst else "",
             finding=once(worst.text) if worst else "",

@@ -5,12 +5,15 @@ from vae_lab.identity.catalogue import (
     KnownVae,
     Style,
     file_sha256,
+    hinted_vae,
+    known_as,
     known_checkpoint,
     known_file,
     known_vae,
     legacy_hash,
     style_of_checkpoint,
     suits,
+    weight_scalar,
 )
 from vae_lab.identity.duplicates import (
     DuplicateGroup,
@@ -50,6 +53,8 @@ __all__ = [
     "file_sha256",
     "find_duplicates",
     "fingerprint",
+    "hinted_vae",
+    "known_as",
     "known_checkpoint",
     "known_file",
     "known_vae",
@@ -62,4 +67,5 @@ __all__ = [
     "sketch_of_state",
     "style_of_checkpoint",
     "suits",
+    "weight_scalar",
 ]

@@ -1,7 +1,8 @@
 """Published facts about VAE and checkpoint files, by hash; and what their names hint at.
 
-A hash identifies a file, not its weights: the same weights exist in other containers, precisions and layouts. Facts
-that are not certain enough (grade C) are never given.
+A hash identifies a file, not its weights: the same weights exist in other containers, precisions and layouts. Of a few
+well-known VAEs a number over the weights is published as well, which is a hint and never a proof. Facts that are not
+certain enough (grade C) are never given.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from vae_lab.errors import Cancelled
 from vae_lab.formats import LocalFile, is_url
@@ -26,12 +30,15 @@ __all__ = [
     "Style",
     "Verdict",
     "file_sha256",
+    "hinted_vae",
+    "known_as",
     "known_checkpoint",
     "known_file",
     "known_vae",
     "legacy_hash",
     "style_of_checkpoint",
     "suits",
+    "weight_scalar",
 ]
 
 Style = Literal["anime", "realistic"]
@@ -40,6 +47,8 @@ Verdict = Literal["broken", "reported grey", "good", "remark"]
 _FACTS = Path(__file__).parents[1] / "data" / "known_files.json"
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 _PIECE = 2**22
+_SD_WEIGHTS = 83_653_863
+_SCALAR_UNIT = 17870.7051
 
 # What VAEs and checkpoints of such names are for. This is our own judgement, from what their authors publish them as
 # and what their pictures look like; no source says so file by file. A word counts where a word of the name begins with
@@ -59,14 +68,15 @@ _SHORT = 3  # letters
 
 @dataclass(frozen=True)
 class KnownVae:
-    """A published VAE file.
+    """A published VAE file, or what a VAE's weights hint at.
 
     Attributes:
         name: what it is called.
         aliases: names under which the very same file is handed on.
         family: id of its latent family, see :mod:`vae_lab.families`.
-        grade: ``A``, two sources or the publisher's own code; ``B``, one source.
+        grade: ``A``, two sources or the publisher's own code; ``B``, one source; "" of a hint.
         note: what else is known, or "".
+        match: ``file`` where the file itself is known; ``hint`` where only a number over its weights agrees.
     """
 
     name: str
@@ -74,6 +84,12 @@ class KnownVae:
     family: str
     grade: str
     note: str = ""
+    match: str = "file"
+
+    @property
+    def words(self) -> str:
+        """The name, with what it is worth."""
+        return known_as(self.name, self.match)
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,42 @@ class KnownCheckpoint:
         if words.startswith("reported grey"):
             return "reported grey"
         return "good" if words.startswith(("good", "reported good")) else "remark"
+
+
+def known_as(name: str, match: str) -> str:
+    """A published name, with what it is worth."""
+    return name if match == "file" else f"possibly {name} (a hint from its weights)"
+
+
+def hinted_vae(state: Mapping[str, Tensor]) -> KnownVae | None:
+    """The well-known VAE of SD's size whose published number these weights have, within 1; None if there is none.
+
+    A single number, which a linear merge moves almost linearly: other weights may have it too.
+
+    Args:
+        state: a VAE in canonical form, in any precision.
+    """
+    if sum(value.numel() for value in state.values()) != _SD_WEIGHTS:
+        return None
+    number = weight_scalar(state)
+    facts = json.loads(_FACTS.read_text(encoding="utf-8"))["weight_level_scalars"]["values"]
+    name = next((name for name, known in facts.items() if abs(known - number) <= 1), None)
+    return KnownVae(name, (), "sd1", "", match="hint") if name else None
+
+
+@torch.no_grad()
+def weight_scalar(state: Mapping[str, Tensor]) -> int:
+    """The published number over encoder and decoder; see ``weight_level_scalars`` in ``data/known_files.json``."""
+    total = sum(
+        # sigmoid(x) - 1/2, of weights as fp16 has them
+        (value.cpu().half().float() / 2).tanh_().sum(dtype=torch.float64).item() / 2
+        for name, value in state.items()
+        if name.startswith(("encoder.", "decoder."))
+    )
+    number = int(abs(total / _SCALAR_UNIT - 1) * 10_000)
+    while number >= 10_000:
+        number -= 5_000
+    return number
 
 
 def known_vae(sha256: str) -> KnownVae | None:

@@ -17,7 +17,7 @@ from vae_lab.scan.record import PROBED, WORST_FIRST, ScanRecord
 
 __all__ = ["RecordStore", "Records"]
 
-_VERSION = 1  # raise when other things are found out, or stored otherwise
+_VERSION = 2  # raise when other things are found out, or stored otherwise
 
 
 class RecordStore:

@@ -180,7 +180,7 @@ def _facts(report: Report) -> str:
     megabytes = f"{report.bytes_read / 1e6:.1f} MB read in {report.seconds:.1f} s" if report.bytes_read else ""
     facts = {
         "Family": family.title if family else "",
-        "Known as": report.identity.name if report.identity else "",
+        "Known as": report.identity.words if report.identity else "",
         "Precision": report.dtype,
         "Layout": report.layout,
         "Fingerprint": short(report.fingerprint),

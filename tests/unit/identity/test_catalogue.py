@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from vae_lab.autoencoders.kl import AutoencoderKL, KLConfig
 from vae_lab.errors import Cancelled, UnreadableFile
 from vae_lab.families import FAMILIES
 from vae_lab.identity import (
@@ -15,13 +19,16 @@ from vae_lab.identity import (
     KnownVae,
     catalogue,
     file_sha256,
+    hinted_vae,
     known_checkpoint,
     known_file,
     known_vae,
     legacy_hash,
     style_of_checkpoint,
     suits,
+    weight_scalar,
 )
+from vae_lab.samples import load_sample_vae
 
 MSE = "735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75"
 NAI = "f921fb3f29891d2a77a6571e56b8b5052420d2884129517a333c60b1b4816cdf"
@@ -273,3 +280,51 @@ def test_what_a_vae_suits_by_its_name(name: str, style: str | None) -> None:
 )
 def test_style_of_a_checkpoint_by_its_name(name: str, style: str | None) -> None:
     assert style_of_checkpoint(name) == style
+
+
+# --- a number over the weights ------------------------------------------------------------------------------------
+
+
+def of_sd_size(number: int) -> dict[str, torch.Tensor]:
+    """Weights of the shapes of SD's VAE whose published number is ``number``: all are nought, save one tensor."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in AutoencoderKL(KLConfig()).state_dict().items()}
+    state = {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}
+    wanted = 17870.7051 * (1 + (number + 0.5) / 10_000)
+    flat = state["encoder.mid.block_1.conv1.weight"].view(-1)
+    each = wanted / flat.numel()
+    high = torch.tensor(math.log((0.5 + each) / (0.5 - each)) * 1.001).half()
+    low = (high.view(torch.int16) - 4).view(torch.float16)  # two numbers of fp16, so many of each that the sum is right
+    of_high, of_low = (1 / (1 + math.exp(-float(x))) - 0.5 for x in (high, low))
+    flat.fill_(low)
+    flat[: round((wanted - of_low * flat.numel()) / (of_high - of_low))] = high
+    state["quant_conv.weight"].fill_(1.0)  # no part of the number
+    return state
+
+
+def by_the_published_formula(state: dict[str, torch.Tensor]) -> int:
+    total = 0.0
+    for name, value in state.items():
+        if "encoder." in name or "decoder." in name:
+            x = value.numpy().astype(np.float16).astype(np.float64)
+            total += float((1 / (1 + np.exp(-x)) - 0.5).sum())
+    number = int(abs(total / 17870.7051 - 1) * 10000)
+    while number >= 10000:
+        number -= 5000
+    return number
+
+
+@pytest.mark.parametrize(("number", "name"), [(2982, "animevae (NAI)"), (869, "SD v2"), (2000, None)])
+def test_a_published_number_over_the_weights_is_a_hint(number: int, name: str | None) -> None:
+    state = of_sd_size(number)
+    assert abs(by_the_published_formula(state) - number) <= 1
+    assert abs(weight_scalar(state) - by_the_published_formula(state)) <= 1
+    found = hinted_vae(state)
+    assert (found and found.name) == name
+    if found:
+        assert (found.match, found.grade) == ("hint", "")
+        assert found.words == f"possibly {name} (a hint from its weights)"
+
+
+def test_the_number_means_nothing_for_vaes_of_another_size() -> None:
+    assert hinted_vae(load_sample_vae("photo-a")) is None

@@ -83,6 +83,107 @@ class Panel:
         return np.stack([np.asarray(Image.open(io.BytesIO(answer.body()))) for answer in answers])
 
 
+class LightTable:
+    """A grid of pictures with its tools, of the comparison or of any other panel."""
+
+    def __init__(self, page: Page, grid: str = "#vae_lab_results .vae-lab-grid") -> None:
+        self.page = page
+        self.grid = page.locator(grid)
+        self.tools = self.grid.get_by_role("toolbar")
+        self.stage = self.grid.locator(".vae-lab-stage")
+        self.divider = self.grid.get_by_role("slider", name="Divider between A and B")
+        self.help = self.grid.get_by_role("dialog", name="Keys of the light table")
+        self.told = self.tools.get_by_role("status").last
+
+    @classmethod
+    def open(cls, page: Page, url: str, *vaes: str, theme: str = "light") -> LightTable:
+        """Load the page and compare the built-in VAE and ``vaes`` on the latent that is chosen at first."""
+        panel = Panel.open(page, url, theme)
+        panel.tick_only(*vaes)
+        panel.compare()
+        return cls(page).ready()
+
+    def ready(self) -> LightTable:
+        """Wait until all pictures have come."""
+        expect(self.tools).to_be_visible()
+        self.page.wait_for_function(
+            "[...document.querySelectorAll('.vae-lab-grid img[src]')].every(image => image.naturalWidth > 0)"
+        )
+        self.drawn()
+        return self
+
+    def drawn(self) -> None:
+        """Wait for the table's next frame, and for the browser to have painted it."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def button(self, words: str) -> Locator:
+        return self.tools.get_by_role("button", name=words, exact=True)
+
+    def press(self, words: str) -> None:
+        self.button(words).click()
+        self.drawn()
+
+    def key(self, key: str) -> None:
+        self.page.keyboard.press(key)
+        self.drawn()
+
+    def figure(self, name: str) -> Locator:
+        return self.grid.locator(f'figure[data-vae="{name}"]')
+
+    def window(self, name: str) -> Locator:
+        """Through which the picture of a VAE is seen."""
+        return self.figure(name).locator(".vae-lab-window:visible")
+
+    def pair(self) -> tuple[str, str]:
+        """Names of A and B as they are written above the stage."""
+        a, b = (self.grid.locator(f".vae-lab-side[data-side={side}] .vae-lab-name") for side in "ab")
+        return a.inner_text(), b.inner_text()
+
+    def marked(self) -> tuple[str, str]:
+        """Names of the figures whose buttons A and B are pressed."""
+        pressed = (self.grid.locator(f"figure:has([data-value={side}][aria-pressed=true])") for side in "ab")
+        a, b = (figure.get_attribute("data-vae") for figure in pressed)
+        return a, b
+
+    def offsets(self) -> list[list[float]]:
+        """[left, top, width, height] of each figure's picture in its window, in device pixels."""
+        return self.grid.locator("figure[data-vae] .vae-lab-window:visible").evaluate_all(
+            """all => all.map(box => {
+                const [outer, inner] = [box, box.querySelector("img")].map(each => each.getBoundingClientRect());
+                return [inner.x - outer.x, inner.y - outer.y, inner.width, inner.height].map(
+                    length => Math.round(length * devicePixelRatio * 100) / 100);
+            })"""
+        )
+
+    def seen(self, window: Locator, picture: np.ndarray, layer: str = "img") -> tuple[np.ndarray, np.ndarray]:
+        """What the browser really paints of a picture, and what it should.
+
+        Args:
+            window: that the picture is seen through.
+            picture: uint8 [H,W,3], as the file has it.
+            layer: selector of the element in the window that shows it.
+
+        Returns:
+            Two uint8 [h,w,3] over the part of the window that is in view, less a rim of two device pixels: the
+            screenshot, and ``picture`` repeated a whole number of times, from where the element begins.
+        """
+        outer, inner = window.bounding_box(), window.locator(layer).first.bounding_box()
+        dpr = self.page.evaluate("devicePixelRatio")
+        shot = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
+        zoom = inner["width"] * dpr / picture.shape[1]
+        assert abs(zoom - round(zoom)) < 0.01, f"{zoom} device pixels for a picture pixel"
+        large = picture.repeat(round(zoom), axis=0).repeat(round(zoom), axis=1)
+        x, y = round(inner["x"] * dpr), round(inner["y"] * dpr)
+        ends = {"left": outer["x"], "top": outer["y"]}
+        ends |= {"right": outer["x"] + outer["width"], "bottom": outer["y"] + outer["height"]}
+        left, top = max(round(ends["left"] * dpr) + 2, x, 0), max(round(ends["top"] * dpr) + 2, y, 0)
+        right = min(round(ends["right"] * dpr) - 2, x + large.shape[1], shot.shape[1])
+        bottom = min(round(ends["bottom"] * dpr) - 2, y + large.shape[0], shot.shape[0])
+        assert right - left > 50, "too little of the picture is in view"
+        assert bottom - top > 50, "too little of the picture is in view"
+        return shot[top:bottom, left:right], large[top - y : bottom - y, left - x : right - x]
+
+
 class CheckupPage:
     """The checkup on an open page."""
 

@@ -67,8 +67,8 @@ def launch(host: Host, port: int = 0) -> Running:
     """
     free = _free_port(port)
     css = (_ROOT / "style.css").read_text(encoding="utf8")
-    script = (_ROOT / "javascript" / "vae_lab.js").read_text(encoding="utf8")
-    blocks = build_tab(host, page("VAE Lab", css, script))
+    scripts = [path.read_text(encoding="utf8") for path in sorted((_ROOT / "javascript").glob("*.js"))]
+    blocks = build_tab(host, page("VAE Lab", css, "\n".join(scripts)))
     try:
         # Gradio 3 prints the address even when it is told to be quiet.
         with redirect_stdout(io.StringIO()):

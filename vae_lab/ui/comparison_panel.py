@@ -87,6 +87,8 @@ class ComparisonPanel:
                 decoder_choices(view.entries), value=BUILT_IN, label="VAE to use from now on", scale=1, min_width=260,
                 elem_id="vae_lab_decoder",
             )  # fmt: skip
+            # Filled by javascript/light_table.js when the VAE of a picture is to be used from now on.
+            self.picked = gr.Textbox(label="Picked VAE", elem_id="vae_lab_picked")
             self.for_checkpoint = gr.Button(
                 "Use for this checkpoint", scale=0, min_width=220, elem_id="vae_lab_use_for_checkpoint"
             )
@@ -121,7 +123,7 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes):
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.picked):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
@@ -137,6 +139,7 @@ class ComparisonPanel:
         decided = [self.deciding, self.message]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.decoder], decided)
         connect(self.always.click, self.on_use_always, [self.decoder], decided)
+        connect(self.picked.input, self.on_picked, [self.picked], decided)
         if self.host.chooses_checkpoint:
             connect(self.checkpoint.input, self.on_checkpoint, [self.checkpoint], [self.built_in, *decided])
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
@@ -243,6 +246,12 @@ class ComparisonPanel:
     def on_use_always(self, vae: str) -> tuple[Any, ...]:
         """The choice of every checkpoint, to stay."""
         return self._use(self.host.use_always, vae)
+
+    def on_picked(self, picked: str) -> tuple[Any, ...]:
+        """The VAE of a picture, to stay. What the script wrote is the time, how far it reaches, and the name."""
+        _, _, wanted = picked.partition("|")
+        reach, _, vae = wanted.partition("|")
+        return self._use(self.host.use_always if reach == "always" else self.host.use_for_checkpoint, vae)
 
     def _use(self, choose: Callable[[str], str], vae: str) -> tuple[Any, ...]:
         try:

@@ -1,0 +1,884 @@
+// The light table: pictures of several VAEs compared as a photographer would, on every .vae-lab-grid of a page.
+//
+// A classic script like vae_lab.js. Gradio may put a new grid in the place of an old one at any time, so all that a
+// table consists of lies inside its grid and goes with it; only plain values (zoom, mode, names) outlive it.
+// One unit is used for all geometry: s, device pixels per picture pixel. At whole numbers every picture pixel is a
+// square of s x s device pixels.
+(function () {
+    "use strict";
+
+    const MODES = [
+        ["grid", "Grid", "All pictures side by side (G)"],
+        ["slider", "A/B slider", "A to the left of a divider, B to the right (S)"],
+        ["blink", "Blink", "A, and B while you hold the space bar"],
+        ["difference", "Difference", "How far A and B are apart, pixel by pixel (D)"],
+    ];
+    const ZOOMS = [[0, "Fit"], [1, "100 %"], [2, "200 %"], [4, "400 %"], [8, "800 %"]];
+    const LADDER = [1, 2, 3, 4, 5, 6, 8, 12, 16];
+    const MOST_ZOOM = 16;
+    const MOST_GAIN = 64;
+    const LOUPE_SIDE = 180; // CSS pixels, less in small figures
+    const HOLD_MS = 350; // L held for longer is let go with the key
+    const WHEEL_STEP = 60; // a wheel's notch is about 100, a touchpad's event a few
+    const WAIT_MS = 10000; // for the page to answer
+    const BUILT_IN = "Built-in";
+    const CONTROLS = "button, a, select, input, output, [role=slider], [role=dialog]";
+    // Images of the WebUI, and its own functions that turn to them.
+    const TARGETS = [
+        {id: "img2img_image", label: "img2img", turn: "switch_to_img2img"},
+        {id: "img2maskimg", label: "inpaint", turn: "switch_to_inpaint"},
+        {id: "extras_image", label: "extras", turn: "switch_to_extras"},
+    ];
+    const CLEARS = ".modify-upload button + button, .touch-none + div button + button, button[aria-label='Clear']";
+    const HELP = [
+        ["G", "grid"], ["S", "A/B slider"], ["Space", "blink: B while held"], ["D", "difference"],
+        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"], ["A, B", "the picture under the pointer becomes A or B"],
+        ["+ and −", "zoom in, zoom out"], ["0", "fit"], ["Arrows", "move the pictures, or the divider"],
+        [", and .", "previous and next picture of a batch"], ["L", "loupe, on and off; or while held"],
+        ["F", "full screen"], ["?", "this help"], ["Drag", "move all pictures at once"],
+        ["Wheel", "zoom at the pointer, after a click on the table; with Ctrl always"],
+    ];
+
+    const tables = new WeakMap(); // grid -> table
+    const kept = new Map(); // id of the element around a grid -> its view, for the grid that comes next
+    const grids = document.getElementsByClassName("vae-lab-grid");
+    let gesture = null; // {table, box, points: pointer id -> [x, y], …} while pictures or the divider are dragged
+    let wheeled = 0;
+    let byPointer = false; // the last input came from mouse or finger
+    let loupeKeyAt = 0;
+
+    const find = (id) => document.getElementById(id);
+    const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+    const ratio = () => window.devicePixelRatio || 1;
+    const percent = (s) => `${Math.round(100 * s)} %`;
+
+    function make(tag, attributes, ...children) {
+        const element = document.createElement(tag);
+        for (const [name, value] of Object.entries(attributes)) {
+            if (value !== null && value !== undefined) element.setAttribute(name, value);
+        }
+        element.append(...children);
+        return element;
+    }
+
+    // A button that does `act` with `value`; see ACTS.
+    function button(words, act, value, attributes = {}) {
+        return make("button", {type: "button", "data-act": act, "data-value": value ?? "", ...attributes}, words);
+    }
+
+    // --- a table is laid --------------------------------------------------------------------------------------------
+
+    function lay(grid) {
+        const figures = [...grid.querySelectorAll("figure[data-vae]")].filter((figure) => figure.querySelector("img"));
+        const table = {grid, figures: figures.map((figure) => layFigure(figure)), drawing: false, map: null};
+        tables.set(grid, table);
+        if (!figures.length) return;
+        table.batch = Math.max(...table.figures.map((figure) => figure.boxes.length));
+        table.view = takeOver(table, grid.parentElement?.closest("[id]")?.id ?? "");
+        table.names = table.figures.map((figure) => figure.name);
+        layTools(table);
+        layStage(table);
+        table.figures.forEach((figure, i) => layActions(table, figure, i));
+        grid.classList.add("vae-lab-table");
+        for (const [name, value] of Object.entries({tabindex: 0, role: "group", "aria-label": "Light table"})) {
+            grid.setAttribute(name, value);
+        }
+        listen(table);
+        draw(table);
+    }
+
+    function takeOver(table, place) {
+        const first = {mode: "grid", picture: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 8, loupe: false};
+        const view = {...first, ...kept.get(place), other: false, at: null, help: false};
+        const names = table.figures.map((figure) => figure.name);
+        if (!names.includes(view.a)) view.a = names.find((name) => name === BUILT_IN && name !== view.b) ?? names[0];
+        if (!names.includes(view.b) || view.b === view.a) view.b = names.find((name) => name !== view.a) ?? view.a;
+        if (names.length < 2) view.mode = "grid";
+        view.picture = Math.min(view.picture, table.batch - 1);
+        kept.set(place, view);
+        return view;
+    }
+
+    // Every picture gets a window of its own, through which it is seen when it is magnified.
+    function layFigure(figure) {
+        const boxes = [...figure.querySelectorAll("img")].map((image) => {
+            const link = image.parentElement;
+            const box = link.matches("a") && link.children.length === 1 ? link : make("span", {});
+            if (box !== link) image.replaceWith(box);
+            if (box !== link) box.append(image);
+            box.classList.add("vae-lab-window");
+            if (box.matches("a")) box.tabIndex = -1; // Open, below the picture, is for the keyboard
+            box.removeAttribute("title");
+            box.append(make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
+            return box;
+        });
+        return {figure, name: figure.dataset.vae, boxes};
+    }
+
+    function layTools(table) {
+        const alone = table.figures.length < 2;
+        const modes = MODES.map(([mode, words, title]) =>
+            button(words, "mode", mode, {title, disabled: alone && mode !== "grid" ? "" : null}));
+        const zooms = ZOOMS.map(([zoom, words]) => button(words, "zoom", zoom));
+        table.zoomed = make("output", {class: "vae-lab-zoomed", "aria-label": "Zoom"});
+        const pictures = [...Array(table.batch).keys()].map((i) =>
+            make("option", {value: i}, `${i + 1} of ${table.batch}`));
+        table.picture = make("select", {"aria-label": "Picture of the batch", "data-set": "picture"}, ...pictures);
+        const batch = make("span", {role: "group", "aria-label": "Picture"}, "Picture ", table.picture);
+        batch.hidden = table.batch < 2;
+        table.said = make("span", {class: "vae-lab-told", role: "status"});
+        const keys = HELP.flatMap(([key, words]) => [make("dt", {}, key), make("dd", {}, words)]);
+        table.help = make("div", {class: "vae-lab-help", role: "dialog", "aria-label": "Keys of the light table"},
+            make("dl", {}, ...keys), button("Close", "help"));
+        const tools = make("div", {class: "vae-lab-toolbar", role: "toolbar", "aria-label": "Light table"},
+            make("span", {role: "group", "aria-label": "View"}, ...modes),
+            make("span", {role: "group", "aria-label": "Zoom"},
+                button("−", "step", -1, {"aria-label": "Zoom out", title: "Zoom out (−)"}), ...zooms,
+                button("+", "step", 1, {"aria-label": "Zoom in", title: "Zoom in (+)"}), table.zoomed),
+            batch,
+            make("span", {role: "group", "aria-label": "Tools"},
+                button("Loupe", "loupe", "", {title: "A magnifying glass, at the same place in every picture (L)"}),
+                button("Full screen", "full", "", {title: "Full screen (F)"}),
+                button("?", "help", "", {"aria-label": "Keys", title: "Keys (?)"})),
+            table.said, table.help);
+        table.grid.prepend(tools);
+        table.tools = tools;
+    }
+
+    function layStage(table) {
+        const options = () => table.names.map((name, i) => make("option", {value: name}, `${i + 1}  ${name}`));
+        const side = (side) => {
+            const name = make("span", {class: "vae-lab-name"});
+            const select = make("select", {"aria-label": `Picture ${side.toUpperCase()}`, "data-set": side}, ...options());
+            const label = make("label", {class: "vae-lab-side", "data-side": side},
+                make("b", {"aria-hidden": "true"}, side.toUpperCase()), name, select);
+            return {label, name, select};
+        };
+        table.sides = {a: side("a"), b: side("b")};
+        table.hold = button("Hold to see B", "hold", "", {class: "vae-lab-hold"});
+        table.gain = make("input",
+            {type: "range", min: 1, max: MOST_GAIN, step: 1, "aria-label": "Gain", "data-set": "gain"});
+        table.gained = make("output", {});
+        table.largest = make("output", {class: "vae-lab-largest"});
+        const gain = make("span", {class: "vae-lab-gain"},
+            make("label", {}, "Gain ", table.gain, " ", table.gained), table.largest);
+        const pair = make("div", {class: "vae-lab-pair"}, table.sides.a.label,
+            make("span", {class: "vae-lab-middle"}, table.hold, gain), table.sides.b.label);
+        const picture = () => make("img", {alt: "", draggable: "false"});
+        table.layers = {a: picture(), b: picture(), map: make("canvas", {class: "vae-lab-map", role: "img"})};
+        table.half = make("span", {class: "vae-lab-half"}, table.layers.a);
+        table.divider = make("span", {
+            class: "vae-lab-divider", role: "slider", tabindex: 0, "aria-label": "Divider between A and B",
+            "aria-valuemin": 0, "aria-valuemax": 100,
+        });
+        table.stage = make("div", {class: "vae-lab-stage vae-lab-window"}, table.layers.b, table.half, table.layers.map,
+            table.divider, make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
+        table.tools.after(pair, table.stage);
+        table.pair = pair;
+    }
+
+    function layActions(table, figure, i) {
+        const choose = ["a", "b"].map((side) => button(side.toUpperCase(), "side", side, {
+            title: `Compare as ${side.toUpperCase()}`, "aria-label": `${figure.name} as picture ${side.toUpperCase()}`,
+        }));
+        const number = make("span", {class: "vae-lab-key", title: `Key ${i + 1}: as B`}, String(i + 1));
+        const row = make("div", {class: "vae-lab-actions", role: "group", "aria-label": `Actions for ${figure.name}`});
+        if (table.figures.length > 1) row.append(make("span", {}, ...(i < 9 ? [number] : []), ...choose));
+        figure.save = make("a", {}, "Save");
+        figure.open = make("a", {target: "_blank"}, "Open");
+        row.append(make("span", {}, figure.save, figure.open));
+        if (find("vae_lab_picked")) {
+            const uses = [["checkpoint", "Use for this checkpoint"], ["always", "Use always"]];
+            row.append(make("span", {}, ...uses.map(([reach, words]) => button(words, "use", reach))));
+        }
+        const sends = TARGETS.filter((target) => find(target.id)).map((target) =>
+            button(target.label, "send", target.id, {"aria-label": `Send to ${target.label}`}));
+        if (sends.length) row.append(make("span", {}, "Send to", ...sends));
+        figure.boxes[figure.boxes.length - 1].parentElement.append(row);
+        figure.row = row;
+    }
+
+    // --- geometry ---------------------------------------------------------------------------------------------------
+
+    // [width, height] of a picture in pixels, before and after it has come.
+    function sizeOf(image) {
+        const width = image.naturalWidth || Number(image.getAttribute("width")) || image.width;
+        return [width, image.naturalHeight || Number(image.getAttribute("height")) || image.height];
+    }
+
+    const pictureIn = (box) => box.querySelector("img");
+    const isStage = (box) => box.classList.contains("vae-lab-stage");
+    const boxOf = (figure, view) => figure.boxes[Math.min(view.picture, figure.boxes.length - 1)];
+
+    // Where the picture lies in its window: scale s, and the left and top edges, in device pixels; null out of sight.
+    function geometry(box, view) {
+        const {width, height, left, top} = box.getBoundingClientRect();
+        const [columns, rows] = sizeOf(pictureIn(box));
+        if (!width || !height || !columns || !rows) return null;
+        const wide = width * ratio();
+        const high = height * ratio();
+        let fit = Math.min(wide / columns, high / rows);
+        if (isStage(box) && fit > 1) fit = Math.floor(fit);
+        const s = view.zoom || fit;
+        const edge = (length, pixels, centre) => {
+            const half = length / (2 * pixels * s);
+            return Math.round(length / 2 - (half >= 0.5 ? 0.5 : clamp(centre, half, 1 - half)) * pixels * s);
+        };
+        return {
+            s, fit, wide, high, columns, rows, x: left, y: top,
+            left: edge(wide, columns, view.x), top: edge(high, rows, view.y),
+        };
+    }
+
+    // The window that stands for all of them.
+    function leading(table) {
+        return table.view.mode === "grid" ? boxOf(table.figures[0], table.view) : table.stage;
+    }
+
+    // [u, v] from 0 to 1: the place in the picture that is at a place of the page.
+    function placeAt(box, view, clientX, clientY) {
+        const g = geometry(box, view);
+        if (!g) return null;
+        return [
+            ((clientX - g.x) * ratio() - g.left) / (g.columns * g.s), ((clientY - g.y) * ratio() - g.top) / (g.rows * g.s),
+        ];
+    }
+
+    // --- drawing ----------------------------------------------------------------------------------------------------
+
+    function redraw(table) {
+        if (table.drawing) return;
+        table.drawing = true;
+        requestAnimationFrame(() => {
+            table.drawing = false;
+            if (table.grid.isConnected) draw(table);
+        });
+    }
+
+    function draw(table) {
+        const {grid, view} = table;
+        grid.dataset.mode = view.mode;
+        grid.toggleAttribute("data-zoomed", view.zoom > 0);
+        grid.toggleAttribute("data-loupe", view.loupe);
+        table.help.hidden = !view.help;
+        table.picture.value = view.picture;
+        for (const figure of table.figures) drawFigure(table, figure);
+        table.pair.hidden = table.stage.hidden = view.mode === "grid";
+        if (view.mode !== "grid") drawStage(table);
+        const g = geometry(leading(table), view);
+        table.zoomed.textContent = g ? percent(g.s) : "";
+        for (const element of grid.querySelectorAll("[data-act]")) press(table, element);
+        drawLoupes(table, g);
+    }
+
+    function press(table, element) {
+        const {act, value} = element.dataset;
+        const {view} = table;
+        const name = element.closest("figure")?.dataset.vae;
+        const pressed = {
+            mode: () => view.mode === value, zoom: () => view.zoom === Number(value), loupe: () => view.loupe,
+            full: () => document.fullscreenElement === table.grid, side: () => view[value] === name,
+            hold: () => view.other, help: () => view.help,
+        }[act];
+        if (pressed) element.setAttribute(act === "help" ? "aria-expanded" : "aria-pressed", pressed());
+    }
+
+    function drawFigure(table, figure) {
+        const {view} = table;
+        const shown = boxOf(figure, view);
+        for (const box of figure.boxes) {
+            const image = pictureIn(box);
+            const [columns, rows] = sizeOf(image);
+            if (columns && rows) box.style.aspectRatio = `${columns} / ${rows}`;
+            box.hidden = box !== shown;
+            const g = box.hidden ? null : geometry(box, view);
+            if (g) put(image, g, view.zoom > 0);
+        }
+        const {src} = pictureIn(shown);
+        if (figure.save.href !== src) figure.save.href = figure.open.href = src;
+        figure.save.download = fileName(table, figure);
+    }
+
+    function fileName(table, figure) {
+        const number = table.batch > 1 ? `-${table.view.picture + 1}` : "";
+        return `${figure.name.replace(/[/\\:*?"<>|]/g, "_")}${number}.png`;
+    }
+
+    // Into its place; without one (`placed` false), the style sheet makes it as wide as its window.
+    function put(layer, g, placed) {
+        const px = (length) => (placed ? `${length / ratio()}px` : "");
+        layer.classList.toggle("vae-lab-placed", placed);
+        layer.classList.toggle("vae-lab-sharp", g.s >= 1);
+        Object.assign(layer.style, {
+            width: px(g.columns * g.s), height: px(g.rows * g.s), left: px(g.left), top: px(g.top),
+        });
+    }
+
+    function drawStage(table) {
+        const {view, layers, stage, sides} = table;
+        for (const side of ["a", "b"]) {
+            const figure = table.figures.find((figure) => figure.name === view[side]);
+            const image = pictureIn(boxOf(figure, view));
+            if (layers[side].src !== image.src) layers[side].src = image.src;
+            const [columns, rows] = sizeOf(image);
+            if (side === "b") stage.style.aspectRatio = `${columns} / ${rows}`;
+            layers[side].setAttribute("width", columns);
+            layers[side].setAttribute("height", rows);
+            layers[side].alt = `${side.toUpperCase()}: ${view[side]}`;
+            if (sides[side].name.textContent !== view[side]) sides[side].name.replaceChildren(...breakable(view[side]));
+            sides[side].select.value = view[side];
+            const away = view.mode === "blink" && view.other !== (side === "b");
+            sides[side].label.toggleAttribute("data-away", away);
+        }
+        const mode = view.mode;
+        table.hold.hidden = mode !== "blink";
+        table.gain.closest(".vae-lab-gain").hidden = layers.map.hidden = mode !== "difference";
+        table.half.hidden = mode === "difference" || (mode === "blink" && view.other);
+        layers.b.hidden = mode === "difference";
+        table.divider.hidden = mode !== "slider";
+        const g = geometry(stage, view);
+        if (!g) return;
+        for (const layer of Object.values(layers)) put(layer, g, true);
+        const split = Math.round(view.split * g.wide) / ratio();
+        table.half.style.clipPath = mode === "slider" ? `inset(0 ${g.wide / ratio() - split}px 0 0)` : "";
+        table.divider.style.left = `${split}px`;
+        table.divider.setAttribute("aria-valuenow", Math.round(100 * view.split));
+        table.divider.setAttribute("aria-valuetext", `${Math.round(100 * view.split)} % from the left`);
+        if (mode === "difference") drawDifference(table);
+    }
+
+    // A name that may wrap where a reader would break it, as in the captions.
+    function breakable(name) {
+        return name.split(/(?<=[/_.-])/).flatMap((part) => [part, document.createElement("wbr")]);
+    }
+
+    function drawDifference(table) {
+        const {view, layers} = table;
+        table.gain.value = view.gain;
+        table.gained.textContent = `× ${view.gain}`;
+        const names = `difference between ${view.a} and ${view.b}`;
+        layers.map.setAttribute("aria-label", names);
+        if (!isThere(layers.a) || !isThere(layers.b)) return; // drawn again as soon as they have come
+        const key = `${layers.a.src} ${layers.b.src}`;
+        if (table.map?.key !== key) table.map = {key, ...differenceOf(layers.a, layers.b)};
+        const {values, largest, width, height} = table.map;
+        table.largest.textContent = values ? `Largest difference ${largest} of 255` : "The pictures differ in size";
+        layers.map.hidden = !values;
+        const painted = `${key} ${view.gain}`;
+        if (!values || layers.map.dataset.painted === painted) return;
+        layers.map.dataset.painted = painted;
+        layers.map.width = width;
+        layers.map.height = height;
+        const shown = new ImageData(width, height); // its bytes end at 255 by themselves
+        for (let i = 0; i < values.length; i++) shown.data[i] = i % 4 === 3 ? 255 : values[i] * view.gain;
+        layers.map.getContext("2d").putImageData(shown, 0, 0);
+    }
+
+    const isThere = (image) => image.complete && image.naturalWidth > 0;
+
+    // |A - B| of each channel, and the largest of them.
+    function differenceOf(a, b) {
+        const [width, height] = sizeOf(a);
+        if (String(sizeOf(b)) !== String([width, height])) return {values: null};
+        const values = bytesOf(a, width, height);
+        const others = bytesOf(b, width, height);
+        let largest = 0;
+        for (let i = 0; i < values.length; i++) {
+            values[i] = Math.abs(values[i] - others[i]);
+            if (values[i] > largest) largest = values[i];
+        }
+        return {values, largest, width, height};
+    }
+
+    function bytesOf(image, width, height) {
+        const canvas = make("canvas", {width, height});
+        const context = canvas.getContext("2d", {willReadFrequently: true});
+        context.drawImage(image, 0, 0);
+        return context.getImageData(0, 0, width, height).data;
+    }
+
+    // --- the loupe --------------------------------------------------------------------------------------------------
+
+    function drawLoupes(table, lead) {
+        const {view} = table;
+        const boxes = table.figures.map((figure) => boxOf(figure, view));
+        for (const box of [...boxes, table.stage]) {
+            const canvas = box.querySelector(".vae-lab-loupe");
+            const g = view.loupe && view.at && lead && !box.hidden ? geometry(box, view) : null;
+            canvas.hidden = !g;
+            if (g) drawLoupe(canvas, g, view.at, lead.s, isStage(box) ? onStage(table, g, view.at) : [pictureIn(box)]);
+        }
+    }
+
+    // What the stage shows at a place: both sides of the divider, if it is near.
+    function onStage(table, g, [u]) {
+        const {view, layers} = table;
+        if (view.mode === "difference") return [layers.map];
+        if (view.mode === "blink") return [view.other ? layers.b : layers.a];
+        const edge = (Math.round(view.split * g.wide) - g.left) / g.s; // in picture pixels
+        return [layers.b, layers.a, edge - u * g.columns];
+    }
+
+    // layers: what is drawn, and what over it to the left of an edge, counted in picture pixels from the middle.
+    function drawLoupe(canvas, g, [u, v], s, [layer, over, edge]) {
+        const side = Math.round(Math.min(LOUPE_SIDE * ratio(), g.wide / 2, g.high / 2));
+        const magnified = s > 1 ? Math.max(8, 2 * Math.round(s)) : 4;
+        if (canvas.width !== side) canvas.width = canvas.height = side;
+        const left = clamp(g.left + u * g.columns * g.s - side / 2, 0, g.wide - side);
+        const top = clamp(g.top + v * g.rows * g.s - side / 2, 0, g.high - side);
+        const px = (length) => `${Math.round(length) / ratio()}px`;
+        Object.assign(canvas.style, {width: px(side), height: px(side), left: px(left), top: px(top)});
+        const middle = (place, pixels) => Math.min(Math.floor(place * pixels), pixels - 1) + 0.5;
+        const x = Math.round(side / 2 - middle(u, g.columns) * magnified);
+        const y = Math.round(side / 2 - middle(v, g.rows) * magnified);
+        const context = canvas.getContext("2d");
+        context.imageSmoothingEnabled = false;
+        context.clearRect(0, 0, side, side);
+        const paint = (source) => context.drawImage(source, x, y, g.columns * magnified, g.rows * magnified);
+        if (layer.width) paint(layer);
+        if (!over) return;
+        context.save();
+        context.beginPath();
+        context.rect(0, 0, side / 2 + edge * magnified, side);
+        context.clip();
+        paint(over);
+        context.restore();
+    }
+
+    // --- changing the view ------------------------------------------------------------------------------------------
+
+    function setMode(table, mode) {
+        if (table.figures.length < 2) return;
+        table.view.mode = mode;
+        table.view.other = false;
+        draw(table);
+    }
+
+    function choose(table, side, name) {
+        if (!table.names.includes(name)) return;
+        const {view} = table;
+        const other = side === "a" ? "b" : "a";
+        if (view[other] === name) view[other] = view[side]; // A and B change places
+        view[side] = name;
+        draw(table);
+    }
+
+    function turn(table, step) {
+        table.view.picture = clamp(table.view.picture + step, 0, table.batch - 1);
+        draw(table);
+    }
+
+    // zoom: s, or 0 for fit. The place under the pointer stays where it is; without a pointer, the middle does.
+    function setZoom(table, zoom, box = leading(table), pointer = null) {
+        const {view} = table;
+        const g = geometry(box, view);
+        const place = pointer && placeAt(box, view, ...pointer);
+        view.zoom = zoom;
+        if (g && place) {
+            const s = zoom || g.fit;
+            view.x = place[0] - ((pointer[0] - g.x) * ratio() - g.wide / 2) / (g.columns * s);
+            view.y = place[1] - ((pointer[1] - g.y) * ratio() - g.high / 2) / (g.rows * s);
+        }
+        settle(table, box);
+        draw(table);
+    }
+
+    // The next rung of the ladder, in which "fit" has its place; false at its ends.
+    function stepZoom(table, step, box = leading(table), pointer = null) {
+        const g = geometry(box, table.view);
+        if (!g) return false;
+        const rungs = [...LADDER, g.fit].sort((a, b) => a - b);
+        const up = rungs.find((rung) => rung > g.s * 1.001);
+        const down = rungs.filter((rung) => rung < g.s / 1.001).pop();
+        const rung = step > 0 ? up : down;
+        if (rung === undefined) return false;
+        setZoom(table, rung === g.fit ? 0 : rung, box, pointer);
+        return true;
+    }
+
+    // The middle of the view, back to where a picture can really be moved to.
+    function settle(table, box) {
+        const {view} = table;
+        const g = geometry(box, view);
+        if (!g) return;
+        const within = (length, pixels, centre) => {
+            const half = length / (2 * pixels * g.s);
+            return half >= 0.5 ? 0.5 : clamp(centre, half, 1 - half);
+        };
+        view.x = within(g.wide, g.columns, view.x);
+        view.y = within(g.high, g.rows, view.y);
+    }
+
+    // By CSS pixels.
+    function pan(table, box, dx, dy) {
+        const {view} = table;
+        const g = geometry(box, view);
+        if (!g) return;
+        view.x -= (dx * ratio()) / (g.columns * g.s);
+        view.y -= (dy * ratio()) / (g.rows * g.s);
+        settle(table, box);
+        redraw(table);
+    }
+
+    function split(table, clientX) {
+        const {left, width} = table.stage.getBoundingClientRect();
+        table.view.split = clamp((clientX - left) / width, 0, 1);
+        redraw(table);
+    }
+
+    function showOther(table, other) {
+        if (table.view.other === other) return;
+        table.view.other = other;
+        draw(table);
+    }
+
+    function toggleFull(table) {
+        const done = document.fullscreenElement ? document.exitFullscreen() : table.grid.requestFullscreen?.();
+        if (!done) say(table, "This browser has no full screen.");
+        done?.catch((error) => say(table, `No full screen: ${error.message}`));
+    }
+
+    function toggle(table, what) {
+        table.view[what] = !table.view[what];
+        draw(table);
+    }
+
+    function say(table, words) {
+        table.said.textContent = words;
+    }
+
+    const ACTS = {
+        mode: (table, mode) => setMode(table, mode),
+        zoom: (table, zoom) => setZoom(table, Number(zoom)),
+        step: (table, step) => stepZoom(table, Number(step)),
+        loupe: (table) => toggle(table, "loupe"),
+        help: (table) => toggle(table, "help"),
+        full: (table) => toggleFull(table),
+        side: (table, side, figure) => choose(table, side, figure.name),
+        use: (table, reach, figure) => use(table, reach, figure.name),
+        send: (table, id, figure) => send(table, TARGETS.find((target) => target.id === id), figure),
+    };
+
+    // --- acting on a picture ----------------------------------------------------------------------------------------
+
+    // Python hears of it through a text field that nobody sees, and answers in the panel's message.
+    async function use(table, reach, name) {
+        const field = find("vae_lab_picked")?.querySelector("textarea, input");
+        if (!field) return;
+        const told = () => find("vae_lab_message")?.querySelector("[data-run]");
+        const before = told()?.dataset.run;
+        say(table, "");
+        field.value = `${Date.now()}|${reach}|${name}`; // the time, so that the same can be chosen twice
+        field.dispatchEvent(new Event("input", {bubbles: true}));
+        const message = await until(() => (told()?.dataset.run !== before ? told() : null));
+        say(table, message ? message.textContent : "VAE Lab does not answer.");
+    }
+
+    async function send(table, target, figure) {
+        say(table, `Sending to ${target.label}…`);
+        try {
+            const answer = await fetch(figure.save.href);
+            if (!answer.ok) throw new Error(`the picture cannot be read (${answer.status})`);
+            const file = new File([await answer.blob()], fileName(table, figure), {type: "image/png"});
+            const place = find(target.id);
+            place?.querySelector(CLEARS)?.click(); // only an empty image takes a file
+            const input = await until(() => place?.querySelector("input[type=file]"));
+            if (!input) throw new Error("it has no place for a file");
+            const transfer = new DataTransfer();
+            transfer.items.add(file);
+            input.files = transfer.files;
+            input.dispatchEvent(new Event("change"));
+            say(table, `${figure.name}: sent to ${target.label}.`);
+            window[target.turn]?.();
+        } catch (error) {
+            say(table, `Not sent to ${target.label}: ${error.message}.`);
+        }
+    }
+
+    // What `look` finds, as soon as it finds it; null after a while.
+    async function until(look) {
+        for (const end = Date.now() + WAIT_MS; Date.now() < end;) {
+            const found = look();
+            if (found) return found;
+            await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+        return null;
+    }
+
+    // --- mouse and finger -------------------------------------------------------------------------------------------
+
+    function listen(table) {
+        const {grid} = table;
+        const on = (name, listener, options) => grid.addEventListener(name, (event) => listener(table, event), options);
+        on("click", onClick);
+        on("input", onInput);
+        on("change", onInput);
+        on("pointerdown", onDown);
+        on("pointermove", onHover);
+        on("pointerleave", (table) => lookAt(table, null));
+        on("wheel", onWheel, {passive: false});
+        on("load", redraw, true);
+        on("contextmenu", (_, event) => event.target === table.hold && event.preventDefault());
+        on("dragstart", (table, event) => {
+            if (table.view.zoom || event.target.closest(".vae-lab-stage")) event.preventDefault();
+        });
+        new ResizeObserver(() => redraw(table)).observe(grid);
+    }
+
+    function onClick(table, event) {
+        const pressed = event.target.closest("[data-act]");
+        if (pressed) {
+            const figure = table.figures.find((figure) => figure.figure.contains(pressed));
+            ACTS[pressed.dataset.act]?.(table, pressed.dataset.value, figure);
+            if (byPointer) focus(table); // so that keys work at once
+        }
+        const onPicture = event.target.closest(".vae-lab-window") && event.detail > 0;
+        if (onPicture && !event.ctrlKey && !event.metaKey && !event.shiftKey) event.preventDefault();
+    }
+
+    function focus(table) {
+        table.grid.focus({preventScroll: true});
+    }
+
+    function onInput(table, event) {
+        const what = event.target.dataset.set;
+        const {value} = event.target;
+        if (what === "a" || what === "b") choose(table, what, value);
+        if (what === "picture") turn(table, Number(value) - table.view.picture);
+        if (what === "gain") {
+            table.view.gain = clamp(Number(value), 1, MOST_GAIN);
+            redraw(table);
+        }
+        if (event.type === "change" && byPointer) focus(table);
+    }
+
+    function onDown(table, event) {
+        if (event.button !== 0) return;
+        if (event.target === table.hold) {
+            hold(table, event);
+            return;
+        }
+        const divider = event.target.closest(".vae-lab-divider");
+        if (!divider && event.target.closest(CONTROLS) && !event.target.closest(".vae-lab-window")) return;
+        focus(table);
+        const box = event.target.closest(".vae-lab-window");
+        if (!box) return;
+        onHover(table, event);
+        if (gesture && gesture.table === table && gesture.box === box) {
+            gesture.points.set(event.pointerId, [event.clientX, event.clientY]);
+            gesture.apart = null;
+            return;
+        }
+        const moves = divider || (isStage(box) && table.view.mode === "slider" && !table.view.zoom);
+        const nothing = !moves && !table.view.zoom && event.pointerType === "mouse";
+        if (nothing || (table.view.loupe && event.pointerType !== "mouse")) return;
+        gesture = {table, box, divider: Boolean(moves), apart: null, points: new Map()};
+        gesture.points.set(event.pointerId, [event.clientX, event.clientY]);
+        if (moves) split(table, event.clientX);
+        if (moves || isStage(box) || table.view.zoom) box.setPointerCapture(event.pointerId);
+        if (event.pointerType === "mouse") event.preventDefault();
+    }
+
+    function onMove(event) {
+        const before = gesture?.points.get(event.pointerId);
+        if (!before) return;
+        const {table, box, points} = gesture;
+        const now = [event.clientX, event.clientY];
+        points.set(event.pointerId, now);
+        if (points.size > 1) pinch(gesture);
+        else if (gesture.divider) split(table, event.clientX);
+        else if (table.view.zoom) pan(table, box, now[0] - before[0], now[1] - before[1]);
+    }
+
+    // Two fingers: their distance is the zoom, and what lies between them stays there.
+    function pinch(gesture) {
+        const {table, box, points} = gesture;
+        const [[x1, y1], [x2, y2]] = [...points.values()];
+        const apart = Math.hypot(x1 - x2, y1 - y2);
+        const middle = [(x1 + x2) / 2, (y1 + y2) / 2];
+        const g = geometry(box, table.view);
+        if (!g || !apart) return;
+        if (gesture.apart === null) Object.assign(gesture, {apart, s: g.s, middle});
+        const wanted = (gesture.s * apart) / gesture.apart;
+        const s = wanted >= 1 ? Math.min(Math.round(wanted), MOST_ZOOM) : wanted;
+        pan(table, box, middle[0] - gesture.middle[0], middle[1] - gesture.middle[1]);
+        gesture.middle = middle;
+        gesture.divider = false;
+        setZoom(table, s <= g.fit ? 0 : s, box, middle);
+    }
+
+    function onUp(event) {
+        gesture?.points.delete(event.pointerId);
+        if (gesture) gesture.apart = null;
+        if (gesture?.points.size === 0) gesture = null;
+    }
+
+    // The button Hold: B as long as mouse or finger stays down, wherever it goes.
+    function hold(table, event) {
+        table.hold.setPointerCapture(event.pointerId);
+        showOther(table, true);
+        table.hold.addEventListener("lostpointercapture", () => showOther(table, false), {once: true});
+    }
+
+    function onHover(table, event) {
+        if (!table.view.loupe) return;
+        const box = event.target.closest(".vae-lab-window");
+        lookAt(table, box && placeAt(box, table.view, event.clientX, event.clientY));
+    }
+
+    function lookAt(table, place) {
+        const inside = place && place.every((part) => part >= 0 && part < 1);
+        if (!inside && !table.view.at) return;
+        table.view.at = inside ? place : null;
+        redraw(table);
+    }
+
+    // Without Ctrl only on a table that is being worked at: others let the page scroll.
+    function onWheel(table, event) {
+        const box = event.target.closest(".vae-lab-window");
+        const working = event.ctrlKey || table.grid.contains(document.activeElement) || isFull(table);
+        if (!box || !working || !event.deltaY) return;
+        const size = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY : 40 * event.deltaY;
+        wheeled = Math.sign(wheeled) === Math.sign(size) ? wheeled + size : size;
+        const step = event.ctrlKey ? WHEEL_STEP / 4 : WHEEL_STEP; // a pinch on a touchpad comes in small steps
+        let moved = true;
+        if (Math.abs(wheeled) >= step) {
+            moved = stepZoom(table, -Math.sign(wheeled), box, [event.clientX, event.clientY]);
+            wheeled = 0;
+        }
+        if (moved || event.ctrlKey) event.preventDefault();
+    }
+
+    const isFull = (table) => document.fullscreenElement === table.grid;
+
+    // --- keys -------------------------------------------------------------------------------------------------------
+
+    // The table that keys are for: it has the focus, fills the screen, or lies under the pointer.
+    function tableForKeys(event) {
+        if (event.ctrlKey || event.metaKey || event.altKey) return null;
+        const focused = document.activeElement;
+        const fields = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]";
+        if (focused?.matches(fields) || focused?.isContentEditable) return null;
+        const grid = document.fullscreenElement ?? focused?.closest(".vae-lab-grid")
+            ?? document.querySelector(".vae-lab-grid:hover");
+        const table = tables.get(grid);
+        return table?.figures.length ? table : null;
+    }
+
+    function onKeyDown(event) {
+        byPointer = false;
+        const table = tableForKeys(event);
+        const act = table && actOfKey(table, event);
+        if (!act) return;
+        event.preventDefault();
+        event.stopPropagation();
+        act();
+    }
+
+    function actOfKey(table, event) {
+        const {view} = table;
+        const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+        const once = (act) => (event.repeat ? () => {} : act);
+        if (key.startsWith("Arrow")) return arrow(table, key, event.shiftKey);
+        const under = pointedAt(table);
+        const acts = {
+            "+": () => stepZoom(table, 1), "=": () => stepZoom(table, 1), "-": () => stepZoom(table, -1),
+            "0": () => setZoom(table, 0), ",": () => turn(table, -1), ".": () => turn(table, 1),
+            g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
+            f: once(() => toggleFull(table)), "?": once(() => toggle(table, "help")), l: once(() => pressLoupe(table)),
+            a: under && (() => choose(table, "a", under.name)), b: under && (() => choose(table, "b", under.name)),
+            " ": spaceIsOurs(table) && once(() => blink(table)),
+            Escape: view.help && (() => toggle(table, "help")),
+        };
+        if (acts[key]) return acts[key];
+        const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1]; // by place: Shift makes other signs of them
+        const name = digit && table.names[digit - 1];
+        return name ? () => choose(table, event.shiftKey ? "a" : "b", name) : null;
+    }
+
+    function arrow(table, key, far) {
+        const {view} = table;
+        const focused = document.activeElement;
+        const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[key];
+        if (focused?.matches("input")) return null; // a range or a radio button, which arrows move
+        if (view.mode === "slider" && (dx || focused === table.divider)) {
+            return () => {
+                view.split = clamp(view.split + (dx - dy) * (far ? 0.1 : 0.01), 0, 1);
+                draw(table);
+            };
+        }
+        if (!view.zoom) return null;
+        const box = leading(table);
+        const step = Math.min(box.clientWidth, box.clientHeight) / (far ? 2 : 8);
+        return () => pan(table, box, -dx * step, -dy * step);
+    }
+
+    function pointedAt(table) {
+        const figure = table.grid.querySelector("figure:hover") ?? document.activeElement?.closest("figure");
+        return table.figures.find((other) => other.figure === figure);
+    }
+
+    // Space presses a button of ours that has the focus, but for those that it could only press in vain.
+    function spaceIsOurs(table) {
+        const focused = document.activeElement;
+        if (!table.grid.contains(focused) || !focused.matches("button, a")) return true;
+        const {act, value} = focused.dataset;
+        return act === "hold" || (act === "mode" && value === "blink" && table.view.mode === "blink");
+    }
+
+    function blink(table) {
+        if (table.view.mode !== "blink") setMode(table, "blink");
+        if (table.view.mode === "blink") showOther(table, true);
+    }
+
+    function pressLoupe(table) {
+        loupeKeyAt = table.view.loupe ? 0 : Date.now();
+        toggle(table, "loupe");
+    }
+
+    function onKeyUp(event) {
+        const table = tableForKeys(event);
+        if (event.key === " ") {
+            if (table && spaceIsOurs(table)) event.preventDefault(); // some browsers press buttons only now
+            letGo();
+        }
+        if (event.key.toLowerCase() === "l" && table?.view.loupe && loupeKeyAt && Date.now() - loupeKeyAt > HOLD_MS) {
+            toggle(table, "loupe");
+        }
+    }
+
+    // Wherever the key comes up: the pointer may have left the table meanwhile.
+    function letGo() {
+        for (const grid of grids) {
+            const table = tables.get(grid);
+            if (table?.figures.length) showOther(table, false);
+        }
+    }
+
+    // --- the page ---------------------------------------------------------------------------------------------------
+
+    function layAll() {
+        for (const grid of [...grids]) {
+            if (!tables.has(grid)) lay(grid);
+        }
+    }
+
+    function redrawAll() {
+        for (const grid of grids) {
+            const table = tables.get(grid);
+            if (table?.figures.length) redraw(table);
+        }
+    }
+
+    document.addEventListener("keydown", onKeyDown, true);
+    document.addEventListener("keyup", onKeyUp, true);
+    document.addEventListener("pointerdown", () => (byPointer = true), true);
+    document.addEventListener("pointermove", onMove, true);
+    document.addEventListener("pointerup", onUp, true);
+    document.addEventListener("pointercancel", onUp, true);
+    document.addEventListener("fullscreenchange", redrawAll);
+    window.addEventListener("resize", redrawAll);
+    window.addEventListener("blur", letGo);
+    new MutationObserver(layAll).observe(document, {childList: true, subtree: true});
+    layAll();
+})();

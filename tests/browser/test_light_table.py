@@ -1,0 +1,670 @@
+"""The light table as a user meets it: what is really painted, compared with the files that the server sends."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Keep, Launch, MakeHost, free_port
+from tests.browser.panel import LightTable, Panel
+from vae_lab.host.api import add_routes
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.samples import SampleSet
+from vae_lab.ui.tab import build_tab
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+ANIME, SHARP, B, BUILT_IN = "anime.vae.pt", "photo-a-sharp.safetensors", "photo-b.ckpt", "Built-in"
+MODES = ["Grid", "A/B slider", "Blink", "Difference"]
+
+
+@pytest.fixture
+def table(page: Page, shared_url: str) -> LightTable:
+    """Three VAEs on two pictures of 128 x 128."""
+    return LightTable.open(page, shared_url, ANIME, B)
+
+
+def picture(table: LightTable, name: str, number: int = 0) -> np.ndarray:
+    """uint8 [H,W,3] of the file."""
+    return Panel(table.page).pictures(name)[number]
+
+
+def assert_painted(table: LightTable, name: str, number: int = 0) -> None:
+    seen, expected = table.seen(table.window(name), picture(table, name, number))
+    np.testing.assert_array_equal(seen, expected)
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def test_tools_say_what_they_are_and_what_is_on(table: LightTable) -> None:
+    expect(table.tools).to_have_accessible_name("Light table")
+    for mode in MODES:
+        table.press(mode)
+        pressed = [table.button(each).get_attribute("aria-pressed") for each in MODES]
+        assert pressed == [str(each == mode).lower() for each in MODES]
+        assert table.stage.is_visible() == (mode != "Grid")
+    assert table.pair() == (BUILT_IN, ANIME)
+    assert table.marked() == (BUILT_IN, ANIME)
+    expect(table.grid.get_by_role("combobox", name="Picture A")).to_have_value(BUILT_IN)
+    expect(table.grid.get_by_role("combobox", name="Picture B")).to_have_value(ANIME)
+
+
+def test_slider_shows_a_on_its_left_and_b_on_its_right(table: LightTable) -> None:
+    table.press("A/B slider")
+    expect(table.divider).to_have_attribute("aria-valuenow", "50")
+    stage, handle = table.stage.bounding_box(), table.divider.bounding_box()
+    mouse, y = table.page.mouse, stage["y"] + 100
+    mouse.move(handle["x"] + handle["width"] / 2, y)
+    mouse.down()
+    mouse.move(stage["x"] + 0.4 * stage["width"], y, steps=3)
+    mouse.up()
+    table.drawn()
+    expect(table.divider).to_have_attribute("aria-valuenow", "40")
+    edge = round(stage["x"] + 0.4 * stage["width"])
+    for side, name in (("a", BUILT_IN), ("b", ANIME)):
+        layer = ".vae-lab-half img" if side == "a" else ":scope > img"
+        seen, expected = table.seen(table.stage, picture(table, name), layer)
+        left = max(round(table.stage.locator("> img").bounding_box()["x"]), round(stage["x"]) + 2)
+        cut = edge - left
+        assert 40 < cut < seen.shape[1] - 40, "the divider is on the picture"
+        part = np.s_[:, : cut - 25] if side == "a" else np.s_[:, cut + 25 :]
+        np.testing.assert_array_equal(seen[part], expected[part])
+        other = np.s_[:, cut + 25 :] if side == "a" else np.s_[:, : cut - 25]
+        assert not np.array_equal(seen[other], expected[other])
+    table.divider.focus()
+    table.key("ArrowRight")
+    expect(table.divider).to_have_attribute("aria-valuenow", "41")
+    table.key("Shift+ArrowLeft")
+    expect(table.divider).to_have_attribute("aria-valuenow", "31")
+
+
+def test_blink_shows_b_while_the_space_bar_or_the_button_is_held(table: LightTable) -> None:
+    table.press("Blink")
+
+    def shown() -> str:
+        table.drawn()
+        layer = ".vae-lab-half img" if table.stage.locator(".vae-lab-half").is_visible() else ":scope > img"
+        for name in (BUILT_IN, ANIME):
+            seen, expected = table.seen(table.stage, picture(table, name), layer)
+            if np.array_equal(seen, expected):
+                return name
+        return ""
+
+    assert shown() == BUILT_IN
+    hold = table.grid.get_by_role("button", name="Hold to see B")
+    table.page.keyboard.down(" ")
+    assert shown() == ANIME
+    expect(hold).to_have_attribute("aria-pressed", "true")
+    table.page.keyboard.up(" ")
+    assert shown() == BUILT_IN
+    hold.hover()
+    table.page.mouse.down()
+    assert shown() == ANIME
+    table.page.mouse.move(10, 10)
+    assert shown() == ANIME, "as long as it is held, wherever the pointer goes"
+    table.page.mouse.up()
+    assert shown() == BUILT_IN
+    table.button("Grid").focus()
+    table.key(" ")
+    expect(table.button("Grid")).to_have_attribute("aria-pressed", "true")
+
+
+def test_difference_is_exactly_the_gain_times_a_minus_b(table: LightTable) -> None:
+    table.press("Difference")
+    gain = table.grid.get_by_role("slider", name="Gain")
+    apart = np.abs(picture(table, BUILT_IN).astype(int) - picture(table, ANIME))
+    expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")
+    for value in (1, 8, 64):
+        gain.fill(str(value))
+        table.drawn()
+        read = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+        shown = np.array(table.stage.locator("canvas.vae-lab-map").evaluate(read), np.uint8).reshape(128, 128, 4)
+        np.testing.assert_array_equal(shown[..., :3], np.minimum(apart * value, 255))
+        assert (shown[..., 3] == 255).all()
+    seen, expected = table.seen(table.stage, shown[..., :3], "canvas.vae-lab-map")
+    np.testing.assert_array_equal(seen, expected)
+    table.key("2")  # a digit is a key of ours though the focus is on the gain
+    table.key("3")
+    apart = np.abs(picture(table, BUILT_IN).astype(int) - picture(table, B))
+    expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_and_b_are_chosen_by_keys_by_buttons_and_by_menus(table: LightTable) -> None:
+    table.window(BUILT_IN).hover()
+    table.key("3")
+    assert table.marked() == (BUILT_IN, B)
+    table.key("Shift+2")
+    assert table.marked() == (ANIME, B)
+    table.key("Shift+3")  # what was B becomes A: they change places
+    assert table.marked() == (B, ANIME)
+    table.figure(BUILT_IN).locator(".vae-lab-name").hover()
+    table.key("a")
+    table.figure(B).locator(".vae-lab-name").hover()
+    table.key("b")
+    assert table.marked() == (BUILT_IN, B)
+    table.figure(ANIME).get_by_role("button", name="as picture B").click()
+    table.press("Blink")
+    assert table.pair() == (BUILT_IN, ANIME)
+    table.grid.get_by_role("combobox", name="Picture A").select_option(B)
+    assert table.pair() == (B, ANIME)
+    seen, expected = table.seen(table.stage, picture(table, B), ".vae-lab-half img")
+    np.testing.assert_array_equal(seen, expected)
+
+
+def test_pictures_of_a_batch_are_turned_together(table: LightTable) -> None:
+    batch = table.tools.get_by_role("combobox", name="Picture of the batch")
+    expect(batch).to_have_value("0")
+    table.press("200 %")
+    assert_painted(table, ANIME, 0)
+    batch.select_option("1")
+    table.drawn()
+    for name in (BUILT_IN, ANIME):
+        assert_painted(table, name, 1)
+    table.key(",")
+    assert_painted(table, ANIME, 0)
+    table.key(".")
+    table.key("d")
+    apart = np.abs(picture(table, BUILT_IN, 1).astype(int) - picture(table, ANIME, 1))
+    expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")
+
+
+# --- zoom ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dpr", [1, 1.5, 2])
+def test_every_picture_pixel_is_a_square_of_device_pixels(browser: Browser, shared_url: str, dpr: float) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=dpr)
+    table = LightTable.open(context.new_page(), shared_url, ANIME, B)
+    for words, zoom in (("100 %", 1), ("200 %", 2), ("400 %", 4), ("800 %", 8)):
+        table.press(words)
+        for name in (BUILT_IN, ANIME):
+            assert_painted(table, name)
+        offsets = table.offsets()
+        assert offsets[0][2:] == [128 * zoom, 128 * zoom]
+        assert all(each == offsets[0] for each in offsets), "the same place of every picture"
+    seen, _ = table.seen(table.window(ANIME), picture(table, ANIME))
+    x, y = (8 - (round(-offset) + 2) % 8 for offset in table.offsets()[1][:2])
+    blocks = seen[y % 8 : y % 8 + 160, x % 8 : x % 8 + 160].reshape(20, 8, 20, 8, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all(), "8 x 8 device pixels of one colour"
+    assert not (blocks == blocks[:1, :, :1]).all()
+    context.close()
+
+
+def test_dragging_one_picture_moves_them_all(table: LightTable) -> None:
+    table.press("400 %")
+    before = table.offsets()
+    box = table.window(BUILT_IN).bounding_box()
+    table.page.mouse.move(box["x"] + 150, box["y"] + 150)
+    table.page.mouse.down()
+    table.page.mouse.move(box["x"] + 110, box["y"] + 126, steps=4)
+    table.page.mouse.up()
+    table.drawn()
+    after = table.offsets()
+    assert after[0][:2] == [before[0][0] - 40, before[0][1] - 24]
+    assert all(each == after[0] for each in after)
+    for name in (BUILT_IN, ANIME):
+        assert_painted(table, name)
+    assert len(table.page.context.pages) == 1, "a drag opens no picture"
+    table.page.mouse.down()
+    table.page.mouse.move(box["x"] + 5000, box["y"] + 126, steps=2)
+    table.page.mouse.up()
+    table.drawn()
+    assert table.offsets()[0][0] == 0, "not beyond the picture's edge"
+
+
+def test_wheel_zooms_at_the_pointer_and_lets_other_pages_scroll(table: LightTable) -> None:
+    page, box = table.page, table.window(ANIME).bounding_box()
+    x, y = box["x"] + 70, box["y"] + 180
+
+    def under() -> list[float]:
+        left, top, width, height = table.offsets()[1]
+        return [(x - box["x"] - left) / width, (y - box["y"] - top) / height]
+
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, 100)
+    page.wait_for_timeout(200)
+    expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
+    page.evaluate("window.scrollTo(0, 0)")
+    page.mouse.click(x, y)
+    place = under()
+    zooms = []
+    for _ in range(3):
+        page.mouse.wheel(0, -100)
+        page.wait_for_timeout(50)
+        table.drawn()
+        zooms.append(table.offsets()[1][2] / 128)
+        np.testing.assert_allclose(under(), place, atol=1 / 128)
+    assert zooms == [3, 4, 5]
+    assert_painted(table, ANIME)
+    assert page.evaluate("window.scrollY") == 0
+    assert len(page.context.pages) == 1, "a click opens no picture"
+
+
+def test_zoom_and_pan_by_keyboard(table: LightTable) -> None:
+    table.window(ANIME).hover()
+    table.page.evaluate("document.activeElement.blur()")
+    table.key("+")
+    table.key("+")
+    expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text("400 %")
+    before = table.offsets()[0]
+    table.key("ArrowRight")
+    table.key("ArrowDown")
+    after = table.offsets()
+    assert after[0][0] < before[0]
+    assert after[0][1] < before[1]
+    assert all(each == after[0] for each in after)
+    table.key("-")
+    expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text("300 %")
+    table.key("0")
+    expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
+    window = table.window(ANIME).bounding_box()
+    assert table.offsets()[1] == pytest.approx([0, 0, window["width"], window["width"]], abs=0.1)
+
+
+def test_loupe_magnifies_the_same_place_in_every_figure(table: LightTable) -> None:
+    page, box = table.page, table.window(ANIME).bounding_box()
+    loupes = table.grid.locator("figure .vae-lab-loupe:visible")
+    page.mouse.move(box["x"] + box["width"] * (40.5 / 128), box["y"] + box["height"] * (90.5 / 128))
+    page.keyboard.down("l")
+    page.mouse.move(box["x"] + box["width"] * (60.5 / 128), box["y"] + box["height"] * (70.5 / 128))
+    table.drawn()
+    expect(loupes).to_have_count(3)
+    boxes = [loupe.bounding_box() for loupe in loupes.all()]
+    windows = [table.window(name).bounding_box() for name in (BUILT_IN, ANIME, B)]
+    places = [
+        (loupe["x"] - window["x"], loupe["y"] - window["y"]) for loupe, window in zip(boxes, windows, strict=True)
+    ]
+    assert all(place == pytest.approx(places[0], abs=0.1) for place in places)
+    read = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+    for i, name in enumerate((BUILT_IN, ANIME, B)):
+        side = loupes.nth(i).evaluate("canvas => canvas.width")
+        shown = np.array(loupes.nth(i).evaluate(read), np.uint8).reshape(side, side, 4)[..., :3]
+        middle = picture(table, name)[64:77, 54:67].repeat(8, axis=0).repeat(8, axis=1)
+        start = side // 2 - 52
+        np.testing.assert_array_equal(shown[start + 2 : start + 100, start + 2 : start + 100], middle[2:100, 2:100])
+    page.wait_for_timeout(400)
+    page.keyboard.up("l")
+    table.drawn()
+    expect(loupes).to_have_count(0)
+    table.press("Loupe")
+    table.window(BUILT_IN).hover()
+    expect(loupes).to_have_count(3)
+    table.key("l")
+    expect(loupes).to_have_count(0)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_full_screen_has_the_same_tools(table: LightTable, keep_screenshot: Keep) -> None:
+    table.press("A/B slider")
+    table.key("f")
+    full = "document.fullscreenElement?.classList.contains('vae-lab-grid') ?? false"
+    table.page.wait_for_function(full)
+    expect(table.button("Full screen")).to_have_attribute("aria-pressed", "true")
+    table.drawn()
+    view = table.page.viewport_size
+    stage = table.stage.bounding_box()
+    assert stage["y"] + stage["height"] <= view["height"], "nothing to scroll"
+    assert stage["width"] > 0.9 * view["width"]
+    table.key("4")
+    table.key("+")
+    table.key("?")
+    expect(table.help).to_be_visible()
+    keep_screenshot(table.page, "light-table-full")
+    table.key("?")
+    table.key("g")
+    expect(table.stage).to_be_hidden()
+    expect(table.window(ANIME)).to_be_visible()
+    table.press("Full screen")
+    table.page.wait_for_function(f"!({full})")
+
+
+def test_help_lists_the_keys(table: LightTable) -> None:
+    expect(table.help).to_be_hidden()
+    table.window(ANIME).hover()
+    table.key("?")
+    for words in ("Space", "Shift + 1 … 9", "difference", "full screen", "loupe"):
+        expect(table.help).to_contain_text(words)
+    box = table.help.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 1280
+    table.key("Escape")
+    expect(table.help).to_be_hidden()
+    table.press("Keys")
+    expect(table.help).to_be_visible()
+    table.help.get_by_role("button", name="Close").click()
+    expect(table.help).to_be_hidden()
+
+
+def test_keys_are_left_alone_while_typing_and_elsewhere(table: LightTable) -> None:
+    field = table.page.locator("#vae_lab_source input")
+    field.focus()
+    table.window(ANIME).hover()
+    for key in ("s", "d", "+", "4"):
+        table.key(key)
+    expect(table.button("Grid")).to_have_attribute("aria-pressed", "true")
+    expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
+    table.page.evaluate("document.activeElement.blur()")
+    table.page.mouse.move(5, 5)
+    table.page.evaluate("window.heard = []; addEventListener('keydown', e => heard.push([e.key, e.defaultPrevented]))")
+    table.key("s")
+    table.key(" ")
+    expect(table.button("Grid")).to_have_attribute("aria-pressed", "true")
+    assert table.page.evaluate("heard") == [["s", False], [" ", False]]
+    table.window(ANIME).hover()
+    table.key("Control+d")
+    assert table.page.evaluate("heard.pop()")[1] is False
+    table.key("s")
+    expect(table.button("A/B slider")).to_have_attribute("aria-pressed", "true")
+
+
+def test_space_over_the_table_does_not_compare_again(table: LightTable) -> None:
+    table.page.evaluate("document.getElementById('vae_lab_compare').focus()")
+    table.window(ANIME).hover()
+    table.key(" ")
+    expect(table.button("Blink")).to_have_attribute("aria-pressed", "true")
+    expect(table.page.locator("#vae_lab_panel[data-busy]")).to_have_count(0)
+
+
+def test_every_tool_is_reached_by_tab(table: LightTable) -> None:
+    table.grid.focus()
+    reached = []
+    for _ in range(20):
+        table.page.keyboard.press("Tab")
+        reached.append(table.page.evaluate("document.activeElement.textContent"))
+    for words in (*MODES, "Fit", "800 %", "Loupe", "Full screen", "?", "Use for this checkpoint", "Save"):
+        assert any(words in text for text in reached), f"{words} is out of the keyboard's reach"
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert table.page.evaluate(outline) == "solid"
+
+
+# --- fingers ---------------------------------------------------------------------------------------------------------
+
+
+def touch(page: Page, *steps: list[tuple[float, float]]) -> None:
+    """Fingers come down at the places of the first step, and move through the others."""
+    devtools = page.context.new_cdp_session(page)
+    for i, places in enumerate(steps):
+        points = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(places)]
+        devtools.send("Input.dispatchTouchEvent", {"type": "touchMove" if i else "touchStart", "touchPoints": points})
+    devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    devtools.detach()
+
+
+def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, shared_url: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, has_touch=True)
+    page = context.new_page()
+    table = LightTable.open(page, shared_url, ANIME)
+    box = table.window(ANIME).bounding_box()
+    x, y = box["x"] + 140, box["y"] + 140
+    touch(page, *[[(x - apart, y), (x + apart, y)] for apart in (20, 25, 30, 35, 40)])
+    table.drawn()
+    offsets = table.offsets()
+    assert offsets[0] == offsets[1]
+    zoom = offsets[1][2] / 128
+    assert zoom in (4, 5)  # twice what fits, to a whole number
+    assert_painted(table, ANIME)
+    touch(page, [(x, y)], [(x - 10, y - 5)], [(x - 20, y - 10)], [(x - 30, y - 15)])
+    table.drawn()
+    moved = table.offsets()
+    assert moved[0] == moved[1]
+    assert -31 <= moved[0][0] - offsets[0][0] <= -15
+    assert moved[0][1] < offsets[0][1]
+    table.key("0")
+    table.press("A/B slider")
+    stage, handle = table.stage.bounding_box(), table.divider.bounding_box()
+    middle, y = handle["x"] + handle["width"] / 2, stage["y"] + 200
+    touch(page, [(middle, y)], [(middle - 50, y)], [(stage["x"] + stage["width"] / 4, y)])
+    expect(table.divider).to_have_attribute("aria-valuenow", "25")
+    table.press("Blink")
+    hold = table.grid.get_by_role("button", name="Hold to see B").bounding_box()
+    devtools = context.new_cdp_session(page)
+    at = [{"x": hold["x"] + 20, "y": hold["y"] + 10}]
+    devtools.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at})
+    expect(table.stage.locator(".vae-lab-half")).to_be_hidden()
+    devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    expect(table.stage.locator(".vae-lab-half")).to_be_visible()
+    context.close()
+
+
+# --- grids come and go -----------------------------------------------------------------------------------------------
+
+
+def test_a_refused_vae_has_no_part_in_it(page: Page, shared_url: str) -> None:
+    table = LightTable.open(page, shared_url, ANIME, "sdxl-c.safetensors")
+    refused = table.figure("sdxl-c.safetensors")
+    expect(refused).to_contain_text("is a VAE for SDXL")
+    expect(refused.get_by_role("button")).to_have_count(0)
+    menu = table.grid.get_by_role("combobox", name="Picture B", include_hidden=True)
+    assert [text.split()[-1] for text in menu.locator("option").all_inner_texts()] == [BUILT_IN, ANIME]
+    table.press("400 %")
+    for mode in MODES:
+        table.press(mode)
+    table.key("3")
+    assert table.marked() == (BUILT_IN, ANIME)
+    assert table.offsets()[0] == table.offsets()[1]
+
+
+def test_one_picture_alone_can_be_magnified(page: Page, shared_url: str) -> None:
+    table = LightTable.open(page, shared_url)
+    expect(table.button("A/B slider")).to_be_disabled()
+    table.press("400 %")
+    assert_painted(table, BUILT_IN)
+    table.key("s")
+    expect(table.stage).to_be_hidden()
+
+
+def test_a_new_comparison_keeps_the_view(table: LightTable) -> None:
+    table.press("400 %")
+    table.press("A/B slider")
+    table.key("3")
+    table.key("ArrowLeft")
+    panel = Panel(table.page)
+    panel.tick_only(SHARP, B)
+    panel.compare()
+    table.ready()
+    expect(table.tools).to_have_count(1)
+    assert table.pair() == (BUILT_IN, B)
+    expect(table.button("400 %")).to_have_attribute("aria-pressed", "true")
+    expect(table.divider).to_have_attribute("aria-valuenow", "49")
+    seen, expected = table.seen(table.stage, picture(table, B), ":scope > img")
+    half = seen.shape[1] // 2 + 30
+    np.testing.assert_array_equal(seen[:, half:], expected[:, half:])
+    panel.tick_only(SHARP)
+    panel.compare()
+    table.ready()
+    assert table.pair() == (BUILT_IN, SHARP), "B is gone, and another one takes its place"
+    table.key("g")
+    assert_painted(table, SHARP)
+
+
+def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
+    sources = table.grid.locator("figure img").evaluate_all("all => all.map(image => image.src)")
+    figures = "".join(
+        f"<figure data-vae='{name}'><figcaption>{name}</figcaption><img src='{sources[2 * i]}'></figure>"
+        for i, name in enumerate(("Original", "Again"))
+    )
+    other = f"<div class='vae-lab' id='elsewhere'><div class='vae-lab-grid'>{figures}</div></div>"
+    table.page.evaluate(
+        "html => document.getElementById('vae_lab_results').insertAdjacentHTML('afterend', html)", other
+    )
+    second = LightTable(table.page, "#elsewhere .vae-lab-grid").ready()
+    second.press("400 %")
+    seen, expected = second.seen(second.window("Again"), picture(table, ANIME))
+    np.testing.assert_array_equal(seen, expected)
+    expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
+    table.page.evaluate("document.activeElement.blur()")
+    table.window(ANIME).hover()
+    table.key("d")
+    expect(table.stage).to_be_visible()
+    expect(second.stage).to_be_hidden()
+    assert second.marked() == ("Original", "Again")
+
+
+# --- acting on a picture ---------------------------------------------------------------------------------------------
+
+
+def test_the_vae_of_a_picture_is_used_from_now_on(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    table = LightTable.open(page, launch(host), ANIME, B)
+    panel = Panel(page)
+    panel.finish(lambda: table.figure(B).get_by_role("button", name="Use for this checkpoint").click())
+    expect(panel.deciding).to_contain_text(f"{B}: chosen for healthy.safetensors.")
+    assert (host.decision().vae, host.decision().source) == (B, "checkpoint")
+    expect(table.told).to_have_text(panel.message.inner_text())
+    panel.finish(lambda: table.figure(ANIME).get_by_role("button", name="Use always").click())
+    expect(panel.deciding).to_contain_text(f"{ANIME}: chosen for every checkpoint.")
+    assert (host.decision().vae, host.decision().source) == (ANIME, "always")
+    expect(page.locator("#vae_lab_picked")).to_be_hidden()
+    expect(table.grid.get_by_role("group", name="Send to")).to_have_count(0)
+    expect(table.grid.get_by_text("img2img")).to_have_count(0)
+
+
+def test_save_gives_the_picture_that_is_shown(table: LightTable) -> None:
+    table.tools.get_by_role("combobox", name="Picture of the batch").select_option("1")
+    with table.page.expect_download() as download:
+        table.figure(ANIME).get_by_role("link", name="Save").click()
+    assert download.value.suggested_filename.startswith(ANIME)
+    saved = np.asarray(Image.open(io.BytesIO(Path(download.value.path()).read_bytes())))
+    np.testing.assert_array_equal(saved, picture(table, ANIME, 1))
+
+
+SWITCHES = """
+    window.turned = [];
+    for (const name of ["img2img", "inpaint", "extras"]) {
+        window["switch_to_" + name] = () => {
+            turned.push(name);
+            document.querySelectorAll("#tabs button")[0].click();
+        };
+    }
+"""
+IMAGES = ("img2img_image", "img2maskimg", "extras_image")
+
+
+@pytest.fixture
+def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
+    """A page with the images of the WebUI, and our scripts in its head."""
+    old = {"img2img_image": {"tool": "editor"}, "img2maskimg": {"tool": "sketch"}, "extras_image": {}}
+    options = old if gr.__version__.startswith("3.") else {each: {} for each in IMAGES}
+    css = (ROOT / "style.css").read_text(encoding="utf8")
+    fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
+    tab = build_tab(shared_host)
+    with gr.Blocks(theme=fonts_of_this_machine, css=css, analytics_enabled=False) as blocks:  # noqa: SIM117
+        with gr.Tabs(elem_id="tabs"):
+            with gr.TabItem("img2img"):
+                images = [gr.Image(elem_id=each, type="pil", interactive=True, **options[each]) for each in IMAGES]
+                read, said = gr.Button("Read", elem_id="read"), gr.Textbox(elem_id="said")
+                read.click(lambda *shown: json.dumps([digest(each) for each in shown]), images, [said])
+            with gr.TabItem("VAE Lab"):
+                tab.render()
+
+    def open_page() -> Page:
+        app, url, _ = blocks.launch(
+            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False
+        )
+        add_routes(app, shared_host)
+        page.add_init_script(SWITCHES)
+        for script in ("vae_lab.js", "light_table.js"):
+            page.add_init_script(path=ROOT / "javascript" / script)
+        page.goto(url)
+        page.locator("#tabs button", has_text="VAE Lab").first.click()
+        return page
+
+    yield open_page
+    page.goto("about:blank")
+    blocks.close(verbose=False)
+
+
+def digest(image: Image.Image | dict[str, Image.Image] | None) -> str:
+    """Of the picture's pixels. Gradio 3 gives an image that can be drawn upon together with its mask."""
+    image = image["image"] if isinstance(image, dict) else image
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() if image else ""
+
+
+def test_pictures_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], Page]) -> None:
+    page = webui_page()
+    panel = Panel(page).refreshed()
+    panel.tick_only(ANIME, B)
+    panel.compare()
+    table = LightTable(page).ready()
+    expected = {name: hashlib.sha256(picture(table, name).tobytes()).hexdigest() for name in (ANIME, B)}
+    for name in (ANIME, B):  # the second time into images that are not empty
+        for i, target in enumerate(("img2img", "inpaint", "extras")):
+            page.locator("#tabs button", has_text="VAE Lab").first.click()
+            table.figure(name).get_by_role("button", name=f"Send to {target}").click()
+            page.wait_for_function(f"turned.at(-1) === '{target}'")
+            expect(page.locator(f"#{IMAGES[i]}").first).to_be_visible()
+            expect(page.locator(f"#{IMAGES[i]}").first.locator("img, canvas").first).to_be_attached()
+            expect(table.told).to_have_text(f"{name}: sent to {target}.")
+        page.wait_for_timeout(300)
+        before = page.locator("#said textarea").input_value()
+        page.click("#read")
+        page.wait_for_function("before => document.querySelector('#said textarea').value !== before", arg=before)
+        assert json.loads(page.locator("#said textarea").input_value()) == [expected[name]] * 3
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+
+def test_names_above_the_stage_are_never_cut(
+    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
+) -> None:
+    stem = "a-vae-with-a-name-that-never-ends_" * 4
+    names = [f"{stem}{i}.safetensors" for i in (1, 2)]
+    for name in names:
+        os.link(samples.smooth, tmp_path / name)
+    table = LightTable.open(page, launch(make_host(vaes=tmp_path)), *names)
+    table.grid.focus()
+    table.key("Shift+2")
+    table.key("3")
+    for mode in MODES[1:]:
+        table.press(mode)
+        assert table.pair() == tuple(names)
+        for name in table.grid.locator(".vae-lab-side .vae-lab-name").all():
+            assert name.evaluate("element => element.scrollWidth <= element.clientWidth + 1")
+            assert name.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_width_shows_the_whole_table(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
+    panel = Panel.open(page, shared_url, theme)
+    panel.choose("vae_lab_source", "· Brushes · SD1")
+    expect(panel.latent).to_contain_text("Brushes")
+    panel.tick_only(ANIME, SHARP, B)
+    panel.compare()
+    table = LightTable(page).ready()
+    for width, height in ((1280, 1000), (2560, 1400)):
+        page.set_viewport_size({"width": width, "height": height})
+        for mode in MODES:
+            table.press(mode)
+            inside = table.grid.locator("button:visible, select:visible, a:visible")
+            boxes = [each.bounding_box() for each in inside.all()]
+            assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            keep_screenshot(page, f"light-table-{mode.replace('/', '')}-{theme}-{width}")
+        table.press("Grid")
+        table.press("200 %")
+        table.press("Loupe")
+        table.window(SHARP).hover()
+        table.drawn()
+        keep_screenshot(page, f"light-table-loupe-{theme}-{width}")
+        table.press("Loupe")
+        table.press("Fit")

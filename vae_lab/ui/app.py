@@ -25,6 +25,7 @@ from vae_lab.ui.tab import build_tab
 __all__ = ["Running", "launch", "serve"]
 
 _ROOT = Path(__file__).resolve().parents[2]
+_SCRIPTS = ("vae_lab.js", "vae_lab_tables.js")
 _HERE_ONLY = "127.0.0.1"
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def launch(host: Host, port: int = 0) -> Running:
     """
     free = _free_port(port)
     css = (_ROOT / "style.css").read_text(encoding="utf8")
-    script = (_ROOT / "javascript" / "vae_lab.js").read_text(encoding="utf8")
+    script = "\n".join((_ROOT / "javascript" / name).read_text(encoding="utf8") for name in _SCRIPTS)
     blocks = build_tab(host, page("VAE Lab", css, script))
     try:
         # Gradio 3 prints the address even when it is told to be quiet.

@@ -23,7 +23,7 @@ from vae_lab.baking import bake, extract, strip
 from vae_lab.checkup import Report, inspect_file
 from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.cli_scan import add_scan
-from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet
+from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet, measure_comparison
 from vae_lab.comparison.compare import decoder_of
 from vae_lab.errors import FileError, VaeLabError
 from vae_lab.formats import file_name, is_url, shown_name
@@ -229,6 +229,7 @@ def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
     """Write every picture, the sheet and the JSON, and say why a VAE was refused."""
     out.mkdir(parents=True, exist_ok=True)
     contact_sheet(comparison, rows=[generation.title]).save(out / "sheet.png")
+    measured = measure_comparison(comparison)
     rows = []
     for number, result in enumerate(comparison):
         files = []
@@ -244,9 +245,11 @@ def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
                 "pictures": files,
                 "finite": result.finite,
                 "error": result.error or None,
+                "measures": measured.of[result.name].to_json() if result.name in measured.of else None,
             }
         )
-    record = {"latents": generation.title, "family": comparison.family.id, "results": rows}
+    record = {"latents": generation.title, "family": comparison.family.id}
+    record |= {"reference": measured.reference or None, "results": rows}
     (out / "comparison.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     sys.stdout.write(f"{out / 'sheet.png'}\n{out / 'comparison.json'}\n")
     for result in comparison:

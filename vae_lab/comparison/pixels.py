@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 __all__ = ["png_bytes", "to_pixels"]
@@ -21,8 +22,16 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return np.moveaxis(255.0 * values, 1, 3).astype(np.uint8)
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
-    """uint8 [H,W,3] -> PNG, lossless. Packed lightly: a browser next door would rather have it soon than small."""
+def png_bytes(picture: np.ndarray, infotext: str = "") -> bytes:
+    """uint8 [H,W,3] -> PNG, lossless. Packed lightly: a browser next door would rather have it soon than small.
+
+    Args:
+        picture: what to pack.
+        infotext: generation parameters, written where the WebUI writes and finds them; "" writes none.
+    """
+    text = PngInfo()
+    if infotext:
+        text.add_text("parameters", infotext.encode("utf8", "backslashreplace").decode("utf8"))
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=1, pnginfo=text)
     return buffer.getvalue()

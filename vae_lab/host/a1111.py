@@ -359,7 +359,6 @@ class A1111Host(Host):
         yield Decoder.of(own)
 
     def digest(self, name: str, generation: Generation) -> str:
-        """Short fingerprint of a VAE that has decoded ``generation``; "" if it is not known."""
         path = generation.checkpoint if name == BUILT_IN else str(self.vae_files().get(name, ""))
         facts = self.facts.known(path) if path else None
         return short(facts.fingerprint) if facts else ""

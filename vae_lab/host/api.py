@@ -9,32 +9,40 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
+from vae_lab.host.api_models import (
+    CancelAnswer,
+    CheckpointsAnswer,
+    CompareAnswer,
+    CompareRequest,
+    InspectAnswer,
+    InspectRequest,
+    LatentsAnswer,
+    LibraryAnswer,
+    Problem,
+    ProgressAnswer,
+    ScanAnswer,
+    VaesAnswer,
+)
 from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.inventory import REPORTS
 from vae_lab.host.service import ComparisonService, StoredComparison, service_of
 from vae_lab.latents import Generation
 
-__all__ = ["PREFIX", "add_routes", "picture_url", "report_url"]
+__all__ = ["PREFIX", "add_routes", "picture_url", "report_url", "sheet_url"]
 
 PREFIX = "/vae-lab/v1"
 
-
-class CompareRequest(BaseModel):
-    """Body of ``POST compare``: a kept generation's id, and names of VAEs. The built-in one is always included."""
-
-    latents: str
-    vaes: list[str] = []
-
-
-class InspectRequest(BaseModel):
-    """Body of ``POST inspect``: names of VAEs and checkpoints, or ``Built-in`` for the current checkpoint's VAE."""
-
-    names: list[str]
+_ERRORS: dict[int, str] = {
+    401: "Nobody is logged in, and this server asks for a password.",
+    404: "Something is not there, or not kept any longer.",
+    409: "The host cannot do this now: most often another run is going on.",
+    422: "The request has a wrong form.",
+}
+_BINARY = {"type": "string", "format": "binary"}
 
 
 class _InWords(APIRoute):
@@ -74,7 +82,11 @@ def add_routes(app: FastAPI, host: Host) -> None:
     generations and their prompts are nobody else's business.
     """
     app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
-    app.include_router(_router(host, service_of(host)), dependencies=_login_of(app))
+    login = _login_of(app)
+    app.include_router(
+        _router(host, service_of(host)), dependencies=login, responses=_errors(401) if login else _errors()
+    )
+    app.openapi_schema = None  # what the app has published before us
 
 
 def _login_of(app: FastAPI) -> list[Any]:
@@ -83,60 +95,102 @@ def _login_of(app: FastAPI) -> list[Any]:
     return [Depends(endpoint) for endpoint in endpoints[:1]]
 
 
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route may answer, for its documentation."""
+    return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
+
+
+def _content(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """An answer that is a file of one of ``kinds``, for its documentation."""
+    return {200: {"description": "The file.", "content": {kind: {"schema": _BINARY} for kind in kinds}}}
+
+
 def _router(host: Host, service: ComparisonService) -> APIRouter:
     router = APIRouter(prefix=PREFIX, route_class=_InWords, tags=["VAE Lab"])
 
     # Plain functions: FastAPI runs them in threads, so that a decode does not hold up the event loop.
-    @router.get("/vaes")
+    @router.get("/vaes", response_model=VaesAnswer)
     def vaes() -> dict[str, Any]:
+        """List the external VAEs, with what is known of them."""
         return {"vaes": [_vae(entry) for entry in host.vaes()]}
 
-    @router.get("/latents")
+    @router.get("/latents", response_model=LatentsAnswer)
     def latents() -> dict[str, Any]:
+        """List the latents that can be decoded again."""
         return {"latents": [_latents(generation) for generation in host.generations.newest_first()]}
 
-    @router.post("/compare")
-    def compare(request: CompareRequest) -> dict[str, Any]:
-        return _comparison(service.compare(request.latents, request.vaes))
+    _add_comparison(router, service)
 
-    @router.get("/pictures/{comparison_id}/{number}.png")
-    def picture(comparison_id: str, number: int) -> Response:
-        name, png = service.get(comparison_id).png(number)
-        return Response(png, media_type="image/png", headers=_picture_headers(name, number))
-
-    @router.get("/checkpoints")
+    @router.get("/checkpoints", response_model=CheckpointsAnswer)
     def checkpoints() -> dict[str, Any]:
+        """List the checkpoints, with what is known of the VAE in each. Nothing is looked at now."""
         return {"checkpoints": _checkpoints(host)}
 
-    @router.post("/inspect")
+    @router.post("/inspect", response_model=InspectAnswer, responses=_errors(404, 409, 422))
     def inspect(request: InspectRequest) -> dict[str, Any]:
+        """Look at VAEs and checkpoints, one after the other."""
         reports = service.inspect(request.names)
         return {"reports": [{"name": name, **report.to_json()} for name, report in reports.items()]}
 
-    @router.get("/progress")
+    @router.get("/progress", response_model=ProgressAnswer)
     def progress() -> dict[str, Any]:
+        """Tell how far the current run has come."""
         running = service.running
         return {"busy": running.busy, "done": running.done, "total": running.total, "what": running.what}
 
-    @router.post("/cancel")
+    @router.post("/cancel", response_model=CancelAnswer)
     def cancel() -> dict[str, Any]:
+        """Ask the current run to stop after its current step."""
         return {"cancelled": service.cancel()}
 
     _add_library(router, service)
     return router
 
 
+def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
+    @router.post("/compare", response_model=CompareAnswer, responses=_errors(404, 409, 422))
+    def compare(request: CompareRequest) -> dict[str, Any]:
+        """Decode a kept latent with the built-in VAE and others; answers when all have decoded."""
+        return _comparison(service.compare(request.latents, request.vaes))
+
+    @router.get(
+        "/pictures/{comparison_id}/{number}.png",
+        response_class=Response,
+        responses={**_content("image/png"), **_errors(404, 422)},
+    )
+    def picture(comparison_id: str, number: int) -> Response:
+        """Give one picture of a comparison, with the generation parameters that name its VAE."""
+        name, png = service.get(comparison_id).png(number)
+        return Response(png, media_type="image/png", headers=_png_headers(f"{name}-{number}"))
+
+    @router.get(
+        "/sheets/{comparison_id}.png",
+        response_class=Response,
+        responses={**_content("image/png"), **_errors(404, 422)},
+    )
+    def sheet(comparison_id: str) -> Response:
+        """Give all pictures of a comparison side by side, with names."""
+        stored = service.get(comparison_id)
+        title = stored.generation.title or stored.generation.id
+        return Response(stored.sheet(), media_type="image/png", headers=_png_headers(f"{title}-VAEs"))
+
+
 def _add_library(router: APIRouter, service: ComparisonService) -> None:
-    @router.post("/scan")
+    @router.post("/scan", response_model=ScanAnswer, responses=_errors(409))
     def scan() -> dict[str, Any]:
+        """Look at all files in the host's folders that are new or have changed."""
         return service.scan().to_json()
 
-    @router.get("/library")
+    @router.get("/library", response_model=LibraryAnswer, responses=_errors(404, 422))
     def library(filter: str = "", status: str = "", sort: str = "worst", page: int = 0) -> dict[str, Any]:  # noqa: A002
+        """List files, as scans have found them: `filter` is a part of a name; `page` counts from 0."""
         return service.library(filter, status, sort, page).to_json()
 
-    @router.get("/library.{kind}")
+    @router.get(
+        "/library.{kind}", response_class=Response, responses={**_content(*REPORTS.values()), **_errors(404, 422)}
+    )
     def report(kind: str) -> Response:
+        """Give a report on all files: `jsonl`, `csv` or `html`."""
         if kind not in REPORTS:
             raise UnknownChoice(f"no report of the kind {kind}; there are {', '.join(REPORTS)}")
         headers = {"Cache-Control": "no-store", "Content-Disposition": f"attachment; filename=vae-lab-library.{kind}"}
@@ -148,13 +202,18 @@ def picture_url(stored: StoredComparison, number: int) -> str:
     return f"{PREFIX.lstrip('/')}/pictures/{stored.id}/{number}.png"
 
 
+def sheet_url(stored: StoredComparison) -> str:
+    """Address of the contact sheet, relative to the page."""
+    return f"{PREFIX.lstrip('/')}/sheets/{stored.id}.png"
+
+
 def report_url(kind: str) -> str:
     """Address of a report on all files, one of :data:`vae_lab.host.inventory.REPORTS`; relative to the page."""
     return f"{PREFIX.lstrip('/')}/library.{kind}"
 
 
-def _picture_headers(name: str, number: int) -> dict[str, str]:
-    file_name = quote(f"{name.replace('/', '_')}-{number}.png", safe="")
+def _png_headers(stem: str) -> dict[str, str]:
+    file_name = quote(f"{stem.replace('/', '_')}.png", safe="", errors="backslashreplace")
     return {
         "Cache-Control": "private, max-age=86400, immutable",
         "Content-Disposition": f"inline; filename*=UTF-8''{file_name}",
@@ -202,20 +261,25 @@ def _latents(generation: Generation) -> dict[str, Any]:
 
 
 def _comparison(stored: StoredComparison) -> dict[str, Any]:
+    numbers_of = stored.measured.of
     results = [
         {
             "name": result.name,
             "family": result.family.id if result.family else None,
             "seconds": round(result.seconds, 4),
             "error": result.error,
+            "finite": result.finite,
             "in_strips": result.in_strips,
             "pictures": ["/" + picture_url(stored, number) for number in numbers],
+            "measures": numbers_of[result.name].to_json() if result.name in numbers_of else None,
         }
         for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)
     ]
     return {
         "id": stored.id,
         "family": stored.comparison.family.id,
-        "results": results,
         "cancelled": stored.comparison.cancelled,
+        "reference": stored.measured.reference,
+        "sheet": "/" + sheet_url(stored),
+        "results": results,
     }

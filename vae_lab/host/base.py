@@ -15,7 +15,8 @@ from vae_lab.checkup import Checkup, Recommendation, Report, Verdict, recommend
 from vae_lab.comparison import Comparison
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import Family
-from vae_lab.latents import GenerationStore
+from vae_lab.identity import short
+from vae_lab.latents import Generation, GenerationStore
 from vae_lab.library import Checkups, FactsCache
 
 __all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Progress", "VaeEntry"]
@@ -182,6 +183,13 @@ class Host(ABC):
         Raises:
             UnknownChoice: the generation is not kept any longer.
         """
+
+    def digest(self, name: str, generation: Generation) -> str:  # noqa: ARG002  some hosts know its own checkpoint
+        """Short fingerprint of a VAE that has decoded ``generation``; "" if it is not known."""
+        built_in = self.checkpoint_files().get(self.current_checkpoint())
+        path = built_in if name == BUILT_IN else self.vae_files().get(name)
+        facts = self.facts.known(str(path)) if path else None
+        return short(facts.fingerprint) if facts else ""
 
     @abstractmethod
     def use_for_checkpoint(self, vae: str) -> str:

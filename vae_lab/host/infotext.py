@@ -7,7 +7,10 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-__all__ = ["HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "drop_host_vae", "forget_override", "quote", "with_override"]
+__all__ = [
+    "HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "drop_host_vae", "forget_override", "names_vae", "quote",
+    "with_override",
+]  # fmt: skip
 
 OVERRIDE_KEY = "VAE Lab override"
 HASH_KEY = "VAE Lab override hash"
@@ -41,6 +44,11 @@ def with_override(infotext: str, vae: str, digest: str) -> str:
     kept = _PARAMETER.sub(lambda match: "" if match[1] in _VAE_KEYS else match[0], parameters).strip().rstrip(",")
     ours = f"{OVERRIDE_KEY}: {quote(vae)}" + (f", {HASH_KEY}: {digest}" if digest else "")
     return f"{head}{newline}{kept}, {ours}" if kept else f"{head}{newline}{ours}"
+
+
+def names_vae(infotext: str) -> bool:
+    """Whether ``infotext`` says which VAE decoded; without that, it was the one built into the checkpoint."""
+    return any(match[1] in _VAE_KEYS for match in _PARAMETER.finditer(infotext.rpartition("\n")[2]))
 
 
 def forget_override(p: Any) -> None:

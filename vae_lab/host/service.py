@@ -8,16 +8,17 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vae_lab.checkup import Report
-from vae_lab.comparison import Comparison, png_bytes
+from vae_lab.comparison import Comparison, Measured, contact_sheet, measure_comparison, png_bytes
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import BUILT_IN, Host, VaeEntry
+from vae_lab.host.infotext import names_vae, with_override
 from vae_lab.host.inventory import SORTS, Inventory, LibraryPage, Overview, ScanSummary, plain_path
 from vae_lab.latents import Generation
 from vae_lab.scan import WORST_FIRST, Scan
@@ -37,12 +38,16 @@ class StoredComparison:
         generation: what was decoded.
         comparison: the results.
         checkpoint: name of the checkpoint whose VAE was the built-in one.
+        measured: the same in numbers.
+        digests: name of a VAE -> short fingerprint of its weights, where known.
     """
 
     id: str
     generation: Generation
     comparison: Comparison
     checkpoint: str = ""
+    measured: Measured = field(default_factory=Measured)
+    digests: Mapping[str, str] = field(default_factory=dict)
     _packed: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     def numbers(self) -> list[range]:
@@ -52,7 +57,7 @@ class StoredComparison:
         return [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
 
     def png(self, number: int) -> tuple[str, bytes]:
-        """(name of the VAE, PNG) of one picture.
+        """(name of the VAE, PNG with its infotext) of one picture.
 
         Raises:
             UnknownChoice: there is no picture of that number.
@@ -60,9 +65,26 @@ class StoredComparison:
         for result, numbers in zip(self.comparison, self.numbers(), strict=True):
             if number in numbers and result.pictures is not None:
                 if number not in self._packed:
-                    self._packed[number] = png_bytes(result.pictures[number - numbers.start])
+                    index = number - numbers.start
+                    self._packed[number] = png_bytes(result.pictures[index], self.infotext(result.name, index))
                 return result.name, self._packed[number]
         raise UnknownChoice(f"this comparison has no picture {number}")
+
+    def infotext(self, name: str, index: int) -> str:
+        """Generation parameters of the ``index``-th latent's picture, as decoded by the VAE ``name``; "" without any.
+
+        What was sampled with the built-in VAE, and says so by naming none, stays word for word.
+        """
+        known = self.generation.infotexts
+        text = known[index] if index < len(known) else ""
+        if not text or (name == BUILT_IN and not names_vae(text)):
+            return text
+        return with_override(text, name, self.digests.get(name, ""))
+
+    def sheet(self) -> bytes:
+        """All pictures side by side, with names, as PNG; its infotext is the first picture's, as it was sampled."""
+        sheet = contact_sheet(self.comparison, rows=[self.generation.title or self.generation.id])
+        return png_bytes(np.asarray(sheet), next(iter(self.generation.infotexts), ""))
 
     def twins(self) -> dict[str, str]:
         """For each result whose pictures equal an earlier one's in every pixel: the name of that earlier one."""
@@ -125,7 +147,11 @@ class ComparisonService:
         with self._one_at_a_time():
             checkpoint = self._host.current_checkpoint()
             comparison = self._host.compare(generation_id, wanted, self._report, self._stop.is_set)
-        stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint)
+            # Part of the run, but no step of it: the bar stays full.
+            self._report(self._running.done, self._running.total, "measuring")
+            measured = measure_comparison(comparison)
+            digests = {result.name: self._host.digest(result.name, generation) for result in comparison.decoded}
+        stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint, measured, digests)
         self._keep(stored)
         return stored
 

@@ -13,7 +13,7 @@ from vae_lab.errors import VaeLabError
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host, VaeEntry
 from vae_lab.host.service import ComparisonService, service_of
 from vae_lab.latents import Generation
-from vae_lab.ui import views
+from vae_lab.ui import numbers_views, views
 from vae_lab.ui.compat import choice_update, connect, html_update
 from vae_lab.ui.selection import (
     Memory,
@@ -76,6 +76,7 @@ class ComparisonPanel:
                     begin = "" if view.generations else views.empty(self.host.how_to_begin)
                     self.empty = gr.HTML(begin, visible=bool(begin), elem_id="vae_lab_empty")
                     self.results = gr.HTML(elem_id="vae_lab_results")
+                    self.numbers = gr.HTML(elem_id="vae_lab_numbers")
             self.memory = gr.State(None)
         self._stay_out_of_ui_config()
         self._wire()
@@ -134,7 +135,7 @@ class ComparisonPanel:
         connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
         connect(self.none.click, self.on_none, [], [self.vaes])
         connect(self.identify.click, self.on_identify, [self.source, self.vaes], [self.vaes, self.message])
-        compared = [self.results, self.message, self.vaes]
+        compared = [self.results, self.message, self.vaes, self.numbers]
         connect(self.compare.click, self.on_compare, [self.source, self.vaes], compared)
         decided = [self.deciding, self.message]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.decoder], decided)
@@ -229,15 +230,16 @@ class ComparisonPanel:
         """Decode, and show the pictures."""
         latent = self._latent(source)
         if latent is None:
-            return gr.update(), views.alert(_gone(source, self.host.how_to_begin)), gr.update()
+            return gr.update(), views.alert(_gone(source, self.host.how_to_begin)), gr.update(), gr.update()
         try:
             stored = self.service.compare(latent.id, in_order(self.host.vaes(), ticked or ()))
         except VaeLabError as error:
-            return gr.update(), views.alert(error), gr.update()
+            return gr.update(), views.alert(error), gr.update(), gr.update()
         # Decoding tells families that were not known before; the list shows them, and keeps what is ticked.
         entries = self.host.vaes()
         kept = [entry.name for entry in entries if entry.name in (ticked or ())]
-        return views.results(stored), views.summary(stored), choice_update(vae_choices(entries), kept, ticked)
+        ticks = choice_update(vae_choices(entries), kept, ticked)
+        return views.results(stored), views.summary(stored), ticks, numbers_views.numbers(stored)
 
     def on_use_for_checkpoint(self, vae: str) -> tuple[Any, ...]:
         """The choice of the current checkpoint, to stay."""

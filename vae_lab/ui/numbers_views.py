@@ -1,0 +1,131 @@
+"""The table of numbers below a comparison. As :mod:`vae_lab.ui.views`: from values to text, everything is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from html import escape
+
+from vae_lab.comparison import Decoded, Measured, Measures
+from vae_lab.comparison.measures import EXPLANATIONS, MOST_PICTURES, Explanation
+from vae_lab.host.api import sheet_url
+from vae_lab.host.base import BUILT_IN
+from vae_lab.host.service import StoredComparison
+from vae_lab.ui.views import breakable
+
+__all__ = ["numbers"]
+
+_SIGNS = {"largest": "▲", "smallest": "▼"}
+
+
+def numbers(stored: StoredComparison) -> str:
+    """What was measured, one row for each VAE; sorted and copied by ``javascript/vae_lab_tables.js``."""
+    results = stored.comparison.results
+    if not results:
+        return ""
+    measured = stored.measured
+    marks = {key: _marks(measured, key) for key in EXPLANATIONS}
+    head = "".join(_heading(stored, key) for key in EXPLANATIONS)
+    rows = "".join(_row(stored, result, i, marks) for i, result in enumerate(results))
+    name = "Names of the VAEs. As at first, they stand in the order in which they were compared."
+    return (
+        f'<div class="vae-lab-measures vae-lab-tabular">{_tools(stored)}'
+        f'<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'
+        f'<table class="vae-lab-sortable"><thead><tr>{_column(stored, "name", "VAE", "", name)}{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>{_remarks(stored)}</div>"
+    )
+
+
+def _tools(stored: StoredComparison) -> str:
+    hint = "Point at a heading to read what it means, press it to sort."
+    return (
+        f'<div class="vae-lab-measures-head"><p class="vae-lab-quiet">{hint}</p>'
+        '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
+        '<button type="button" class="vae-lab-copy">Copy table</button>'
+        f'<a class="vae-lab-save" href="{escape(sheet_url(stored))}" download>Save sheet</a></p></div>'
+    )
+
+
+def _heading(stored: StoredComparison, key: str) -> str:
+    known = EXPLANATIONS[key]
+    text = known.text.format(reference=_reference(stored.measured))
+    return _column(stored, key, known.title, known.unit, text)
+
+
+def _column(stored: StoredComparison, key: str, title: str, unit: str, text: str) -> str:
+    of = f' <span class="vae-lab-quiet">{escape(unit)}</span>' if unit else ""
+    tip = f"vae-lab-tip-{stored.id}-{key}"
+    words = f"<b>{escape(title)}.</b> {escape(text)}"
+    return (
+        f'<th scope="col" aria-sort="none" data-column="{key}"><button type="button" class="vae-lab-sort"'
+        f' title="{escape(text)}" aria-describedby="{escape(tip)}">{escape(title)}{of}</button>'
+        f'<span class="vae-lab-tip" id="{escape(tip)}" role="tooltip"><span>{words}</span></span></th>'
+    )
+
+
+def _reference(measured: Measured) -> str:
+    return "the built-in VAE" if measured.reference == BUILT_IN else measured.reference or "the reference"
+
+
+def _row(stored: StoredComparison, result: Decoded, order: int, marks: Mapping[str, Mapping[str, str]]) -> str:
+    name = escape(result.name)
+    head = f'<th scope="row" data-value="{name}">{breakable(result.name)}</th>'
+    found = stored.measured.of.get(result.name)
+    if found is not None:
+        cells = "".join(_cell(key, found, marks[key].get(result.name, "")) for key in EXPLANATIONS)
+    else:
+        why = f"not used: {result.error}" if result.error else "not measured"
+        cells = f'<td class="vae-lab-quiet" colspan="{len(EXPLANATIONS)}" data-copy="{escape(why)}">{escape(why)}</td>'
+    return f'<tr data-order="{order}" data-vae="{name}">{head}{cells}</tr>'
+
+
+def _cell(key: str, found: Measures, mark: str) -> str:
+    known, value = EXPLANATIONS[key], getattr(found, key)
+    if value is None:
+        return '<td class="vae-lab-number vae-lab-quiet">–</td>'
+    if math.isinf(value):
+        return '<td class="vae-lab-number" data-value="Infinity" data-copy="equal">equal</td>'
+    shown = _shown(known, value)
+    sign = (
+        f'<span class="vae-lab-mark" title="{mark}" role="img" aria-label="{mark}">{_SIGNS[mark]}</span>'
+        if mark
+        else ""
+    )
+    tint = f' data-mark="{mark}"' if mark else ""
+    return f'<td class="vae-lab-number" data-value="{round(value, 6)}" data-copy="{shown}"{tint}>{sign}{shown}</td>'
+
+
+def _shown(known: Explanation, value: float) -> str:
+    return f"{value:.{known.digits}f}"
+
+
+def _marks(measured: Measured, key: str) -> dict[str, str]:
+    """Which VAEs have the largest and the smallest number, as it is shown; none where there is no difference.
+
+    What compares with the reference says nothing of the reference itself.
+    """
+    known = EXPLANATIONS[key]
+    values = {name: getattr(found, key) for name, found in measured.of.items()}
+    shown = {
+        name: float(_shown(known, value))
+        for name, value in values.items()
+        if value is not None and math.isfinite(value) and not (known.compares and name == measured.reference)
+    }
+    if len(set(shown.values())) < 2:
+        return {}
+    ends = {max(shown.values()): "largest", min(shown.values()): "smallest"}
+    return {name: ends[value] for name, value in shown.items() if value in ends}
+
+
+def _remarks(stored: StoredComparison) -> str:
+    measured = stored.measured
+    lines = []
+    if measured.problem:
+        lines.append(f"Not everything could be measured: {measured.problem}")
+    if measured.reference not in ("", BUILT_IN):
+        lines.append(f"The built-in VAE has no pictures, so the others are compared with {measured.reference}.")
+    batch = len(stored.generation.latents)
+    if measured.of and batch > 1:
+        of = f"the first {MOST_PICTURES} of {batch}" if batch > MOST_PICTURES else f"all {batch}"
+        lines.append(f"Mean of {of} pictures; the time is that of all.")
+    return "".join(f'<p class="vae-lab-quiet">{escape(line)}</p>' for line in lines)

@@ -119,7 +119,8 @@ def flattened(image: Image.Image) -> Image.Image:
         image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         above = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", above.size, (255, 255, 255, 255)), above)
+        white = Image.new("RGBA", above.size, (255, 255, 255, 255))  # type: ignore[arg-type]  # Pillow 9.5 says int
+        image = Image.alpha_composite(white, above)
     return image.convert("RGB")
 
 

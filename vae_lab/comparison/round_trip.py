@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from vae_lab.families import Family
 
 __all__ = [
     "LOSS_COLOURS",
+    "LOSS_IN_WORDS",
     "LOSS_SCALE",
     "Coder",
     "Loss",
@@ -45,6 +47,8 @@ LOSS_COLOURS = (
     (251, 155, 6), (247, 209, 61), (252, 255, 164),
 )  # fmt: skip
 """sRGB at equal steps from 0 to :data:`LOSS_SCALE`."""
+
+LOSS_IN_WORDS = f"loss maps: CIEDE2000 (ΔE) from black, 0, to bright yellow, {LOSS_SCALE:.0f} or more"
 
 _ROWS = 128  # of the picture at a time: CIEDE2000 takes dozens of arrays as large as what it is given
 _SSIM_WINDOW = 7
@@ -82,6 +86,15 @@ class Loss:
     ssim: float
     delta_e: float
     picture: np.ndarray
+
+    def __str__(self) -> str:
+        psnr = f"{self.psnr:.1f} dB" if math.isfinite(self.psnr) else "infinite"
+        return f"PSNR {psnr} · SSIM {self.ssim:.3f} · ΔE {self.delta_e:.2f}"
+
+    def to_json(self) -> dict[str, float | None]:
+        """The numbers; an infinite one is null, since JSON has no word for it."""
+        psnr = round(self.psnr, 3) if math.isfinite(self.psnr) else None
+        return {"psnr": psnr, "ssim": round(self.ssim, 5), "delta_e": round(self.delta_e, 4)}
 
 
 @dataclass(frozen=True)
@@ -234,7 +247,7 @@ def loss_between(original: np.ndarray, picture: np.ndarray) -> Loss:
     from skimage.metrics import structural_similarity  # takes a moment to import
 
     error = float(np.mean((original.astype(np.float32) - picture.astype(np.float32)) ** 2, dtype=np.float64))
-    ssim = structural_similarity(original, picture, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
+    ssim: Any = structural_similarity(original, picture, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
     delta = _delta_e(original, picture)
     return Loss(
         psnr=10.0 * math.log10(255.0**2 / error) if error else math.inf,

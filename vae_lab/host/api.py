@@ -14,14 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
+from vae_lab.host.addresses import PREFIX
+from vae_lab.host.api_sources import add_sources, kept_json
 from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.inventory import REPORTS
 from vae_lab.host.service import ComparisonService, StoredComparison, service_of
-from vae_lab.latents import Generation
 
 __all__ = ["PREFIX", "add_routes", "picture_url", "report_url"]
-
-PREFIX = "/vae-lab/v1"
 
 
 class CompareRequest(BaseModel):
@@ -93,7 +92,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
 
     @router.get("/latents")
     def latents() -> dict[str, Any]:
-        return {"latents": [_latents(generation) for generation in host.generations.newest_first()]}
+        return {"latents": [kept_json(generation) for generation in host.generations.newest_first()]}
 
     @router.post("/compare")
     def compare(request: CompareRequest) -> dict[str, Any]:
@@ -122,6 +121,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
     def cancel() -> dict[str, Any]:
         return {"cancelled": service.cancel()}
 
+    add_sources(router, host, service)
     _add_library(router, service)
     return router
 
@@ -187,18 +187,6 @@ def _checkpoints(host: Host) -> list[dict[str, Any]]:
 def _vae(entry: VaeEntry) -> dict[str, Any]:
     family = entry.family.id if entry.family else None
     return {"name": entry.name, "label": entry.label, "family": family, "problem": entry.problem}
-
-
-def _latents(generation: Generation) -> dict[str, Any]:
-    batch, _, height, width = generation.latents.shape
-    return {
-        "id": generation.id,
-        "label": generation.label,
-        "family": generation.family.id,
-        "size": [width * 8, height * 8],
-        "pictures": batch,
-        "infotexts": list(generation.infotexts),
-    }
 
 
 def _comparison(stored: StoredComparison) -> dict[str, Any]:

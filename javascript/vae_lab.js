@@ -16,6 +16,7 @@
             name: "vae_lab_checkup", panel: "vae_lab_checkup", step: "file",
             starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
         },
+        {name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", starts: ["vae_lab_roundtrip_run"], step: "step"},
         {name: "vae_lab_library", panel: "vae_lab_library", step: "file", starts: ["vae_lab_library_scan"]},
     ];
     const CARDS = "#txt2img_checkpoints_cards > .card, #img2img_checkpoints_cards > .card";

@@ -112,6 +112,7 @@ class ComparisonPanel:
         self.built_in = gr.HTML(self._built_in_line(view.entries), elem_id="vae_lab_built_in")
         self.vaes = gr.CheckboxGroup(
             vae_choices(view.entries), value=view.ticked, label="VAEs to compare", elem_id="vae_lab_vaes",
+            elem_classes=["vae-lab-vaes"],
         )  # fmt: skip
         with gr.Row(elem_classes=["vae-lab-tools"]):
             self.all = gr.Button("All", size="sm", min_width=60, elem_id="vae_lab_all")

@@ -20,7 +20,15 @@ from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice, Unreada
 from vae_lab.families import FAMILIES, Family
 from vae_lab.formats import Limits, MemorySource, WeightFile, open_weights
 
-__all__ = ["Generation", "GenerationStore", "latents_file", "load_latents", "read_latents", "save_latents"]
+__all__ = [
+    "Generation",
+    "GenerationStore",
+    "latents_file",
+    "load_latents",
+    "read_latents",
+    "read_limited",
+    "save_latents",
+]
 
 _MOST_PICTURES = 100  # in an uploaded batch; the WebUI's menus end at 8
 _MOST_PIXELS = 2**20  # of an uploaded latent: pictures of 8192 x 8192
@@ -137,6 +145,24 @@ def load_latents(path: str | os.PathLike[str]) -> Generation:
     """
     with open_weights(path) as file:
         return _read(file, str(path), Path(path).stem)
+
+
+def read_limited(path: str | os.PathLike[str], most: int) -> bytes:
+    """What is in a file.
+
+    Raises:
+        UnreadableFile: it cannot be read.
+        MalformedFile: it has more than ``most`` bytes.
+    """
+    name = Path(path).name
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise UnreadableFile(name, error.strerror or "cannot be read") from error
+    if len(data) > most:
+        raise MalformedFile(name, f"larger than {most // 2**20} MB, the limit here")
+    return data
 
 
 def read_latents(data: bytes, name: str, byte_limit: int) -> Generation:

@@ -65,6 +65,24 @@ class Panel:
         field.click()
         self.page.get_by_test_id("dropdown-option").filter(has_text=text).first.click()
 
+    def thumbnail(self, title: str) -> Locator:
+        return self.page.locator("#vae_lab_kept").first.locator(f'[data-pick][title*="{title}"]')
+
+    def load(self, file: Path) -> None:
+        """Upload a file of latents, and wait for the message."""
+        self.finish(lambda: self.page.locator("input[type=file][accept*='.safetensors']").set_input_files(file))
+
+    def encode(self, file: Path, vae: str = "") -> None:
+        """Drop an image, choose who encodes it, press Encode and wait for the message."""
+        page = self.page
+        if not page.locator("#vae_lab_encode").is_visible():
+            page.locator("#vae_lab_from_image").get_by_text("From an image").click()
+        page.locator("#vae_lab_image input[type=file]").set_input_files(file)
+        expect(page.locator("#vae_lab_image")).to_contain_text(file.stem[:8])
+        if vae:
+            self.choose("vae_lab_encoder", vae)
+        self.finish(lambda: page.click("#vae_lab_encode"))
+
     def compare(self) -> None:
         """Press Compare and wait for its message."""
         self.finish(lambda: self.page.click("#vae_lab_compare"))

@@ -57,7 +57,8 @@ def test_pictures_losses_and_latents(page: Page, shared_url: str, samples: Sampl
     expect(page.locator(".vae-lab-legend").first).to_contain_text("just visible side by side")
     latent = trip.latent("sdxl-c.safetensors")
     expect(latent.locator("figure")).to_have_count(5)
-    expect(latent.locator("figure").nth(1)).to_contain_text(re.compile(r"Channel 1: -?\d+\.\d\d to -?\d+\.\d\d"))
+    expect(trip.latent("Built-in")).to_contain_text("Built-in, anime.vae.pt SD1 / SD2 · 4 channels, 8 x 5 · these")
+    expect(latent.locator("figure").nth(1)).to_contain_text(re.compile(r"Channel 1\s*-?\d+\.\d\d to -?\d+\.\d\d"))
     size = "image => [image.naturalWidth, image.naturalHeight, getComputedStyle(image).imageRendering]"
     for image in latent.locator("img").all():
         expect(image).to_have_js_property("complete", True)

@@ -25,7 +25,6 @@ from vae_lab.pictures import LONGEST_SIDE, Picture, read_picture
 
 __all__ = ["add_sources", "kept_json"]
 
-_BESIDE = 8 * 2**20  # of a file of latents, beside what the latents themselves may take
 _OCTETS = "application/octet-stream"
 _LONGEST = (64, 4096)
 _MOST_LETTERS = 100_000_000  # of a picture in base64; vae_lab.pictures takes fewer bytes
@@ -50,7 +49,7 @@ def add_sources(router: APIRouter, host: Host, service: ComparisonService) -> No
         # No form of another site can send this type, so none can fill the store.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _OCTETS:
             raise HTTPException(415, f"send the .safetensors file itself, as {_OCTETS}")
-        data = await _body(request, host.generations.byte_limit + _BESIDE)
+        data = await _body(request, service.most_upload)
         return kept_json(await run_in_threadpool(service.add_latents, data, name[:200]))
 
     @router.get("/latents/{generation_id}.safetensors")

@@ -29,6 +29,7 @@ __all__ = ["ComparisonService", "Running", "StoredComparison", "service_of"]
 
 _MOST_KEPT = 8
 _MOST_BYTES = 2**30
+_BESIDE_LATENTS = 8 * 2**20  # of an uploaded file: names, generation parameters
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,11 @@ class ComparisonService:
         with self._one_at_a_time():
             self._report(0, 1, f"{vae}, encoding")
             return keep_picture(self._host, picture, vae)
+
+    @property
+    def most_upload(self) -> int:
+        """Bytes that a file of latents may have."""
+        return self._host.generations.byte_limit + _BESIDE_LATENTS
 
     def add_latents(self, data: bytes, name: str) -> Generation:
         """Keep the latents of a file; see :func:`vae_lab.host.sources.keep_latents`."""

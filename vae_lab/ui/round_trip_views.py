@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from torch import equal
+
 from vae_lab.comparison import RoundTripped
 from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pictures
 from vae_lab.host.addresses import round_trip_url
@@ -52,7 +54,7 @@ def results(stored: StoredRoundTrip) -> str:
         losses = [_legend(), *(_loss(stored, number, result) for number, result in done)]
         said = "How far each pixel is from the original, on one scale for all VAEs."
         parts.append(_section("Loss maps", said, losses, "vae-lab-grid vae-lab-losses"))
-        latents = [_latent(stored, number, result) for number, result in done]
+        latents = [_latent(stored, *alike) for alike in _alike(done)]
         said = (
             "What the encoder made of the picture: as RGB by the family's linear map, without a VAE, and channel by "
             "channel, each from its lowest value (black) to its highest (white)."
@@ -84,7 +86,7 @@ def _picture(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
     seconds = f"encode {result.encode_seconds:.2f} s, decode {result.decode_seconds:.2f} s"
     warnings = () if result.finite else ("The result has NaN or infinite values; they are shown black.",)
     body = _image(stored, number, PICTURE, width, height, f"{result.name}, after the round trip")
-    facts = [of, f"{family} · {seconds}"]
+    facts = [of, family, seconds]
     return _figure("vae-lab-decoded", result.name, result.name, facts, body, str(result.loss), warnings)
 
 
@@ -108,30 +110,47 @@ def _legend() -> str:
     )
 
 
-def _latent(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
+def _alike(done: Sequence[tuple[int, RoundTripped]]) -> list[tuple[int, RoundTripped, list[str]]]:
+    """Each latent once, with the names of all VAEs that gave it: fine-tunes often share their encoder."""
+    found: list[tuple[int, RoundTripped, list[str]]] = []
+    for number, result in done:
+        assert result.latent is not None
+        same = next((row for row in found if row[1].latent is not None and equal(row[1].latent, result.latent)), None)
+        if same is None or same[1].family != result.family:
+            found.append((number, result, [result.name]))
+        else:
+            same[2].append(result.name)
+    return found
+
+
+def _latent(stored: StoredRoundTrip, number: int, result: RoundTripped, names: Sequence[str]) -> str:
     assert result.latent is not None
     _, channels, height, width = result.latent.shape
     kinds = stored.kinds(result)
     cells = []
     if RGB in kinds:
-        cells.append(_small(stored, number, RGB, (width, height), f"{result.name}, latent as RGB", "RGB"))
+        cells.append(_small(stored, number, RGB, (width, height), f"{result.name}, latent as RGB", ("RGB",)))
     for i, (_, low, high) in enumerate(channel_pictures(result.latent)):
-        words = f"Channel {i + 1}: {low:.2f} to {high:.2f}"
+        words = (f"Channel {i + 1}", f"{low:.2f} to {high:.2f}")
         cells.append(
             _small(stored, number, f"{CHANNEL}{i}", (width, height), f"{result.name}, latent, channel {i + 1}", words)
         )
     facts = f"{result.family.title if result.family else ''} · {channels} channels, {width} x {height}"
+    facts += " · these encode alike" if len(names) > 1 else ""
     missing = "" if RGB in kinds else " · no linear map to RGB is known for this family"
     return (
         f'<div class="vae-lab-latent-row" data-vae="{escape(result.name)}"><p><span class="vae-lab-name">'
-        f'{breakable(result.name)}</span> <span class="vae-lab-quiet">{escape(facts + missing)}</span></p>'
+        f'{", ".join(map(breakable, names))}</span> <span class="vae-lab-quiet">{escape(facts + missing)}</span></p>'
         f'<div class="vae-lab-channels">{"".join(cells)}</div></div>'
     )
 
 
-def _small(stored: StoredRoundTrip, number: int, kind: str, size: tuple[int, int], alt: str, words: str) -> str:
+def _small(
+    stored: StoredRoundTrip, number: int, kind: str, size: tuple[int, int], alt: str, words: Sequence[str]
+) -> str:
     image = _image(stored, number, kind, *size, alt)
-    return f'<figure data-kind="{escape(kind)}">{image}<figcaption>{escape(words)}</figcaption></figure>'
+    caption = "".join(f"<span>{escape(part)}</span>" for part in words)
+    return f'<figure data-kind="{escape(kind)}">{image}<figcaption>{caption}</figcaption></figure>'
 
 
 def _image(stored: StoredRoundTrip, number: int, kind: str, width: int, height: int, alt: str) -> str:

@@ -208,8 +208,6 @@ def _there_and_back(
 
 def _checked(image: Tensor, vae: Autoencoder) -> Tensor:
     step = vae.downscale
-    if vae.family is None:
-        raise FamilyMismatch(f"{vae.name}: its latent family could not be told from the weights")
     if any(side % step for side in image.shape[-2:]):
         raise FamilyMismatch(f"{vae.name} takes pictures whose sides are multiples of {step}")
     return image

@@ -255,11 +255,11 @@ class Host(ABC):
         """
         try:
             with self.own_place() as place, self._own(vae, place) as own:
-                if own.family is None:
-                    raise FamilyMismatch(f"{vae}: its latent family could not be told from the weights")
                 latent, family = own.encode(image).float().cpu(), own.family
         except (RuntimeError, MemoryError) as error:  # of torch, out of memory among them
             raise HostError(error_line(vae, error)) from error
+        if family is None:
+            raise FamilyMismatch(f"{vae}: its latent family could not be told from the weights")
         if not bool(torch.isfinite(latent).all()):
             raise HostError(f"{vae} gave NaN or infinite values, so there is no latent to keep")
         return latent, family

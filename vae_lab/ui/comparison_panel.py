@@ -107,10 +107,10 @@ class ComparisonPanel:
             list(map(latent_choice, view.generations)), value=latent_choice(view.chosen) if view.chosen else None,
             label="Latent", elem_id="vae_lab_source",
         )  # fmt: skip
-        kept, card = source_views.thumbnails(view.generations), self._card(view.chosen)
-        self.kept = gr.HTML(kept, visible=bool(kept), elem_id="vae_lab_kept")
         # Filled by javascript/vae_lab.js when one of the small pictures is chosen.
         self.picked = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked")
+        kept, card = source_views.thumbnails(view.generations), self._card(view.chosen)
+        self.kept = gr.HTML(kept, visible=bool(kept), elem_id="vae_lab_kept")
         self.latent = gr.HTML(card, visible=bool(card), elem_id="vae_lab_latent")
         with gr.Row(elem_classes=["vae-lab-tools"]):
             self.refresh = gr.Button("Refresh", size="sm", min_width=80, elem_id="vae_lab_refresh")

@@ -187,7 +187,7 @@
         figure.save = make("a", {}, "Save");
         figure.open = make("a", {target: "_blank"}, "Open");
         row.append(make("span", {}, figure.save, figure.open));
-        if (find("vae_lab_picked")) {
+        if (find("vae_lab_wanted")) {
             const uses = [["checkpoint", "Use for this checkpoint"], ["always", "Use always"]];
             row.append(make("span", {}, ...uses.map(([reach, words]) => button(words, "use", reach))));
         }
@@ -563,7 +563,7 @@
 
     // Python hears of it through a text field that nobody sees, and answers in the panel's message.
     async function use(table, reach, name) {
-        const field = find("vae_lab_picked")?.querySelector("textarea, input");
+        const field = find("vae_lab_wanted")?.querySelector("textarea, input");
         if (!field) return;
         const told = () => find("vae_lab_message")?.querySelector("[data-run]");
         const before = told()?.dataset.run;

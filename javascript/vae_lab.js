@@ -11,11 +11,15 @@
     const REFUSED_MS = 60000; // the same after an error, such as a login that has run out
 
     const PAGES = [
-        {name: "vae_lab", panel: "vae_lab_panel", starts: ["vae_lab_compare", "vae_lab_identify"], step: "picture"},
+        {
+            name: "vae_lab", panel: "vae_lab_panel", step: "picture",
+            starts: ["vae_lab_compare", "vae_lab_identify", "vae_lab_encode"],
+        },
         {
             name: "vae_lab_checkup", panel: "vae_lab_checkup", step: "file",
             starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
         },
+        {name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", starts: ["vae_lab_roundtrip_run"], step: "step"},
         {name: "vae_lab_library", panel: "vae_lab_library", step: "file", starts: ["vae_lab_library_scan"]},
     ];
     const CARDS = "#txt2img_checkpoints_cards > .card, #img2img_checkpoints_cards > .card";
@@ -117,12 +121,15 @@
         if (hasTold()) end();
         else if (run !== null) ask();
         markRow();
+        markThumbnail();
         lookAtBadges();
     }
 
     function onClick(event) {
         const row = event.target.closest?.("#vae_lab_checkup tr[data-file]");
-        if (row) pick(row.dataset.file);
+        if (row) pick("vae_lab_checkup_picked", row.dataset.file);
+        const thumbnail = event.target.closest?.("#vae_lab_kept [data-pick]");
+        if (thumbnail) pick("vae_lab_picked", thumbnail.dataset.pick);
         const listed = event.target.closest?.("#vae_lab_library tr[data-file] .vae-lab-link");
         if (listed) openInCheckup(listed.closest("tr").dataset.file);
         const button = event.target.closest?.("button");
@@ -138,11 +145,11 @@
         }
     }
 
-    // A row of the checkup's table: Python hears of it through a text field that nobody sees.
-    function pick(file) {
-        const field = find("vae_lab_checkup_picked")?.querySelector("textarea, input");
+    // A row of the checkup's table, or a latent: Python hears of it through a text field that nobody sees.
+    function pick(id, what) {
+        const field = find(id)?.querySelector("textarea, input");
         if (!field) return;
-        field.value = `${Date.now()}|${file}`; // the time, so that the same file can be picked twice
+        field.value = `${Date.now()}|${what}`; // the time, so that the same one can be picked twice
         field.dispatchEvent(new Event("input", {bubbles: true}));
     }
 
@@ -153,7 +160,7 @@
         if (!tab) return;
         inView.add("vae_lab_checkup");
         tab.click();
-        pick(file);
+        pick("vae_lab_checkup_picked", file);
     }
 
     // The row whose card is shown.
@@ -163,6 +170,35 @@
             if (row.dataset.file === shown) row.setAttribute("aria-current", "true");
             else row.removeAttribute("aria-current");
         }
+    }
+
+    // The latent whose card is shown; of all of them, one is in the order of the Tab key.
+    function markThumbnail() {
+        const buttons = [...document.querySelectorAll("#vae_lab_kept [data-pick]")];
+        const shown = document.querySelector("#vae_lab_latent [data-latent]")?.dataset.latent;
+        const chosen = buttons.find((button) => button.dataset.pick === shown);
+        const first = buttons.find((button) => button === document.activeElement) ?? chosen ?? buttons[0];
+        for (const button of buttons) {
+            set(button, "aria-pressed", String(button === chosen));
+            set(button, "tabindex", button === first ? "0" : "-1");
+        }
+    }
+
+    function set(element, name, value) {
+        if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+    }
+
+    function onKey(event) {
+        const button = event.target.closest?.("#vae_lab_kept [data-pick]");
+        if (!button || event.ctrlKey || event.metaKey || event.altKey) return;
+        const all = [...button.parentElement.querySelectorAll("[data-pick]")];
+        const here = all.indexOf(button);
+        const to = {ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: all.length - 1}[event.key];
+        if (all[to] === undefined) return;
+        event.preventDefault();
+        event.stopPropagation();
+        all[to].focus();
+        markThumbnail();
     }
 
     // --- badges -------------------------------------------------------------------------------------------------
@@ -261,5 +297,6 @@
     }
 
     document.addEventListener("click", onClick, true);
+    document.addEventListener("keydown", onKey, true);
     setInterval(look, POLL_MS);
 })();

@@ -23,16 +23,30 @@ from vae_lab.baking import bake, extract, strip
 from vae_lab.checkup import Report, inspect_file
 from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.cli_scan import add_scan
-from vae_lab.comparison import Candidate, Comparison, compare_candidates, contact_sheet, measure_comparison
+from vae_lab.comparison import (
+    Candidate,
+    Coder,
+    Comparison,
+    RoundTrip,
+    compare_candidates,
+    contact_sheet,
+    measure_comparison,
+    round_trip,
+)
 from vae_lab.comparison.compare import decoder_of
+from vae_lab.comparison.round_trip import LOSS_IN_WORDS, as_decoded, coder_of
 from vae_lab.errors import FileError, VaeLabError
+from vae_lab.families import FAMILIES
 from vae_lab.formats import file_name, is_url, shown_name
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.latents import Generation, load_latents
+from vae_lab.pictures import LONGEST_SIDE, prepared, read_picture
 from vae_lab.version import __version__
 
 __all__ = ["main"]
+
+_ORIGINAL = "Original"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +76,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     decode.add_argument("-o", "--out", type=Path, required=True, help="folder for pictures, sheet.png, comparison.json")
     decode.set_defaults(function=_decode)
+
+    roundtrip = commands.add_parser(
+        "roundtrip", help="an image through encode and decode of each VAE, and what is lost"
+    )
+    roundtrip.add_argument("image", type=Path, help="PNG, JPEG, WebP, BMP, GIF or TIFF")
+    roundtrip.add_argument(
+        "--vae", type=_path_or_url, action="append", required=True, help="a VAE or a checkpoint; repeatable"
+    )
+    roundtrip.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for pictures, loss maps, sheet.png, roundtrip.json"
+    )
+    roundtrip.add_argument(
+        "--longest", type=_side, default=LONGEST_SIDE, metavar="PIXELS",
+        help="resample where a side is longer; by default %(default)s",
+    )  # fmt: skip
+    roundtrip.add_argument("--device", default="cpu", help="where to compute, such as cuda")
+    roundtrip.set_defaults(function=_round_trip)
 
     inspect = commands.add_parser("inspect", help="tell which VAE is in a file, and whether it is sound")
     inspect.add_argument(
@@ -120,6 +151,23 @@ def _decode(args: argparse.Namespace) -> int:
         comparison = compare_candidates(generation.latents, candidates, family, progress=_shown(bar))
     _write(comparison, generation, args.out)
     return 2 if any(result.error for result in comparison) else 0
+
+
+def _side(text: str) -> int:
+    pixels = int(text)
+    if pixels < 8:
+        raise ValueError
+    return pixels
+
+
+def _round_trip(args: argparse.Namespace) -> int:
+    picture = read_picture(args.image)
+    fit = prepared(picture.image, args.longest)
+    coders = [Coder(_label(path, args.vae), partial(coder_of, path, device=args.device)) for path in args.vae]
+    with tqdm(desc="there and back", unit="step", disable=not sys.stderr.isatty()) as bar:
+        trip = round_trip(fit.image, coders, progress=_shown(bar))
+    _write_round_trip(trip, args.image.name, fit.remarks, args.out)
+    return 2 if any(result.error for result in trip) else 0
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -253,5 +301,38 @@ def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
     (out / "comparison.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     sys.stdout.write(f"{out / 'sheet.png'}\n{out / 'comparison.json'}\n")
     for result in comparison:
+        if result.error:
+            sys.stderr.write(f"{result.error}\n")
+
+
+def _write_round_trip(trip: RoundTrip, name: str, remarks: Sequence[str], out: Path) -> None:
+    """Write picture and loss map of each VAE, the sheet and the JSON, and say why a VAE was refused."""
+    out.mkdir(parents=True, exist_ok=True)
+    height, width = trip.original.shape[:2]
+    rows, notes = [], {_ORIGINAL: f"{width} x {height}"}
+    Image.fromarray(trip.original).save(out / "original.png")
+    for number, result in enumerate(trip):
+        row: dict[str, Any] = {"name": result.name, "family": result.family.id if result.family else None}
+        row |= dict.fromkeys(("psnr", "ssim", "delta_e", "picture", "loss_map"))
+        if result.picture is not None and result.loss is not None:
+            row |= result.loss.to_json()
+            row |= {"picture": f"{number:02d}.png", "loss_map": f"{number:02d}-loss.png"}
+            Image.fromarray(result.picture).save(out / row["picture"])
+            Image.fromarray(result.loss.picture).save(out / row["loss_map"])
+            notes[result.name] = str(result.loss)
+        row |= {
+            "encode_seconds": round(result.encode_seconds, 4),
+            "decode_seconds": round(result.decode_seconds, 4),
+            "finite": result.finite,
+            "error": result.error or None,
+        }
+        rows.append(row)
+    columns = Comparison(FAMILIES["sd1"], as_decoded(trip, _ORIGINAL))  # the family is not drawn: each has its own
+    title = " · ".join([name, *remarks, LOSS_IN_WORDS])
+    contact_sheet(columns, rows=[title], notes=notes).save(out / "sheet.png")
+    record = {"image": name, "size": [width, height], "remarks": list(remarks), "results": rows}
+    (out / "roundtrip.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    sys.stdout.write(f"{out / 'sheet.png'}\n{out / 'roundtrip.json'}\n")
+    for result in trip:
         if result.error:
             sys.stderr.write(f"{result.error}\n")

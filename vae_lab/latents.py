@@ -9,19 +9,32 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice
+from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice, UnreadableFile
 from vae_lab.families import FAMILIES, Family
-from vae_lab.formats import open_weights
+from vae_lab.formats import Limits, MemorySource, WeightFile, open_weights
 
-__all__ = ["Generation", "GenerationStore", "load_latents", "save_latents"]
+__all__ = [
+    "Generation",
+    "GenerationStore",
+    "latents_file",
+    "load_latents",
+    "read_latents",
+    "read_limited",
+    "save_latents",
+]
 
+_MOST_PICTURES = 100  # in an uploaded batch; the WebUI's menus end at 8
+_MOST_PIXELS = 2**20  # of an uploaded latent: pictures of 8192 x 8192
+_MOST_TENSORS = 16
+_MOST_HEADER = 4 * 2**20  # of an uploaded file: 100 infotexts of 40 kB each
+_TITLE = 120
 _INFOTEXT = re.compile(r"infotext\.([0-9]{1,9})$")
 
 
@@ -106,10 +119,21 @@ class GenerationStore:
 
 def save_latents(generation: Generation, path: str | os.PathLike[str]) -> None:
     """Write latents and what is known of them as .safetensors."""
+    tensors, metadata = _packed(generation)
+    safetensors.torch.save_file(tensors, str(path), metadata)
+
+
+def latents_file(generation: Generation) -> bytes:
+    """As :func:`save_latents`, to give away: of the checkpoint it has the name, not the folder."""
+    return safetensors.torch.save(*_packed(replace(generation, checkpoint=PurePath(generation.checkpoint).name)))
+
+
+def _packed(generation: Generation) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file of latents."""
     metadata = {"family": generation.family.id, "title": generation.title, "checkpoint": generation.checkpoint}
     metadata |= {"decoded_by": generation.decoded_by, "tiling": str(generation.tiling).lower()}
     metadata |= {f"infotext.{i}": text for i, text in enumerate(generation.infotexts)}
-    safetensors.torch.save_file({"latents": generation.latents.contiguous()}, str(path), metadata)
+    return {"latents": generation.latents.contiguous()}, metadata
 
 
 def load_latents(path: str | os.PathLike[str]) -> Generation:
@@ -120,21 +144,80 @@ def load_latents(path: str | os.PathLike[str]) -> Generation:
         FamilyMismatch: neither the file nor the number of channels tells the family.
     """
     with open_weights(path) as file:
-        if len(file.tensors) != 1:
-            raise MalformedFile(file.path, f"latents are one tensor, this file has {len(file.tensors)}")
-        info = next(iter(file.tensors.values()))
-        if len(info.shape) not in (3, 4) or 0 in info.shape:
-            raise MalformedFile(file.path, f"latents have shape [B,C,h,w], these are {list(info.shape)}")
-        latents = file.read(info.name)
-        metadata = dict(file.metadata)
-    if not latents.is_floating_point() or not bool(torch.isfinite(latents).all()):
-        raise MalformedFile(str(path), "latents must be finite floating point numbers")
+        return _read(file, str(path), Path(path).stem)
+
+
+def read_limited(path: str | os.PathLike[str], most: int) -> bytes:
+    """What is in a file.
+
+    Raises:
+        UnreadableFile: it cannot be read.
+        MalformedFile: it has more than ``most`` bytes.
+    """
+    name = Path(path).name
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise UnreadableFile(name, error.strerror or "cannot be read") from error
+    if len(data) > most:
+        raise MalformedFile(name, f"larger than {most // 2**20} MB, the limit here")
+    return data
+
+
+def read_latents(data: bytes, name: str, byte_limit: int) -> Generation:
+    """As :func:`load_latents`, of bytes that a stranger may have sent: .safetensors alone, and within limits.
+
+    Args:
+        data: the file.
+        name: its name.
+        byte_limit: memory that its tensor may take.
+
+    Raises:
+        FileError: it is something else, or too large.
+        FamilyMismatch: neither the file nor the number of channels tells the family.
+    """
+    # The length of the header, below 4 GB, and its first letter: no other format begins like that.
+    if data[4:8] != bytes(4) or data[8:9] not in (b"{", b" ", b"\t", b"\r", b"\n"):
+        raise UnreadableFile(name, "not a .safetensors file, and latents are taken from no other")
+    limits = Limits(header_bytes=_MOST_HEADER, tensors=_MOST_TENSORS, tensor_bytes=byte_limit)
+    with open_weights(MemorySource(data, name), limits=limits) as file:
+        _check_sizes(file, name)
+        found = _read(file, name, PurePath(name).stem)
+    latents = found.latents
+    if latents.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        found = replace(found, latents=latents.to(torch.float32))
+    if found.nbytes > byte_limit:
+        raise MalformedFile(name, f"latents of {list(latents.shape)} need more than {byte_limit // 2**20} MB")
+    title = "".join(letter if letter.isprintable() else " " for letter in found.title)
+    return replace(found, title=title[:_TITLE], infotexts=found.infotexts[: len(latents)])
+
+
+def _check_sizes(file: WeightFile, name: str) -> None:
+    for info in file.tensors.values():
+        *_, height, width = (0, 0, *info.shape)
+        batch = info.shape[0] if len(info.shape) == 4 else 1
+        if batch > _MOST_PICTURES or height * width > _MOST_PIXELS:
+            shape = f"latents of shape {list(info.shape)}"
+            raise MalformedFile(name, f"{shape}: {_MOST_PICTURES} pictures of 8192 x 8192 are the limit")
+
+
+def _read(file: WeightFile, path: str, stem: str) -> Generation:
+    if len(file.tensors) != 1:
+        raise MalformedFile(path, f"latents are one tensor, this file has {len(file.tensors)}")
+    info = next(iter(file.tensors.values()))
+    if len(info.shape) not in (3, 4) or 0 in info.shape:
+        raise MalformedFile(path, f"latents have shape [B,C,h,w], these are {list(info.shape)}")
+    latents = file.read(info.name)
+    metadata = dict(file.metadata)
+    if not latents.is_floating_point() or not bool(torch.isfinite(latents.float()).all()):
+        raise MalformedFile(path, "latents must be finite floating point numbers")
     latents = latents if latents.ndim == 4 else latents[None]
     return Generation(
-        id=Path(path).stem,
+        id=stem,
         latents=latents,
         family=_family_of(path, metadata, latents.shape[1]),
-        title=metadata.get("title") or Path(path).stem,
+        title=metadata.get("title") or stem,
         infotexts=_infotexts(metadata),
         checkpoint=metadata.get("checkpoint", ""),
         decoded_by=metadata.get("decoded_by", ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -63,6 +64,24 @@ class Panel:
         field = self.page.locator(f"#{dropdown} input")
         field.click()
         self.page.get_by_test_id("dropdown-option").filter(has_text=text).first.click()
+
+    def thumbnail(self, title: str) -> Locator:
+        return self.page.locator("#vae_lab_kept").first.locator(f'[data-pick][title*="{title}"]')
+
+    def load(self, file: Path) -> None:
+        """Upload a file of latents, and wait for the message."""
+        self.finish(lambda: self.page.locator("input[type=file][accept*='.safetensors']").set_input_files(file))
+
+    def encode(self, file: Path, vae: str = "") -> None:
+        """Drop an image, choose who encodes it, press Encode and wait for the message."""
+        page = self.page
+        if not page.locator("#vae_lab_encode").is_visible():
+            page.locator("#vae_lab_from_image").get_by_text("From an image").click()
+        page.locator("#vae_lab_image input[type=file]").set_input_files(file)
+        expect(page.locator("#vae_lab_image")).to_contain_text(file.stem[:8])
+        if vae:
+            self.choose("vae_lab_encoder", vae)
+        self.finish(lambda: page.click("#vae_lab_encode"))
 
     def compare(self) -> None:
         """Press Compare and wait for its message."""
@@ -284,6 +303,60 @@ class LibraryPage:
 
     def names(self) -> list[str]:
         return self.rows.evaluate_all("all => all.map(row => row.dataset.name)")
+
+
+class RoundTripPage:
+    """The round trip on an open page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.message = page.locator("#vae_lab_roundtrip_message").first
+        self.empty = page.locator("#vae_lab_roundtrip_empty").first
+        self.results = page.locator("#vae_lab_roundtrip_results").first
+        self.figures = self.results.locator(".vae-lab-grid:not(.vae-lab-losses) figure")
+        self.losses = self.results.locator(".vae-lab-losses figure")
+        self.progress = page.locator("#vae_lab_roundtrip").get_by_role("progressbar")
+
+    @classmethod
+    def open(cls, page: Page, url: str, theme: str = "light") -> RoundTripPage:
+        """Load the page and turn to the round trip."""
+        Panel.open(page, url, theme)
+        page.locator(".tab-nav button", has_text="Round trip").click()
+        expect(page.locator("#vae_lab_roundtrip_run")).to_be_visible()
+        return cls(page)
+
+    def drop(self, file: Path) -> None:
+        """Choose a file for the picture, and wait until it is shown."""
+        self.page.locator("#vae_lab_roundtrip_image input[type=file]").first.set_input_files(file)
+        expect(self.page.locator("#vae_lab_roundtrip_image img")).to_be_visible()
+
+    def tick_only(self, *names: str) -> None:
+        boxes = self.page.locator("#vae_lab_roundtrip_vaes input[type=checkbox]")
+        labels = self.page.locator("#vae_lab_roundtrip_vaes label").all_inner_texts()
+        for i, label in enumerate(labels):
+            boxes.nth(i).set_checked(label.strip().split(" · ")[0] in names)
+
+    def choose(self, dropdown: str, text: str) -> None:
+        Panel(self.page).choose(dropdown, text)
+
+    def run(self) -> None:
+        """Press Round trip and wait for its message."""
+        self.finish(lambda: self.page.click("#vae_lab_roundtrip_run"))
+
+    def finish(self, action: object) -> None:
+        """Do ``action``, and wait until the page has told how it went and is at rest."""
+        _finish(self.page, "vae_lab_roundtrip_message", "vae_lab_roundtrip", action)
+
+    def figure(self, name: str) -> Locator:
+        return self.results.locator(f'.vae-lab-grid:not(.vae-lab-losses) figure[data-vae="{name}"]')
+
+    def latent(self, name: str) -> Locator:
+        return self.results.locator(f'.vae-lab-latent-row[data-vae="{name}"]')
+
+    def picture(self, name: str) -> np.ndarray:
+        """uint8 [H,W,3]: what the browser gets for the figure's <img>."""
+        answer = self.page.request.get(self.figure(name).locator("img").evaluate("image => image.src"))
+        return np.asarray(Image.open(io.BytesIO(answer.body())))
 
 
 def _finish(page: Page, message: str, panel: str, action: object) -> None:

@@ -532,7 +532,7 @@ def test_the_vae_of_a_picture_is_used_from_now_on(page: Page, launch: Launch, ma
     panel.finish(lambda: table.figure(ANIME).get_by_role("button", name="Use always").click())
     expect(panel.deciding).to_contain_text(f"{ANIME}: chosen for every checkpoint.")
     assert (host.decision().vae, host.decision().source) == (ANIME, "always")
-    expect(page.locator("#vae_lab_picked")).to_be_hidden()
+    expect(page.locator("#vae_lab_wanted")).to_be_hidden()
     expect(table.grid.get_by_role("group", name="Send to")).to_have_count(0)
     expect(table.grid.get_by_text("img2img")).to_have_count(0)
 

@@ -10,16 +10,23 @@ of the host and puts them back; it changes no files. For a WebUI that is booted 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch import Tensor
 
 from vae_lab.comparison import Comparison
-from vae_lab.errors import UnknownChoice
+from vae_lab.errors import UnknownChoice, VaeLabError
+from vae_lab.families import FAMILIES
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.pictures import prepared
+from vae_lab.samples import sample_photos
 
 __all__ = ["Case", "HostContract"]
 
@@ -267,6 +274,63 @@ class HostContract:
             thread.join()
         for name in case.usable:
             assert np.array_equal(found[name], alone[name])  # type: ignore[arg-type]
+
+    # --- round trip --------------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def image(self) -> Tensor:
+        """[1,3,64,72]: a sample photo, made smaller."""
+        with Image.open(sample_photos()["cat"]) as photo:
+            return prepared(photo.resize((72, 64))).image
+
+    def test_round_trip_has_the_built_in_one_and_every_family(self, host: Host, case: Case, image: Tensor) -> None:
+        names = [*case.usable, *case.refused, "gone.safetensors"]
+        trip = host.round_trip(image, [names[0], *names])
+        assert [result.name for result in trip] == [BUILT_IN, *names]
+        assert trip["gone.safetensors"].error == "no VAE and no checkpoint named gone.safetensors"
+        for name in (BUILT_IN, *case.usable):
+            result = trip[name]
+            assert result.error == ""
+            assert result.finite
+            assert result.picture is not None
+            assert result.picture.shape == (64, 72, 3)
+            assert result.loss is not None
+            assert result.loss.psnr > 8
+        for name, family in case.families.items():  # of another family than the checkpoint, too
+            assert bool(trip[name].error) == (family is None)
+            if family is not None:
+                assert trip[name].family is FAMILIES[family]
+
+    def test_round_trips_leave_no_trace(self, host: Host, case: Case, image: Tensor) -> None:
+        before, decision = host.compare(case.generation, case.usable), host.decision()
+        host.round_trip(image, case.usable)
+        host.encode(image, case.usable[1])
+        after = host.compare(case.generation, case.usable)
+        for one, two in zip(before, after, strict=True):
+            assert np.array_equal(one.pictures, two.pictures)  # type: ignore[arg-type]
+        assert host.decision() == decision
+
+    def test_round_trip_can_be_cancelled(self, host: Host, case: Case, image: Tensor) -> None:
+        seen: list[int] = []
+        trip = host.round_trip(image, case.usable, lambda done, total, what: seen.append(done), lambda: len(seen) >= 3)
+        assert trip.cancelled
+        assert [result.name for result in trip] == [BUILT_IN]
+
+    def test_encode_is_the_way_there_of_the_round_trip(self, host: Host, case: Case, image: Tensor) -> None:
+        trip = host.round_trip(image, case.usable)
+        for name in (BUILT_IN, *case.usable):
+            latent, family = host.encode(image, name)
+            assert (latent.shape, latent.device.type, latent.dtype) == ((1, 4, 8, 9), "cpu", torch.float32)
+            assert family is trip[name].family
+            assert trip[name].latent is not None
+            torch.testing.assert_close(latent, trip[name].latent)
+
+    def test_encode_with_what_cannot_be_used(self, host: Host, case: Case, image: Tensor) -> None:
+        with pytest.raises(UnknownChoice, match=r"gone\.pt"):
+            host.encode(image, "gone.pt")
+        for name in (name for name, family in case.families.items() if family is None):
+            with pytest.raises(VaeLabError, match=re.escape(name)):
+                host.encode(image, name)
 
     # --- choosing ----------------------------------------------------------------------------------------------------
 

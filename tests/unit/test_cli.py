@@ -15,9 +15,10 @@ from tests.unit.conftest import start_cli
 from tests.unit.makers import F8, kl_state, write
 from vae_lab import __version__
 from vae_lab.cli import main
+from vae_lab.comparison.round_trip import loss_between
 from vae_lab.families import FAMILIES
 from vae_lab.latents import Generation, save_latents
-from vae_lab.samples import build_sample_set, load_sample_vae
+from vae_lab.samples import SampleSet, build_sample_set, load_sample_vae, sample_photos
 
 
 def run(*arguments: str | Path, folder: Path) -> tuple[int, str, str]:
@@ -249,3 +250,79 @@ def test_inspect_says_what_to_do(checkpoints: Path, capsys: pytest.CaptureFixtur
     assert "Pictures come out grey and washed out" in out
     assert "white 7" in out, "the numbers behind it"
     assert "Choose an external VAE" in out
+
+
+# --- roundtrip -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PNG of 70 x 45 pixels."""
+    file = tmp_path_factory.mktemp("photo") / "猫.png"
+    with Image.open(sample_photos()["cat"]) as image:
+        image.resize((70, 45)).save(file)
+    return file
+
+
+def test_round_trip_in_a_process_of_its_own(sample_set: SampleSet, photo: Path, tmp_path: Path) -> None:
+    vaes = ["--vae", sample_set.smooth, "--vae", sample_set.grey_merge, "--vae", sample_set.sdxl]
+    code, out, error = run("roundtrip", photo, *vaes, "-o", "results", folder=tmp_path)
+    assert (code, error) == (0, "")
+    folder = tmp_path / "results"
+    assert out.splitlines() == [str(Path("results") / "sheet.png"), str(Path("results") / "roundtrip.json")]
+    record = json.loads((folder / "roundtrip.json").read_text(encoding="utf8"))
+    assert (record["image"], record["size"]) == ("猫.png", [64, 40])
+    assert record["remarks"] == ["cropped to 64 x 40, multiples of 8"]
+    rows = {row["name"]: row for row in record["results"]}
+    assert list(rows) == ["photo-a-smooth.safetensors", "grey-merge.safetensors", "sdxl-c.safetensors"]
+    good, grey = rows["photo-a-smooth.safetensors"], rows["grey-merge.safetensors"]
+    assert good["psnr"] > grey["psnr"]
+    assert good["delta_e"] < grey["delta_e"]
+    assert [row["family"] for row in rows.values()] == ["sd1", "sd1", "sdxl"]
+    original = pixels(folder / "original.png")
+    for row in rows.values():
+        assert row["error"] is None
+        assert 0 < row["ssim"] < 1
+        assert min(row["encode_seconds"], row["decode_seconds"]) > 0
+        loss = loss_between(original, pixels(folder / row["picture"]))
+        assert loss.to_json() == {key: row[key] for key in ("psnr", "ssim", "delta_e")}
+        assert np.array_equal(pixels(folder / row["loss_map"]), loss.picture)
+    names = {row[key] for row in rows.values() for key in ("picture", "loss_map")}
+    assert {path.name for path in folder.iterdir()} == {"sheet.png", "roundtrip.json", "original.png", *names}
+
+
+def roundtrip(photo: Path, out: Path, *arguments: str | Path) -> int:
+    return main(["roundtrip", str(photo), *map(str, arguments), "-o", str(out)])
+
+
+def test_round_trip_with_a_vae_that_cannot_be_used(
+    sample_set: SampleSet, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert roundtrip(photo, tmp_path, "--vae", "gone.pt", "--vae", sample_set.smooth, "--longest", "32") == 2
+    assert capsys.readouterr().err == "gone.pt: there is no such file\n"
+    record = json.loads((tmp_path / "roundtrip.json").read_text(encoding="utf8"))
+    gone, smooth = record["results"]
+    assert (gone["error"], gone["psnr"], gone["picture"]) == ("gone.pt: there is no such file", None, None)
+    assert smooth["psnr"] > 0
+    assert record["size"] == [32, 16]
+    assert record["remarks"][0] == "resampled from 70 x 45 to 32 x 21"
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"a story", "not a PNG, JPEG"), (None, "No such file")])
+def test_round_trip_of_what_is_no_picture(
+    sample_set: SampleSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / "story.png").write_bytes(content)
+    assert roundtrip(tmp_path / "story.png", tmp_path / "out", "--vae", sample_set.smooth) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("story.png: ")
+    assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("longest", ["7", "0", "-1", "many"])
+def test_round_trip_with_a_size_that_makes_no_sense(photo: Path, tmp_path: Path, longest: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        roundtrip(photo, tmp_path, "--vae", "x", "--longest", longest)
+    assert stopped.value.code == 2

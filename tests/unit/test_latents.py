@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
-from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice, UnreadableFile
+from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice, UnreadableFile, VaeLabError
 from vae_lab.families import FAMILIES
-from vae_lab.latents import Generation, GenerationStore, load_latents, save_latents
+from vae_lab.latents import (
+    Generation,
+    GenerationStore,
+    latents_file,
+    load_latents,
+    read_latents,
+    read_limited,
+    save_latents,
+)
 
 ONE = 4 * 8 * 8 * 4
 """Bytes of one generation below."""
@@ -220,3 +230,90 @@ def test_latents_of_whole_numbers(tmp_path: Path) -> None:
     path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(1, 4, 8, 8, dtype=torch.uint8)})
     with pytest.raises(MalformedFile, match="must be finite floating point numbers"):
         load_latents(path)
+
+
+# --- from strangers --------------------------------------------------------------------------------------------------
+
+
+def test_given_away_and_taken_back() -> None:
+    made = replace(generation("cat", 2), infotexts=("a", "b"), checkpoint="/home/me/models/x.safetensors", tiling=True)
+    data = latents_file(made)
+    assert b"/home/me" not in data, "folders are nobody else's business"
+    found = read_latents(data, "cat.safetensors", 10 * ONE)
+    assert torch.equal(found.latents, made.latents)
+    assert (found.infotexts, found.checkpoint, found.tiling) == (("a", "b"), "x.safetensors", True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_precision_is_kept(dtype: torch.dtype) -> None:
+    made = replace(generation(), latents=torch.randn(1, 4, 8, 8).to(dtype))
+    assert torch.equal(read_latents(latents_file(made), "x", ONE).latents, made.latents)
+
+
+def test_other_precisions_become_single() -> None:
+    data = save({"l": torch.ones(1, 4, 8, 8, dtype=torch.float64)})
+    assert read_latents(data, "x", 2 * ONE).latents.dtype == torch.float32
+
+
+@pytest.mark.parametrize("start", [b"", b"hello", b"PK\x03\x04" + bytes(30), b"\x80\x02}q\x00.", b"\x89PNG\r\n\x1a\n"])
+def test_only_safetensors_are_taken(start: bytes) -> None:
+    with pytest.raises(UnreadableFile, match="x.pt: not a .safetensors file"):
+        read_latents(start, "x.pt", ONE)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    torch.save({"l": torch.zeros(1, 4, 8, 8)}, tmp_path / "l.safetensors")
+    with pytest.raises(UnreadableFile, match="not a .safetensors file"):
+        read_latents((tmp_path / "l.safetensors").read_bytes(), "l.safetensors", ONE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 4, 8, 8), "limit"),  # more bytes than may be
+        ((101, 4, 1, 1), "100 pictures of 8192 x 8192 are the limit"),
+        ((1, 4, 1, 2**20 + 1), "100 pictures of 8192 x 8192 are the limit"),
+        ((4, 1025, 1025), "100 pictures of 8192 x 8192 are the limit"),
+        ((1, 1, 4, 8, 8), "latents have shape"),
+    ],
+)
+def test_too_much_is_refused(shape: tuple[int, ...], words: str) -> None:
+    data = save({"l": torch.zeros(shape, dtype=torch.float16)})
+    limit = 2 * ONE // 2 - 1 if shape == (2, 4, 8, 8) else 2**30
+    with pytest.raises(MalformedFile, match=words):
+        read_latents(data, "x.safetensors", limit)
+
+
+def test_a_header_of_many_megabytes_is_refused() -> None:
+    data = save({"l": torch.zeros(1, 4, 8, 8)}, {"infotext.0": "x" * 5_000_000})
+    with pytest.raises(MalformedFile, match="header"):
+        read_latents(data, "x.safetensors", ONE)
+
+
+def test_words_of_strangers_are_cut_and_cleaned() -> None:
+    texts = {f"infotext.{i}": str(i) for i in range(50)}
+    data = save({"l": torch.zeros(2, 4, 8, 8)}, {"title": "a\nb\u202ec" + "x" * 500, **texts})
+    found = read_latents(data, "x.safetensors", 2 * ONE)
+    assert found.title == ("a b c" + "x" * 500)[:120]
+    assert found.infotexts == ("0", "1"), "one for each picture"
+
+
+def test_damaged_files_give_latents_or_our_error() -> None:
+    whole = latents_file(generation())
+    chance = random.Random(0)
+    for _ in range(500):
+        data = bytearray(whole[: chance.randrange(len(whole))] if chance.random() < 0.2 else whole)
+        for _ in range(chance.randrange(4)):
+            if data:
+                data[chance.randrange(min(len(data), 300))] = chance.randrange(256)
+        with suppress(VaeLabError):
+            assert read_latents(bytes(data), "x", ONE).latents.ndim == 4
+
+
+def test_file_that_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(11))
+    assert read_limited(tmp_path / "f", 11) == bytes(11)
+    with pytest.raises(MalformedFile, match="f: larger than"):
+        read_limited(tmp_path / "f", 10)
+    with pytest.raises(UnreadableFile, match="gone: No such file"):
+        read_limited(tmp_path / "gone", 10)

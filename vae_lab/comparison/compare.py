@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "compare_candidates",
     "decoder_of",
+    "error_line",
 ]
 
 log = logging.getLogger("vae_lab")
@@ -241,17 +242,20 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
         return Decoded(candidate.name, error=str(error), family=candidate.family)
     # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        return Decoded(candidate.name, error=_line(candidate, "out of memory", error), family=candidate.family)
+        return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
     except (RuntimeError, OSError) as error:  # of torch, or of the disk: it must not cost the pictures of the others
         log.exception("VAE Lab, decoding with %s", candidate.name)
-        return Decoded(candidate.name, error=_line(candidate, type(error).__name__, error), family=candidate.family)
+        return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
     finite = bool(torch.isfinite(stacked).all())
     return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite, in_strips)
 
 
-def _line(candidate: Candidate, kind: str, error: Exception) -> str:
+def error_line(name: str, error: Exception) -> str:
+    """What went wrong with the VAE ``name``, of an error that is none of ours."""
+    memory = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
+    kind = "out of memory" if memory else type(error).__name__
     first = next(iter(str(error).splitlines()), "")
-    return f"{candidate.name}: {kind}" + (f": {first}" if first else "")
+    return f"{name}: {kind}" + (f": {first}" if first else "")
 
 
 @contextmanager

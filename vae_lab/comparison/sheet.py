@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +25,20 @@ _FONTS = ("DejaVuSans.ttf", "segoeui.ttf", "Helvetica.ttc", "msyh.ttc", "PingFan
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def contact_sheet(comparison: Comparison, *, rows: Sequence[str] = (), most_columns: int = 6) -> Image.Image:
+def contact_sheet(
+    comparison: Comparison,
+    *,
+    rows: Sequence[str] = (),
+    most_columns: int = 6,
+    notes: Mapping[str, str] | None = None,
+) -> Image.Image:
     """One column for each VAE, one row for each latent of the batch; a refused VAE shows its reason.
 
     Args:
         comparison: what to draw.
         rows: what the latents are called, for the sheet's title.
         most_columns: after this many VAEs a new band begins.
+        notes: by the results' names, what stands below each in place of family and seconds.
     """
     results = comparison.results
     shown = next((r.pictures for r in results if r.pictures is not None), None)
@@ -41,7 +48,7 @@ def contact_sheet(comparison: Comparison, *, rows: Sequence[str] = (), most_colu
     bands = [results[i : i + most_columns] for i in range(0, len(results), most_columns)]
     columns = max((len(band) for band in bands), default=1)
     title = _Text.set(" / ".join(rows), 16, columns * (column + _GAP) - _GAP)
-    cells = {id(result): _Cell.of(result, column) for result in results}
+    cells = {id(result): _Cell.of(result, column, (notes or {}).get(result.name)) for result in results}
     label = max((cell.label_height for cell in cells.values()), default=0)
     body = max([batch * (height + _GAP), *(cell.reason.height + 3 * _GAP for cell in cells.values())])
     top = title.height + _GAP if rows else _GAP
@@ -100,9 +107,10 @@ class _Cell:
     reason: _Text
 
     @classmethod
-    def of(cls, result: Decoded, width: int) -> _Cell:
-        family = result.family.title if result.family else "family unknown"
-        note = f"{family} · {result.seconds:.2f} s" if result.pictures is not None else family
+    def of(cls, result: Decoded, width: int, note: str | None) -> _Cell:
+        if note is None:
+            note = result.family.title if result.family else "family unknown"
+            note += f" · {result.seconds:.2f} s" if result.pictures is not None else ""
         return cls(
             _Text.set(result.name, 16, width), _Text.set(note, 13, width), _Text.set(result.error, 14, width - 2 * _GAP)
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from modules import devices, sd_models, sd_vae, shared
 from modules.call_queue import queue_lock
 from modules.paths_internal import data_path, models_path
-from torch import Tensor
+from torch import Tensor, float16, float32
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.checkup import Checkup, check_decoder, identity_key
@@ -21,7 +21,7 @@ from vae_lab.comparison.compare import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.families import FAMILIES, Family
 from vae_lab.host.a1111_vae import Bench, decode_as_host, vae_tensors
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Held, Host, Progress
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Held, Host, Place, Progress
 from vae_lab.host.job import Weights
 from vae_lab.identity import fingerprint, memory_digest, short
 from vae_lab.latents import Generation, GenerationStore
@@ -335,12 +335,29 @@ class A1111Host(Host):
                 generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
             )
 
+    def _path(self, name: str, generation: Generation) -> str:
+        """File of a VAE, or ""; of the built-in one, that of the checkpoint that sampled, or else of the loaded one."""
+        if name == BUILT_IN:
+            return generation.checkpoint or self.checkpoint_path()
+        return str(self.vae_files().get(name, ""))
+
+    @contextmanager
+    def own_place(self) -> Iterator[Place]:
+        with queue_lock:
+            # Half precision overflows in some VAEs, and the WebUI then goes on in another one.
+            precision = float32 if devices.dtype_vae == float16 else devices.dtype_vae
+            try:
+                with devices.without_autocast():
+                    yield Place(devices.device, precision)
+            finally:
+                devices.torch_gc()
+
     def _same_kind(self, generation: Generation) -> bool:
         family = self.model_family()
         return family is not None and family.id == generation.family.id
 
     def _candidate(self, name: str, generation: Generation, bench: Bench | None) -> Candidate:
-        path = generation.checkpoint if name == BUILT_IN else str(self.vae_files().get(name, ""))
+        path = self._path(name, generation)
         facts = self.facts.known(path) if path else None
         return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
 
@@ -359,7 +376,7 @@ class A1111Host(Host):
         yield Decoder.of(own)
 
     def digest(self, name: str, generation: Generation) -> str:
-        path = generation.checkpoint if name == BUILT_IN else str(self.vae_files().get(name, ""))
+        path = self._path(name, generation)
         facts = self.facts.known(path) if path else None
         return short(facts.fingerprint) if facts else ""
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
+from vae_lab.host.addresses import PREFIX
 from vae_lab.host.api_models import (
     CancelAnswer,
     CheckpointsAnswer,
@@ -27,14 +28,12 @@ from vae_lab.host.api_models import (
     ScanAnswer,
     VaesAnswer,
 )
+from vae_lab.host.api_sources import add_sources, kept_json
 from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.inventory import REPORTS
 from vae_lab.host.service import ComparisonService, StoredComparison, service_of
-from vae_lab.latents import Generation
 
 __all__ = ["PREFIX", "add_routes", "picture_url", "report_url", "sheet_url"]
-
-PREFIX = "/vae-lab/v1"
 
 _ERRORS: dict[int, str] = {
     401: "Nobody is logged in, and this server asks for a password.",
@@ -117,7 +116,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
     @router.get("/latents", response_model=LatentsAnswer)
     def latents() -> dict[str, Any]:
         """List the latents that can be decoded again."""
-        return {"latents": [_latents(generation) for generation in host.generations.newest_first()]}
+        return {"latents": [kept_json(generation) for generation in host.generations.newest_first()]}
 
     _add_comparison(router, service)
 
@@ -143,6 +142,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
         """Ask the current run to stop after its current step."""
         return {"cancelled": service.cancel()}
 
+    add_sources(router, host, service)
     _add_library(router, service)
     return router
 
@@ -246,18 +246,6 @@ def _checkpoints(host: Host) -> list[dict[str, Any]]:
 def _vae(entry: VaeEntry) -> dict[str, Any]:
     family = entry.family.id if entry.family else None
     return {"name": entry.name, "label": entry.label, "family": family, "problem": entry.problem}
-
-
-def _latents(generation: Generation) -> dict[str, Any]:
-    batch, _, height, width = generation.latents.shape
-    return {
-        "id": generation.id,
-        "label": generation.label,
-        "family": generation.family.id,
-        "size": [width * 8, height * 8],
-        "pictures": batch,
-        "infotexts": list(generation.infotexts),
-    }
 
 
 def _comparison(stored: StoredComparison) -> dict[str, Any]:

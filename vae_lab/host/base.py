@@ -6,20 +6,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup import Checkup, Recommendation, Report, Verdict, recommend
-from vae_lab.comparison import Comparison
-from vae_lab.errors import HostError, UnknownChoice
+from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
+from vae_lab.comparison.compare import error_line
+from vae_lab.comparison.round_trip import coder_of
+from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
 from vae_lab.families import Family
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.library import Checkups, FactsCache
 
-__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Progress", "VaeEntry"]
+__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Place", "Progress", "VaeEntry"]
 
 AUTOMATIC = "Automatic"
 """Choice: VAE Lab changes nothing, the host decides."""
@@ -86,6 +93,14 @@ class Held:
     checkup: Checkup
     precision: str
     name: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where VAEs of our own compute, apart from the host's, and in which precision."""
+
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
 
 
 class Host(ABC):
@@ -207,6 +222,64 @@ class Host(ABC):
     @abstractmethod
     def data_folder(self) -> Path:
         """Where VAE Lab may keep caches."""
+
+    # --- VAEs of our own, whole, from their files: the host's model is never touched -------------------------------
+
+    def own_place(self) -> AbstractContextManager[Place]:
+        """Where a VAE may be loaded, for as long as the context lasts; waits for its turn on the device."""
+        return nullcontext(Place())
+
+    def round_trip(
+        self,
+        image: Tensor,
+        vaes: Sequence[str],
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> RoundTrip:
+        """Put a picture through encode and decode of the built-in VAE and of each of ``vaes``.
+
+        What cannot be used gives a result with the reason instead of a picture.
+
+        Args:
+            image: [1,3,H,W] in 0..1; H and W are multiples of 8.
+            vaes: names of VAEs or of checkpoints.
+            progress: told of every encode and decode.
+            cancelled: asked before each.
+        """
+        names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
+        with self.own_place() as place:
+            coders = [Coder(name, partial(self._own, name, place)) for name in names]
+            return round_trip(image, coders, progress=progress, cancelled=cancelled)
+
+    def encode(self, image: Tensor, vae: str) -> tuple[Tensor, Family]:
+        """The latent of a picture, [1,C,h,w] in model space on the CPU, by a VAE or by a checkpoint's; and its family.
+
+        Args:
+            image: [1,3,H,W] in 0..1; H and W are multiples of 8.
+            vae: its name.
+
+        Raises:
+            VaeLabError: the VAE cannot be used, or cannot encode this.
+        """
+        try:
+            with self.own_place() as place, self._own(vae, place) as own:
+                latent, family = own.encode(image).float().cpu(), own.family
+        except (RuntimeError, MemoryError) as error:  # of torch, out of memory among them
+            raise HostError(error_line(vae, error)) from error
+        if family is None:
+            raise FamilyMismatch(f"{vae}: its latent family could not be told from the weights")
+        if not bool(torch.isfinite(latent).all()):
+            raise HostError(f"{vae} gave NaN or infinite values, so there is no latent to keep")
+        return latent, family
+
+    @contextmanager
+    def _own(self, name: str, place: Place) -> Iterator[Autoencoder]:
+        path = str(self.file_of(name))
+        facts = self.facts.look(path)
+        if facts.problem:
+            raise HostError(f"{name}: {facts.problem}")
+        with coder_of(path, family=facts.family, device=place.device, dtype=place.dtype) as own:
+            yield own
 
     # --- the checkup -----------------------------------------------------------------------------------------
 

@@ -20,13 +20,17 @@ from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import BUILT_IN, Host, VaeEntry
 from vae_lab.host.infotext import names_vae, with_override
 from vae_lab.host.inventory import SORTS, Inventory, LibraryPage, Overview, ScanSummary, plain_path
+from vae_lab.host.round_trips import KeptRoundTrips, StoredRoundTrip
+from vae_lab.host.sources import keep_latents, keep_picture
 from vae_lab.latents import Generation
+from vae_lab.pictures import LONGEST_SIDE, Picture, prepared
 from vae_lab.scan import WORST_FIRST, Scan
 
 __all__ = ["ComparisonService", "Running", "StoredComparison", "service_of"]
 
 _MOST_KEPT = 8
 _MOST_BYTES = 2**30
+_BESIDE_LATENTS = 8 * 2**20  # of an uploaded file: names, generation parameters
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class ComparisonService:
         self._running = Running()
         self._kept: OrderedDict[str, StoredComparison] = OrderedDict()
         self._kept_lock = threading.Lock()
+        self._round_trips = KeptRoundTrips()
         self._inventory: Inventory | None = None
         self._listing = threading.Lock()
 
@@ -154,6 +159,50 @@ class ComparisonService:
         stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint, measured, digests)
         self._keep(stored)
         return stored
+
+    def round_trip(self, picture: Picture, vaes: Sequence[str], longest: int = LONGEST_SIDE) -> StoredRoundTrip:
+        """Put a picture through encode and decode of the built-in VAE and of each of ``vaes``, and keep what comes out.
+
+        Args:
+            picture: what to put in.
+            vaes: names of VAEs and checkpoints.
+            longest: pixels of the longer side, above which the picture is resampled.
+
+        Raises:
+            HostError: something else is running.
+            MalformedFile: the picture is too small.
+        """
+        fit = prepared(picture.image, longest)
+        with self._one_at_a_time():
+            checkpoint = self._host.current_checkpoint()
+            trip = self._host.round_trip(fit.image, list(dict.fromkeys(vaes)), self._report, self._stop.is_set)
+        stored = StoredRoundTrip(secrets.token_urlsafe(18), trip, checkpoint, fit.remarks)
+        self._round_trips.add(stored)
+        return stored
+
+    def get_round_trip(self, round_trip_id: str) -> StoredRoundTrip:
+        """Raises UnknownChoice: it never was, or had to make room for newer ones."""
+        return self._round_trips.get(round_trip_id)
+
+    def encode(self, picture: Picture, vae: str) -> tuple[Generation, tuple[str, ...]]:
+        """Encode a picture with a VAE, and keep the latent; also what was done to the picture before.
+
+        Raises:
+            HostError: something else is running.
+            VaeLabError: the VAE cannot be used, or the picture is too small.
+        """
+        with self._one_at_a_time():
+            self._report(0, 1, f"{vae}, encoding")
+            return keep_picture(self._host, picture, vae)
+
+    @property
+    def most_upload(self) -> int:
+        """Bytes that a file of latents may have."""
+        return self._host.generations.byte_limit + _BESIDE_LATENTS
+
+    def add_latents(self, data: bytes, name: str) -> Generation:
+        """Keep the latents of a file; see :func:`vae_lab.host.sources.keep_latents`."""
+        return keep_latents(self._host, data, name)
 
     def identify(self) -> list[VaeEntry]:
         """Tell the family of every VAE.

@@ -15,7 +15,7 @@ from vae_lab.comparison.compare import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.families import Family
 from vae_lab.host.attendant import Attendant
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Progress
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Place, Progress
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.library import FactsCache, find_weight_files, is_vae_beside_checkpoint
 
@@ -194,6 +194,11 @@ class StandaloneHost(Host):
             return compare_candidates(
                 generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
             )
+
+    @contextmanager
+    def own_place(self) -> Iterator[Place]:
+        with self._busy:
+            yield Place(self.device)
 
     def _built_in(self, family: Family) -> Candidate:
         path = self.checkpoint_files().get(self.current_checkpoint())

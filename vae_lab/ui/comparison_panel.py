@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,12 +13,14 @@ import gradio as gr
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host, VaeEntry
 from vae_lab.host.service import ComparisonService, service_of
-from vae_lab.latents import Generation
-from vae_lab.ui import numbers_views, views
-from vae_lab.ui.compat import choice_update, connect, html_update
+from vae_lab.latents import Generation, read_limited
+from vae_lab.pictures import read_picture
+from vae_lab.ui import numbers_views, source_views, views
+from vae_lab.ui.compat import choice_update, connect, html_update, uploaded
 from vae_lab.ui.selection import (
     Memory,
     decoder_choices,
+    encoder_choices,
     find_latent,
     fits,
     follow_newest,
@@ -89,7 +92,7 @@ class ComparisonPanel:
                 elem_id="vae_lab_decoder",
             )  # fmt: skip
             # Filled by javascript/light_table.js when the VAE of a picture is to be used from now on.
-            self.picked = gr.Textbox(label="Picked VAE", elem_id="vae_lab_picked")
+            self.wanted = gr.Textbox(label="Picked VAE", elem_id="vae_lab_wanted")
             self.for_checkpoint = gr.Button(
                 "Use for this checkpoint", scale=0, min_width=220, elem_id="vae_lab_use_for_checkpoint"
             )
@@ -107,14 +110,28 @@ class ComparisonPanel:
             list(map(latent_choice, view.generations)), value=latent_choice(view.chosen) if view.chosen else None,
             label="Latent", elem_id="vae_lab_source",
         )  # fmt: skip
-        card = self._card(view.chosen)
+        # Filled by javascript/vae_lab.js when one of the small pictures is chosen.
+        self.picked = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked")
+        kept, card = source_views.thumbnails(view.generations), self._card(view.chosen)
+        self.kept = gr.HTML(kept, visible=bool(kept), elem_id="vae_lab_kept")
         self.latent = gr.HTML(card, visible=bool(card), elem_id="vae_lab_latent")
-        self.refresh = gr.Button("Refresh", size="sm", elem_id="vae_lab_refresh")
+        with gr.Row(elem_classes=["vae-lab-tools"]):
+            self.refresh = gr.Button("Refresh", size="sm", min_width=80, elem_id="vae_lab_refresh")
+            self.load = gr.UploadButton(
+                "Load latent", size="sm", min_width=100, file_types=[".safetensors"], elem_id="vae_lab_load"
+            )
+        with gr.Accordion("From an image", open=False, elem_id="vae_lab_from_image"):
+            self.image = gr.File(label="PNG, JPEG, WebP …", height=100, elem_id="vae_lab_image")
+            self.encoder = gr.Dropdown(
+                encoder_choices(view.entries), value=BUILT_IN, label="Encoded by", elem_id="vae_lab_encoder"
+            )
+            self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
 
     def _build_vaes(self, view: _View) -> None:
         self.built_in = gr.HTML(self._built_in_line(view.entries), elem_id="vae_lab_built_in")
         self.vaes = gr.CheckboxGroup(
             vae_choices(view.entries), value=view.ticked, label="VAEs to compare", elem_id="vae_lab_vaes",
+            elem_classes=["vae-lab-vaes"],
         )  # fmt: skip
         with gr.Row(elem_classes=["vae-lab-tools"]):
             self.all = gr.Button("All", size="sm", min_width=60, elem_id="vae_lab_all")
@@ -124,14 +141,23 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.picked):
+        shown = (self.checkpoint, self.decoder, self.source, self.vaes, self.picked, self.encoder, self.wanted)
+        for component in shown:
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
-        shown = [self.source, self.vaes, self.latent, self.empty, self.built_in, self.decoder, self.deciding]
-        state = [self.source, self.vaes, self.decoder, self.memory]
-        connect(self.refresh.click, self.on_refresh, state, [*shown, self.memory, self.message])
-        connect(self.source.input, self.on_source, [*state[:2], self.memory], [self.latent, self.vaes, self.memory])
+        shown = [
+            *(self.source, self.kept, self.vaes, self.latent, self.empty, self.built_in, self.decoder, self.encoder),
+            *(self.deciding, self.memory, self.message),
+        ]
+        state = [self.source, self.vaes, self.decoder, self.encoder, self.memory]
+        connect(self.refresh.click, self.on_refresh, state, shown)
+        connect(self.load.upload, self.on_load, [self.load, *state], shown)
+        connect(self.encode.click, self.on_encode, [self.image, *state], shown)
+        chosen = [self.latent, self.vaes, self.memory]
+        connect(self.source.input, self.on_source, [self.source, self.vaes, self.memory], chosen)
+        # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
+        connect(self.picked.change, self.on_picked, [self.picked, self.vaes, self.memory], [self.source, *chosen])
         connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
         connect(self.none.click, self.on_none, [], [self.vaes])
         connect(self.identify.click, self.on_identify, [self.source, self.vaes], [self.vaes, self.message])
@@ -140,7 +166,7 @@ class ComparisonPanel:
         decided = [self.deciding, self.message]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.decoder], decided)
         connect(self.always.click, self.on_use_always, [self.decoder], decided)
-        connect(self.picked.input, self.on_picked, [self.picked], decided)
+        connect(self.wanted.change, self.on_wanted, [self.wanted], decided)
         if self.host.chooses_checkpoint:
             connect(self.checkpoint.input, self.on_checkpoint, [self.checkpoint], [self.built_in, *decided])
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
@@ -166,7 +192,7 @@ class ComparisonPanel:
         return views.built_in(self.host.current_checkpoint(), alone=not entries)
 
     def _card(self, generation: Generation | None) -> str:
-        return views.latent_card(generation) if generation else ""
+        return views.latent_card(generation, source_views.save_link(generation)) if generation else ""
 
     def _latent(self, source: str | None) -> Generation | None:
         return find_latent(self.host.generations.newest_first(), source)
@@ -177,26 +203,67 @@ class ComparisonPanel:
 
     # --- handlers --------------------------------------------------------------------------------------------
 
-    def on_refresh(self, source: str | None, ticked: list[str], decoder: str, memory: Memory | None) -> tuple[Any, ...]:
+    def on_refresh(self, *state: Any) -> tuple[Any, ...]:
         """Show what the host has now."""
         try:
             self.host.refresh()
-            view = self._view(source, ticked or (), memory)
-            built_in = self._built_in_line(view.entries)
+            return self._shown(state[0], "", *state)
         except VaeLabError as error:
-            return (*[gr.update()] * 8, views.alert(error))
-        latents, decoders = list(map(latent_choice, view.generations)), decoder_choices(view.entries)
+            return self._told(error)
+
+    def on_load(self, file: Any, *state: Any) -> tuple[Any, ...]:
+        """A file of latents: one more generation, and the chosen one."""
+        try:
+            path = Path(uploaded(file))
+            generation = self.service.add_latents(read_limited(path, self.service.most_upload), path.name)
+            return self._shown(latent_choice(generation), source_views.added(generation, "kept"), *state)
+        except VaeLabError as error:
+            return self._told(error)
+
+    def on_encode(self, file: Any, *state: Any) -> tuple[Any, ...]:
+        """A picture through the encoder of the chosen VAE: one more generation, and the chosen one."""
+        if file is None:
+            return self._told("There is no image yet: drop one into the field above the button.")
+        vae = state[3] or BUILT_IN
+        try:
+            generation, remarks = self.service.encode(read_picture(uploaded(file)), vae)
+            said = source_views.added(generation, f"encoded by {vae} and kept", remarks)
+            return self._shown(latent_choice(generation), said, *state)
+        except VaeLabError as error:
+            return self._told(error)
+
+    def _told(self, error: VaeLabError | str) -> tuple[Any, ...]:
+        return (*[gr.update()] * 10, views.alert(error))
+
+    def _shown(
+        self, wanted: str | None, said: str, source: str | None, ticked: list[str], decoder: str, encoder: str,
+        memory: Memory | None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Updates for everything, with the latent that is listed as ``wanted``; ``said`` is the message, if any."""
+        view = self._view(wanted, ticked or (), memory)
+        latents = list(map(latent_choice, view.generations))
+        decoders, encoders = decoder_choices(view.entries), encoder_choices(view.entries)
         return (
             choice_update(latents, latent_choice(view.chosen) if view.chosen else None, source),
+            html_update(source_views.thumbnails(view.generations)),
             choice_update(vae_choices(view.entries), view.ticked, ticked),
             html_update(self._card(view.chosen)),
             html_update("" if view.generations else views.empty(self.host.how_to_begin)),
-            built_in,
+            self._built_in_line(view.entries),
             choice_update(decoders, decoder if decoder in decoders else AUTOMATIC, decoder),
+            choice_update(encoders, encoder if encoder in encoders else BUILT_IN, encoder),
             self._deciding(),
             view.memory,
-            gr.update(),
+            said or gr.update(),
         )
+
+    def on_picked(self, picked: str, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
+        """One of the small pictures. What the script wrote is the time and the id, with a bar between."""
+        wanted = picked.partition("|")[2]
+        chosen = next((kept for kept in self.host.generations.newest_first() if kept.id == wanted), None)
+        if chosen is None:
+            return gr.update(), gr.update(), gr.update(), memory
+        return gr.update(value=latent_choice(chosen)), *self.on_source(latent_choice(chosen), ticked, memory)
 
     def on_source(self, source: str | None, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
         """Another latent: its card, and VAEs of its family."""
@@ -249,7 +316,7 @@ class ComparisonPanel:
         """The choice of every checkpoint, to stay."""
         return self._use(self.host.use_always, vae)
 
-    def on_picked(self, picked: str) -> tuple[Any, ...]:
+    def on_wanted(self, picked: str) -> tuple[Any, ...]:
         """The VAE of a picture, to stay. What the script wrote is the time, how far it reaches, and the name."""
         _, _, wanted = picked.partition("|")
         reach, _, vae = wanted.partition("|")

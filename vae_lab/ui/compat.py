@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-__all__ = ["choice_update", "connect", "html_update", "page"]
+__all__ = ["choice_update", "connect", "html_update", "image_input", "page", "uploaded"]
 
 _FONTS = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
@@ -40,6 +40,18 @@ def choice_update(choices: Sequence[Any], value: Any, shown: Any) -> Any:
 def html_update(text: str) -> Any:
     """New content for an HTML component, which vanishes when there is none."""
     return gr.update(value=text, visible=bool(text))
+
+
+def image_input(**options: Any) -> gr.Image:
+    """A field that a picture is dropped into, and that gives a PIL image with its alpha channel."""
+    known = inspect.signature(gr.Image.__init__).parameters
+    source = {"sources": ["upload", "clipboard"]} if "sources" in known else {"source": "upload"}
+    return gr.Image(type="pil", image_mode="RGBA", interactive=True, **source, **options)
+
+
+def uploaded(value: Any) -> str:
+    """The path of a file that a File or UploadButton gives: gradio 3 wraps it, gradio 4 does not."""
+    return value if isinstance(value, str) else str(value.name)
 
 
 def page(title: str, css: str, script: str) -> gr.Blocks:

@@ -10,8 +10,8 @@ from vae_lab.host.base import AUTOMATIC, BUILT_IN, VaeEntry
 from vae_lab.latents import Generation
 
 __all__ = [
-    "Memory", "decoder_choices", "find_latent", "fits", "follow_newest", "in_order", "keep_chosen", "latent_choice",
-    "vae_choices",
+    "Memory", "decoder_choices", "encoder_choices", "find_latent", "fits", "follow_newest", "in_order", "keep_chosen",
+    "latent_choice", "vae_choices",
 ]  # fmt: skip
 
 _MOST_PRESELECTED = 8
@@ -92,3 +92,8 @@ def vae_choices(entries: Sequence[VaeEntry]) -> list[tuple[str, str]]:
 def decoder_choices(entries: Sequence[VaeEntry]) -> list[str]:
     """All that may be chosen to decode the next pictures."""
     return [AUTOMATIC, BUILT_IN, *(entry.name for entry in entries)]
+
+
+def encoder_choices(entries: Sequence[VaeEntry]) -> list[str]:
+    """All that may encode a picture."""
+    return [BUILT_IN, *(entry.name for entry in entries)]

@@ -8,12 +8,13 @@ from vae_lab.host.base import Host
 from vae_lab.ui.checkup_panel import build_checkup_panel
 from vae_lab.ui.comparison_panel import build_comparison_panel
 from vae_lab.ui.library_panel import build_library_panel
+from vae_lab.ui.round_trip_panel import build_round_trip_panel
 
 __all__ = ["build_tab"]
 
 
 def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
-    """Build the tab for ``host``: a page to compare VAEs, one to check them, and one of all files.
+    """Build the tab for ``host``: pages to compare VAEs, to put a picture through, to check them, and of all files.
 
     Args:
         host: what the panels ask and tell.
@@ -27,6 +28,8 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
         pages.do_not_save_to_config = True
         with gr.Tab("Compare", id="compare", elem_id="vae_lab_page_compare"):
             build_comparison_panel(host)
+        with gr.Tab("Round trip", id="roundtrip", elem_id="vae_lab_page_roundtrip"):
+            build_round_trip_panel(host)
         with gr.Tab("Checkup", id="checkup", elem_id="vae_lab_page_checkup"):
             build_checkup_panel(host)
         with gr.Tab("Library", id="library", elem_id="vae_lab_page_library"):

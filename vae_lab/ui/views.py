@@ -79,8 +79,13 @@ def empty(what_to_do: str) -> str:
     return f'<div class="vae-lab-empty"><h3>No latent to decode yet</h3><p>{escape(what_to_do)}</p></div>'
 
 
-def latent_card(generation: Generation) -> str:
-    """The latent without any VAE, and how it came about."""
+def latent_card(generation: Generation, below: str = "") -> str:
+    """The latent without any VAE, and how it came about.
+
+    Args:
+        generation: whose latent.
+        below: HTML to be shown below the facts.
+    """
     _, channels, height, width = generation.latents.shape
     facts = [f"{generation.family.title} latent, {channels} channels, {width} x {height}"]
     if generation.checkpoint:
@@ -92,9 +97,10 @@ def latent_card(generation: Generation) -> str:
         body = "".join(f"<pre>{escape(text)}</pre>" for text in texts)
         infotext = f"<details><summary>Generation parameters</summary>{body}</details>"
     return (
-        f'<div class="vae-lab-latent">{_previews(generation)}<div class="vae-lab-facts">'
+        f'<div class="vae-lab-latent" data-latent="{escape(generation.id)}">{_previews(generation)}'
+        f'<div class="vae-lab-facts">'
         f'<p class="vae-lab-name">{escape(generation.title or generation.id)}</p>'
-        f'<p class="vae-lab-quiet">{lines}</p></div></div>{infotext}'
+        f'<p class="vae-lab-quiet">{lines}</p>{below}</div></div>{infotext}'
     )
 
 

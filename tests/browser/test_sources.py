@@ -1,0 +1,184 @@
+"""Where latents come from, as a user meets it: small pictures to choose from, files, and images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
+from tests.browser.panel import Panel
+from vae_lab import load_autoencoder
+from vae_lab.families import FAMILIES
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.latents import Generation, load_latents
+from vae_lab.pictures import prepared
+from vae_lab.samples import SampleSet, sample_photos
+
+pytestmark = pytest.mark.browser
+
+
+def pressed(panel: Panel) -> list[str]:
+    kept = panel.page.locator('#vae_lab_kept [aria-pressed="true"]')
+    return kept.evaluate_all("all => all.map(button => button.title)")
+
+
+def test_small_pictures_choose_the_latent(
+    page: Page, shared_url: str, shared_host: StandaloneHost, keep_screenshot: Keep
+) -> None:
+    panel = Panel.open(page, shared_url)
+    buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
+    expect(buttons).to_have_count(3)
+    expect(panel.thumbnail("Astronaut")).to_have_attribute("aria-pressed", "true")
+    for image in buttons.locator("img").all():
+        expect(image).to_have_js_property("complete", True)
+        assert image.evaluate("image => image.naturalWidth") in (16, 24, 64)
+    panel.thumbnail("Brushes").click()
+    expect(panel.latent).to_contain_text("Brushes")
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · SD1"))
+    expect(panel.thumbnail("Brushes")).to_have_attribute("aria-pressed", "true")
+    assert len(pressed(panel)) == 1
+    panel.choose("vae_lab_source", "· SDXL · SDXL")
+    expect(panel.thumbnail("· SDXL · SDXL")).to_have_attribute("aria-pressed", "true")
+    assert len(pressed(panel)) == 1
+    keep_screenshot(page, "sources")
+
+
+def test_small_pictures_by_keyboard(page: Page, shared_url: str) -> None:
+    panel = Panel.open(page, shared_url)
+    first = panel.thumbnail("Astronaut")
+    expect(first).to_have_attribute("tabindex", "0")
+    first.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    focused = "document.activeElement.title"
+    assert "Brushes" in page.evaluate(focused)
+    page.keyboard.press("Enter")
+    expect(panel.latent).to_contain_text("Brushes")
+    assert "Brushes" in page.evaluate(focused), "the focus stays where it was"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    expect(panel.latent).to_contain_text("SDXL latent")
+    page.keyboard.press("Home")
+    assert "Astronaut" in page.evaluate(focused)
+    expect(page.locator('#vae_lab_kept [tabindex="0"]')).to_have_count(1)
+
+
+def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    with page.expect_download() as download:
+        panel.latent.get_by_text("Save latent").click()
+    assert download.value.suggested_filename == "Astronaut-and-brushes.safetensors"
+    file = tmp_path / "mine.safetensors"
+    download.value.save_as(file)
+    saved, kept = load_latents(file), host.generations.newest_first()[0]
+    assert torch.equal(saved.latents, kept.latents)
+    assert saved.infotexts == kept.infotexts
+    host.generations.clear()
+    panel.refresh()
+    expect(panel.empty).to_be_visible()
+    panel.load(file)
+    expect(panel.message).to_contain_text("Astronaut and brushes: kept as SD1 / SD2, with its generation parameters.")
+    expect(panel.latent).to_contain_text("Astronaut and brushes")
+    expect(panel.empty).to_be_hidden()
+    expect(panel.latent.locator("pre").first).to_have_text("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1")
+    panel.tick_only("anime.vae.pt")
+    panel.compare()
+    expect(panel.message).to_contain_text("2 VAEs decoded")
+    assert torch.equal(host.generations.newest_first()[0].latents, kept.latents)
+
+
+@pytest.mark.parametrize("kind", ["no latents", "a pickle", "several tensors"])
+def test_other_files_are_refused_in_words(
+    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "wrong.safetensors"
+    if kind == "no latents":
+        file.write_bytes(b"hello " * 100)
+    elif kind == "a pickle":
+        torch.save({"latents": torch.zeros(1, 4, 8, 8)}, file)
+    else:
+        file.write_bytes(samples.smooth.read_bytes())
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    panel.load(file)
+    words = {"several tensors": "wrong.safetensors: "}.get(kind, "wrong.safetensors: not a .safetensors file")
+    expect(panel.message.get_by_role("alert")).to_contain_text(words)
+    assert len(host.generations.newest_first()) == 3
+    expect(panel.latent).to_contain_text("Astronaut")
+
+
+def test_an_image_becomes_a_latent(
+    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path, keep_screenshot: Keep
+) -> None:
+    file, text = tmp_path / "my-cat.png", PngImagePlugin.PngInfo()
+    text.add_text("parameters", "a cat <i>here</i>\nSteps: 30, Seed: 5")
+    with Image.open(sample_photos()["cat"]) as image:
+        image.resize((131, 90)).save(file, pnginfo=text)
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    panel.encode(file, "anime.vae.pt")
+    said = "my-cat.png: encoded by anime.vae.pt and kept as SD1 / SD2, with its generation parameters."
+    expect(panel.message).to_contain_text(f"{said} The picture was cropped to 128 x 88, multiples of 8.")
+    expect(panel.latent).to_contain_text("my-cat.png")
+    expect(panel.latent.locator("pre")).to_have_text("a cat <i>here</i>\nSteps: 30, Seed: 5")
+    expect(panel.thumbnail("my-cat.png")).to_have_attribute("aria-pressed", "true")
+    keep_screenshot(page, "from-image")
+    kept = host.generations.newest_first()[0]
+    with Image.open(file) as image:
+        expected = load_autoencoder(samples.anime).encode(prepared(image).image)
+    assert torch.equal(kept.latents, expected)
+    panel.tick_only()
+    panel.compare()
+    assert panel.pictures("Built-in").shape == (1, 88, 128, 3)
+
+
+def test_the_vae_decides_the_family_and_the_exif_the_orientation(
+    page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path
+) -> None:
+    pixels = np.zeros((64, 32, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif)
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    panel.encode(tmp_path / "turned.jpg", "sdxl-c.safetensors")
+    expect(panel.message).to_contain_text("turned.jpg: encoded by sdxl-c.safetensors and kept as SDXL.")
+    kept = host.generations.newest_first()[0]
+    assert (kept.family.id, list(kept.latents.shape)) == ("sdxl", [1, 4, 4, 8])
+    assert kept.infotexts == ()
+
+
+def test_what_is_no_image_is_told_in_one_line(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    page.locator("#vae_lab_from_image").get_by_text("From an image").click()
+    panel.finish(lambda: page.click("#vae_lab_encode"))
+    expect(panel.message.get_by_role("alert")).to_contain_text("There is no image yet")
+    (tmp_path / "story.png").write_bytes(b"once upon a time")
+    panel.encode(tmp_path / "story.png")
+    expect(panel.message.get_by_role("alert")).to_contain_text("story.png: not a PNG, JPEG, WebP")
+    assert len(host.generations.newest_first()) == 3
+
+
+def test_many_latents_are_listed_newest_first(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host(latents=tmp_path)
+    for i in range(30):
+        one = small_latents("cat", 16)
+        host.generations.add(Generation(host.generations.new_id(), one, FAMILIES["sd1"], f"Cat {i:02}"))
+    flux = Generation(host.generations.new_id(), torch.randn(1, 16, 16, 16), FAMILIES["flux"], "A flux one")
+    host.generations.add(flux)
+    panel = Panel.open(page, launch(host))
+    buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
+    expect(buttons).to_have_count(24)
+    expect(buttons.first).to_contain_text("Flux")
+    expect(page.locator("#vae_lab_kept").first).to_contain_text("7 older ones are in the menu alone.")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    buttons.nth(23).click()
+    expect(panel.latent).to_contain_text("Cat 07")

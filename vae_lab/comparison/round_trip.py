@@ -1,0 +1,299 @@
+"""A picture through encode and decode of many VAEs, one after the other, and what is lost on the way."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_lab.autoencoders import Autoencoder, open_vae
+from vae_lab.comparison.compare import Decoded, error_line
+from vae_lab.comparison.pixels import to_pixels
+from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
+from vae_lab.families import Family
+
+__all__ = [
+    "LOSS_COLOURS",
+    "LOSS_IN_WORDS",
+    "LOSS_SCALE",
+    "Coder",
+    "Loss",
+    "RoundTrip",
+    "RoundTripped",
+    "as_decoded",
+    "channel_pictures",
+    "coder_of",
+    "loss_between",
+    "round_trip",
+]
+
+log = logging.getLogger("vae_lab")
+
+LOSS_SCALE = 20.0
+"""CIEDE2000 that a loss map shows brightest; the same for every map, so that maps can be compared."""
+
+# Dark to bright through purple, red and yellow: lightness rises evenly, so that brighter always means more.
+LOSS_COLOURS = (
+    (0, 0, 0), (28, 14, 66), (74, 12, 107), (120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37),
+    (251, 155, 6), (247, 209, 61), (252, 255, 164),
+)  # fmt: skip
+"""sRGB at equal steps from 0 to :data:`LOSS_SCALE`."""
+
+LOSS_IN_WORDS = f"loss maps: CIEDE2000 (ΔE) from black, 0, to bright yellow, {LOSS_SCALE:.0f} or more"
+
+_ROWS = 128  # of the picture at a time: CIEDE2000 takes dozens of arrays as large as what it is given
+_SSIM_WINDOW = 7
+
+Report = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and what comes next."""
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A VAE that could take part.
+
+    Attributes:
+        name: for people, unique within one round trip.
+        open: gives a context manager that yields the VAE, and lets go of it afterwards. It raises a VaeLabError
+            where the VAE cannot be used.
+    """
+
+    name: str
+    open: Callable[[], AbstractContextManager[Autoencoder]]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How far a picture is from the original, both in 8 bits.
+
+    Attributes:
+        psnr: peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures.
+        ssim: structural similarity, 1 for equal pictures.
+        delta_e: CIEDE2000, mean over all pixels; 0 for equal pictures.
+        picture: uint8 [H,W,3], CIEDE2000 of each pixel in :data:`LOSS_COLOURS`.
+    """
+
+    psnr: float
+    ssim: float
+    delta_e: float
+    picture: np.ndarray
+
+    def __str__(self) -> str:
+        psnr = f"{self.psnr:.1f} dB" if math.isfinite(self.psnr) else "infinite"
+        return f"PSNR {psnr} · SSIM {self.ssim:.3f} · ΔE {self.delta_e:.2f}"
+
+    def to_json(self) -> dict[str, float | None]:
+        """The numbers; an infinite one is null, since JSON has no word for it."""
+        psnr = round(self.psnr, 3) if math.isfinite(self.psnr) else None
+        return {"psnr": psnr, "ssim": round(self.ssim, 5), "delta_e": round(self.delta_e, 4)}
+
+
+@dataclass(frozen=True)
+class RoundTripped:
+    """What one VAE made of the picture, or the reason why not.
+
+    Attributes:
+        name: the VAE's.
+        latent: [1,C,h,w] in model space, fp32, or None.
+        picture: uint8 [H,W,3], or None.
+        loss: against the original, or None.
+        encode_seconds, decode_seconds: loading not included.
+        error: one line, or "".
+        family: the VAE's, where known.
+        finite: False if latent or decoded picture had NaN or infinite values.
+    """
+
+    name: str
+    latent: Tensor | None = None
+    picture: np.ndarray | None = None
+    loss: Loss | None = None
+    encode_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    error: str = ""
+    family: Family | None = None
+    finite: bool = True
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """The results in the order asked for, and the picture that they are held against, uint8 [H,W,3]."""
+
+    original: np.ndarray
+    results: tuple[RoundTripped, ...] = ()
+    cancelled: bool = False
+
+    def __iter__(self) -> Iterator[RoundTripped]:
+        return iter(self.results)
+
+    def __getitem__(self, name: str) -> RoundTripped:
+        return next(result for result in self.results if result.name == name)
+
+
+def round_trip(
+    image: Tensor,
+    coders: Iterable[Coder],
+    *,
+    progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> RoundTrip:
+    """Put ``image`` through each VAE and back; one VAE is in memory at a time.
+
+    Args:
+        image: [1,3,H,W] in 0..1, whole steps of 1/255; H and W are multiples of 8.
+        coders: the VAEs.
+        progress: called before and after every encode and decode.
+        cancelled: asked before every encode and decode; what is done by then is never thrown away.
+    """
+    wanted = list(coders)
+    results: list[RoundTripped] = []
+    original = (image[0].permute(1, 2, 0) * 255.0).round().to(torch.uint8).numpy()
+
+    def before(step: int, name: str, what: str) -> None:
+        if cancelled and cancelled():
+            raise Cancelled("cancelled")
+        if progress:
+            progress(step, 2 * len(wanted), f"{name}, {what}")
+
+    try:
+        for number, coder in enumerate(wanted):
+            results.append(_there_and_back(coder, image, original, 2 * number, before))
+    except Cancelled:
+        return RoundTrip(original, tuple(results), cancelled=True)
+    if progress:
+        progress(2 * len(wanted), 2 * len(wanted), "")
+    return RoundTrip(original, tuple(results))
+
+
+def _there_and_back(
+    coder: Coder, image: Tensor, original: np.ndarray, step: int, before: Callable[[int, str, str], None]
+) -> RoundTripped:
+    family: Family | None = None
+    try:
+        before(step, coder.name, "encoding")
+        with coder.open() as vae:
+            family = vae.family
+            start = time.perf_counter()
+            latent = vae.encode(_checked(image, vae)).float().cpu()
+            encoded = time.perf_counter()
+            before(step + 1, coder.name, "decoding")
+            again = time.perf_counter()
+            decoded = vae.decode_unclamped(latent).float().cpu()
+            decode_seconds = time.perf_counter() - again
+        picture = to_pixels(decoded)[0]
+        loss = loss_between(original, picture)
+    except Cancelled:
+        raise
+    except VaeLabError as error:
+        return RoundTripped(coder.name, error=str(error), family=family)
+    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        return RoundTripped(coder.name, error=error_line(coder.name, error), family=family)
+    except (RuntimeError, OSError) as error:  # of torch, or of the disk: it must not cost the pictures of the others
+        log.exception("VAE Lab, round trip with %s", coder.name)
+        return RoundTripped(coder.name, error=error_line(coder.name, error), family=family)
+    finite = bool(torch.isfinite(latent).all() and torch.isfinite(decoded).all())
+    return RoundTripped(
+        coder.name, latent, picture, loss, encoded - start, decode_seconds, family=family, finite=finite
+    )
+
+
+def _checked(image: Tensor, vae: Autoencoder) -> Tensor:
+    step = vae.downscale
+    if any(side % step for side in image.shape[-2:]):
+        raise FamilyMismatch(f"{vae.name} takes pictures whose sides are multiples of {step}")
+    return image
+
+
+@contextmanager
+def coder_of(
+    path: str | os.PathLike[str],
+    *,
+    family: Family | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Autoencoder]:
+    """Open the VAE in a file for a round trip.
+
+    Args:
+        path: a VAE or a checkpoint.
+        family: where it is known already; else it is told from the weights.
+        device: where it computes.
+        dtype: in which precision.
+
+    Raises:
+        FileError: the file cannot be used.
+    """
+    with open_vae(path) as file:
+        vae = file.load(family=family, device=device, dtype=dtype)
+    yield vae
+
+
+# --- what is lost ----------------------------------------------------------------------------------------------------
+
+
+def loss_between(original: np.ndarray, picture: np.ndarray) -> Loss:
+    """Hold ``picture`` against ``original``, both uint8 [H,W,3], of one size and at least 7 pixels each way."""
+    from skimage.metrics import structural_similarity  # takes a moment to import
+
+    error = float(np.mean((original.astype(np.float32) - picture.astype(np.float32)) ** 2, dtype=np.float64))
+    ssim: Any = structural_similarity(original, picture, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
+    delta = _delta_e(original, picture)
+    return Loss(
+        psnr=10.0 * math.log10(255.0**2 / error) if error else math.inf,
+        ssim=float(ssim),
+        delta_e=float(delta.mean(dtype=np.float64)),
+        picture=_in_colours(delta),
+    )
+
+
+def _delta_e(original: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """CIEDE2000 of each pixel, [H,W]."""
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    def lab(pixels: np.ndarray) -> np.ndarray:
+        return rgb2lab(pixels.astype(np.float32) / np.float32(255.0))
+
+    strips = [
+        deltaE_ciede2000(lab(original[top : top + _ROWS]), lab(picture[top : top + _ROWS]))
+        for top in range(0, len(original), _ROWS)
+    ]
+    return np.concatenate(strips)
+
+
+def _in_colours(delta: np.ndarray) -> np.ndarray:
+    """[H,W] -> uint8 [H,W,3]."""
+    stops = np.linspace(0.0, LOSS_SCALE, len(LOSS_COLOURS))
+    channels = np.asarray(LOSS_COLOURS, dtype=np.float64).T
+    return np.stack([np.interp(delta, stops, channel).round().astype(np.uint8) for channel in channels], axis=2)
+
+
+def channel_pictures(latent: Tensor) -> list[tuple[np.ndarray, float, float]]:
+    """Of each channel of [1,C,h,w]: uint8 [h,w,3] in greys, and the values that black and white stand for."""
+    pictures = []
+    for channel in torch.nan_to_num(latent[0].float()):
+        low, high = float(channel.min()), float(channel.max())
+        grey = ((channel - low) / (high - low or 1.0) * 255.0).round().to(torch.uint8).numpy()
+        pictures.append((np.repeat(grey[:, :, None], 3, axis=2), low, high))
+    return pictures
+
+
+def as_decoded(trip: RoundTrip, original: str = "Original") -> tuple[Decoded, ...]:
+    """For a contact sheet: the original, then of each VAE the picture and below it the loss map."""
+    black = np.zeros_like(trip.original)
+    results = [Decoded(original, np.stack([trip.original, black]))]
+    for result in trip:
+        pictures = None
+        if result.picture is not None and result.loss is not None:
+            pictures = np.stack([result.picture, result.loss.picture])
+        seconds = result.encode_seconds + result.decode_seconds
+        results.append(Decoded(result.name, pictures, seconds, result.error, result.family, result.finite))
+    return tuple(results)

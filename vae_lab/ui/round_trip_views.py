@@ -1,0 +1,180 @@
+"""The round trip's pieces of HTML: pictures, loss maps and latents. Everything from outside is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from torch import equal
+
+from vae_lab.comparison import RoundTripped
+from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pictures
+from vae_lab.host.addresses import round_trip_url
+from vae_lab.host.base import BUILT_IN
+from vae_lab.host.round_trips import CHANNEL, LOSS, ORIGINAL, PICTURE, RGB, StoredRoundTrip
+from vae_lab.ui.views import breakable, note
+
+__all__ = ["BEGIN", "results", "summary"]
+
+_SMALL = 256  # pictures below this width are enlarged with hard pixels, so that no blur hides a difference
+
+BEGIN = (
+    '<div class="vae-lab-empty"><h3>No picture yet</h3><p>Drop one on the left and press Round trip: it goes through '
+    "each VAE's encoder and decoder, and you see what is lost on the way.</p></div>"
+)
+"""What a first-time user sees in place of results."""
+
+# CIEDE2000, and what it looks like.
+_STEPS = ((0, "equal"), (2, "just visible side by side"), (5, "plainly visible"), (10, "another shade"))
+
+
+def summary(stored: StoredRoundTrip) -> str:
+    """How it went, in one line."""
+    trip = stored.trip
+    done = sum(result.picture is not None for result in trip)
+    refused = len(trip.results) - done
+    seconds = sum(result.encode_seconds + result.decode_seconds for result in trip)
+    parts = [f"{done} VAE{'s' * (done != 1)} there and back in {seconds:.1f} s"]
+    if refused:
+        parts.append(f"{refused} refused")
+    if trip.cancelled:
+        parts.insert(0, "cancelled")
+    text = ", ".join(parts)
+    remarks = f" The picture was {' and '.join(stored.remarks)}." if stored.remarks else ""
+    return note(f"{text[0].upper()}{text[1:]}.{remarks}")
+
+
+def results(stored: StoredRoundTrip) -> str:
+    """The pictures, the loss maps below them in the same columns, and the latents."""
+    numbered = list(enumerate(stored.trip))
+    pictures = [_original(stored), *(_picture(stored, number, result) for number, result in numbered)]
+    done = [(number, result) for number, result in numbered if result.picture is not None]
+    parts = [_section("Pictures", "", pictures, "vae-lab-grid")]
+    if done:
+        losses = [_legend(), *(_loss(stored, number, result) for number, result in done)]
+        said = "How far each pixel is from the original, on one scale for all VAEs."
+        parts.append(_section("Loss maps", said, losses, "vae-lab-grid vae-lab-losses"))
+        latents = [_latent(stored, *alike) for alike in _alike(done)]
+        said = (
+            "What the encoder made of the picture: as RGB by the family's linear map, without a VAE, and channel by "
+            "channel, each from its lowest value (black) to its highest (white)."
+        )
+        parts.append(_section("The latent itself", said, latents, "vae-lab-latents"))
+    return f'<div class="vae-lab-roundtrip">{"".join(parts)}</div>'
+
+
+def _section(title: str, said: str, cells: Sequence[str], kind: str) -> str:
+    words = f'<p class="vae-lab-quiet">{escape(said)}</p>' if said else ""
+    return f'<section><h3>{escape(title)}</h3>{words}<div class="{kind}">{"".join(cells)}</div></section>'
+
+
+def _original(stored: StoredRoundTrip) -> str:
+    height, width = stored.trip.original.shape[:2]
+    image = _image(stored, 0, ORIGINAL, width, height, "The original")
+    return _figure("vae-lab-decoded", "Original", "Original", [f"{width} x {height}"], image)
+
+
+def _picture(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
+    height, width = stored.trip.original.shape[:2]
+    family = result.family.title if result.family else ""
+    of = f"of {stored.checkpoint}" if result.name == BUILT_IN and stored.checkpoint else ""
+    if result.loss is None:
+        body = (
+            f'<div class="vae-lab-reason" style="aspect-ratio: {width} / {height}"><p>{escape(result.error)}</p></div>'
+        )
+        return _figure("vae-lab-refused", result.name, result.name, [of, family, "not used"], body)
+    seconds = f"encode {result.encode_seconds:.2f} s, decode {result.decode_seconds:.2f} s"
+    warnings = () if result.finite else ("The result has NaN or infinite values; they are shown black.",)
+    body = _image(stored, number, PICTURE, width, height, f"{result.name}, after the round trip")
+    facts = [of, family, seconds]
+    return _figure("vae-lab-decoded", result.name, result.name, facts, body, str(result.loss), warnings)
+
+
+def _loss(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
+    height, width = stored.trip.original.shape[:2]
+    mean = f"ΔE {result.loss.delta_e:.2f} on average" if result.loss else ""
+    body = _image(stored, number, LOSS, width, height, f"{result.name}, loss map")
+    return _figure("vae-lab-decoded", result.name, result.name, [mean], body)
+
+
+def _legend() -> str:
+    colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in LOSS_COLOURS)
+    ends = [*_STEPS, (int(LOSS_SCALE), "another colour; also all above")]
+    lines = "".join(
+        f'<li style="--at: {100 * value / LOSS_SCALE:.0f}%"><b>{value}</b> {escape(words)}</li>'
+        for value, words in ends
+    )
+    return (
+        '<div class="vae-lab-legend"><p class="vae-lab-name">Difference (CIEDE2000, ΔE)</p><div class="vae-lab-scale">'
+        f'<div class="vae-lab-ramp" style="background: linear-gradient({colours})"></div><ol>{lines}</ol></div></div>'
+    )
+
+
+def _alike(done: Sequence[tuple[int, RoundTripped]]) -> list[tuple[int, RoundTripped, list[str]]]:
+    """Each latent once, with the names of all VAEs that gave it: fine-tunes often share their encoder."""
+    found: list[tuple[int, RoundTripped, list[str]]] = []
+    for number, result in done:
+        assert result.latent is not None
+        same = next((row for row in found if row[1].latent is not None and equal(row[1].latent, result.latent)), None)
+        if same is None or same[1].family != result.family:
+            found.append((number, result, [result.name]))
+        else:
+            same[2].append(result.name)
+    return found
+
+
+def _latent(stored: StoredRoundTrip, number: int, result: RoundTripped, names: Sequence[str]) -> str:
+    assert result.latent is not None
+    _, channels, height, width = result.latent.shape
+    kinds = stored.kinds(result)
+    cells = []
+    if RGB in kinds:
+        cells.append(_small(stored, number, RGB, (width, height), f"{result.name}, latent as RGB", ("RGB",)))
+    for i, (_, low, high) in enumerate(channel_pictures(result.latent)):
+        words = (f"Channel {i + 1}", f"{low:.2f} to {high:.2f}")
+        cells.append(
+            _small(stored, number, f"{CHANNEL}{i}", (width, height), f"{result.name}, latent, channel {i + 1}", words)
+        )
+    facts = f"{result.family.title if result.family else ''} · {channels} channels, {width} x {height}"
+    facts += " · these encode alike" if len(names) > 1 else ""
+    missing = "" if RGB in kinds else " · no linear map to RGB is known for this family"
+    return (
+        f'<div class="vae-lab-latent-row" data-vae="{escape(result.name)}"><p><span class="vae-lab-name">'
+        f'{", ".join(map(breakable, names))}</span> <span class="vae-lab-quiet">{escape(facts + missing)}</span></p>'
+        f'<div class="vae-lab-channels">{"".join(cells)}</div></div>'
+    )
+
+
+def _small(
+    stored: StoredRoundTrip, number: int, kind: str, size: tuple[int, int], alt: str, words: Sequence[str]
+) -> str:
+    image = _image(stored, number, kind, *size, alt)
+    caption = "".join(f"<span>{escape(part)}</span>" for part in words)
+    return f'<figure data-kind="{escape(kind)}">{image}<figcaption>{caption}</figcaption></figure>'
+
+
+def _image(stored: StoredRoundTrip, number: int, kind: str, width: int, height: int, alt: str) -> str:
+    url = escape(round_trip_url(stored, number, kind))
+    small = ' class="vae-lab-small"' if width < _SMALL else ""
+    return (
+        f'<a href="{url}" target="_blank" title="Open in full size"><img{small} src="{url}" width="{width}"'
+        f' height="{height}" alt="{escape(alt)}"></a>'
+    )
+
+
+def _figure(
+    kind: str,
+    vae: str,
+    name: str,
+    facts: Sequence[str],
+    body: str,
+    numbers: str = "",
+    warnings: Sequence[str] = (),
+) -> str:
+    lines = f'<span class="vae-lab-loss">{escape(numbers)}</span>' if numbers else ""
+    lines += "".join(f'<span class="vae-lab-quiet">{breakable(fact)}</span>' for fact in facts if fact)
+    lines += "".join(f'<span class="vae-lab-warning">{escape(warning)}</span>' for warning in warnings)
+    return (
+        f'<figure class="{kind}" data-vae="{escape(vae)}"><figcaption><span class="vae-lab-name">{breakable(name)}'
+        f'</span>{lines}</figcaption><div class="vae-lab-pictures">{body}</div></figure>'
+    )

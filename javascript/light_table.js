@@ -262,7 +262,8 @@
         grid.toggleAttribute("data-loupe", view.loupe);
         table.help.hidden = !view.help;
         table.picture.value = view.picture;
-        for (const figure of table.figures) drawFigure(table, figure);
+        const first = geometry(boxOf(table.figures[0], view), view);
+        for (const figure of table.figures) drawFigure(table, figure, first);
         table.pair.hidden = table.stage.hidden = view.mode === "grid";
         if (view.mode !== "grid") drawStage(table);
         const g = geometry(leading(table), view);
@@ -283,7 +284,8 @@
         if (pressed) element.setAttribute(act === "help" ? "aria-expanded" : "aria-pressed", pressed());
     }
 
-    function drawFigure(table, figure) {
+    // first: the geometry of the first figure, which others of its size share to the pixel.
+    function drawFigure(table, figure, first) {
         const {view} = table;
         const shown = boxOf(figure, view);
         for (const box of figure.boxes) {
@@ -292,11 +294,17 @@
             if (columns && rows) box.style.aspectRatio = `${columns} / ${rows}`;
             box.hidden = box !== shown;
             const g = box.hidden ? null : geometry(box, view);
-            if (g) put(image, g, view.zoom > 0);
+            if (g) put(image, isLike(g, first) ? {...g, left: first.left, top: first.top} : g, view.zoom > 0);
         }
         const {src} = pictureIn(shown);
         if (figure.save.href !== src) figure.save.href = figure.open.href = src;
         figure.save.download = fileName(table, figure);
+    }
+
+    // Columns of one grid can differ in width by a fraction of a pixel.
+    function isLike(g, first) {
+        const sizes = ["columns", "rows", "wide", "high"];
+        return Boolean(first) && sizes.every((size) => Math.abs(g[size] - first[size]) < 1);
     }
 
     function fileName(table, figure) {
@@ -304,13 +312,15 @@
         return `${figure.name.replace(/[/\\:*?"<>|]/g, "_")}${number}.png`;
     }
 
-    // Into its place; without one (`placed` false), the style sheet makes it as wide as its window.
+    // Into its place; without one (`placed` false), the style sheet makes it as wide as its window. By a transform,
+    // since browsers round lengths to whole pixels, of which a picture at 100 % on a 150 % screen has none.
     function put(layer, g, placed) {
-        const px = (length) => (placed ? `${length / ratio()}px` : "");
+        const by = (length) => `${length / ratio()}px`;
         layer.classList.toggle("vae-lab-placed", placed);
         layer.classList.toggle("vae-lab-sharp", g.s >= 1);
         Object.assign(layer.style, {
-            width: px(g.columns * g.s), height: px(g.rows * g.s), left: px(g.left), top: px(g.top),
+            width: placed ? `${g.columns}px` : "", height: placed ? `${g.rows}px` : "",
+            transform: placed ? `translate(${by(g.left)}, ${by(g.top)}) scale(${g.s / ratio()})` : "",
         });
     }
 

@@ -112,7 +112,7 @@ class LightTable:
         self.stage = self.grid.locator(".vae-lab-stage")
         self.divider = self.grid.get_by_role("slider", name="Divider between A and B")
         self.help = self.grid.get_by_role("dialog", name="Keys of the light table")
-        self.told = self.tools.get_by_role("status").last
+        self.told = self.grid.locator(".vae-lab-told")
 
     @classmethod
     def open(cls, page: Page, url: str, *vaes: str, theme: str = "light") -> LightTable:
@@ -186,6 +186,8 @@ class LightTable:
             Two uint8 [h,w,3] over the part of the window that is in view, less a rim of two device pixels: the
             screenshot, and ``picture`` repeated a whole number of times, from where the element begins.
         """
+        window.evaluate("element => element.scrollIntoView({block: 'center'})")
+        self.drawn()
         outer, inner = window.bounding_box(), window.locator(layer).first.bounding_box()
         dpr = self.page.evaluate("devicePixelRatio")
         shot = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))

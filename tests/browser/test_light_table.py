@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -193,15 +194,14 @@ def test_every_picture_pixel_is_a_square_of_device_pixels(browser: Browser, shar
     for words, zoom in (("100 %", 1), ("200 %", 2), ("400 %", 4), ("800 %", 8)):
         table.press(words)
         for name in (BUILT_IN, ANIME):
-            assert_painted(table, name)
+            seen, expected = table.seen(table.window(name), picture(table, name))
+            # Where the page itself lies between two device pixels, browsers round as they like.
+            shifts = [(0, 0)] if dpr == 1 else list(itertools.product((-1, 0, 1), repeat=2))
+            moved = [np.roll(expected, shift, (0, 1))[2:-2, 2:-2] for shift in shifts]
+            assert any(np.array_equal(seen[2:-2, 2:-2], each) for each in moved)
         offsets = table.offsets()
         assert offsets[0][2:] == [128 * zoom, 128 * zoom]
         assert all(each == offsets[0] for each in offsets), "the same place of every picture"
-    seen, _ = table.seen(table.window(ANIME), picture(table, ANIME))
-    x, y = (8 - (round(-offset) + 2) % 8 for offset in table.offsets()[1][:2])
-    blocks = seen[y % 8 : y % 8 + 160, x % 8 : x % 8 + 160].reshape(20, 8, 20, 8, 3)
-    assert (blocks == blocks[:, :1, :, :1]).all(), "8 x 8 device pixels of one colour"
-    assert not (blocks == blocks[:1, :, :1]).all()
     context.close()
 
 
@@ -251,8 +251,8 @@ def test_wheel_zooms_at_the_pointer_and_lets_other_pages_scroll(table: LightTabl
         zooms.append(table.offsets()[1][2] / 128)
         np.testing.assert_allclose(under(), place, atol=1 / 128)
     assert zooms == [3, 4, 5]
-    assert_painted(table, ANIME)
     assert page.evaluate("window.scrollY") == 0
+    assert_painted(table, ANIME)
     assert len(page.context.pages) == 1, "a click opens no picture"
 
 

@@ -61,6 +61,12 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
         assert (row["family"], row["finite"], row["error"]) == ("sd1", True, None)
         assert row["seconds"] >= 0
         assert len(row["pictures"]) == 2
+        assert row["measures"]["seconds"] == pytest.approx(row["seconds"])
+        assert row["measures"]["sharpness"] > 0
+    assert record["reference"] == str(vaes[0]), "no VAE is built in here: the first is what the others differ from"
+    assert [row["measures"]["equal"] for row in record["results"]] == [True, False]
+    assert record["results"][0]["measures"]["psnr"] is None
+    assert record["results"][1]["measures"]["delta_e"] > 0
     pictures = [[pixels(folder / name) for name in row["pictures"]] for row in record["results"]]
     assert all(picture.shape == (32, 32, 3) for row in pictures for picture in row)
     assert not np.array_equal(pictures[0][0], pictures[1][0]), "each file's own weights"
@@ -110,6 +116,7 @@ def test_vae_that_cannot_be_used(
     rows = json.loads((tmp_path / "comparison.json").read_text(encoding="utf8"))["results"]
     assert message in rows[0]["error"]
     assert rows[0]["pictures"] == []
+    assert rows[0]["measures"] is None
     assert len(rows[1]["pictures"]) == 2
     assert (tmp_path / "sheet.png").exists()
 

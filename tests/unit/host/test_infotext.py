@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, drop_host_vae, quote, with_override
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, drop_host_vae, names_vae, quote, with_override
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=300)
 
@@ -163,3 +163,18 @@ def test_pasted_parameters_without_an_override_are_left_alone() -> None:
     parameters = {"Steps": "20", "VAE": "host.pt", "VAE hash": "12"}
     drop_host_vae(parameters)
     assert parameters == {"Steps": "20", "VAE": "host.pt", "VAE hash": "12"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        (HEAD, False),
+        (f"{HEAD}, {TAIL}", False),
+        (f"{HEAD}, ADetailer VAE: face.pt", False),
+        (f"{HEAD}, {HOST}", True),
+        (f"{HEAD}, VAE: a.pt, {TAIL}", True),
+        (f"{HEAD}, {OVERRIDE_KEY}: Built-in", True),
+    ],
+)
+def test_whether_a_vae_is_named(parameters: str, named: bool) -> None:
+    assert names_vae(f"{PROMPT}\n{parameters}") is named

@@ -1,0 +1,298 @@
+"""``/openapi.json`` is true: every route is in it, and every answer is as it says. And so is ``docs/api.md``."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.routing import APIRoute
+from PIL import Image
+
+from tests.browser.conftest import MakeHost
+from vae_lab.comparison import Comparison, Measures
+from vae_lab.host.api import PREFIX
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.samples import SampleSet
+from vae_lab.ui.app import launch
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+}
+
+
+class Published:
+    """A server, and what it publishes about itself. Every answer that is asked for is checked against that."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        with urllib.request.urlopen(f"{self.url}/openapi.json", timeout=60) as answer:
+            self.document: dict[str, Any] = json.load(answer)
+        self.paths = {path: item for path, item in self.document["paths"].items() if path.startswith(f"{PREFIX}/")}
+        self.seen: set[tuple[str, str, int]] = set()
+
+    def ask(self, method: str, template: str, body: object = None, query: str = "", **names: object) -> Any:
+        """(status, answer); the answer of a documented status, media type and form."""
+        path = template.format(**{key: urllib.parse.quote(str(value)) for key, value in names.items()})
+        data = json.dumps(body).encode() if body is not None else (b"" if method == "post" else None)
+        request = urllib.request.Request(
+            self.url + PREFIX + path + query, data, {"Content-Type": "application/json"}, method=method.upper()
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                status, kind, content = answer.status, answer.headers["content-type"], answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, kind, content = error.code, error.headers["content-type"], error.read()
+        kind = kind.partition(";")[0]
+        documented = self.paths[PREFIX + template][method]["responses"][str(status)]["content"]
+        assert kind in documented, (template, status, kind)
+        self.seen.add((PREFIX + template, method, status))
+        if kind != "application/json":
+            assert documented[kind]["schema"] == {"type": "string", "format": "binary"}
+            return status, content
+        found = json.loads(content, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+        self.check(found, documented[kind]["schema"], template)
+        return status, found
+
+    def check(self, value: object, schema: dict[str, Any], where: str) -> None:
+        """The part of JSON schema that FastAPI publishes; an unknown keyword fails."""
+        known = {
+            "$ref", "allOf", "anyOf", "type", "nullable", "properties", "required", "additionalProperties", "items",
+            "title", "description", "default",
+        }  # fmt: skip
+        assert set(schema) <= known, (where, schema)
+        if value is None and schema.get("nullable"):
+            return
+        if "$ref" in schema:
+            self.check(value, self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], where)
+        for part in schema.get("allOf", ()):
+            self.check(value, part, where)
+        if "anyOf" in schema:
+            assert any(self.fits(value, part) for part in schema["anyOf"]), (where, value, schema)
+        if "type" in schema:
+            kind = schema["type"]
+            assert isinstance(value, TYPES[kind]), (where, value, schema)
+            assert kind == "boolean" or not isinstance(value, bool), (where, value, schema)
+        if isinstance(value, dict):
+            self.check_object(value, schema, where)
+        if isinstance(value, list):
+            for i, item in enumerate(value):
+                self.check(item, schema.get("items", {}), f"{where}[{i}]")
+
+    def check_object(self, value: dict[str, Any], schema: dict[str, Any], where: str) -> None:
+        properties = schema.get("properties", {})
+        assert set(schema.get("required", ())) <= set(value), (where, value)
+        others = schema.get("additionalProperties", True)
+        for key, item in value.items():
+            if key in properties:
+                self.check(item, properties[key], f"{where}.{key}")
+            else:
+                assert others is not False, f"{where}.{key} is not published"
+                self.check(item, others if isinstance(others, dict) else {}, f"{where}.{key}")
+
+    def fits(self, value: object, schema: dict[str, Any]) -> bool:
+        try:
+            self.check(value, schema, "")
+        except AssertionError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def host(make_host: MakeHost) -> StandaloneHost:
+    return make_host()
+
+
+@pytest.fixture(scope="module")
+def running(host: StandaloneHost) -> Iterator[Any]:
+    served = launch(host)
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="module")
+def published(running: Any) -> Published:
+    return Published(running.url)
+
+
+def test_every_route_is_published(running: Any, published: Published) -> None:
+    there = {
+        (route.path, method.lower())
+        for route in running.app.routes
+        if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
+        for method in route.methods
+    }
+    assert len(there) == 12
+    assert {(path, method) for path, item in published.paths.items() for method in item} == there
+    for item in published.paths.values():
+        for operation in item.values():
+            assert operation["description"]
+
+
+def test_every_answer_is_as_published(host: StandaloneHost, published: Published, samples: SampleSet) -> None:
+    ask = published.ask
+    _, latents = ask("get", "/latents")
+    assert len(latents["latents"]) == 3
+    ask("get", "/vaes")
+    ask("get", "/checkpoints")
+    ask("get", "/library")
+    names = ["anime.vae.pt", "sdxl-c.safetensors", "nowhere.pt"]
+    _, compared = ask("post", "/compare", {"latents": latents["latents"][0]["id"], "vaes": names})
+    measures = [result["measures"] for result in compared["results"]]
+    assert [found is None for found in measures] == [False, False, True, True]
+    assert measures[0]["equal"]
+    assert measures[0]["psnr"] is None
+    assert measures[1]["psnr"] > 0
+    assert compared["reference"] == "Built-in"
+    _, inspected = ask("post", "/inspect", {"names": [samples.grey_merge.name, "anime.vae.pt", "no-vae.safetensors"]})
+    assert inspected["reports"][0]["merge"] or inspected["reports"][0]["verdict"]["findings"]
+    ask("get", "/checkpoints")
+    assert ask("post", "/scan")[1]["complete"]
+    assert ask("get", "/library", query="?sort=duplicates")[1]["rows"]
+    for kind in ("jsonl", "csv", "html"):
+        assert ask("get", "/library.{kind}", kind=kind)[0] == 200
+    assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
+    ask("get", "/progress")
+    ask("post", "/cancel")
+    picture, sheet = "/pictures/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"
+    assert ask("get", picture, comparison_id=compared["id"], number=0)[0] == 200
+    assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
+    everything = {(path, method, 200) for path, item in published.paths.items() for method in item}
+    assert everything <= published.seen
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "path", "more"),
+    [
+        (404, "post", "/compare", {"body": {"latents": "g999"}}),
+        (422, "post", "/compare", {"body": {"vaes": 1}}),
+        (422, "post", "/compare", {"body": []}),
+        (404, "post", "/inspect", {"body": {"names": ["nowhere"]}}),
+        (422, "post", "/inspect", {"body": {}}),
+        (404, "get", "/pictures/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),
+        (422, "get", "/pictures/{comparison_id}/{number}.png", {"comparison_id": "none", "number": "x"}),
+        (404, "get", "/sheets/{comparison_id}.png", {"comparison_id": "none"}),
+        (404, "get", "/library", {"query": "?status=ill"}),
+        (422, "get", "/library", {"query": "?page=x"}),
+        (404, "get", "/library.{kind}", {"kind": "exe"}),
+    ],
+)
+def test_every_error_is_as_published(
+    published: Published, status: int, method: str, path: str, more: dict[str, Any]
+) -> None:
+    got, answer = published.ask(method, path, **more)
+    assert got == status
+    assert set(answer) == {"detail"}
+
+
+class SlowHost(StandaloneHost):
+    """Compares until it is cancelled."""
+
+    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+        progress(1, 5, "slow.pt")
+        while not cancelled():
+            time.sleep(0.01)
+        return Comparison(self.generations.get(generation_id).family, (), cancelled=True)
+
+
+def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
+    host = make_host()
+    host.__class__ = SlowHost
+    running = launch(host)
+    try:
+        published = Published(running.url)
+        body = {"latents": host.generations.newest_first()[0].id}
+        answers: list[Any] = []
+        first = threading.Thread(target=lambda: answers.append(published.ask("post", "/compare", body)))
+        first.start()
+        end = time.monotonic() + 10
+        while not published.ask("get", "/progress")[1]["total"]:
+            assert time.monotonic() < end
+        for path, again in (("/compare", body), ("/inspect", {"names": ["Built-in"]}), ("/scan", None)):
+            assert published.ask("post", path, again)[0] == 409
+        assert published.ask("post", "/cancel")[1] == {"cancelled": True}
+        first.join(10)
+        status, answer = answers[0]
+        assert (status, answer["cancelled"], answer["results"], answer["reference"]) == (200, True, [], "")
+    finally:
+        running.close()
+
+
+def test_a_wrong_answer_would_be_found(published: Published) -> None:
+    """The check above can fail."""
+    schema = published.paths[f"{PREFIX}/progress"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    right = {"busy": False, "done": 0, "total": 0, "what": ""}
+    assert published.fits(right, schema)
+    for wrong in ({**right, "more": 1}, {**right, "done": "0"}, {**right, "busy": None}, {"busy": True}, []):
+        assert not published.fits(wrong, schema)
+
+
+# --- docs/api.md -----------------------------------------------------------------------------------------------------
+
+
+def test_script_of_the_page_runs_as_it_stands(running: Any, host: StandaloneHost, tmp_path: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf8"), re.DOTALL)
+    file = tmp_path / "compare.py"
+    file.write_text(script, encoding="utf8")
+    done = subprocess.run(
+        [sys.executable, "-I", str(file), running.url, "pictures"], cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = host.generations.newest_first()[0]
+    names = ["Built-in", *(entry.name for entry in host.vaes() if entry.family is None or entry.family.id == "sd1")]
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == names
+    assert "sharpness" in lines[0]
+    files = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert files[-1] == "sheet.png"
+    assert "00-0.png" in files
+    assert len(files) == 1 + 2 * sum("sharpness" in line for line in lines)
+    for name in files:
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert np.asarray(picture).shape[2] == 3
+            assert picture.text["parameters"].startswith(tuple(text[:7] for text in kept.infotexts))
+
+
+def test_script_tells_an_error_in_one_line(make_host: MakeHost, tmp_path: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf8"), re.DOTALL)
+    empty = tmp_path / "latents"
+    empty.mkdir()
+    served = launch(make_host(latents=empty))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script, served.url, "pictures"], cwd=tmp_path, capture_output=True, text=True,
+            check=False, timeout=120,
+        )  # fmt: skip
+    finally:
+        served.close()
+    assert (done.returncode, done.stderr) == (1, "no latents are kept: generate a picture first\n")
+
+
+def test_page_tells_of_every_route_and_number(published: Published) -> None:
+    text = PAGE.read_text(encoding="utf8")
+    for path in published.paths:
+        stem = path.removeprefix(f"{PREFIX}/").partition("{")[0].rstrip("/.")
+        assert re.search(rf"`(GET|POST) {stem}\b", text), stem
+    for field in fields(Measures):
+        assert f"`{field.name}`" in text

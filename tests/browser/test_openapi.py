@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -25,7 +26,7 @@ from tests.browser.conftest import MakeHost
 from vae_lab.comparison import Comparison, Measures
 from vae_lab.host.api import PREFIX
 from vae_lab.host.standalone import StandaloneHost
-from vae_lab.samples import SampleSet
+from vae_lab.samples import SampleSet, sample_photos
 from vae_lab.ui.app import launch
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -50,12 +51,24 @@ class Published:
         self.paths = {path: item for path, item in self.document["paths"].items() if path.startswith(f"{PREFIX}/")}
         self.seen: set[tuple[str, str, int]] = set()
 
-    def ask(self, method: str, template: str, body: object = None, query: str = "", **names: object) -> Any:
+    def ask(
+        self,
+        method: str,
+        template: str,
+        body: object = None,
+        query: str = "",
+        raw: bytes | None = None,
+        **names: object,
+    ) -> Any:
         """(status, answer); the answer of a documented status, media type and form."""
         path = template.format(**{key: urllib.parse.quote(str(value)) for key, value in names.items()})
         data = json.dumps(body).encode() if body is not None else (b"" if method == "post" else None)
+        kind = "application/json" if raw is None else "application/octet-stream"
         request = urllib.request.Request(
-            self.url + PREFIX + path + query, data, {"Content-Type": "application/json"}, method=method.upper()
+            self.url + PREFIX + path + query,
+            data if raw is None else raw,
+            {"Content-Type": kind},
+            method=method.upper(),
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -142,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 12
+    assert len(there) == 17
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -177,6 +190,17 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     picture, sheet = "/pictures/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"
     assert ask("get", picture, comparison_id=compared["id"], number=0)[0] == 200
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
+    kept = latents["latents"][0]["id"]
+    for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
+        assert ask("get", route, generation_id=kept)[0] == 200
+    _, file = ask("get", "/latents/{generation_id}.safetensors", generation_id=kept)
+    assert ask("post", "/latents", raw=file)[0] == 200
+    image = base64.b64encode(next(iter(sample_photos().values())).read_bytes()).decode()
+    _, trip = ask("post", "/roundtrip", {"image": image, "vaes": ["anime.vae.pt", "nowhere.pt"], "longest": 128})
+    assert [bool(result["error"]) for result in trip["results"]] == [False, False, True]
+    assert trip["results"][0]["psnr"] > 10
+    where = {"round_trip_id": trip["id"], "number": 0, "kind": "picture"}
+    assert ask("get", "/roundtrips/{round_trip_id}/{number}/{kind}.png", **where)[0] == 200
     everything = {(path, method, 200) for path, item in published.paths.items() for method in item}
     assert everything <= published.seen
 
@@ -195,6 +219,17 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (404, "get", "/library", {"query": "?status=ill"}),
         (422, "get", "/library", {"query": "?page=x"}),
         (404, "get", "/library.{kind}", {"kind": "exe"}),
+        (404, "get", "/latents/{generation_id}.safetensors", {"generation_id": "g999"}),
+        (404, "get", "/latents/{generation_id}.png", {"generation_id": "g999"}),
+        (415, "post", "/latents", {"body": {}}),
+        (422, "post", "/latents", {"raw": b"nothing of the kind"}),
+        (422, "post", "/roundtrip", {"body": {"image": "?"}}),
+        (
+            404,
+            "get",
+            "/roundtrips/{round_trip_id}/{number}/{kind}.png",
+            {"round_trip_id": "x", "number": 0, "kind": "y"},
+        ),
     ],
 )
 def test_every_error_is_as_published(

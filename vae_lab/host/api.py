@@ -23,10 +23,11 @@ from vae_lab.host.api_models import (
     InspectRequest,
     LatentsAnswer,
     LibraryAnswer,
-    Problem,
     ProgressAnswer,
     ScanAnswer,
     VaesAnswer,
+    errors,
+    file_of,
 )
 from vae_lab.host.api_sources import add_sources, kept_json
 from vae_lab.host.base import Host, VaeEntry
@@ -34,14 +35,6 @@ from vae_lab.host.inventory import REPORTS
 from vae_lab.host.service import ComparisonService, StoredComparison, service_of
 
 __all__ = ["PREFIX", "add_routes", "picture_url", "report_url", "sheet_url"]
-
-_ERRORS: dict[int, str] = {
-    401: "Nobody is logged in, and this server asks for a password.",
-    404: "Something is not there, or not kept any longer.",
-    409: "The host cannot do this now: most often another run is going on.",
-    422: "The request has a wrong form.",
-}
-_BINARY = {"type": "string", "format": "binary"}
 
 
 class _InWords(APIRoute):
@@ -83,7 +76,7 @@ def add_routes(app: FastAPI, host: Host) -> None:
     app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
     login = _login_of(app)
     app.include_router(
-        _router(host, service_of(host)), dependencies=login, responses=_errors(401) if login else _errors()
+        _router(host, service_of(host)), dependencies=login, responses=errors(401) if login else errors()
     )
     app.openapi_schema = None  # what the app has published before us
 
@@ -92,16 +85,6 @@ def _login_of(app: FastAPI) -> list[Any]:
     """Gradio's own check, found by its route because both its versions have that and neither exports it."""
     endpoints = [route.endpoint for route in app.routes if isinstance(route, APIRoute) and route.path == "/login_check"]
     return [Depends(endpoint) for endpoint in endpoints[:1]]
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors that a route may answer, for its documentation."""
-    return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
-
-
-def _content(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """An answer that is a file of one of ``kinds``, for its documentation."""
-    return {200: {"description": "The file.", "content": {kind: {"schema": _BINARY} for kind in kinds}}}
 
 
 def _router(host: Host, service: ComparisonService) -> APIRouter:
@@ -125,7 +108,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
         """List the checkpoints, with what is known of the VAE in each. Nothing is looked at now."""
         return {"checkpoints": _checkpoints(host)}
 
-    @router.post("/inspect", response_model=InspectAnswer, responses=_errors(404, 409, 422))
+    @router.post("/inspect", response_model=InspectAnswer, responses=errors(404, 409, 422))
     def inspect(request: InspectRequest) -> dict[str, Any]:
         """Look at VAEs and checkpoints, one after the other."""
         reports = service.inspect(request.names)
@@ -148,7 +131,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
 
 
 def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
-    @router.post("/compare", response_model=CompareAnswer, responses=_errors(404, 409, 422))
+    @router.post("/compare", response_model=CompareAnswer, responses=errors(404, 409, 422))
     def compare(request: CompareRequest) -> dict[str, Any]:
         """Decode a kept latent with the built-in VAE and others; answers when all have decoded."""
         return _comparison(service.compare(request.latents, request.vaes))
@@ -156,7 +139,7 @@ def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
     @router.get(
         "/pictures/{comparison_id}/{number}.png",
         response_class=Response,
-        responses={**_content("image/png"), **_errors(404, 422)},
+        responses={**file_of("image/png"), **errors(404, 422)},
     )
     def picture(comparison_id: str, number: int) -> Response:
         """Give one picture of a comparison, with the generation parameters that name its VAE."""
@@ -166,7 +149,7 @@ def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
     @router.get(
         "/sheets/{comparison_id}.png",
         response_class=Response,
-        responses={**_content("image/png"), **_errors(404, 422)},
+        responses={**file_of("image/png"), **errors(404, 422)},
     )
     def sheet(comparison_id: str) -> Response:
         """Give all pictures of a comparison side by side, with names."""
@@ -176,18 +159,18 @@ def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
 
 
 def _add_library(router: APIRouter, service: ComparisonService) -> None:
-    @router.post("/scan", response_model=ScanAnswer, responses=_errors(409))
+    @router.post("/scan", response_model=ScanAnswer, responses=errors(409))
     def scan() -> dict[str, Any]:
         """Look at all files in the host's folders that are new or have changed."""
         return service.scan().to_json()
 
-    @router.get("/library", response_model=LibraryAnswer, responses=_errors(404, 422))
+    @router.get("/library", response_model=LibraryAnswer, responses=errors(404, 422))
     def library(filter: str = "", status: str = "", sort: str = "worst", page: int = 0) -> dict[str, Any]:  # noqa: A002
         """List files, as scans have found them: `filter` is a part of a name; `page` counts from 0."""
         return service.library(filter, status, sort, page).to_json()
 
     @router.get(
-        "/library.{kind}", response_class=Response, responses={**_content(*REPORTS.values()), **_errors(404, 422)}
+        "/library.{kind}", response_class=Response, responses={**file_of(*REPORTS.values()), **errors(404, 422)}
     )
     def report(kind: str) -> Response:
         """Give a report on all files: `jsonl`, `csv` or `html`."""

@@ -7,11 +7,34 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from vae_lab.comparison.measures import EXPLANATIONS, MOST_PICTURES
+from vae_lab.pictures import LONGEST_SIDE
 
 __all__ = [
-    "CancelAnswer", "CheckpointsAnswer", "CompareAnswer", "CompareRequest", "InspectAnswer", "InspectRequest",
-    "LatentsAnswer", "LibraryAnswer", "Problem", "ProgressAnswer", "ScanAnswer", "VaesAnswer",
+    "CancelAnswer", "CheckpointsAnswer", "CompareAnswer", "CompareRequest", "GenerationAnswer", "InspectAnswer",
+    "InspectRequest", "LatentsAnswer", "LibraryAnswer", "Problem", "ProgressAnswer", "RoundTripAnswer",
+    "RoundTripRequest", "ScanAnswer", "VaesAnswer", "errors", "file_of",
 ]  # fmt: skip
+
+
+_ERRORS = {
+    401: "Nobody is logged in, and this server asks for a password.",
+    404: "Something is not there, or not kept any longer.",
+    409: "The host cannot do this now: most often another run is going on.",
+    413: "What was sent is too large.",
+    415: "What was sent is of another media type.",
+    422: "The request has a wrong form, or what was sent cannot be used.",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route may answer, for its documentation."""
+    return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
+
+
+def file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """An answer that is a file of one of ``kinds``, for its documentation."""
+    schema = {"type": "string", "format": "binary"}
+    return {200: {"description": "The file.", "content": {kind: {"schema": schema} for kind in kinds}}}
 
 
 class CompareRequest(BaseModel):
@@ -26,6 +49,18 @@ class InspectRequest(BaseModel):
 
     names: list[str] = Field(
         ..., description="Names of VAEs and checkpoints, or `Built-in` for the current checkpoint's VAE."
+    )
+
+
+class RoundTripRequest(BaseModel):
+    """Which picture to encode and decode with which VAEs."""
+
+    image: str = Field(..., description="A picture in base64, also as a `data:` address.")
+    vaes: list[str] = Field(
+        default=[], description="Names, as `GET vaes` lists them. The built-in VAE is always there."
+    )
+    longest: int = Field(
+        default=LONGEST_SIDE, description="Pixels of the longer side above which the picture is resampled."
     )
 
 
@@ -137,6 +172,32 @@ class CompareAnswer(_Answer):
     reference: str = Field(..., description="Name of the VAE that `measures` compare with; empty if none decoded.")
     sheet: str = Field(..., description="Path of a PNG with all pictures side by side, and their names.")
     results: list[ResultAnswer]
+
+
+class RoundTripResultAnswer(_Answer):
+    """What one VAE made of the picture."""
+
+    name: str
+    family: str | None
+    psnr: float | None = _number("psnr")
+    ssim: float | None = _number("ssim")
+    delta_e: float | None = _number("delta_e")
+    encode_seconds: float
+    decode_seconds: float
+    finite: bool = Field(..., description="False if the latent or the picture has NaN or infinite values.")
+    error: str = Field(..., description="Why there is no picture; else empty.")
+    pictures: dict[str, str] = Field(..., description="Kind of picture -> path of a PNG, to be read on this server.")
+
+
+class RoundTripAnswer(_Answer):
+    """A round trip, in the order asked for; the built-in VAE is first. It is kept until newer ones need the room."""
+
+    id: str
+    size: list[int] = Field(..., description="Width and height of the picture as it went in, in pixels.")
+    remarks: list[str] = Field(..., description="What was done to the picture before, such as cropping.")
+    original: str = Field(..., description="Path of the PNG that went in.")
+    results: list[RoundTripResultAnswer]
+    cancelled: bool
 
 
 class CheckpointAnswer(_Answer):

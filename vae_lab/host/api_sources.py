@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,11 +16,12 @@ from starlette.responses import Response
 from vae_lab.comparison import RoundTripped, png_bytes, to_pixels
 from vae_lab.errors import MalformedFile
 from vae_lab.host.addresses import round_trip_url
+from vae_lab.host.api_models import GenerationAnswer, RoundTripAnswer, RoundTripRequest, errors, file_of
 from vae_lab.host.base import Host
 from vae_lab.host.round_trips import ORIGINAL, StoredRoundTrip
 from vae_lab.host.service import ComparisonService
 from vae_lab.latents import Generation, latents_file
-from vae_lab.pictures import LONGEST_SIDE, Picture, read_picture
+from vae_lab.pictures import Picture, read_picture
 
 __all__ = ["add_sources", "kept_json"]
 
@@ -30,48 +30,58 @@ _LONGEST = (64, 4096)
 _MOST_LETTERS = 100_000_000  # of a picture in base64; vae_lab.pictures takes fewer bytes
 
 
-class RoundTripRequest(BaseModel):
-    """Body of ``POST roundtrip``: a picture in base64, and names of VAEs. The built-in one is always included.
-
-    ``longest``: pixels of the longer side above which the picture is resampled.
-    """
-
-    image: str
-    vaes: list[str] = []
-    longest: int = LONGEST_SIDE
-
-
 def add_sources(router: APIRouter, host: Host, service: ComparisonService) -> None:
     """Add the routes."""
+    body = {"content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}}, "required": True}
 
-    @router.post("/latents")
+    @router.post(
+        "/latents",
+        response_model=GenerationAnswer,
+        responses=errors(413, 415, 422),
+        openapi_extra={"requestBody": body},
+    )
     async def upload(request: Request, name: str = "uploaded.safetensors") -> dict[str, Any]:
+        """Keep the latents of a .safetensors file, as `GET latents/{id}.safetensors` gives it."""
         # No form of another site can send this type, so none can fill the store.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _OCTETS:
             raise HTTPException(415, f"send the .safetensors file itself, as {_OCTETS}")
         data = await _body(request, service.most_upload)
         return kept_json(await run_in_threadpool(service.add_latents, data, name[:200]))
 
-    @router.get("/latents/{generation_id}.safetensors")
+    @router.get(
+        "/latents/{generation_id}.safetensors",
+        response_class=Response,
+        responses={**file_of(_OCTETS), **errors(404, 422)},
+    )
     def download(generation_id: str) -> Response:
+        """Give a kept generation's latents, with its generation parameters, as a .safetensors file."""
         generation = host.generations.get(generation_id)
         stem = re.sub(r"[\W_]+", "-", generation.title).strip("-")[:60] or generation.id
         headers = {"Cache-Control": "no-store", "Content-Disposition": _named("attachment", f"{stem}.safetensors")}
         return Response(latents_file(generation), media_type=_OCTETS, headers=headers)
 
-    @router.get("/latents/{generation_id}.png")
+    @router.get(
+        "/latents/{generation_id}.png", response_class=Response, responses={**file_of("image/png"), **errors(404, 422)}
+    )
     def thumbnail(generation_id: str) -> Response:
+        """Give an estimate of a kept generation's first picture, without any VAE, at 1/8 of its size."""
         generation = host.generations.get(generation_id)
         pixels = to_pixels(generation.family.preview(generation.latents[:1]))[0]
         return Response(png_bytes(pixels), media_type="image/png", headers=_KEEP)
 
-    @router.post("/roundtrip")
+    @router.post("/roundtrip", response_model=RoundTripAnswer, responses=errors(404, 409, 422))
     def roundtrip(request: RoundTripRequest) -> dict[str, Any]:
+        """Encode and decode a picture with the built-in VAE and others; answers when all are done."""
         longest = min(max(request.longest, _LONGEST[0]), _LONGEST[1])
         return _round_trip(service.round_trip(_picture(request.image), request.vaes, longest))
 
-    @router.get("/roundtrips/{round_trip_id}/{number}/{kind}.png")
+    @router.get(
+        "/roundtrips/{round_trip_id}/{number}/{kind}.png",
+        response_class=Response,
+        responses={**file_of("image/png"), **errors(404, 422)},
+    )
     def picture(round_trip_id: str, number: int, kind: str) -> Response:
+        """Give one picture of a round trip."""
         name, png = service.get_round_trip(round_trip_id).png(number, kind)
         file_name = f"{name.replace('/', '_')}-{kind}.png"
         return Response(

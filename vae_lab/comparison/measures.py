@@ -240,11 +240,10 @@ def _ssim(a: _Seen, b: _Seen) -> float | None:
 
     if min(a.luma.shape) < _SSIM_SIDE:
         return None
-    return float(
-        structural_similarity(
-            a.luma, b.luma, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
+    likeness: Any = structural_similarity(
+        a.luma, b.luma, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
+    return float(likeness)
 
 
 def _squared_error(a: _Seen, b: _Seen) -> float:

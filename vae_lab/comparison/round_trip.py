@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, open_vae
 from vae_lab.comparison.compare import Decoded, error_line
+from vae_lab.comparison.measures import measure
 from vae_lab.comparison.pixels import to_pixels
 from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
 from vae_lab.families import Family
@@ -51,7 +51,6 @@ LOSS_COLOURS = (
 LOSS_IN_WORDS = f"loss maps: CIEDE2000 (ΔE) from black, 0, to bright yellow, {LOSS_SCALE:.0f} or more"
 
 _ROWS = 128  # of the picture at a time: CIEDE2000 takes dozens of arrays as large as what it is given
-_SSIM_WINDOW = 7
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
@@ -77,24 +76,29 @@ class Loss:
 
     Attributes:
         psnr: peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures.
-        ssim: structural similarity, 1 for equal pictures.
+        ssim: structural similarity as in :class:`Measures`, 1 for equal pictures; None of pictures below 11 px.
         delta_e: CIEDE2000, mean over all pixels; 0 for equal pictures.
         picture: uint8 [H,W,3], CIEDE2000 of each pixel in :data:`LOSS_COLOURS`.
     """
 
     psnr: float
-    ssim: float
+    ssim: float | None
     delta_e: float
     picture: np.ndarray
 
     def __str__(self) -> str:
         psnr = f"{self.psnr:.1f} dB" if math.isfinite(self.psnr) else "infinite"
-        return f"PSNR {psnr} · SSIM {self.ssim:.3f} · ΔE {self.delta_e:.2f}"
+        ssim = f" · SSIM {self.ssim:.3f}" if self.ssim is not None else ""
+        return f"PSNR {psnr}{ssim} · ΔE {self.delta_e:.2f}"
 
     def to_json(self) -> dict[str, float | None]:
         """The numbers; an infinite one is null, since JSON has no word for it."""
         psnr = round(self.psnr, 3) if math.isfinite(self.psnr) else None
-        return {"psnr": psnr, "ssim": round(self.ssim, 5), "delta_e": round(self.delta_e, 4)}
+        return {
+            "psnr": psnr,
+            "ssim": None if self.ssim is None else round(self.ssim, 5),
+            "delta_e": round(self.delta_e, 4),
+        }
 
 
 @dataclass(frozen=True)
@@ -241,15 +245,12 @@ def coder_of(
 
 
 def loss_between(original: np.ndarray, picture: np.ndarray) -> Loss:
-    """Hold ``picture`` against ``original``, both uint8 [H,W,3], of one size and at least 7 pixels each way."""
-    from skimage.metrics import structural_similarity  # takes a moment to import
-
-    error = float(np.mean((original.astype(np.float32) - picture.astype(np.float32)) ** 2, dtype=np.float64))
-    ssim: Any = structural_similarity(original, picture, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
+    """Hold ``picture`` against ``original``, both uint8 [H,W,3] and of one size."""
+    known = measure(picture[None], original[None])
     delta = _delta_e(original, picture)
     return Loss(
-        psnr=10.0 * math.log10(255.0**2 / error) if error else math.inf,
-        ssim=float(ssim),
+        psnr=known.psnr if known.psnr is not None else math.inf,
+        ssim=known.ssim,
         delta_e=float(delta.mean(dtype=np.float64)),
         picture=_in_colours(delta),
     )

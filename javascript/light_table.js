@@ -2,6 +2,8 @@
 //
 // A classic script like vae_lab.js. Gradio may put a new grid in the place of an old one at any time, so all that a
 // table consists of lies inside its grid and goes with it; only plain values (zoom, mode, names) outlive it.
+// A grid has figure[data-vae] elements, each with one <img> or, of a batch, several. data-reference on a figure says that
+// it is no VAE's but what the others are compared with; on a grid, that none of its pictures is to be chosen by.
 // One unit is used for all geometry: s, device pixels per picture pixel. At whole numbers every picture pixel is a
 // square of s x s device pixels.
 (function () {
@@ -47,6 +49,8 @@
     let byPointer = false; // the last input came from mouse or finger
     let loupeKeyAt = 0;
 
+    // Only what has changed: hosts watch the page for changes, and this runs with every frame of a drag.
+    const write = (element, words) => element.textContent === words || (element.textContent = words);
     const find = (id) => document.getElementById(id);
     const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
     const ratio = () => window.devicePixelRatio || 1;
@@ -74,8 +78,8 @@
         tables.set(grid, table);
         if (!figures.length) return;
         table.batch = Math.max(...table.figures.map((figure) => figure.boxes.length));
-        table.view = takeOver(table, grid.parentElement?.closest("[id]")?.id ?? "");
         table.names = table.figures.map((figure) => figure.name);
+        table.view = takeOver(table);
         layTools(table);
         layStage(table);
         table.figures.forEach((figure, i) => layActions(table, figure, i));
@@ -87,14 +91,18 @@
         draw(table);
     }
 
-    function takeOver(table, place) {
+    // The view of the grid that was in this place before, as far as it still holds.
+    function takeOver({grid, figures, names, batch}) {
+        const around = grid.parentElement?.closest("[id]");
+        const place = `${around?.id} ${[...(around ?? document).querySelectorAll(".vae-lab-grid")].indexOf(grid)}`;
         const first = {mode: "grid", picture: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 8, loupe: false};
         const view = {...first, ...kept.get(place), other: false, at: null, help: false};
-        const names = table.figures.map((figure) => figure.name);
-        if (!names.includes(view.a)) view.a = names.find((name) => name === BUILT_IN && name !== view.b) ?? names[0];
+        const reference = figures.find((figure) => figure.reference)?.name;
+        const preferred = [reference, BUILT_IN, ...names].filter((name) => names.includes(name));
+        if (!names.includes(view.a)) view.a = preferred.find((name) => name !== view.b) ?? preferred[0];
         if (!names.includes(view.b) || view.b === view.a) view.b = names.find((name) => name !== view.a) ?? view.a;
         if (names.length < 2) view.mode = "grid";
-        view.picture = Math.min(view.picture, table.batch - 1);
+        view.picture = Math.min(view.picture, batch - 1);
         kept.set(place, view);
         return view;
     }
@@ -112,7 +120,7 @@
             box.append(make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
             return box;
         });
-        return {figure, name: figure.dataset.vae, boxes};
+        return {figure, name: figure.dataset.vae, boxes, reference: Boolean(figure.closest("[data-reference]"))};
     }
 
     function layTools(table) {
@@ -187,7 +195,7 @@
         figure.save = make("a", {}, "Save");
         figure.open = make("a", {target: "_blank"}, "Open");
         row.append(make("span", {}, figure.save, figure.open));
-        if (find("vae_lab_wanted")) {
+        if (find("vae_lab_wanted") && !figure.reference) {
             const uses = [["checkpoint", "Use for this checkpoint"], ["always", "Use always"]];
             row.append(make("span", {}, ...uses.map(([reach, words]) => button(words, "use", reach))));
         }
@@ -267,7 +275,7 @@
         table.pair.hidden = table.stage.hidden = view.mode === "grid";
         if (view.mode !== "grid") drawStage(table);
         const g = geometry(leading(table), view);
-        table.zoomed.textContent = g ? percent(g.s) : "";
+        write(table.zoomed, g ? percent(g.s) : "");
         for (const element of grid.querySelectorAll("[data-act]")) press(table, element);
         drawLoupes(table, g);
     }
@@ -365,14 +373,14 @@
     function drawDifference(table) {
         const {view, layers} = table;
         table.gain.value = view.gain;
-        table.gained.textContent = `× ${view.gain}`;
+        write(table.gained, `× ${view.gain}`);
         const names = `difference between ${view.a} and ${view.b}`;
         layers.map.setAttribute("aria-label", names);
         if (!isThere(layers.a) || !isThere(layers.b)) return; // drawn again as soon as they have come
         const key = `${layers.a.src} ${layers.b.src}`;
         if (table.map?.key !== key) table.map = {key, ...differenceOf(layers.a, layers.b)};
         const {values, largest, width, height} = table.map;
-        table.largest.textContent = values ? `Largest difference ${largest} of 255` : "The pictures differ in size";
+        write(table.largest, values ? `Largest difference ${largest} of 255` : "The pictures differ in size");
         layers.map.hidden = !values;
         const painted = `${key} ${view.gain}`;
         if (!values || layers.map.dataset.painted === painted) return;
@@ -676,13 +684,13 @@
         onHover(table, event);
         if (gesture && gesture.table === table && gesture.box === box) {
             gesture.points.set(event.pointerId, [event.clientX, event.clientY]);
-            gesture.apart = null;
+            Object.assign(gesture, spread(gesture), {s: geometry(box, table.view)?.s, divider: false});
             return;
         }
         const moves = divider || (isStage(box) && table.view.mode === "slider" && !table.view.zoom);
         const nothing = !moves && !table.view.zoom && event.pointerType === "mouse";
         if (nothing || (table.view.loupe && event.pointerType !== "mouse")) return;
-        gesture = {table, box, divider: Boolean(moves), apart: null, points: new Map()};
+        gesture = {table, box, divider: Boolean(moves), points: new Map()};
         gesture.points.set(event.pointerId, [event.clientX, event.clientY]);
         if (moves) split(table, event.clientX);
         if (moves || isStage(box) || table.view.zoom) box.setPointerCapture(event.pointerId);
@@ -700,26 +708,27 @@
         else if (table.view.zoom) pan(table, box, now[0] - before[0], now[1] - before[1]);
     }
 
+    // How far the first two fingers are apart, and what lies between them.
+    function spread({points}) {
+        const [[x1, y1], [x2, y2]] = [...points.values()];
+        return {apart: Math.hypot(x1 - x2, y1 - y2) || 1, middle: [(x1 + x2) / 2, (y1 + y2) / 2]};
+    }
+
     // Two fingers: their distance is the zoom, and what lies between them stays there.
     function pinch(gesture) {
-        const {table, box, points} = gesture;
-        const [[x1, y1], [x2, y2]] = [...points.values()];
-        const apart = Math.hypot(x1 - x2, y1 - y2);
-        const middle = [(x1 + x2) / 2, (y1 + y2) / 2];
+        const {table, box} = gesture;
+        const {apart, middle} = spread(gesture);
         const g = geometry(box, table.view);
-        if (!g || !apart) return;
-        if (gesture.apart === null) Object.assign(gesture, {apart, s: g.s, middle});
-        const wanted = (gesture.s * apart) / gesture.apart;
-        const s = wanted >= 1 ? Math.min(Math.round(wanted), MOST_ZOOM) : wanted;
+        if (!g || !gesture.s) return;
         pan(table, box, middle[0] - gesture.middle[0], middle[1] - gesture.middle[1]);
         gesture.middle = middle;
-        gesture.divider = false;
+        const wanted = (gesture.s * apart) / gesture.apart;
+        const s = wanted >= 1 ? Math.min(Math.round(wanted), MOST_ZOOM) : wanted;
         setZoom(table, s <= g.fit ? 0 : s, box, middle);
     }
 
     function onUp(event) {
         gesture?.points.delete(event.pointerId);
-        if (gesture) gesture.apart = null;
         if (gesture?.points.size === 0) gesture = null;
     }
 

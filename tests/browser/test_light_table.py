@@ -242,15 +242,14 @@ def test_wheel_zooms_at_the_pointer_and_lets_other_pages_scroll(table: LightTabl
     expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
     page.evaluate("window.scrollTo(0, 0)")
     page.mouse.click(x, y)
-    place = under()
-    zooms = []
+    place, fit, zooms = under(), box["width"] / 128, []
     for _ in range(3):
         page.mouse.wheel(0, -100)
         page.wait_for_timeout(50)
         table.drawn()
         zooms.append(table.offsets()[1][2] / 128)
         np.testing.assert_allclose(under(), place, atol=1 / 128)
-    assert zooms == [3, 4, 5]
+    assert zooms == [int(fit) + 1, int(fit) + 2, int(fit) + 3]
     assert page.evaluate("window.scrollY") == 0
     assert_painted(table, ANIME)
     assert len(page.context.pages) == 1, "a click opens no picture"
@@ -259,9 +258,10 @@ def test_wheel_zooms_at_the_pointer_and_lets_other_pages_scroll(table: LightTabl
 def test_zoom_and_pan_by_keyboard(table: LightTable) -> None:
     table.window(ANIME).hover()
     table.page.evaluate("document.activeElement.blur()")
+    fit = int(table.window(ANIME).bounding_box()["width"] / 128)
     table.key("+")
     table.key("+")
-    expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text("400 %")
+    expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text(f"{fit + 2}00 %")
     before = table.offsets()[0]
     table.key("ArrowRight")
     table.key("ArrowDown")
@@ -270,7 +270,7 @@ def test_zoom_and_pan_by_keyboard(table: LightTable) -> None:
     assert after[0][1] < before[1]
     assert all(each == after[0] for each in after)
     table.key("-")
-    expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text("300 %")
+    expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text(f"{fit + 1}00 %")
     table.key("0")
     expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
     window = table.window(ANIME).bounding_box()
@@ -419,7 +419,7 @@ def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, shared_url: st
     offsets = table.offsets()
     assert offsets[0] == offsets[1]
     zoom = offsets[1][2] / 128
-    assert zoom in (4, 5)  # twice what fits, to a whole number
+    assert zoom == round(2 * box["width"] / 128), "twice what fits, to a whole number"
     assert_painted(table, ANIME)
     touch(page, [(x, y)], [(x - 10, y - 5)], [(x - 20, y - 10)], [(x - 30, y - 15)])
     table.drawn()
@@ -498,8 +498,8 @@ def test_a_new_comparison_keeps_the_view(table: LightTable) -> None:
 def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
     sources = table.grid.locator("figure img").evaluate_all("all => all.map(image => image.src)")
     figures = "".join(
-        f"<figure data-vae='{name}'><figcaption>{name}</figcaption><img src='{sources[2 * i]}'></figure>"
-        for i, name in enumerate(("Original", "Again"))
+        f"<figure data-vae='{name}' {kind}><figcaption>{name}</figcaption><img src='{sources[2 * i]}'></figure>"
+        for i, (name, kind) in enumerate((("Built-in", ""), ("Again", ""), ("Original", "data-reference")))
     )
     other = f"<div class='vae-lab' id='elsewhere'><div class='vae-lab-grid'>{figures}</div></div>"
     table.page.evaluate(
@@ -515,7 +515,9 @@ def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
     table.key("d")
     expect(table.stage).to_be_visible()
     expect(second.stage).to_be_hidden()
-    assert second.marked() == ("Original", "Again")
+    assert second.marked() == ("Original", BUILT_IN)
+    expect(second.figure("Original").get_by_role("button", name="Use")).to_have_count(0)
+    expect(second.figure("Again").get_by_role("button", name="Use")).to_have_count(2)
 
 
 # --- acting on a picture ---------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class ComparisonPanel:
                 elem_id="vae_lab_decoder",
             )  # fmt: skip
             # Filled by javascript/light_table.js when the VAE of a picture is to be used from now on.
-            self.wanted = gr.Textbox(label="Picked VAE", elem_id="vae_lab_wanted")
+            self.wanted = gr.Textbox(label="Picked VAE", scale=0, min_width=0, elem_id="vae_lab_wanted")
             self.for_checkpoint = gr.Button(
                 "Use for this checkpoint", scale=0, min_width=220, elem_id="vae_lab_use_for_checkpoint"
             )

@@ -51,7 +51,8 @@ LOSS_COLOURS = (
 LOSS_IN_WORDS = f"loss maps: CIEDE2000 (ΔE) from black, 0, to bright yellow, {LOSS_SCALE:.0f} or more"
 
 _ROWS = 128  # of the picture at a time: CIEDE2000 takes dozens of arrays as large as what it is given
-_SSIM_WINDOW = 7
+_SSIM_SIDE = 11  # of the Gaussian window: smaller pictures have no SSIM
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. 601, as SSIM is defined on
 
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what comes next."""
@@ -77,24 +78,27 @@ class Loss:
 
     Attributes:
         psnr: peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures.
-        ssim: structural similarity, 1 for equal pictures.
+        ssim: structural similarity of luma, with the Gaussian window of Wang et al. (2004); 1 for equal pictures, None
+            for pictures below 11 px.
         delta_e: CIEDE2000, mean over all pixels; 0 for equal pictures.
         picture: uint8 [H,W,3], CIEDE2000 of each pixel in :data:`LOSS_COLOURS`.
     """
 
     psnr: float
-    ssim: float
+    ssim: float | None
     delta_e: float
     picture: np.ndarray
 
     def __str__(self) -> str:
         psnr = f"{self.psnr:.1f} dB" if math.isfinite(self.psnr) else "infinite"
-        return f"PSNR {psnr} · SSIM {self.ssim:.3f} · ΔE {self.delta_e:.2f}"
+        ssim = f" · SSIM {self.ssim:.3f}" if self.ssim is not None else ""
+        return f"PSNR {psnr}{ssim} · ΔE {self.delta_e:.2f}"
 
     def to_json(self) -> dict[str, float | None]:
         """The numbers; an infinite one is null, since JSON has no word for it."""
         psnr = round(self.psnr, 3) if math.isfinite(self.psnr) else None
-        return {"psnr": psnr, "ssim": round(self.ssim, 5), "delta_e": round(self.delta_e, 4)}
+        ssim = round(self.ssim, 4) if self.ssim is not None else None
+        return {"psnr": psnr, "ssim": ssim, "delta_e": round(self.delta_e, 4)}
 
 
 @dataclass(frozen=True)
@@ -241,18 +245,27 @@ def coder_of(
 
 
 def loss_between(original: np.ndarray, picture: np.ndarray) -> Loss:
-    """Hold ``picture`` against ``original``, both uint8 [H,W,3], of one size and at least 7 pixels each way."""
-    from skimage.metrics import structural_similarity  # takes a moment to import
-
+    """Hold ``picture`` against ``original``, both uint8 [H,W,3] of one size."""
     error = float(np.mean((original.astype(np.float32) - picture.astype(np.float32)) ** 2, dtype=np.float64))
-    ssim: Any = structural_similarity(original, picture, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
     delta = _delta_e(original, picture)
     return Loss(
         psnr=10.0 * math.log10(255.0**2 / error) if error else math.inf,
-        ssim=float(ssim),
+        ssim=_ssim(original, picture),
         delta_e=float(delta.mean(dtype=np.float64)),
         picture=_in_colours(delta),
     )
+
+
+def _ssim(original: np.ndarray, picture: np.ndarray) -> float | None:
+    from skimage.metrics import structural_similarity  # takes a moment to import
+
+    if min(original.shape[:2]) < _SSIM_SIDE:
+        return None
+    one, two = (pixels.astype(np.float32) @ _LUMA for pixels in (original, picture))
+    found: Any = structural_similarity(
+        one, two, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    return float(found)
 
 
 def _delta_e(original: np.ndarray, picture: np.ndarray) -> np.ndarray:

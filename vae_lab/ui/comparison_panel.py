@@ -108,7 +108,7 @@ class ComparisonPanel:
             label="Latent", elem_id="vae_lab_source",
         )  # fmt: skip
         # Filled by javascript/vae_lab.js when one of the small pictures is chosen.
-        self.picked = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked")
+        self.picked_latent = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked_latent")
         kept, card = source_views.thumbnails(view.generations), self._card(view.chosen)
         self.kept = gr.HTML(kept, visible=bool(kept), elem_id="vae_lab_kept")
         self.latent = gr.HTML(card, visible=bool(card), elem_id="vae_lab_latent")
@@ -138,7 +138,7 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        for component in (*(self.checkpoint, self.decoder, self.source, self.vaes, self.picked, self.encoder),):
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.picked_latent, self.encoder):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
@@ -153,7 +153,12 @@ class ComparisonPanel:
         chosen = [self.latent, self.vaes, self.memory]
         connect(self.source.input, self.on_source, [self.source, self.vaes, self.memory], chosen)
         # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
-        connect(self.picked.change, self.on_picked, [self.picked, self.vaes, self.memory], [self.source, *chosen])
+        connect(
+            self.picked_latent.change,
+            self.on_picked_latent,
+            [self.picked_latent, self.vaes, self.memory],
+            [self.source, *chosen],
+        )
         connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
         connect(self.none.click, self.on_none, [], [self.vaes])
         connect(self.identify.click, self.on_identify, [self.source, self.vaes], [self.vaes, self.message])
@@ -252,7 +257,7 @@ class ComparisonPanel:
             said or gr.update(),
         )
 
-    def on_picked(self, picked: str, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
+    def on_picked_latent(self, picked: str, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
         """One of the small pictures. What the script wrote is the time and the id, with a bar between."""
         wanted = picked.partition("|")[2]
         chosen = next((kept for kept in self.host.generations.newest_first() if kept.id == wanted), None)

@@ -123,6 +123,9 @@ class ComparisonPanel:
                 encoder_choices(view.entries), value=BUILT_IN, label="Encoded by", elem_id="vae_lab_encoder"
             )
             self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
+        # What is of today must not become everyone's default of tomorrow in the WebUI.
+        for component in (self.picked_latent, self.encoder):
+            component.do_not_save_to_config = True
 
     def _build_vaes(self, view: _View) -> None:
         self.built_in = gr.HTML(self._built_in_line(view.entries), elem_id="vae_lab_built_in")
@@ -138,7 +141,7 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.picked_latent, self.encoder):
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:

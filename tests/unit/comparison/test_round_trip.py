@@ -25,6 +25,7 @@ from vae_lab.comparison.round_trip import (
     channel_pictures,
     coder_of,
     loss_between,
+    loss_colour,
 )
 from vae_lab.families import FAMILIES
 from vae_lab.pictures import prepared
@@ -219,6 +220,8 @@ def test_loss_map_is_one_fixed_scale_dark_to_bright() -> None:
     loss = loss_between(black, grey)
     assert tuple(loss.picture[0, 0]) == LOSS_COLOURS[0]
     assert tuple(loss.picture[0, 15]) == LOSS_COLOURS[-1], f"all above {LOSS_SCALE} is brightest"
+    assert loss_colour(0) == LOSS_COLOURS[0]
+    assert loss_colour(LOSS_SCALE) == loss_colour(99) == LOSS_COLOURS[-1]
     grey[:, 8:] = 20
     assert tuple(loss_between(black, grey).picture[0, 15]) not in (LOSS_COLOURS[0], LOSS_COLOURS[-1])
 

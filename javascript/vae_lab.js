@@ -129,7 +129,7 @@
         const row = event.target.closest?.("#vae_lab_checkup tr[data-file]");
         if (row) pick("vae_lab_checkup_picked", row.dataset.file);
         const thumbnail = event.target.closest?.("#vae_lab_kept [data-pick]");
-        if (thumbnail) pick("vae_lab_picked", thumbnail.dataset.pick);
+        if (thumbnail) pick("vae_lab_picked_latent", thumbnail.dataset.pick);
         const listed = event.target.closest?.("#vae_lab_library tr[data-file] .vae-lab-link");
         if (listed) openInCheckup(listed.closest("tr").dataset.file);
         const button = event.target.closest?.("button");

@@ -33,6 +33,7 @@ __all__ = [
     "channel_pictures",
     "coder_of",
     "loss_between",
+    "loss_colour",
     "round_trip",
 ]
 
@@ -275,6 +276,12 @@ def _in_colours(delta: np.ndarray) -> np.ndarray:
     stops = np.linspace(0.0, LOSS_SCALE, len(LOSS_COLOURS))
     channels = np.asarray(LOSS_COLOURS, dtype=np.float64).T
     return np.stack([np.interp(delta, stops, channel).round().astype(np.uint8) for channel in channels], axis=2)
+
+
+def loss_colour(delta_e: float) -> tuple[int, int, int]:
+    """How loss maps show a CIEDE2000, in sRGB."""
+    red, green, blue = _in_colours(np.array([[delta_e]]))[0, 0]
+    return int(red), int(green), int(blue)
 
 
 def channel_pictures(latent: Tensor) -> list[tuple[np.ndarray, float, float]]:

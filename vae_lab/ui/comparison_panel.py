@@ -111,7 +111,7 @@ class ComparisonPanel:
             label="Latent", elem_id="vae_lab_source",
         )  # fmt: skip
         # Filled by javascript/vae_lab.js when one of the small pictures is chosen.
-        self.picked = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked")
+        self.picked_latent = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked_latent")
         kept, card = source_views.thumbnails(view.generations), self._card(view.chosen)
         self.kept = gr.HTML(kept, visible=bool(kept), elem_id="vae_lab_kept")
         self.latent = gr.HTML(card, visible=bool(card), elem_id="vae_lab_latent")
@@ -126,6 +126,9 @@ class ComparisonPanel:
                 encoder_choices(view.entries), value=BUILT_IN, label="Encoded by", elem_id="vae_lab_encoder"
             )
             self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
+        # What is of today must not become everyone's default of tomorrow in the WebUI.
+        for component in (self.picked_latent, self.encoder):
+            component.do_not_save_to_config = True
 
     def _build_vaes(self, view: _View) -> None:
         self.built_in = gr.HTML(self._built_in_line(view.entries), elem_id="vae_lab_built_in")
@@ -141,8 +144,7 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        shown = (self.checkpoint, self.decoder, self.source, self.vaes, self.picked, self.encoder, self.wanted)
-        for component in shown:
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.wanted):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
@@ -157,7 +159,12 @@ class ComparisonPanel:
         chosen = [self.latent, self.vaes, self.memory]
         connect(self.source.input, self.on_source, [self.source, self.vaes, self.memory], chosen)
         # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
-        connect(self.picked.change, self.on_picked, [self.picked, self.vaes, self.memory], [self.source, *chosen])
+        connect(
+            self.picked_latent.change,
+            self.on_picked_latent,
+            [self.picked_latent, self.vaes, self.memory],
+            [self.source, *chosen],
+        )
         connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
         connect(self.none.click, self.on_none, [], [self.vaes])
         connect(self.identify.click, self.on_identify, [self.source, self.vaes], [self.vaes, self.message])
@@ -257,7 +264,7 @@ class ComparisonPanel:
             said or gr.update(),
         )
 
-    def on_picked(self, picked: str, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
+    def on_picked_latent(self, picked: str, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
         """One of the small pictures. What the script wrote is the time and the id, with a bar between."""
         wanted = picked.partition("|")[2]
         chosen = next((kept for kept in self.host.generations.newest_first() if kept.id == wanted), None)

@@ -8,7 +8,7 @@ from html import escape
 from torch import equal
 
 from vae_lab.comparison import RoundTripped
-from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pictures
+from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pictures, loss_colour
 from vae_lab.host.addresses import round_trip_url
 from vae_lab.host.base import BUILT_IN
 from vae_lab.host.round_trips import CHANNEL, LOSS, ORIGINAL, PICTURE, RGB, StoredRoundTrip
@@ -25,7 +25,13 @@ BEGIN = (
 """What a first-time user sees in place of results."""
 
 # CIEDE2000, and what it looks like.
-_STEPS = ((0, "equal"), (2, "just visible side by side"), (5, "plainly visible"), (10, "another shade"))
+_STEPS = (
+    (0.0, "0", "equal"),
+    (2.0, "2", "just visible side by side"),
+    (5.0, "5", "plainly visible"),
+    (10.0, "10", "another shade"),
+    (LOSS_SCALE, f"{LOSS_SCALE:.0f} and above", "another colour"),
+)
 
 
 def summary(stored: StoredRoundTrip) -> str:
@@ -49,23 +55,25 @@ def results(stored: StoredRoundTrip) -> str:
     numbered = list(enumerate(stored.trip))
     pictures = [_original(stored), *(_picture(stored, number, result) for number, result in numbered)]
     done = [(number, result) for number, result in numbered if result.picture is not None]
-    parts = [_section("Pictures", "", pictures, "vae-lab-grid")]
+    parts = [_section("pictures", "Pictures", "", pictures, "vae-lab-grid")]
     if done:
-        losses = [_legend(), *(_loss(stored, number, result) for number, result in done)]
-        said = "How far each pixel is from the original, on one scale for all VAEs."
-        parts.append(_section("Loss maps", said, losses, "vae-lab-grid vae-lab-losses"))
+        losses = [_original(stored), *(_loss(stored, number, result) for number, result in done)]
+        parts.append(_section("losses", "Loss maps", _legend(), losses, "vae-lab-grid vae-lab-losses"))
         latents = [_latent(stored, *alike) for alike in _alike(done)]
         said = (
             "What the encoder made of the picture: as RGB by the family's linear map, without a VAE, and channel by "
             "channel, each from its lowest value (black) to its highest (white)."
         )
-        parts.append(_section("The latent itself", said, latents, "vae-lab-latents"))
+        words = f'<p class="vae-lab-quiet">{escape(said)}</p>'
+        parts.append(_section("latents", "The latent itself", words, latents, "vae-lab-latents"))
     return f'<div class="vae-lab-roundtrip">{"".join(parts)}</div>'
 
 
-def _section(title: str, said: str, cells: Sequence[str], kind: str) -> str:
-    words = f'<p class="vae-lab-quiet">{escape(said)}</p>' if said else ""
-    return f'<section><h3>{escape(title)}</h3>{words}<div class="{kind}">{"".join(cells)}</div></section>'
+def _section(name: str, title: str, words: str, cells: Sequence[str], kind: str) -> str:
+    return (
+        f'<section id="vae_lab_roundtrip_{name}"><h3>{escape(title)}</h3>{words}<div class="{kind}">{"".join(cells)}'
+        "</div></section>"
+    )
 
 
 def _original(stored: StoredRoundTrip) -> str:
@@ -99,14 +107,14 @@ def _loss(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
 
 def _legend() -> str:
     colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in LOSS_COLOURS)
-    ends = [*_STEPS, (int(LOSS_SCALE), "another colour; also all above")]
-    lines = "".join(
-        f'<li style="--at: {100 * value / LOSS_SCALE:.0f}%"><b>{value}</b> {escape(words)}</li>'
-        for value, words in ends
+    steps = "".join(
+        f'<li><i style="background: rgb({" ".join(map(str, loss_colour(value)))})"></i><b>{words}</b> {escape(meaning)}</li>'
+        for value, words, meaning in _STEPS
     )
     return (
-        '<div class="vae-lab-legend"><p class="vae-lab-name">Difference (CIEDE2000, ΔE)</p><div class="vae-lab-scale">'
-        f'<div class="vae-lab-ramp" style="background: linear-gradient({colours})"></div><ol>{lines}</ol></div></div>'
+        '<p class="vae-lab-quiet">How far each pixel is from the original (CIEDE2000, ΔE), on one scale for all VAEs: the '
+        f'brighter, the farther.</p><div class="vae-lab-legend"><div class="vae-lab-ramp" style="background: '
+        f'linear-gradient(to right, {colours})"></div><ul>{steps}</ul></div>'
     )
 
 

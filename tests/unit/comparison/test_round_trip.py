@@ -25,6 +25,7 @@ from vae_lab.comparison.round_trip import (
     channel_pictures,
     coder_of,
     loss_between,
+    loss_colour,
 )
 from vae_lab.families import FAMILIES
 from vae_lab.pictures import prepared
@@ -182,7 +183,8 @@ def noise(seed: int = 0, shape: tuple[int, ...] = (300, 40, 3)) -> np.ndarray:
 
 def test_equal_pictures_lose_nothing() -> None:
     loss = loss_between(noise(), noise())
-    assert (loss.psnr, loss.ssim, loss.delta_e) == (math.inf, 1.0, 0.0)
+    assert (loss.psnr, loss.delta_e) == (math.inf, 0.0)
+    assert loss.ssim == pytest.approx(1, abs=1e-6)
     assert not loss.picture.any()
     assert loss.to_json() == {"psnr": None, "ssim": 1.0, "delta_e": 0.0}
 
@@ -200,6 +202,13 @@ def test_numbers_are_those_of_the_literature() -> None:
     assert loss.delta_e == pytest.approx(deltaE_ciede2000(rgb2lab(one), rgb2lab(two)).mean(), rel=1e-3)
 
 
+def test_small_pictures_have_no_ssim() -> None:
+    loss = loss_between(noise(0, (8, 40, 3)), noise(1, (8, 40, 3)))
+    assert loss.ssim is None
+    assert "SSIM" not in str(loss)
+    assert loss.to_json()["ssim"] is None
+
+
 def test_loss_map_is_one_fixed_scale_dark_to_bright() -> None:
     from skimage.color import rgb2lab
 
@@ -211,6 +220,8 @@ def test_loss_map_is_one_fixed_scale_dark_to_bright() -> None:
     loss = loss_between(black, grey)
     assert tuple(loss.picture[0, 0]) == LOSS_COLOURS[0]
     assert tuple(loss.picture[0, 15]) == LOSS_COLOURS[-1], f"all above {LOSS_SCALE} is brightest"
+    assert loss_colour(0) == LOSS_COLOURS[0]
+    assert loss_colour(LOSS_SCALE) == loss_colour(99) == LOSS_COLOURS[-1]
     grey[:, 8:] = 20
     assert tuple(loss_between(black, grey).picture[0, 15]) not in (LOSS_COLOURS[0], LOSS_COLOURS[-1])
 

@@ -171,7 +171,7 @@ def compare_in_tab(page: Page) -> list[str]:
     page.click("#vae_lab_compare")
     page.wait_for_selector("#vae_lab_results figure img", timeout=120_000)
     page.wait_for_function(
-        "[...document.querySelectorAll('#vae_lab_results img')].every(i => i.complete && i.naturalWidth)"
+        "[...document.querySelectorAll('#vae_lab_results figure img')].every(i => i.complete && i.naturalWidth)"
     )
     return page.eval_on_selector_all("#vae_lab_results figure img", "images => images.map(i => i.src)")
 

@@ -19,10 +19,18 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
+from tests.browser.panel import LightTable
 from tests.host.conftest import built_in, install_extension
-from tests.host.test_server import Server, compare_in_tab, errors, generate, page  # noqa: F401  fixtures
+from tests.host.test_server import (  # noqa: F401  fixtures
+    HOSTS_OWN_ERROR,
+    Server,
+    compare_in_tab,
+    errors,
+    generate,
+    page,
+)
 from tests.host.webui import CPU_FLAGS
 from vae_lab.samples import build_sample_set, sample_photos
 
@@ -137,6 +145,62 @@ def test_a_sound_checkpoint_shows_none_of_it(server: Server, page: Page, errors:
         page.goto("about:blank")
     finally:
         server.post("/sdapi/v1/options", {"sd_model_checkpoint": "one.safetensors"})
+
+
+def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
+    """Every way of looking at two pictures; and from there into img2img, inpaint and extras."""
+    server.txt2img()
+    compare_in_tab(page)
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    table = LightTable(page).ready()
+    for mode in ("A/B slider", "Blink", "Difference"):
+        table.press(mode)
+        expect(table.stage).to_be_visible()
+        keep(page, f"webui-light-table-{mode.split('/')[0].lower()}")
+    table.press("Grid")
+    table.press("400 %")
+    table.grid.focus()
+    for key in ("s", "d", "g", "l", "0", "?", "Escape"):
+        table.key(key)
+    sharp = table.figure("photo-a-sharp.safetensors")
+    wanted = np.asarray(
+        Image.open(io.BytesIO(page.request.get(sharp.locator("img").first.get_attribute("src")).body()))
+    )
+    for target, tab, place in (
+        ("img2img", "img2img", "#img2img_image"), ("inpaint", "img2img", "#img2maskimg"),
+        ("extras", "Extras", "#extras_image"),
+    ):  # fmt: skip
+        page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+        sharp.get_by_role("button", name=f"Send to {target}").click()
+        page.wait_for_selector(f"#tabs > .tab-nav button.selected:has-text('{tab}')")
+        page.wait_for_selector(f"{place} img", state="visible", timeout=30_000)
+        source = page.locator(f"{place} img").first.get_attribute("src")
+        sent = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).convert("RGB")
+        assert np.array_equal(np.asarray(sent), wanted), target
+    errors[:] = [error for error in errors if error != HOSTS_OWN_ERROR]
+
+
+def test_a_round_trip_in_the_webui(server: Server, page: Page, tmp_path: Path) -> None:  # noqa: F811
+    photo = Image.open(sample_photos()["mountains"]).convert("RGB").resize((256, 192))
+    photo.save(tmp_path / "mountains.png")
+    page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+    page.click("#tab_vae_lab button:has-text('Round trip')")
+    page.wait_for_selector("#vae_lab_roundtrip_vaes input")
+    page.set_input_files("#vae_lab_roundtrip_image input[type=file]", tmp_path / "mountains.png")
+    page.wait_for_selector("#vae_lab_roundtrip_image img")
+    page.click("#vae_lab_roundtrip_all")
+    page.wait_for_function("document.querySelectorAll('#vae_lab_roundtrip_vaes input:checked').length >= 2")
+    before = server.post("/vae-lab/v1/inspect", {"names": ["Built-in"]})["reports"][0]["fingerprint"]
+    page.click("#vae_lab_roundtrip_run")
+    page.wait_for_selector("#vae_lab_roundtrip_results figure img", timeout=180_000)
+    names = page.eval_on_selector_all(
+        "#vae_lab_roundtrip_results figure[data-vae]", "all => all.map(f => f.dataset.vae)"
+    )
+    assert {"Built-in", "photo-a-smooth.safetensors", "sdxl-c.safetensors"} <= set(names)
+    assert "PSNR" in page.inner_text("#vae_lab_roundtrip_results")
+    assert server.post("/vae-lab/v1/inspect", {"names": ["Built-in"]})["reports"][0]["fingerprint"] == before
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    keep(page, "webui-round-trip")
 
 
 def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811

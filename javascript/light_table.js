@@ -2,8 +2,8 @@
 //
 // A classic script like vae_lab.js. Gradio may put a new grid in the place of an old one at any time, so all that a
 // table consists of lies inside its grid and goes with it; only plain values (zoom, mode, names) outlive it.
-// A grid has figure[data-vae] elements, each with one <img> or, of a batch, several. data-reference on a figure says that
-// it is no VAE's but what the others are compared with; on a grid, that none of its pictures is to be chosen by.
+// A grid has figure[data-vae] elements, each with one <img> or, of a batch, several. data-reference on a figure says
+// that it is no VAE's but what the others are compared with; on a grid, that no VAE is to be chosen by its pictures.
 // One unit is used for all geometry: s, device pixels per picture pixel. At whole numbers every picture pixel is a
 // square of s x s device pixels.
 (function () {
@@ -34,11 +34,12 @@
     const CLEARS = ".modify-upload button + button, .touch-none + div button + button, button[aria-label='Clear']";
     const HELP = [
         ["G", "grid"], ["S", "A/B slider"], ["Space", "blink: B while held"], ["D", "difference"],
-        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"], ["A, B", "the picture under the pointer becomes A or B"],
+        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"],
+        ["A, B", "the picture under the pointer becomes A or B"],
         ["+ and −", "zoom in, zoom out"], ["0", "fit"], ["Arrows", "move the pictures, or the divider"],
         [", and .", "previous and next picture of a batch"], ["L", "loupe, on and off; or while held"],
         ["F", "full screen"], ["?", "this help"], ["Drag", "move all pictures at once"],
-        ["Wheel", "zoom at the pointer, after a click on the table; with Ctrl always"],
+        ["Two fingers", "zoom"], ["Wheel", "zoom at the pointer, after a click on the table; with Ctrl always"],
     ];
 
     const tables = new WeakMap(); // grid -> table
@@ -47,7 +48,7 @@
     let gesture = null; // {table, box, points: pointer id -> [x, y], …} while pictures or the divider are dragged
     let wheeled = 0;
     let byPointer = false; // the last input came from mouse or finger
-    let loupeKeyAt = 0;
+    let loupeHeld = null; // {table, since: ms} while the key L is down
 
     // Only what has changed: hosts watch the page for changes, and this runs with every frame of a drag.
     const write = (element, words) => element.textContent === words || (element.textContent = words);
@@ -157,9 +158,10 @@
         const options = () => table.names.map((name, i) => make("option", {value: name}, `${i + 1}  ${name}`));
         const side = (side) => {
             const name = make("span", {class: "vae-lab-name"});
-            const select = make("select", {"aria-label": `Picture ${side.toUpperCase()}`, "data-set": side}, ...options());
+            const sign = side.toUpperCase();
+            const select = make("select", {"aria-label": `Picture ${sign}`, "data-set": side}, ...options());
             const label = make("label", {class: "vae-lab-side", "data-side": side},
-                make("b", {"aria-hidden": "true"}, side.toUpperCase()), name, select);
+                make("b", {"aria-hidden": "true"}, sign), name, select);
             return {label, name, select};
         };
         table.sides = {a: side("a"), b: side("b")};
@@ -247,9 +249,8 @@
     function placeAt(box, view, clientX, clientY) {
         const g = geometry(box, view);
         if (!g) return null;
-        return [
-            ((clientX - g.x) * ratio() - g.left) / (g.columns * g.s), ((clientY - g.y) * ratio() - g.top) / (g.rows * g.s),
-        ];
+        const [x, y] = [(clientX - g.x) * ratio(), (clientY - g.y) * ratio()];
+        return [(x - g.left) / (g.columns * g.s), (y - g.top) / (g.rows * g.s)];
     }
 
     // --- drawing ----------------------------------------------------------------------------------------------------
@@ -367,7 +368,7 @@
 
     // A name that may wrap where a reader would break it, as in the captions.
     function breakable(name) {
-        return name.split(/(?<=[/_.-])/).flatMap((part) => [part, document.createElement("wbr")]);
+        return name.match(/[^/_.-]*[/_.-]?/g).flatMap((part) => [part, document.createElement("wbr")]);
     }
 
     function drawDifference(table) {
@@ -452,8 +453,11 @@
         const context = canvas.getContext("2d");
         context.imageSmoothingEnabled = false;
         context.clearRect(0, 0, side, side);
-        const paint = (source) => context.drawImage(source, x, y, g.columns * magnified, g.rows * magnified);
-        if (layer.width) paint(layer);
+        const paint = (source) => {
+            if (source.matches("img") && !isThere(source)) return;
+            context.drawImage(source, x, y, g.columns * magnified, g.rows * magnified);
+        };
+        paint(layer);
         if (!over) return;
         context.save();
         context.beginPath();
@@ -648,8 +652,8 @@
         if (pressed) {
             const figure = table.figures.find((figure) => figure.figure.contains(pressed));
             ACTS[pressed.dataset.act]?.(table, pressed.dataset.value, figure);
-            if (byPointer) focus(table); // so that keys work at once
         }
+        if (byPointer && event.target.closest("button, a")) focus(table); // so that keys work at once
         const onPicture = event.target.closest(".vae-lab-window") && event.detail > 0;
         if (onPicture && !event.ctrlKey && !event.metaKey && !event.shiftKey) event.preventDefault();
     }
@@ -837,10 +841,10 @@
         return table.figures.find((other) => other.figure === figure);
     }
 
-    // Space presses a button of ours that has the focus, but for those that it could only press in vain.
+    // Space presses a button of ours that has the focus, except those that it could only press in vain.
     function spaceIsOurs(table) {
         const focused = document.activeElement;
-        if (!table.grid.contains(focused) || !focused.matches("button, a")) return true;
+        if (!table.grid.contains(focused) || !focused.matches("button")) return true;
         const {act, value} = focused.dataset;
         return act === "hold" || (act === "mode" && value === "blink" && table.view.mode === "blink");
     }
@@ -851,22 +855,23 @@
     }
 
     function pressLoupe(table) {
-        loupeKeyAt = table.view.loupe ? 0 : Date.now();
+        loupeHeld = table.view.loupe ? null : {table, since: Date.now()};
         toggle(table, "loupe");
     }
 
+    // Wherever the key comes up: the pointer may have left the table meanwhile.
     function onKeyUp(event) {
-        const table = tableForKeys(event);
         if (event.key === " ") {
+            const table = tableForKeys(event);
             if (table && spaceIsOurs(table)) event.preventDefault(); // some browsers press buttons only now
             letGo();
         }
-        if (event.key.toLowerCase() === "l" && table?.view.loupe && loupeKeyAt && Date.now() - loupeKeyAt > HOLD_MS) {
-            toggle(table, "loupe");
-        }
+        if (event.key.toLowerCase() !== "l" || !loupeHeld) return;
+        const {table, since} = loupeHeld;
+        if (table.view.loupe && Date.now() - since > HOLD_MS) toggle(table, "loupe");
+        loupeHeld = null;
     }
 
-    // Wherever the key comes up: the pointer may have left the table meanwhile.
     function letGo() {
         for (const grid of grids) {
             const table = tables.get(grid);

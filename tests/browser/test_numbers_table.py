@@ -227,11 +227,14 @@ def test_it_fits_the_page(page: Page, shared_url: str, theme: str, width: int, k
     page.set_viewport_size({"width": width, "height": 1000})
     panel = Panel.open(page, shared_url, theme)
     panel.choose("vae_lab_source", "· Brushes · SD1")
-    panel.tick_only(*NAMES, "sdxl-c.safetensors")
+    panel.tick_only("photo-a-sharp.safetensors", "photo-a-smooth.safetensors", "sdxl-c.safetensors")
     panel.compare()
     numbers = Numbers(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert numbers.box.locator("table").evaluate("table => table.offsetWidth <= table.parentElement.clientWidth")
+    sizes = "table => [table.offsetWidth, table.parentElement.clientWidth]"
+    wide, room = numbers.box.locator("table").evaluate(sizes)
+    keep_screenshot(page, f"numbers-{theme}-{width}")
+    assert wide <= room
     numbers.button("sharpness").click()
     numbers.box.scroll_into_view_if_needed()
     keep_screenshot(page, f"numbers-{theme}-{width}")

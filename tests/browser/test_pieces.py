@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lab.comparison import Comparison, Decoded
+from vae_lab.comparison import Comparison, Decoded, measure_comparison
 from vae_lab.errors import UnknownChoice
 from vae_lab.families import FAMILIES
 from vae_lab.host.base import VaeEntry
 from vae_lab.host.service import StoredComparison
 from vae_lab.latents import Generation
 from vae_lab.ui import views
+from vae_lab.ui.numbers_views import numbers
 from vae_lab.ui.selection import Memory, fits, follow_newest, in_order, keep_chosen, latent_choice
 
 SD1, SDXL, SD3 = FAMILIES["sd1"], FAMILIES["sdxl"], FAMILIES["sd3"]
@@ -123,3 +124,50 @@ def test_nan_is_told() -> None:
 
 def test_a_family_without_a_linear_preview_says_so() -> None:
     assert "no linear preview is known for SD3" in views.latent_card(generation("g1", SD3))
+
+
+# --- the table of numbers ---------------------------------------------------------------------------------------------
+
+
+def measured(*names: str, infotexts: tuple[str, ...] = (), batch: int = 1, refused: str = "") -> StoredComparison:
+    """Noise by each of ``names``; and one that was refused."""
+    pictures = np.random.default_rng(0).integers(0, 256, (len(names), batch, 16, 16, 3), dtype=np.uint8)
+    results = [Decoded(name, picture, 0.1 * i) for i, (name, picture) in enumerate(zip(names, pictures, strict=True))]
+    if refused:
+        results.insert(0, Decoded(refused, error=f"{refused} <i>cannot</i> be read"))
+    comparison = Comparison(SD1, tuple(results))
+    made = Generation("g", torch.zeros(batch, 4, 2, 2), SD1, "A cat", infotexts)
+    return StoredComparison("id", made, comparison, measured=measure_comparison(comparison))
+
+
+def test_numbers_escape_everything() -> None:
+    html = numbers(measured(HOSTILE, "b", refused=f"refused {HOSTILE}"))
+    assert "<img" not in html
+    assert "<i>" not in html
+    assert html.count("&lt;img") > 4, "as name, as reference in the explanations, and as reason"
+
+
+def test_numbers_say_what_they_compare_with() -> None:
+    assert "Mean colour difference (CIEDE2000) to the built-in VAE" in numbers(measured("Built-in", "b"))
+    html = numbers(measured("b", "c", refused="Built-in"))
+    assert "Mean colour difference (CIEDE2000) to b." in html
+    assert "The built-in VAE has no pictures, so the others are compared with b." in html
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"), [(1, None), (3, "Mean of all 3 pictures"), (6, "Mean of the first 4 of 6 pictures")]
+)
+def test_numbers_say_what_they_are_the_mean_of(batch: int, words: str | None) -> None:
+    html = numbers(measured("Built-in", "b", batch=batch))
+    assert (words in html) if words else ("Mean of" not in html)
+
+
+def test_of_two_vaes_none_is_marked_and_of_three_the_ends() -> None:
+    assert "data-mark" not in numbers(measured("Built-in", "b"))
+    assert numbers(measured("Built-in", "b", "c")).count('data-mark="largest"') >= 3
+
+
+def test_without_results_there_are_no_numbers() -> None:
+    assert numbers(StoredComparison("id", generation("g1"), Comparison(SD1))) == ""
+    html = numbers(measured(refused="x.pt"))
+    assert "not used: x.pt" in html

@@ -208,6 +208,16 @@ class HostContract:
         assert two is not None
         assert not np.array_equal(one, two), "under some hosts a copy of a VAE decodes with the original's weights"
 
+    def test_what_has_decoded_is_known_by_its_weights(self, host: Host, case: Case) -> None:
+        generation = host.generations.get(case.generation)
+        comparison = self.compare(case, *case.usable)
+        digests = {result.name: host.digest(result.name, generation) for result in comparison.decoded}
+        for name, digest in digests.items():
+            assert len(digest) == 10
+            assert host.inspect(name).fingerprint.startswith(digest)
+        assert digests[case.usable[0]] != digests[case.usable[1]]
+        assert host.digest("gone.safetensors", generation) == ""
+
     def test_same_comparison_same_pictures(self, host: Host, case: Case) -> None:
         one, two = case.usable
         first, second = self.compare(case, one, two), self.compare(case, two, one)

@@ -240,10 +240,11 @@ def _ssim(a: _Seen, b: _Seen) -> float | None:
 
     if min(a.luma.shape) < _SSIM_SIDE:
         return None
-    likeness: Any = structural_similarity(
+    # One number, unless it is asked for a map as well; its annotations do not say so.
+    mean: Any = structural_similarity(
         a.luma, b.luma, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    return float(likeness)
+    return float(mean)
 
 
 def _squared_error(a: _Seen, b: _Seen) -> float:

@@ -100,7 +100,7 @@ def _shown(known: Explanation, value: float) -> str:
 
 
 def _marks(measured: Measured, key: str) -> dict[str, str]:
-    """Which VAEs have the largest and the smallest number, as it is shown; none where there is no difference.
+    """Which VAEs have the largest and the smallest number, as it is shown; of two, everyone sees that without a mark.
 
     What compares with the reference says nothing of the reference itself.
     """
@@ -111,7 +111,7 @@ def _marks(measured: Measured, key: str) -> dict[str, str]:
         for name, value in values.items()
         if value is not None and math.isfinite(value) and not (known.compares and name == measured.reference)
     }
-    if len(set(shown.values())) < 2:
+    if len(set(shown.values())) < 3:
         return {}
     ends = {max(shown.values()): "largest", min(shown.values()): "smallest"}
     return {name: ends[value] for name, value in shown.items() if value in ends}

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import MakeHost, free_port, small_latents
-from tests.browser.panel import Panel
+from tests.browser.panel import Panel, RoundTripPage
 from vae_lab.families import FAMILIES
 from vae_lab.host.api import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation
+from vae_lab.samples import SampleSet, sample_photos
 from vae_lab.ui.accordion import build_accordion
 from vae_lab.ui.tab import build_tab
 
@@ -91,6 +93,32 @@ def test_a_new_generation_is_there_when_the_tab_comes_into_view(
     panel.compare()
     expect(panel.figures).to_have_count(2)
     assert panel.pictures("Built-in").shape == (1, 128, 128, 3)
+
+
+def test_files_and_pictures_reach_the_tab(
+    page: Page, open_host_page: Callable[..., None], make_host: MakeHost, samples: SampleSet, tmp_path: Path
+) -> None:
+    """Through the host's queue, or without one, files take other ways than in a page of our own."""
+    with Image.open(sample_photos()["cat"]) as photo:
+        photo.resize((48, 40)).save(tmp_path / "my-cat.png")
+    host = make_host()
+    open_host_page(host_page(host, lambda *values: ""), host)
+    page.locator(".tab-nav button", has_text="VAE Lab").click()
+    panel = Panel(page)
+    expect(panel.latent).to_contain_text("Astronaut and brushes")
+    panel.load(samples.latents["cat"])
+    expect(panel.message).to_contain_text("kept as SD1 / SD2")
+    panel.encode(tmp_path / "my-cat.png", "anime.vae.pt")
+    expect(panel.message).to_contain_text("my-cat.png: encoded by anime.vae.pt")
+    panel.thumbnail("Brushes").click()
+    expect(panel.latent).to_contain_text("Brushes")
+    page.locator(".tab-nav button", has_text="Round trip").click()
+    trip = RoundTripPage(page)
+    trip.drop(tmp_path / "my-cat.png")
+    trip.tick_only("photo-b.ckpt")
+    trip.run()
+    expect(trip.message).to_contain_text("2 VAEs there and back")
+    assert trip.picture("photo-b.ckpt").shape == (40, 48, 3)
 
 
 def test_accordion_says_what_decodes_and_hands_over_its_values(

@@ -15,7 +15,6 @@ from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel
 from vae_lab import load_autoencoder
 from vae_lab.families import FAMILIES
-from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation, load_latents
 from vae_lab.pictures import prepared
 from vae_lab.samples import SampleSet, sample_photos
@@ -28,10 +27,9 @@ def pressed(panel: Panel) -> list[str]:
     return kept.evaluate_all("all => all.map(button => button.title)")
 
 
-def test_small_pictures_choose_the_latent(
-    page: Page, shared_url: str, shared_host: StandaloneHost, keep_screenshot: Keep
-) -> None:
-    panel = Panel.open(page, shared_url)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_small_pictures_choose_the_latent(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
+    panel = Panel.open(page, shared_url, theme)
     buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
     expect(buttons).to_have_count(3)
     expect(panel.thumbnail("Astronaut")).to_have_attribute("aria-pressed", "true")
@@ -46,7 +44,9 @@ def test_small_pictures_choose_the_latent(
     panel.choose("vae_lab_source", "· SDXL · SDXL")
     expect(panel.thumbnail("· SDXL · SDXL")).to_have_attribute("aria-pressed", "true")
     assert len(pressed(panel)) == 1
-    keep_screenshot(page, "sources")
+    page.locator("#vae_lab_from_image").get_by_text("From an image").click()
+    expect(page.locator("#vae_lab_encode")).to_be_visible()
+    keep_screenshot(page, f"sources-{theme}")
 
 
 def test_small_pictures_by_keyboard(page: Page, shared_url: str) -> None:

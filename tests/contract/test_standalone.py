@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.contract.suite import Case, HostContract
-from vae_lab.errors import HostError, UnknownChoice
+from tests.unit.makers import F8, kl_state, write
+from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
 from vae_lab.families import FAMILIES
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
@@ -215,3 +216,19 @@ def test_bad_latents_are_named_and_the_others_kept(folders: Folders) -> None:
 def test_taesd_of_the_webuis_folder_is_offered(folders: Folders) -> None:
     weights(folders.vaes[1] / "taesd_decoder.safetensors")
     assert [entry.name for entry in StandaloneHost(folders).vaes()] == ["taesd_decoder.safetensors"]
+
+
+def test_vae_of_unknown_family_is_taken_to_be_the_checkpoints(models: Path, tmp_path: Path) -> None:
+    """Weights that tell nothing, such as random ones, encode all the same."""
+    (tmp_path / "VAE").mkdir()
+    unknown = write(tmp_path / "VAE" / "unknown.safetensors", kl_state(F8))
+    folders = Folders(tmp_path / "data", (models / "Stable-diffusion",), (unknown.parent,))
+    host = StandaloneHost(folders)
+    image = torch.rand(1, 3, 16, 16)
+    with pytest.raises(FamilyMismatch, match="could not be told"):
+        host.encode(image, "unknown.safetensors")
+    host.inspect(BUILT_IN)  # now the checkpoint's own family is known
+    latent, family = host.encode(image, "unknown.safetensors")
+    assert (family.id, list(latent.shape)) == ("sd1", [1, 4, 2, 2])
+    (_, result) = host.round_trip(image, ["unknown.safetensors"])
+    assert result.error == ""

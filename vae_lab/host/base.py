@@ -279,7 +279,9 @@ class Host(ABC):
         if facts.problem:
             raise HostError(f"{name}: {facts.problem}")
         with coder_of(path, family=facts.family, device=place.device, dtype=place.dtype) as own:
-            yield own
+            fallback = self.checkpoint_family() if own.family is None else None
+            fits = fallback is not None and fallback.latent_channels == own.latent_channels
+            yield own.with_family(fallback) if fits else own
 
     # --- the checkup -----------------------------------------------------------------------------------------
 

@@ -106,16 +106,20 @@ def _loss(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
 
 
 def _legend() -> str:
-    colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in LOSS_COLOURS)
+    colours = ", ".join(map(_css, LOSS_COLOURS))
     steps = "".join(
-        f'<li><i style="background: rgb({" ".join(map(str, loss_colour(value)))})"></i><b>{words}</b> {escape(meaning)}</li>'
+        f'<li><i style="background: {_css(loss_colour(value))}"></i><b>{words}</b> {escape(meaning)}</li>'
         for value, words, meaning in _STEPS
     )
     return (
-        '<p class="vae-lab-quiet">How far each pixel is from the original (CIEDE2000, ΔE), on one scale for all VAEs: the '
-        f'brighter, the farther.</p><div class="vae-lab-legend"><div class="vae-lab-ramp" style="background: '
+        '<p class="vae-lab-quiet">How far each pixel is from the original (CIEDE2000, ΔE), on one scale for all VAEs: '
+        'the brighter, the farther.</p><div class="vae-lab-legend"><div class="vae-lab-ramp" style="background: '
         f'linear-gradient(to right, {colours})"></div><ul>{steps}</ul></div>'
     )
+
+
+def _css(colour: tuple[int, int, int]) -> str:
+    return "rgb({} {} {})".format(*colour)
 
 
 def _alike(done: Sequence[tuple[int, RoundTripped]]) -> list[tuple[int, RoundTripped, list[str]]]:

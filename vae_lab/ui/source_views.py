@@ -41,7 +41,8 @@ def _thumbnail(generation: Generation) -> str:
 def save_link(generation: Generation) -> str:
     """Takes the latent home, with its generation parameters."""
     url = escape(latents_url(generation))
-    return f'<a class="vae-lab-save-latent" href="{url}" download title="As .safetensors, to be loaded again">Save latent</a>'
+    title = "As .safetensors, to be loaded again"
+    return f'<a class="vae-lab-save-latent" href="{url}" download title="{title}">Save latent</a>'
 
 
 def added(generation: Generation, how: str, remarks: Sequence[str] = ()) -> str:

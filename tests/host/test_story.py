@@ -163,9 +163,8 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     for key in ("s", "d", "g", "l", "0", "?", "Escape"):
         table.key(key)
     sharp = table.figure("photo-a-sharp.safetensors")
-    wanted = np.asarray(
-        Image.open(io.BytesIO(page.request.get(sharp.locator("img").first.get_attribute("src")).body()))
-    )
+    address = sharp.locator("img").first.evaluate("image => image.src")
+    wanted = np.asarray(Image.open(io.BytesIO(page.request.get(address).body())))
     for target, tab, place in (
         ("img2img", "img2img", "#img2img_image"), ("inpaint", "img2img", "#img2maskimg"),
         ("extras", "Extras", "#extras_image"),
@@ -173,7 +172,8 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
         page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
         sharp.get_by_role("button", name=f"Send to {target}").click()
         page.wait_for_selector(f"#tabs > .tab-nav button.selected:has-text('{tab}')")
-        page.wait_for_selector(f"{place} img", state="visible", timeout=30_000)
+        # Inpaint draws on a canvas; its image lies below and is not seen.
+        page.wait_for_selector(f"{place} img", state="attached", timeout=30_000)
         source = page.locator(f"{place} img").first.get_attribute("src")
         sent = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).convert("RGB")
         assert np.array_equal(np.asarray(sent), wanted), target

@@ -237,7 +237,9 @@ def _finding_of(error: FileError) -> Finding:
     if isinstance(error, BadShape):
         return Finding("bad-shape", BROKEN, reason, (), _CHOOSE)
     if isinstance(error, NotAnAutoencoder):
-        return Finding("not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or the like, it belongs in another folder.")
+        return Finding(
+            "not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or the like, it belongs in another folder."
+        )
     remedy = "Download or convert the file again."
     if is_url(error.path):
         remedy = "Check the address, or download the file and inspect that."

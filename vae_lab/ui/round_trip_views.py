@@ -186,7 +186,8 @@ def _figure(
     lines = f'<span class="vae-lab-loss">{escape(numbers)}</span>' if numbers else ""
     lines += "".join(f'<span class="vae-lab-quiet">{breakable(fact)}</span>' for fact in facts if fact)
     lines += "".join(f'<span class="vae-lab-warning">{escape(warning)}</span>' for warning in warnings)
+    reference = " data-reference" if vae == "Original" else ""  # no VAE, and what the others are held against
     return (
-        f'<figure class="{kind}" data-vae="{escape(vae)}"><figcaption><span class="vae-lab-name">{breakable(name)}'
+        f'<figure class="{kind}" data-vae="{escape(vae)}"{reference}><figcaption><span class="vae-lab-name">{breakable(name)}'
         f'</span>{lines}</figcaption><div class="vae-lab-pictures">{body}</div></figure>'
     )

@@ -32,7 +32,8 @@ MODES = ["Grid", "A/B slider", "Blink", "Difference"]
 
 @pytest.fixture
 def table(page: Page, shared_url: str) -> LightTable:
-    """Three VAEs on two pictures of 128 x 128."""
+    """Three VAEs on two pictures of 128 x 128, all in view: what the mouse is at must not scroll away under it."""
+    page.set_viewport_size({"width": 1280, "height": 1600})
     return LightTable.open(page, shared_url, ANIME, B)
 
 
@@ -409,7 +410,7 @@ def touch(page: Page, *steps: list[tuple[float, float]]) -> None:
 
 
 def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, shared_url: str) -> None:
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, has_touch=True)
+    context = browser.new_context(viewport={"width": 1280, "height": 1600}, has_touch=True)
     page = context.new_page()
     table = LightTable.open(page, shared_url, ANIME)
     box = table.window(ANIME).bounding_box()

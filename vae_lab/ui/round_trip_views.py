@@ -188,6 +188,7 @@ def _figure(
     lines += "".join(f'<span class="vae-lab-warning">{escape(warning)}</span>' for warning in warnings)
     reference = " data-reference" if vae == "Original" else ""  # no VAE, and what the others are held against
     return (
-        f'<figure class="{kind}" data-vae="{escape(vae)}"{reference}><figcaption><span class="vae-lab-name">{breakable(name)}'
-        f'</span>{lines}</figcaption><div class="vae-lab-pictures">{body}</div></figure>'
+        f'<figure class="{kind}" data-vae="{escape(vae)}"{reference}><figcaption>'
+        f'<span class="vae-lab-name">{breakable(name)}</span>{lines}</figcaption>'
+        f'<div class="vae-lab-pictures">{body}</div></figure>'
     )

@@ -155,8 +155,9 @@
 
     // A file of the library, on the other page: that need not refresh itself, since what is picked is shown afresh.
     function openInCheckup(file) {
-        const tabs = [...document.querySelectorAll("#vae_lab_pages > .tab-nav button")];
-        const tab = tabs.find((tab) => tab.textContent.trim() === "Checkup");
+        const pages = [...document.querySelectorAll("#vae_lab_pages > .tabitem")]; // their words may be translated
+        const place = pages.findIndex((page) => page.id === "vae_lab_page_checkup");
+        const tab = document.querySelectorAll("#vae_lab_pages > .tab-nav button")[place];
         if (!tab) return;
         inView.add("vae_lab_checkup");
         tab.click();
@@ -289,10 +290,12 @@
         return subject + what + detail;
     }
 
-    // Only what has changed is written: this runs with every tick of the clock.
+    // Only what has changed is written: this runs with every tick of the clock. What was written is remembered, since
+    // the WebUI may have put a translation in its place.
     function write(element, words, checkpoint) {
-        if (element.textContent !== words) element.textContent = words;
-        if (element.title !== (checkpoint?.text ?? "")) element.title = checkpoint?.text ?? "";
+        const title = checkpoint?.text ?? "";
+        if (element.dataset.words !== words) element.textContent = element.dataset.words = words;
+        if ((element.dataset.title ?? "") !== title) element.title = element.dataset.title = title;
         if ((element.dataset.status ?? "") !== (checkpoint?.status ?? "")) element.dataset.status = checkpoint?.status ?? "";
     }
 

@@ -23,7 +23,8 @@ from fastapi.routing import APIRoute
 from PIL import Image
 
 from tests.browser.conftest import MakeHost
-from vae_lab.comparison import Comparison, Measures
+from tests.browser.test_api import SlowHost
+from vae_lab.comparison import Measures
 from vae_lab.host.api import PREFIX
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, sample_photos
@@ -238,16 +239,6 @@ def test_every_error_is_as_published(
     got, answer = published.ask(method, path, **more)
     assert got == status
     assert set(answer) == {"detail"}
-
-
-class SlowHost(StandaloneHost):
-    """Compares until it is cancelled."""
-
-    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
-        progress(1, 5, "slow.pt")
-        while not cancelled():
-            time.sleep(0.01)
-        return Comparison(self.generations.get(generation_id).family, (), cancelled=True)
 
 
 def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:

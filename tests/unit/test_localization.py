@@ -152,7 +152,7 @@ def of_measures() -> Iterator[str]:
 
 def of_tables() -> Iterator[str]:
     yield from TITLES.values()
-    yield from checkup_views._WORDS.values()
+    yield from checkup_views.WORDS.values()
     yield from checkup_views._KINDS.values()
     yield "checkpoint in use"
     for table in (library_views._WORDS, library_views._COUNTED, library_views._REPORTS):

@@ -160,7 +160,7 @@ def test_what_comes_from_files_is_escaped() -> None:
 def test_names_that_are_no_text() -> None:
     out = io.StringIO()
     write_html([broken("\udcff.pt")], out)
-    out.getvalue().encode("utf8")
+    assert out.getvalue().encode("utf8").count(b">\\udcff.pt<"), "shown, and can be written"
 
 
 def test_charts_of_what_is_not_healthy_and_of_one_that_is() -> None:

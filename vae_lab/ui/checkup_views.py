@@ -16,17 +16,32 @@ from vae_lab.identity import short
 from vae_lab.ui.views import breakable, note
 
 __all__ = [
-    *("aside", "badge", "charts", "checked", "details", "held", "kind_to_get", "mark", "overview", "recommended"),
+    *(
+        "WORDS",
+        "aside",
+        "badge",
+        "badge_of",
+        "charts",
+        "checked",
+        "details",
+        "held",
+        "kind_to_get",
+        "mark",
+        "overview",
+        "recommended",
+    ),
     *("remedied", "status_words", "unchecked", "used_instead", "verdict"),
 ]
 
-_WORDS = {
+WORDS = {
     HEALTHY: "Healthy",
     SUSPECT: "Suspect",
     MISSING: "No VAE inside",
     BROKEN: "Broken",
     UNREADABLE: "Cannot be read",
 }
+"""What a status is called, where there is room for a word or two."""
+
 _SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
 _WORST_FIRST = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
 # Where the title says no more than the status itself.
@@ -43,12 +58,13 @@ _KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 
 def status_words(verdict: Verdict) -> str:
     """Such as ``Broken: washed out``."""
-    if verdict.status == UNREADABLE:
-        return verdict.findings[0].title
-    words = _WORDS[verdict.status]
-    if verdict.status in _SAYS_ENOUGH or not verdict.faults:
-        return words
-    return f"{words}: {_small(verdict.faults[0].title)}"
+    return _words_of(verdict.status, verdict.faults[0].title if verdict.faults else "")
+
+
+def _words_of(status: str, title: str) -> str:
+    if status == UNREADABLE and title:
+        return title
+    return WORDS[status] if status in _SAYS_ENOUGH or not title else f"{WORDS[status]}: {_small(title)}"
 
 
 def mark(verdict: Verdict) -> str:
@@ -59,8 +75,13 @@ def mark(verdict: Verdict) -> str:
 
 def badge(verdict: Verdict) -> str:
     """The status, by sign, words and colour."""
-    sign = f'<span aria-hidden="true">{_SIGNS[verdict.status]}</span>'
-    return f'<span class="vae-lab-badge" data-status="{verdict.status}">{sign} {escape(status_words(verdict))}</span>'
+    return badge_of(verdict.status, verdict.faults[0].title if verdict.faults else "")
+
+
+def badge_of(status: str, title: str) -> str:
+    """As :func:`badge`, of a status and the title of the worst fault, or ""."""
+    sign = f'<span aria-hidden="true">{_SIGNS[status]}</span>'
+    return f'<span class="vae-lab-badge" data-status="{status}">{sign} {escape(_words_of(status, title))}</span>'
 
 
 def _small(title: str) -> str:
@@ -279,7 +300,7 @@ def checked(reports: Mapping[str, Report], wanted: int) -> str:
         name, report = next(iter(reports.items()))
         return note(f"{name} was checked: {_small(status_words(report.verdict)).replace(': ', ', ')}.")
     counts = {status: sum(r.verdict.status == status for r in reports.values()) for status in _WORST_FIRST}
-    words = {**_WORDS, MISSING: "without a VAE"}
+    words = {**WORDS, MISSING: "without a VAE"}
     told = ", ".join(f"{count} {_small(words[status])}" for status, count in counts.items() if count)
     start = (
         f"{len(reports)} files checked"

@@ -9,18 +9,12 @@ from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADAB
 from vae_lab.host.api import report_url
 from vae_lab.host.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
 from vae_lab.scan import UNCHECKED, WORST_FIRST
+from vae_lab.ui.checkup_views import WORDS, badge_of
 from vae_lab.ui.views import breakable, note
 
 __all__ = ["ALL", "ORDERS", "STATUSES", "downloads", "overview", "position", "scanned", "table"]
 
-_WORDS = {
-    UNREADABLE: "Cannot be read",
-    BROKEN: "Broken",
-    MISSING: "No VAE inside",
-    SUSPECT: "Suspect",
-    UNCHECKED: "Not checked yet",
-    HEALTHY: "Healthy",
-}
+_WORDS = WORDS | {UNCHECKED: "Not checked yet"}
 _COUNTED = {
     UNREADABLE: "unreadable",
     BROKEN: "broken",
@@ -29,9 +23,7 @@ _COUNTED = {
     UNCHECKED: "not checked yet",
     HEALTHY: "healthy",
 }
-_SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
 _KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
-_SAYS_ENOUGH = (HEALTHY, MISSING, UNREADABLE)  # where the title says no more than the status itself
 
 ALL = "All"
 STATUSES = {ALL: ""} | {_WORDS[status]: status for status in WORST_FIRST}
@@ -137,11 +129,9 @@ def _row(row: LibraryRow) -> str:
 
 
 def _badge(row: LibraryRow) -> str:
-    sign = f'<span aria-hidden="true">{_SIGNS[row.status]}</span> ' if row.status in _SIGNS else ""
-    words = row.title if row.status == UNREADABLE and row.title else _WORDS[row.status]
-    if row.title and row.status not in (*_SAYS_ENOUGH, UNCHECKED):
-        words += f": {row.title[:1].lower()}{row.title[1:]}"
-    return f'<span class="vae-lab-badge" data-status="{row.status}">{sign}{escape(words)}</span>'
+    if row.status == UNCHECKED:
+        return f'<span class="vae-lab-badge" data-status="{row.status}">{_WORDS[row.status]}</span>'
+    return badge_of(row.status, row.title)
 
 
 def _same(row: LibraryRow) -> str:

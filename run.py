@@ -53,7 +53,11 @@ def demo(args: argparse.Namespace, rest: list[str]) -> int:
 
 def test(args: argparse.Namespace, rest: list[str]) -> int:
     """All tests that need no WebUI and no GPU."""
-    return run(environment(args.gradio, "test"), "-m", "pytest", *rest)
+    cores = os.cpu_count() or 1
+    workers = min(cores, 4)
+    command = ["-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile", *rest]
+    # The workers share the cores; torch would take all of them in each.
+    return run(environment(args.gradio, "test"), *command, OMP_NUM_THREADS=str(max(cores // workers, 1)))
 
 
 def lint(args: argparse.Namespace, _: list[str]) -> int:
@@ -88,10 +92,11 @@ def host(args: argparse.Namespace, rest: list[str]) -> int:
         command = [python, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tools), *packages]
         subprocess.run(command, check=True)
     paths = os.pathsep.join([str(tools), str(ROOT)])
-    command = ["-m", "pytest", "tests/host", "-W", "ignore", f"--webui-dir={webui}", *rest]
+    forge = (webui / "modules_forge").is_dir()  # it manages memory itself, and has no --medvram
+    command = ["-m", "pytest", "tests/forge" if forge else "tests/host", "-W", "ignore", f"--webui-dir={webui}", *rest]
     codes = [
         run(python, *command, f"--webui-flags={flags}", PYTHONPATH=paths)
-        for flags in (args.webui_flags, f"{args.webui_flags} --medvram".strip())
+        for flags in (args.webui_flags, *([] if forge else [f"{args.webui_flags} --medvram".strip()]))
     ]
     return max(codes)
 
@@ -108,7 +113,7 @@ def main() -> int:
             command.add_argument("--headless", action="store_true", help="write the comparison, open nothing")
             command.add_argument("-o", "--out", help="folder for the sheet and the JSON")
         if function is host:
-            command.add_argument("--webui-dir", required=True, help="a WebUI 1.10.1 that runs")
+            command.add_argument("--webui-dir", required=True, help="a WebUI 1.10.1 or a Forge that runs")
             command.add_argument("--webui-python", help="the Python it runs with")
             command.add_argument("--webui-flags", default="", help="flags that it needs")
     arguments = sys.argv[1:]

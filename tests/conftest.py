@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("VAE Lab")
-    group.addoption("--webui-dir", default="", help="a WebUI 1.10.1 that runs; the host tests drive it")
+    group.addoption("--webui-dir", default="", help="a WebUI 1.10.1 or a Forge that runs; the host tests drive it")
     group.addoption("--webui-flags", default="", help="command line flags for that WebUI, such as --medvram")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from tools import bench_webui
+from tools import bench_memory, bench_webui
 from tools.figures import Figure
 from tools.sd15 import write_checkpoint, write_vae
 from vae_lab import compare, inspect_file, load_autoencoder
@@ -108,7 +108,13 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-BENCHMARKS = {"checkup": checkup, "identity": identity, "comparison": comparison}
+def memory(folder: Path, _: int) -> Iterator[Figure]:
+    """What decoding takes, where the system tells a peak. It is the same each time, so there are no rounds."""
+    if bench_memory.AVAILABLE:
+        yield from bench_memory.figures(folder)
+
+
+BENCHMARKS = {"checkup": checkup, "identity": identity, "comparison": comparison, "memory": memory}
 
 
 def machine() -> str:

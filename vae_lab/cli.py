@@ -15,6 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -31,6 +32,7 @@ from vae_lab.comparison import (
     compare_candidates,
     contact_sheet,
     measure_comparison,
+    png_bytes,
     round_trip,
 )
 from vae_lab.comparison.compare import decoder_of
@@ -38,6 +40,7 @@ from vae_lab.comparison.round_trip import LOSS_IN_WORDS, as_decoded, coder_of
 from vae_lab.errors import FileError, VaeLabError
 from vae_lab.families import FAMILIES
 from vae_lab.formats import file_name, is_url, shown_name
+from vae_lab.host.infotext import with_override
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.latents import Generation, load_latents
@@ -276,14 +279,16 @@ def _shown(bar: Any) -> Any:
 def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
     """Write every picture, the sheet and the JSON, and say why a VAE was refused."""
     out.mkdir(parents=True, exist_ok=True)
-    contact_sheet(comparison, rows=[generation.title]).save(out / "sheet.png")
+    sheet = np.asarray(contact_sheet(comparison, rows=[generation.title]))
+    (out / "sheet.png").write_bytes(png_bytes(sheet, next(iter(generation.infotexts), "")))
     measured = measure_comparison(comparison)
     rows = []
     for number, result in enumerate(comparison):
         files = []
         for i, picture in enumerate(result.pictures if result.pictures is not None else []):
             file = out / f"{number:02d}-{i}.png"
-            Image.fromarray(picture).save(file)
+            text = generation.infotexts[i] if i < len(generation.infotexts) else ""
+            file.write_bytes(png_bytes(picture, with_override(text, result.name, "") if text else ""))
             files.append(file.name)
         rows.append(
             {

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+import diskcache
 import torch
 from tqdm import tqdm
 
@@ -61,10 +62,11 @@ def _scan(args: argparse.Namespace) -> int:
         if out is not None and not out.absolute().parent.is_dir():  # better told now than after an hour
             raise HostError(f"{out}: there is no folder {out.parent}")
     try:
-        with closing(FactsCache(args.cache or _cache_folder())) as facts:
+        with closing(FactsCache(args.cache or _cache_folder(), required=True)) as facts:
             return _scan_with(args, facts)
-    except sqlite3.Error as error:  # no room on the disk, no permission
-        raise HostError(f"the cache cannot be used, choose another folder with --cache: {error}") from error
+    except (sqlite3.Error, diskcache.Timeout) as error:  # no room on the disk, no permission, locked by another program
+        reason = str(error) or "it is locked, or may not be written"
+        raise HostError(f"the cache cannot be used, choose another folder with --cache: {reason}") from error
 
 
 def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:

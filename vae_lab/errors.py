@@ -11,6 +11,7 @@
     │       ├── BadShape          a VAE whose tensors contradict each other
     │       └── NotFinite         a VAE with NaN or infinite weights
     ├── FamilyMismatch            the VAE belongs to another latent space than the latents
+    ├── NotEnoughMemory           a task would take more memory than is free
     ├── UnknownChoice             a VAE, checkpoint or generation of that name is not there
     ├── Cancelled                 the user stopped a long operation
     └── HostError                 the host is not in the state that an operation needs
@@ -30,6 +31,7 @@ __all__ = [
     "MissingKeys",
     "MissingVae",
     "NotAnAutoencoder",
+    "NotEnoughMemory",
     "NotFinite",
     "UnknownChoice",
     "UnreadableFile",
@@ -85,6 +87,10 @@ class NotFinite(NotAnAutoencoder):
 
 class FamilyMismatch(VaeLabError):
     """A VAE was asked to work in a latent space that is not its own."""
+
+
+class NotEnoughMemory(VaeLabError):
+    """A task would take more memory than is free, and was not begun."""
 
 
 class UnknownChoice(VaeLabError):

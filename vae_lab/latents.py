@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from torch import Tensor
 from vae_lab.errors import FamilyMismatch, MalformedFile, UnknownChoice, UnreadableFile
 from vae_lab.families import FAMILIES, Family
 from vae_lab.formats import Limits, MemorySource, WeightFile, open_weights
+from vae_lab.pictures import MOST_INFOTEXT
 
 __all__ = [
     "Generation",
@@ -34,6 +36,7 @@ _MOST_PICTURES = 100  # in an uploaded batch; the WebUI's menus end at 8
 _MOST_PIXELS = 2**20  # of an uploaded latent: pictures of 8192 x 8192
 _MOST_TENSORS = 16
 _MOST_HEADER = 4 * 2**20  # of an uploaded file: 100 infotexts of 40 kB each
+_MOST_KEPT = 400  # generations in memory, however small: people look for one in a menu
 _TITLE = 120
 _INFOTEXT = re.compile(r"infotext\.([0-9]{1,9})$")
 
@@ -66,19 +69,23 @@ class Generation:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the latents take."""
-        return self.latents.numel() * self.latents.element_size()
+        """Memory that the latents and the texts take."""
+        return _nbytes(self.latents) + sum(map(sys.getsizeof, (self.title, *self.infotexts)))
 
     @property
     def label(self) -> str:
         """One line for a list: when, how large, what."""
         batch, _, height, width = self.latents.shape
         size = f"{width * 8}x{height * 8}" + (f" x {batch}" if batch > 1 else "")
-        return f"{time.strftime('%H:%M:%S', time.localtime(self.created))} · {size} · {self.title or self.id}"
+        return f"{time.strftime('%H:%M:%S', time.localtime(self.created))} · {self.title or 'no prompt'} · {size}"
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 class GenerationStore:
-    """The newest generations, as many as fit into ``byte_limit``. Safe to use from several threads."""
+    """The newest generations, as many as fit into ``byte_limit``, 400 at most. Safe to use from several threads."""
 
     def __init__(self, byte_limit: int) -> None:
         self.byte_limit = byte_limit
@@ -91,12 +98,13 @@ class GenerationStore:
         return f"g{next(self._numbers)}"
 
     def add(self, generation: Generation) -> None:
-        """Keep ``generation``, and let go of the oldest ones over the limit (one is kept in any case)."""
+        """Keep ``generation``, and let go of the oldest ones over the limits (one is kept in any case)."""
         with self._lock:
             self._kept.pop(generation.id, None)
             self._kept[generation.id] = generation
-            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self.byte_limit:
-                self._kept.popitem(last=False)
+            held = sum(kept.nbytes for kept in self._kept.values())
+            while len(self._kept) > 1 and (held > self.byte_limit or len(self._kept) > _MOST_KEPT):
+                held -= self._kept.popitem(last=False)[1].nbytes
 
     def get(self, generation_id: str) -> Generation:
         """Raises UnknownChoice: it was never there, or had to make room."""
@@ -187,7 +195,7 @@ def read_latents(data: bytes, name: str, byte_limit: int) -> Generation:
     latents = found.latents
     if latents.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         found = replace(found, latents=latents.to(torch.float32))
-    if found.nbytes > byte_limit:
+    if _nbytes(found.latents) > byte_limit:
         raise MalformedFile(name, f"latents of {list(latents.shape)} need more than {byte_limit // 2**20} MB")
     title = "".join(letter if letter.isprintable() else " " for letter in found.title)
     return replace(found, title=title[:_TITLE], infotexts=found.infotexts[: len(latents)])
@@ -228,7 +236,7 @@ def _read(file: WeightFile, path: str, stem: str) -> Generation:
 def _infotexts(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """In the order of their numbers: as text, 10 would come before 2."""
     numbered = {int(match[1]): text for key, text in metadata.items() if (match := _INFOTEXT.match(key))}
-    return tuple(numbered[number] for number in sorted(numbered))
+    return tuple(numbered[number][:MOST_INFOTEXT] for number in sorted(numbered))
 
 
 def _family_of(path: str | os.PathLike[str], metadata: Mapping[str, str], channels: int) -> Family:

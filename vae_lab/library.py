@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import sqlite3
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +17,7 @@ from vae_lab.autoencoders import VaeFile, open_vae
 from vae_lab.checkup import Checkup, Finding, Report, Verdict, identity_key, inspect_file
 from vae_lab.errors import FileError
 from vae_lab.families import FAMILIES, Family
+from vae_lab.formats.wording import as_text
 from vae_lab.identity import (
     KnownVae,
     Merge,
@@ -31,14 +34,18 @@ __all__ = [
     "FactsCache",
     "FileKey",
     "VaeFacts",
+    "apart",
     "file_key",
     "find_weight_files",
     "is_vae_beside_checkpoint",
 ]
 
+log = logging.getLogger("vae_lab")
+
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # raise when what is stored of a file, or how it is found, changes
 REPORT_VERSION = 4  # the same of reports
+_NOT_USABLE = (sqlite3.Error, diskcache.Timeout, OSError)  # no room, no permission, locked, damaged
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,74 @@ class VaeFacts:
         return FAMILIES.get(self.family_id)
 
 
-class FactsCache:
-    """Facts by file. A file is known by path, size and times of change, so a replaced one is looked at anew."""
+class _InMemory:
+    """What remembers as a ``diskcache.Cache`` does, for as long as the program runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self._cache = diskcache.Cache(str(folder), eviction_policy="none")
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+
+    def get(self, key: Any) -> Any:
+        return self._kept.get(key)
+
+    def set(self, key: Any, value: Any) -> None:
+        self._kept[key] = value
+
+    def close(self) -> None:
+        self._kept.clear()
+
+
+class FactsCache:
+    """Facts by file. A file is known by path, size and times of change, so a replaced one is looked at anew.
+
+    What cannot be written is remembered in memory, until the program ends; that is told once, in the log.
+
+    Args:
+        folder: where it is kept.
+        required: raise sqlite3.Error, diskcache.Timeout or OSError if the folder cannot be used at all.
+    """
+
+    def __init__(self, folder: Path, *, required: bool = False) -> None:
+        self._told = False
+        self._unwritten: dict[Any, Any] = {}
+        self._cache: diskcache.Cache | _InMemory
+        try:
+            self._cache = diskcache.Cache(str(folder), eviction_policy="none")
+        except _NOT_USABLE as error:
+            if required:
+                raise
+            self._tell(f"in {folder} cannot be used", error)
+            self._cache = _InMemory()
+
+    def get(self, key: Any) -> Any:
+        """What is stored; None if there is nothing, or it cannot be read."""
+        if key in self._unwritten:
+            return self._unwritten[key]
+        try:
+            return self._cache.get(key)
+        except _NOT_USABLE as error:
+            self._tell("cannot be read", error)
+            return None
+
+    def set(self, key: Any, value: Any) -> None:
+        """Store, on the disk if that can be written."""
+        try:
+            self._cache.set(key, value)
+        except _NOT_USABLE as error:
+            self._unwritten[key] = value
+            self._tell("cannot be written", error)
+        else:
+            self._unwritten.pop(key, None)
+
+    def _tell(self, what: str, error: BaseException) -> None:
+        if not self._told:
+            self._told = True
+            reason = str(error) or type(error).__name__
+            log.warning("VAE Lab: the cache of what is known of files %s, so files are read again: %s", what, reason)
 
     def known(self, path: str) -> VaeFacts | None:
         """What was found earlier, if the file has not changed since. Reads nothing of the file."""
         key = file_key(path)
-        stored = self._cache.get(key) if key else None
+        stored = self.get(key) if key else None
         return VaeFacts(**stored) if isinstance(stored, dict) else None
 
     def look(self, path: str) -> VaeFacts:
@@ -82,22 +147,22 @@ class FactsCache:
             key = file_key(path)
             facts = _read_facts(path)
             if key and key == file_key(path):  # else it was replaced in between
-                self._cache.set(key, asdict(facts))
+                self.set(key, asdict(facts))
         return facts
 
     def remember(self, path: str, facts: VaeFacts) -> None:
         """Note what was found of a file by other means."""
         key = file_key(path)
         if key:
-            self._cache.set(key, asdict(facts))
+            self.set(key, asdict(facts))
 
     def close(self) -> None:
         """Give the cache's files back."""
         self._cache.close()
 
     @property
-    def store(self) -> diskcache.Cache:
-        """The cache itself, for what else is to be remembered of files and weights."""
+    def store(self) -> diskcache.Cache | _InMemory:
+        """The cache itself, which raises what :meth:`get` and :meth:`set` put up with."""
         return self._cache
 
 
@@ -109,31 +174,30 @@ class Checkups:
 
     def __init__(self, facts: FactsCache) -> None:
         self._facts = facts
-        self._store = facts.store
 
     # --- by identity; a vae_lab.checkup.Memory ---------------------------------------------------------------
 
     def get(self, key: str) -> Checkup | None:
         """The checkup of that identity, if it was made before."""
-        stored = self._store.get(("checkup", key))
+        stored = self._facts.get(("checkup", key))
         return Checkup.from_json(stored) if isinstance(stored, dict) else None
 
     def put(self, key: str, checkup: Checkup) -> None:
         """Remember a checkup."""
-        self._store.set(("checkup", key), checkup.to_json())
+        self._facts.set(("checkup", key), checkup.to_json())
 
     # --- by file ---------------------------------------------------------------------------------------------
 
     def known(self, path: str) -> Report | None:
         """The report on a file that was made before, if the file has not changed since. Reads nothing of the file."""
         key = file_key(path)
-        stored = self._store.get(("report", REPORT_VERSION, *key)) if key else None
+        stored = self._facts.get(("report", REPORT_VERSION, *key)) if key else None
         return self._restored(stored) if isinstance(stored, dict) else None
 
     def known_verdict(self, path: str) -> Verdict | None:
         """As :meth:`known`, the verdict alone: cheap enough to ask for every file of a large library."""
         key = file_key(path)
-        stored = self._store.get(("verdict", REPORT_VERSION, *key)) if key else None
+        stored = self._facts.get(("verdict", REPORT_VERSION, *key)) if key else None
         return Verdict.from_json(stored) if isinstance(stored, dict) else None
 
     def look(self, path: str, relatives: Mapping[str, str] | None = None) -> Report:
@@ -169,9 +233,9 @@ class Checkups:
             opened: the same file, if it is open.
         """
         key = file_key(path)
-        digest = self._store.get(("sketch", *key)) if key else None
+        digest = self._facts.get(("sketch", *key)) if key else None
         if isinstance(digest, str):
-            stored = self._store.get(("sketch", digest)) if digest else b""
+            stored = self._facts.get(("sketch", digest)) if digest else b""
             if isinstance(stored, bytes):
                 return Sketch.from_bytes(stored) if stored else None
         try:
@@ -182,13 +246,13 @@ class Checkups:
         if key and key == file_key(path):  # else it was replaced in between
             digest = sketch_digest(sketch) if sketch else ""
             if sketch:
-                self._store.set(("sketch", digest), sketch.to_bytes())
-            self._store.set(("sketch", *key), digest)
+                self._facts.set(("sketch", digest), sketch.to_bytes())
+            self._facts.set(("sketch", *key), digest)
         return sketch
 
     def _remember(self, key: FileKey, report: Report) -> None:
-        self._store.set(("report", REPORT_VERSION, *key), _stored(report))
-        self._store.set(("verdict", REPORT_VERSION, *key), report.verdict.to_json())
+        self._facts.set(("report", REPORT_VERSION, *key), _stored(report))
+        self._facts.set(("verdict", REPORT_VERSION, *key), report.verdict.to_json())
 
     def _restored(self, record: Mapping[str, Any]) -> Report | None:
         """The inverse of :func:`_stored`; None if the checkup is not remembered any longer."""
@@ -278,11 +342,21 @@ def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tup
             if path.suffix.lower() not in WEIGHT_SUFFIXES or not path.is_file() or path.resolve() in seen:
                 continue
             seen.add(path.resolve())
-            name = path.relative_to(folder).as_posix()
+            name = as_text(path.relative_to(folder).as_posix())
             if name in names:
                 name = path.as_posix() if f"{folder.name}/{name}" in names else f"{folder.name}/{name}"
             names.add(name)
             yield name, path
+
+
+def apart(vaes: Mapping[str, Path], checkpoints: Container[str]) -> dict[str, Path]:
+    """``vaes``, in which one that is called as a checkpoint is has its folder's name in front."""
+    found: dict[str, Path] = {}
+    for name, path in vaes.items():
+        in_folder = f"{path.parent.name}/{name}"
+        free = in_folder if in_folder not in vaes else path.as_posix()
+        found[free if name in checkpoints else name] = path
+    return found
 
 
 def is_vae_beside_checkpoint(path: Path) -> bool:

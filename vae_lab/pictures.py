@@ -17,10 +17,13 @@ from torch import Tensor
 
 from vae_lab.errors import MalformedFile, UnreadableFile
 
-__all__ = ["LONGEST_SIDE", "Picture", "Prepared", "flattened", "prepared", "read_picture"]
+__all__ = ["LONGEST_SIDE", "MOST_INFOTEXT", "Picture", "Prepared", "flattened", "prepared", "read_picture"]
 
 LONGEST_SIDE = 1024
 """In pixels; larger pictures are resampled unless told otherwise."""
+
+MOST_INFOTEXT = 2**16
+"""Characters of generation parameters that are kept; no prompt is that long, and what a stranger wrote may be."""
 
 _STEP = 8  # picture pixels to a latent pixel, in every family
 _MOST_BYTES = 64 * 2**20
@@ -109,7 +112,9 @@ def _check_size(image: Image.Image, shown: str) -> None:
 
 def _text(infotext: object) -> str:
     """Of generation parameters what can be shown: newlines stay, other control characters go."""
-    return re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", infotext).strip() if isinstance(infotext, str) else ""
+    if not isinstance(infotext, str):
+        return ""
+    return re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", infotext[:MOST_INFOTEXT]).strip()
 
 
 def flattened(image: Image.Image) -> Image.Image:

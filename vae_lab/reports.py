@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from vae_lab.checkup import DECODED, ROUND_TRIP, Finding, chart_png
 from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, MISSING, SUSPECT, UNREADABLE
 from vae_lab.families import FAMILIES
+from vae_lab.formats.wording import as_text
 from vae_lab.identity import DuplicateGroup, known_as, short
 from vae_lab.scan import UNCHECKED, WORST_FIRST, ScanRecord
 from vae_lab.version import __version__
@@ -291,7 +292,7 @@ def _size(count: int) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape(text.encode("utf8", "backslashreplace").decode("utf8"))  # names may hold bytes that are no text
+    return escape(as_text(text))
 
 
 def _address(png: bytes) -> str:

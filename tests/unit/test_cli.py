@@ -20,6 +20,8 @@ from vae_lab.families import FAMILIES
 from vae_lab.latents import Generation, save_latents
 from vae_lab.samples import SampleSet, build_sample_set, load_sample_vae, sample_photos
 
+INFOTEXT = "a cat\nSteps: 20, Seed: 1, VAE: old.pt"
+
 
 def run(*arguments: str | Path, folder: Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
@@ -33,12 +35,20 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
+def parameters(path: Path) -> str:
+    """Generation parameters, where the WebUI looks for them."""
+    with Image.open(path) as image:
+        return image.info["parameters"]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small latents, and VAEs: two of one basename, one of another family, one broken."""
     folder = tmp_path_factory.mktemp("files")
     latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    save_latents(Generation("g", latents, FAMILIES["sd1"], title="猫"), folder / "latents.safetensors")
+    texts = (INFOTEXT, INFOTEXT.replace("Seed: 1", "Seed: 2"))
+    generation = Generation("g", latents, FAMILIES["sd1"], title="猫", infotexts=texts)
+    save_latents(generation, folder / "latents.safetensors")
     for seed, name in enumerate(("one", "two")):
         (folder / name).mkdir()
         write(folder / name / "vae.safetensors", kl_state(F8, seed))
@@ -73,6 +83,10 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert not np.array_equal(pictures[0][0], pictures[0][1]), "each latent of the batch"
     sheet = pixels(folder / "sheet.png")
     assert sheet.shape[0] > 64
+    assert parameters(folder / "sheet.png") == INFOTEXT
+    for row in record["results"]:
+        said = [parameters(folder / name) for name in row["pictures"]]
+        assert said == [f"a cat\nSteps: 20, Seed: {seed}, VAE Lab override: {row['name']}" for seed in (1, 2)]
     written = {name for row in record["results"] for name in row["pictures"]}
     assert {path.name for path in folder.iterdir()} == {"sheet.png", "comparison.json", *written}
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import diskcache
 import pytest
 
 from tests.unit.conftest import ROOT, start_cli
@@ -267,6 +268,15 @@ def test_cache_that_cannot_be_used(models: Path, tmp_path: Path, capsys: pytest.
     (broken / "cache.db").write_bytes(b"no database" * 1000)
     assert main(["scan", str(models), "--cache", str(broken)]) == 2
     assert "choose another folder with --cache" in capsys.readouterr().err
+
+
+def test_cache_that_is_locked(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise diskcache.Timeout
+
+    monkeypatch.setattr(diskcache.Cache, "set", locked)
+    assert scan() == 2
+    assert "choose another folder with --cache: it is locked" in capsys.readouterr().err
 
 
 def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ PACKAGE = Path(vae_lab.__file__).parent
 # What runs inside a WebUI alone, and the pages.
 _WEBUI = tuple(
     f"vae_lab.host.{name}"
-    for name in ("a1111", "a1111_script", "a1111_vae", "capture", "extension", "grey_watch", "job", "xyz")
+    for name in ("a1111", "a1111_script", "a1111_vae", "capture", "extension", "forge", "grey_watch", "job", "xyz")
 )
 NOT_CORE = ("vae_lab.ui", "vae_lab.__main__", *_WEBUI)
 

@@ -24,12 +24,16 @@ from vae_lab.latents import (
     save_latents,
 )
 
-ONE = 4 * 8 * 8 * 4
-"""Bytes of one generation below."""
+LATENT = 4 * 8 * 8 * 4
+"""Bytes of one latent below."""
 
 
 def generation(name: str = "g", batch: int = 1) -> Generation:
     return Generation(name, torch.randn(batch, 4, 8, 8), FAMILIES["sd1"], title=name)
+
+
+ONE = generation().nbytes
+"""Bytes of one generation above, with its title."""
 
 
 def ids(store: GenerationStore) -> list[str]:
@@ -57,10 +61,26 @@ def test_oldest_makes_room() -> None:
 
 
 def test_exactly_the_limit_fits() -> None:
-    store = GenerationStore(3 * ONE)
-    store.add(generation("a"))
-    store.add(generation("b", batch=2))
+    kept = [generation("a"), generation("b", batch=2)]
+    store = GenerationStore(sum(one.nbytes for one in kept))
+    for one in kept:
+        store.add(one)
     assert ids(store) == ["b", "a"]
+
+
+def test_texts_take_memory_too() -> None:
+    """Those of strangers may be larger than their latents."""
+    store = GenerationStore(10 * LATENT)
+    for name in "abc":
+        store.add(replace(generation(name), infotexts=("猫" * 4 * LATENT,)))
+    assert ids(store) == ["c"]
+
+
+def test_so_many_are_kept_and_no_more() -> None:
+    store = GenerationStore(2**30)
+    for i in range(450):
+        store.add(Generation(str(i), torch.zeros(1, 4, 1, 1), FAMILIES["sd1"]))
+    assert ids(store) == [str(i) for i in range(449, 49, -1)]
 
 
 def test_one_is_kept_however_large() -> None:
@@ -101,7 +121,7 @@ def test_clear() -> None:
 
 
 def test_many_threads_at_once() -> None:
-    store = GenerationStore(5 * ONE)
+    store = GenerationStore(5 * generation("g100").nbytes)
     seen: list[str] = []
     failures: list[BaseException] = []
 
@@ -127,8 +147,8 @@ def test_many_threads_at_once() -> None:
 
 def test_label_says_when_how_large_and_what() -> None:
     made = replace(generation("cat", batch=2), latents=torch.zeros(2, 4, 8, 16))
-    assert made.label.endswith(" · 128x64 x 2 · cat")
-    assert replace(made, title="").label.endswith(" · cat"), "the id where there is no title"
+    assert made.label.endswith(" · cat · 128x64 x 2")
+    assert " · no prompt · " in replace(made, title="").label
 
 
 # --- in files --------------------------------------------------------------------------------------------------------
@@ -239,7 +259,7 @@ def test_given_away_and_taken_back() -> None:
     made = replace(generation("cat", 2), infotexts=("a", "b"), checkpoint="/home/me/models/x.safetensors", tiling=True)
     data = latents_file(made)
     assert b"/home/me" not in data, "folders are nobody else's business"
-    found = read_latents(data, "cat.safetensors", 10 * ONE)
+    found = read_latents(data, "cat.safetensors", 10 * LATENT)
     assert torch.equal(found.latents, made.latents)
     assert (found.infotexts, found.checkpoint, found.tiling) == (("a", "b"), "x.safetensors", True)
 
@@ -247,24 +267,24 @@ def test_given_away_and_taken_back() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_precision_is_kept(dtype: torch.dtype) -> None:
     made = replace(generation(), latents=torch.randn(1, 4, 8, 8).to(dtype))
-    assert torch.equal(read_latents(latents_file(made), "x", ONE).latents, made.latents)
+    assert torch.equal(read_latents(latents_file(made), "x", LATENT).latents, made.latents)
 
 
 def test_other_precisions_become_single() -> None:
     data = save({"l": torch.ones(1, 4, 8, 8, dtype=torch.float64)})
-    assert read_latents(data, "x", 2 * ONE).latents.dtype == torch.float32
+    assert read_latents(data, "x", 2 * LATENT).latents.dtype == torch.float32
 
 
 @pytest.mark.parametrize("start", [b"", b"hello", b"PK\x03\x04" + bytes(30), b"\x80\x02}q\x00.", b"\x89PNG\r\n\x1a\n"])
 def test_only_safetensors_are_taken(start: bytes) -> None:
     with pytest.raises(UnreadableFile, match="x.pt: not a .safetensors file"):
-        read_latents(start, "x.pt", ONE)
+        read_latents(start, "x.pt", LATENT)
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     torch.save({"l": torch.zeros(1, 4, 8, 8)}, tmp_path / "l.safetensors")
     with pytest.raises(UnreadableFile, match="not a .safetensors file"):
-        read_latents((tmp_path / "l.safetensors").read_bytes(), "l.safetensors", ONE)
+        read_latents((tmp_path / "l.safetensors").read_bytes(), "l.safetensors", LATENT)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +299,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 )
 def test_too_much_is_refused(shape: tuple[int, ...], words: str) -> None:
     data = save({"l": torch.zeros(shape, dtype=torch.float16)})
-    limit = 2 * ONE // 2 - 1 if shape == (2, 4, 8, 8) else 2**30
+    limit = 2 * LATENT // 2 - 1 if shape == (2, 4, 8, 8) else 2**30
     with pytest.raises(MalformedFile, match=words):
         read_latents(data, "x.safetensors", limit)
 
@@ -287,15 +307,22 @@ def test_too_much_is_refused(shape: tuple[int, ...], words: str) -> None:
 def test_a_header_of_many_megabytes_is_refused() -> None:
     data = save({"l": torch.zeros(1, 4, 8, 8)}, {"infotext.0": "x" * 5_000_000})
     with pytest.raises(MalformedFile, match="header"):
-        read_latents(data, "x.safetensors", ONE)
+        read_latents(data, "x.safetensors", LATENT)
 
 
 def test_words_of_strangers_are_cut_and_cleaned() -> None:
     texts = {f"infotext.{i}": str(i) for i in range(50)}
     data = save({"l": torch.zeros(2, 4, 8, 8)}, {"title": "a\nb\u202ec" + "x" * 500, **texts})
-    found = read_latents(data, "x.safetensors", 2 * ONE)
+    found = read_latents(data, "x.safetensors", 2 * LATENT)
     assert found.title == ("a b c" + "x" * 500)[:120]
     assert found.infotexts == ("0", "1"), "one for each picture"
+
+
+def test_infotexts_of_strangers_are_cut(tmp_path: Path) -> None:
+    tensors, metadata = {"l": torch.zeros(1, 4, 8, 8)}, {"infotext.0": "x" * 100_000}
+    assert read_latents(save(tensors, metadata), "x.safetensors", LATENT).infotexts == ("x" * 2**16,)
+    save_file(tensors, tmp_path / "l.safetensors", metadata)
+    assert load_latents(tmp_path / "l.safetensors").infotexts == ("x" * 2**16,)
 
 
 def test_damaged_files_give_latents_or_our_error() -> None:
@@ -307,7 +334,7 @@ def test_damaged_files_give_latents_or_our_error() -> None:
             if data:
                 data[chance.randrange(min(len(data), 300))] = chance.randrange(256)
         with suppress(VaeLabError):
-            assert read_latents(bytes(data), "x", ONE).latents.ndim == 4
+            assert read_latents(bytes(data), "x", LATENT).latents.ndim == 4
 
 
 def test_file_that_is_too_large(tmp_path: Path) -> None:

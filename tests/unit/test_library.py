@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import diskcache
 import pytest
 import torch
 
@@ -13,7 +17,7 @@ from tests.unit.makers import F2, F8, SDXL_TEXT, UNET, kl_state, prefixed, write
 from vae_lab import library
 from vae_lab.checkup import identity_key
 from vae_lab.identity import fingerprint
-from vae_lab.library import Checkups, FactsCache, find_weight_files
+from vae_lab.library import Checkups, FactsCache, apart, find_weight_files
 from vae_lab.samples import SampleSet
 
 
@@ -81,6 +85,67 @@ def test_facts_outlive_the_program(tmp_path: Path, vae: Path, reads: list[str]) 
         cache.look(str(vae))
         cache.close()
     assert reads == ["vae.safetensors"]
+
+
+def full(*_: object, **__: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def locked(*_: object, **__: object) -> None:
+    raise diskcache.Timeout
+
+
+@pytest.mark.parametrize("fail", [full, locked])
+def test_cache_that_cannot_be_written_costs_time_alone(
+    cache: FactsCache, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable
+) -> None:
+    monkeypatch.setattr(diskcache.Cache, "set", fail)
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        facts = cache.look(str(vae))
+        report = Checkups(cache).look(str(vae))
+    assert facts.fingerprint == report.fingerprint == fingerprint(kl_state(F2))
+    assert len(caplog.records) == 1, "told once"
+    assert cache.known(str(vae)) == facts, "a search for a healthy VAE asks for what it has just looked at"
+    assert Checkups(cache).known(str(vae)) == report
+
+
+@pytest.mark.parametrize("fail", [full, locked])
+def test_cache_that_cannot_be_read(
+    cache: FactsCache, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable
+) -> None:
+    facts = cache.look(str(vae))
+    monkeypatch.setattr(diskcache.Cache, "get", fail)
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        assert cache.known(str(vae)) is None
+        assert Checkups(cache).known_verdict(str(vae)) is None
+        assert cache.look(str(vae)) == facts
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", ["a file", "damaged"])
+def test_without_a_folder_for_the_cache_it_is_kept_in_memory(
+    tmp_path: Path, vae: Path, reads: list[str], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "cache"
+    if kind == "damaged":
+        folder.mkdir()
+    (folder / "cache.db" if kind == "damaged" else folder).write_bytes(b"no database" * 1000)
+    with pytest.raises(sqlite3.Error):
+        FactsCache(folder, required=True)
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        cache = FactsCache(folder)
+    assert str(folder) in caplog.text
+    assert cache.look(str(vae)) == cache.look(str(vae)) == cache.known(str(vae))
+    assert reads == ["vae.safetensors"]
+    cache.close()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not write everywhere")
+def test_folder_that_may_not_be_written(tmp_path: Path, vae: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    cache = FactsCache(tmp_path / "locked" / "cache")
+    assert cache.look(str(vae)) == cache.known(str(vae))
+    cache.close()
 
 
 def test_other_ways_to_write_the_path_do_not_matter(cache: FactsCache, vae: Path, reads: list[str]) -> None:
@@ -322,3 +387,17 @@ def test_file_without_a_vae_has_no_sketch(cache: FactsCache, tmp_path: Path, rea
     assert Checkups(cache).sketch(path) is None
     assert Checkups(cache).sketch(path) is None
     assert len(reads) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_no_text_is_listed_as_one(tmp_path: Path) -> None:
+    """Gradio, JSON and the browser take text alone; one such file would take the page down."""
+    (tmp_path / os.fsdecode(b"caf\xe9.safetensors")).write_bytes(b"")
+    ((name, path),) = find_weight_files([tmp_path])
+    assert name == "caf\\udce9.safetensors"
+    assert path.exists()
+
+
+def test_a_vae_that_is_called_as_a_checkpoint_is(tmp_path: Path) -> None:
+    vaes = {"a.pt": tmp_path / "VAE" / "a.pt", "b.pt": tmp_path / "VAE" / "b.pt"}
+    assert list(apart(vaes, {"b.pt": tmp_path / "b.pt"})) == ["a.pt", "VAE/b.pt"]

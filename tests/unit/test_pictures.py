@@ -59,6 +59,13 @@ def test_parameters_of_a_png() -> None:
     assert read_picture(packed(Image.new("RGB", (8, 8)))).infotext == ""
 
 
+def test_parameters_of_a_stranger_are_cut() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("parameters", "a cat, " + "x" * 100_000, zip=True)
+    found = read_picture(packed(Image.new("RGB", (8, 8)), pnginfo=text)).infotext
+    assert found == "a cat, " + "x" * (2**16 - 7)
+
+
 def test_orientation_of_the_exif() -> None:
     image = Image.new("RGB", (40, 20))
     image.paste(RED, (0, 0, 20, 20))

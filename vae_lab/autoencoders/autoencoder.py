@@ -110,6 +110,10 @@ class Autoencoder:
         """About how much memory decoding one latent takes, beside the weights; 0 if that is not known."""
         return self.architecture.bytes_to_decode(self.module, latents)
 
+    def bytes_to_encode(self, images: Tensor) -> int:
+        """About how much memory encoding one picture takes, beside the weights; 0 if that is not known."""
+        return self.architecture.bytes_to_encode(self.module, images)
+
     def _known_family(self) -> Family:
         if self.family is None:
             raise FamilyMismatch(f"{self.name}: its latent family could not be told from the weights; name one")

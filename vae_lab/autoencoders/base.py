@@ -67,6 +67,10 @@ class Architecture(ABC):
         """About how much memory ``decode`` takes for one latent, beside the weights; 0 where it is not known."""
         return 0
 
+    def bytes_to_encode(self, module: nn.Module, images: Tensor) -> int:  # noqa: ARG002
+        """About how much memory ``encode`` takes for one picture, beside the weights; 0 where it is not known."""
+        return 0
+
     @abstractmethod
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         """[B,C,h,w] in the units that ``scales_latents`` tells -> [B,3,H,W], about 0..1, not clamped."""

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -18,8 +17,10 @@ from vae_lab.autoencoders import Autoencoder, open_vae
 from vae_lab.comparison.pixels import to_pixels
 from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
 from vae_lab.families import Family, get_family
+from vae_lab.memory import SHARE, free_memory
 
 __all__ = [
+    "IN_STRIPS",
     "Candidate",
     "Comparison",
     "Decode",
@@ -30,11 +31,15 @@ __all__ = [
     "compare_candidates",
     "decoder_of",
     "error_line",
+    "is_out_of_memory",
 ]
 
 log = logging.getLogger("vae_lab")
 
-_SHARE = 0.8  # of the free memory that decoding may take
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it, on other devices
+
+IN_STRIPS = "in strips, as memory was short"
+"""How a result is told from one that was decoded as usual."""
 
 Decode = Callable[[Tensor], Tensor]
 """[1,C,h,w] in model space -> [1,3,H,W], about 0..1. Best not cut to that, so that infinite values can be told."""
@@ -67,19 +72,22 @@ class Decoder:
         Raises:
             MemoryError, torch.cuda.OutOfMemoryError: there is too little memory for either way.
         """
-        if self.needs(latent) > _SHARE * psutil.virtual_memory().available:
+        if self.needs(latent) > SHARE * free_memory():
             image = self.in_strips(latent)
             if image is not None:
                 return image.float().cpu(), True
         try:
             return self.whole(latent).float().cpu(), False
-        # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
-        except (torch.cuda.OutOfMemoryError, MemoryError):
-            torch.cuda.empty_cache()
-            image = self.in_strips(latent)
-            if image is None:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            return image.float().cpu(), True
+            # What the decode held lives as long as the frames that its traceback leads to.
+            failure = error.with_traceback(None)
+        torch.cuda.empty_cache()
+        image = self.in_strips(latent)
+        if image is None:
+            raise failure
+        return image.float().cpu(), True
 
 
 Report = Callable[[int, int, str], None]
@@ -155,7 +163,7 @@ class _Progress:
     done: int = field(default=0)
 
     def before(self, what: str) -> None:
-        """Stops here, if at all: what has been decoded is never thrown away."""
+        """Stops here, if at all: VAEs that have decoded all latents stay in the result."""
         if self.cancelled and self.cancelled():
             raise Cancelled("cancelled")
         self._tell(what)
@@ -240,20 +248,27 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
         raise
     except VaeLabError as error:
         return Decoded(candidate.name, error=str(error), family=candidate.family)
-    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
-    except (RuntimeError, OSError) as error:  # of torch, or of the disk: it must not cost the pictures of the others
-        log.exception("VAE Lab, decoding with %s", candidate.name)
+    # Of torch, or of the disk: it must not cost the pictures of the others.
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            log.exception("VAE Lab, decoding with %s", candidate.name)
         return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
     finite = bool(torch.isfinite(stacked).all())
     return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite, in_strips)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was too short, of a device or of the system: torch has a class of its own for CUDA's alone."""
+    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and any(told in words for told in _NO_MEMORY)
+
+
 def error_line(name: str, error: Exception) -> str:
     """What went wrong with the VAE ``name``, of an error that is none of ours."""
-    memory = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-    kind = "out of memory" if memory else type(error).__name__
+    kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
     first = next(iter(str(error).splitlines()), "")
     return f"{name}: {kind}" + (f": {first}" if first else "")
 

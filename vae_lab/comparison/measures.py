@@ -78,10 +78,10 @@ EXPLANATIONS: Mapping[str, Explanation] = {
 
 @dataclass(frozen=True)
 class Measures:
-    """The pictures of one VAE in numbers, mean over the batch.
+    """The pictures of one VAE in numbers, mean over the batch, but for ``seconds``, ``delta_e_95`` and ``psnr``.
 
     Attributes:
-        seconds: time for decoding alone.
+        seconds: time for decoding alone, of the whole batch.
         contrast: standard deviation of L*.
         saturation: mean C*.
         sharpness: root mean square of the highest octave of L*, that is of L* less its 1-2-1 blur. It is not divided

@@ -9,6 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from vae_lab.formats.wording import as_text
+
 __all__ = ["png_bytes", "to_pixels"]
 
 
@@ -31,7 +33,7 @@ def png_bytes(picture: np.ndarray, infotext: str = "") -> bytes:
     """
     text = PngInfo()
     if infotext:
-        text.add_text("parameters", infotext.encode("utf8", "backslashreplace").decode("utf8"))
+        text.add_text("parameters", as_text(infotext))
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG", compress_level=1, pnginfo=text)
     return buffer.getvalue()

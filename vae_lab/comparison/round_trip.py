@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, open_vae
-from vae_lab.comparison.compare import Decoded, error_line
+from vae_lab.comparison.compare import Decoded, Decoder, error_line, is_out_of_memory
 from vae_lab.comparison.measures import measure
 from vae_lab.comparison.pixels import to_pixels
-from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
+from vae_lab.errors import Cancelled, FamilyMismatch, NotEnoughMemory, VaeLabError
 from vae_lab.families import Family
+from vae_lab.memory import SHARE, free_memory
 
 __all__ = [
     "LOSS_COLOURS",
@@ -31,6 +32,7 @@ __all__ = [
     "RoundTripped",
     "as_decoded",
     "channel_pictures",
+    "check_encodes",
     "coder_of",
     "loss_between",
     "loss_colour",
@@ -115,6 +117,7 @@ class RoundTripped:
         error: one line, or "".
         family: the VAE's, where known.
         finite: False if latent or decoded picture had NaN or infinite values.
+        in_strips: True if the decoder went over the latent in strips, because memory was short.
     """
 
     name: str
@@ -126,6 +129,7 @@ class RoundTripped:
     error: str = ""
     family: Family | None = None
     finite: bool = True
+    in_strips: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,12 +190,13 @@ def _there_and_back(
         before(step, coder.name, "encoding")
         with coder.open() as vae:
             family = vae.family
+            check_encodes(vae, image)
             start = time.perf_counter()
-            latent = vae.encode(_checked(image, vae)).float().cpu()
+            latent = vae.encode(image).float().cpu()
             encoded = time.perf_counter()
             before(step + 1, coder.name, "decoding")
             again = time.perf_counter()
-            decoded = vae.decode_unclamped(latent).float().cpu()
+            decoded, in_strips = Decoder.of(vae).decode(latent)
             decode_seconds = time.perf_counter() - again
         picture = to_pixels(decoded)[0]
         loss = loss_between(original, picture)
@@ -199,23 +204,35 @@ def _there_and_back(
         raise
     except VaeLabError as error:
         return RoundTripped(coder.name, error=str(error), family=family)
-    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        return RoundTripped(coder.name, error=error_line(coder.name, error), family=family)
-    except (RuntimeError, OSError) as error:  # of torch, or of the disk: it must not cost the pictures of the others
-        log.exception("VAE Lab, round trip with %s", coder.name)
+    # Of torch, or of the disk: it must not cost the pictures of the others.
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            log.exception("VAE Lab, round trip with %s", coder.name)
         return RoundTripped(coder.name, error=error_line(coder.name, error), family=family)
     finite = bool(torch.isfinite(latent).all() and torch.isfinite(decoded).all())
     return RoundTripped(
-        coder.name, latent, picture, loss, encoded - start, decode_seconds, family=family, finite=finite
+        coder.name, latent, picture, loss, encoded - start, decode_seconds, "", family, finite, in_strips
     )
 
 
-def _checked(image: Tensor, vae: Autoencoder) -> Tensor:
-    step = vae.downscale
-    if any(side % step for side in image.shape[-2:]):
+def check_encodes(vae: Autoencoder, image: Tensor) -> None:
+    """Refuse a picture ([1,3,H,W]) that cannot be encoded, before it is tried.
+
+    Raises:
+        FamilyMismatch: the VAE does not take pictures of that size.
+        NotEnoughMemory: on the CPU, where the system would kill the process that takes too much.
+    """
+    step, (height, width) = vae.downscale, image.shape[-2:]
+    if height % step or width % step:
         raise FamilyMismatch(f"{vae.name} takes pictures whose sides are multiples of {step}")
-    return image
+    if vae.device.type != "cpu":
+        return
+    needed, free = vae.bytes_to_encode(image), free_memory()
+    if needed > SHARE * free:
+        raise NotEnoughMemory(
+            f"{vae.name}: encoding {width} x {height} pixels takes about {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; a smaller picture takes less"
+        )
 
 
 @contextmanager
@@ -303,5 +320,6 @@ def as_decoded(trip: RoundTrip, original: str = "Original") -> tuple[Decoded, ..
         if result.picture is not None and result.loss is not None:
             pictures = np.stack([result.picture, result.loss.picture])
         seconds = result.encode_seconds + result.decode_seconds
-        results.append(Decoded(result.name, pictures, seconds, result.error, result.family, result.finite))
+        told = (result.error, result.family, result.finite, result.in_strips)
+        results.append(Decoded(result.name, pictures, seconds, *told))
     return tuple(results)

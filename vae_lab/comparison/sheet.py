@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vae_lab.comparison.compare import Comparison, Decoded
+from vae_lab.comparison.compare import IN_STRIPS, Comparison, Decoded
 
 __all__ = ["contact_sheet"]
 
 _GAP = 12
+_MOST_PIXELS = 64_000_000  # for pictures; more are made smaller, and the sheet says so
 _NARROWEST = 200  # of a column, so that there is room to read
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
@@ -34,6 +35,8 @@ def contact_sheet(
 ) -> Image.Image:
     """One column for each VAE, one row for each latent of the batch; a refused VAE shows its reason.
 
+    Pictures are drawn pixel for pixel, unless they would fill more than 64 megapixels.
+
     Args:
         comparison: what to draw.
         rows: what the latents are called, for the sheet's title.
@@ -44,9 +47,13 @@ def contact_sheet(
     shown = next((r.pictures for r in results if r.pictures is not None), None)
     height, width = (256, 256) if shown is None else shown.shape[1:3]
     batch = 1 if shown is None else shown.shape[0]
-    column = max(width, _NARROWEST)
     bands = [results[i : i + most_columns] for i in range(0, len(results), most_columns)]
     columns = max((len(band) for band in bands), default=1)
+    scale = min(1.0, (_MOST_PIXELS / max(columns * len(bands) * batch * height * width, 1)) ** 0.5)
+    if scale < 1:
+        height, width = max(int(height * scale), 1), max(int(width * scale), 1)
+        rows = [*rows, f"pictures at {scale:.0%} of their size"]
+    column = max(width, _NARROWEST)
     title = _Text.set(" / ".join(rows), 16, columns * (column + _GAP) - _GAP)
     cells = {id(result): _Cell.of(result, column, (notes or {}).get(result.name)) for result in results}
     label = max((cell.label_height for cell in cells.values()), default=0)
@@ -68,7 +75,8 @@ def contact_sheet(
                 continue
             for i, picture in enumerate(result.pictures):
                 place = (x, y + label + i * (height + _GAP))
-                sheet.paste(Image.fromarray(np.ascontiguousarray(picture)), place)
+                image = Image.fromarray(np.ascontiguousarray(picture))
+                sheet.paste(image if scale == 1 else image.resize((width, height), Image.Resampling.LANCZOS), place)
     return sheet
 
 
@@ -111,6 +119,8 @@ class _Cell:
         if note is None:
             note = result.family.title if result.family else "family unknown"
             note += f" · {result.seconds:.2f} s" if result.pictures is not None else ""
+        note += " · NaN or infinite values" if not result.finite else ""
+        note += f" · {IN_STRIPS}" if result.in_strips else ""
         return cls(
             _Text.set(result.name, 16, width), _Text.set(note, 13, width), _Text.set(result.error, 14, width - 2 * _GAP)
         )

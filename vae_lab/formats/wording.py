@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["one_line", "quoted", "sized"]
+__all__ = ["as_text", "one_line", "quoted", "sized"]
+
+
+def as_text(name: str) -> str:
+    """A name that holds bytes which are no text, as Linux knows such, in a form that every page and file can hold."""
+    return name.encode("utf8", "backslashreplace").decode("utf8")
 
 
 def quoted(name: object, limit: int = 80) -> str:

@@ -12,6 +12,7 @@ from tests.unit.makers import F2, kl_module, kl_state, write
 from vae_lab.autoencoders import load_autoencoder, open_vae
 from vae_lab.autoencoders.kl import AutoencoderKL, KLConfig, config_from_shapes
 from vae_lab.autoencoders.kl.module import empty_module
+from vae_lab.autoencoders.taesd.module import build_decoder
 from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder, NotFinite
 
 CONFIGS = {
@@ -241,3 +242,17 @@ def test_refused_file_is_closed(tmp_path: Path) -> None:
         open_vae(path)
     path.unlink()
     assert not path.exists()
+
+
+def test_what_a_host_does_to_the_layers_of_torch_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On some devices the WebUI replaces their ``forward``, for all threads, for as long as it samples."""
+    vae, tiny = AutoencoderKL(KLConfig(channels=(32, 64), blocks=1)), build_decoder(4)
+
+    def cast(*_: object) -> None:
+        raise RuntimeError("not implemented for 'Half'")
+
+    for layer in (torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.Linear):
+        monkeypatch.setattr(layer, "forward", cast)
+    with torch.no_grad():
+        assert vae.decoder(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 16, 16)
+        assert tiny(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 64, 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -369,7 +370,15 @@ def in_wrapped_padding(vae: Autoencoder) -> Autoencoder:
     return replace(vae, module=module)
 
 
-@pytest.mark.parametrize("change", [lambda vae: vae, in_wrapped_padding], ids=["zeros", "circular"])
+def with_channels_last(vae: Autoencoder) -> Autoencoder:
+    """As the WebUI under ``--opt-channelslast``."""
+    return replace(vae, module=copy.deepcopy(vae.module).to(memory_format=torch.channels_last))
+
+
+CHANGES = {"zeros": lambda vae: vae, "circular": in_wrapped_padding, "channels-last": with_channels_last}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("elements", [2**12, 2**16, 2**21])
 def test_strips_give_the_same_picture(
     vae: Autoencoder, elements: int, change: Callable[[Autoencoder], Autoencoder]
@@ -395,7 +404,36 @@ def test_memory_that_is_short_is_told_before(vae: Autoencoder, monkeypatch: pyte
         assert np.array_equal(result.pictures, plain.pictures)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("full")], ids=["memory", "cuda"])
+def test_what_a_failed_decode_held_is_let_go_before_the_strips(vae: Autoencoder) -> None:
+    """Else they would run out of memory too: the frames of an error that is being handled keep all their maps."""
+    held: list[weakref.ref[Tensor]] = []
+
+    def full(latent: Tensor) -> Tensor:
+        maps = torch.zeros(8)
+        held.append(weakref.ref(maps))
+        raise MemoryError
+
+    def in_strips(latent: Tensor) -> Tensor | None:
+        assert held[0]() is None
+        return vae.decode_in_strips(latent)
+
+    latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()
+    image, stripped = Decoder(full, in_strips).decode(latent)
+    assert stripped
+    assert image.shape == (1, 3, 128, 128)
+    with pytest.raises(MemoryError):
+        Decoder(full, lambda _: None).decode(latent)
+
+
+OUT_OF_MEMORY = {
+    "memory": MemoryError(),
+    "cuda": torch.cuda.OutOfMemoryError("full"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 17.83 GB, max allowed: 18.13 GB)"),
+}
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_running_out_of_memory_does_not_cost_the_picture(vae: Autoencoder, error: BaseException) -> None:
     latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()
     candidate = Candidate("a", lambda: nullcontext(Decoder(failing(error), vae.decode_in_strips)), SD1)

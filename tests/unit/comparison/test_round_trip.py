@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -125,6 +127,24 @@ def test_sides_that_a_vae_cannot_take(tmp_path: Path) -> None:
     vae = partial(coder_of, path, family=FAMILIES["sd1"])
     (result,) = round_trip(torch.zeros(1, 3, 12, 16), [Coder("f8", vae)])
     assert "multiples of 8" in result.error
+
+
+def test_when_memory_is_short(photo: torch.Tensor, sample_set: SampleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding turns to strips; encoding, which cannot, says what it would take instead of having it taken."""
+    vae = load_autoencoder(sample_set.smooth)
+    plain = round_trip(photo, [Coder("x", lambda: nullcontext(vae))])["x"]
+    to_encode = vae.bytes_to_encode(photo)
+    assert to_encode < vae.bytes_to_decode(plain.latent)
+    for free, in_strips in ((1.5 * to_encode, True), (2 * to_encode, False)):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        short = round_trip(photo, [Coder("x", lambda: nullcontext(vae))])["x"]
+        assert (short.error, short.in_strips) == ("", in_strips)
+        assert np.abs(short.picture.astype(int) - plain.picture).max() <= 1
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=to_encode))
+    refused = round_trip(photo, [Coder("x", lambda: nullcontext(vae))])["x"]
+    assert refused.picture is None
+    assert load_autoencoder(sample_set.smooth).family == vae.family, "the small chart that tells it is not refused"
+    assert f"encoding {photo.shape[3]} x {photo.shape[2]} pixels takes about" in refused.error
 
 
 def test_nan_is_told(photo: torch.Tensor, sample_set: SampleSet) -> None:

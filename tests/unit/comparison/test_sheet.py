@@ -51,6 +51,20 @@ def test_picture_is_not_scaled_or_turned() -> None:
     assert any(np.array_equal(pixels[y : y + 200, x : x + 300], own[0]) for y, x in corners)
 
 
+def test_pictures_of_a_huge_comparison_are_made_smaller() -> None:
+    """Six VAEs over a batch of sixteen: 101 megapixels in their own size."""
+    colours = [(20 + 25 * i, 40, 200) for i in range(6)]
+    results = [
+        Decoded(str(i), np.broadcast_to(np.array(colour, np.uint8), (16, 1024, 1024, 3)), 1.0, family=SD1)
+        for i, colour in enumerate(colours)
+    ]
+    pixels = sheet(*results, rows=["huge"])
+    assert pixels.size / 3 < 70e6
+    areas = [area(pixels[::8, ::8], colour) * 64 for colour in colours]
+    assert min(areas) > 0.9 * 64e6 / 6, "all of them are there"
+    assert max(areas) < 1.1 * 64e6 / 6, "all of one size"
+
+
 def test_after_six_a_new_band_begins() -> None:
     six = sheet(*(result(f"{i}") for i in range(6)))
     seven = sheet(*(result(f"{i}") for i in range(7)))
@@ -114,6 +128,20 @@ def test_family_and_seconds_are_on_it() -> None:
     ]
     assert not np.array_equal(shown[0], shown[1])
     assert not np.array_equal(shown[0], shown[2])
+
+
+def test_what_is_wrong_with_a_picture_is_on_it() -> None:
+    plain, nan, strips = (
+        sheet(Decoded("a", picture(RED), family=SD1, **kind)) for kind in ({}, {"finite": False}, {"in_strips": True})
+    )
+    assert not np.array_equal(plain, nan)
+    assert not np.array_equal(plain, strips)
+    assert not np.array_equal(nan, strips)
+    noted = [
+        np.asarray(contact_sheet(Comparison(SD1, (Decoded("a", picture(RED), finite=finite),)), notes={"a": "mine"}))
+        for finite in (True, False)
+    ]
+    assert not np.array_equal(*noted), "also below a note of one's own"
 
 
 def test_rows_title_the_sheet() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels, shapes_of
 from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig, empty_module
-from vae_lab.autoencoders.kl.strips import bytes_to_decode, decode_in_strips
+from vae_lab.autoencoders.kl.strips import bytes_to_decode, bytes_to_encode, decode_in_strips
 from vae_lab.errors import BadShape, MissingKeys
 
 __all__ = ["AutoencoderKL", "KLArchitecture", "KLConfig", "config_from_shapes"]
@@ -57,6 +57,10 @@ class KLArchitecture(Architecture):
     def bytes_to_decode(self, module: nn.Module, latents: Tensor) -> int:
         assert isinstance(module, AutoencoderKL)
         return bytes_to_decode(module, latents)
+
+    def bytes_to_encode(self, module: nn.Module, images: Tensor) -> int:
+        assert isinstance(module, AutoencoderKL)
+        return bytes_to_encode(module, images)
 
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         assert isinstance(module, AutoencoderKL)

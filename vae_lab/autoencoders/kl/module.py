@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vae_lab.autoencoders.layers import Conv2d, GroupNorm
+
 GROUPS = 32  # fixed in ldm and diffusers alike
 
 
@@ -45,8 +47,8 @@ class KLConfig:
         return 2 ** (len(self.channels) - 1)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(GROUPS, channels, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):
@@ -55,10 +57,10 @@ class ResnetBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.norm1 = _norm(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = Conv2d(inputs, outputs, 3, padding=1)
         self.norm2 = _norm(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.conv2 = Conv2d(outputs, outputs, 3, padding=1)
+        self.nin_shortcut = Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -72,10 +74,10 @@ class AttnBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = _norm(channels)
-        self.q = nn.Conv2d(channels, channels, 1)
-        self.k = nn.Conv2d(channels, channels, 1)
-        self.v = nn.Conv2d(channels, channels, 1)
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.q = Conv2d(channels, channels, 1)
+        self.k = Conv2d(channels, channels, 1)
+        self.v = Conv2d(channels, channels, 1)
+        self.proj_out = Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
@@ -90,7 +92,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)))
@@ -101,7 +103,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -142,7 +144,7 @@ class Encoder(nn.Module):
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
         channels = config.channels
-        self.conv_in = nn.Conv2d(config.image_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv2d(config.image_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(channels):
             level = _Level(channels[max(i - 1, 0)], width, config.blocks, i in config.attention)
@@ -151,7 +153,7 @@ class Encoder(nn.Module):
             self.down.append(level)
         self.mid = _Mid(channels[-1], config.mid_attention)
         self.norm_out = _norm(channels[-1])
-        self.conv_out = nn.Conv2d(channels[-1], 2 * config.z_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels[-1], 2 * config.z_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -166,7 +168,7 @@ class Decoder(nn.Module):
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
         channels = config.channels
-        self.conv_in = nn.Conv2d(config.z_channels, channels[-1], 3, padding=1)
+        self.conv_in = Conv2d(config.z_channels, channels[-1], 3, padding=1)
         self.mid = _Mid(channels[-1], config.mid_attention)
         self.up = nn.ModuleList()
         for i, width in enumerate(channels):
@@ -176,7 +178,7 @@ class Decoder(nn.Module):
                 level.upsample = Upsample(width)
             self.up.append(level)
         self.norm_out = _norm(channels[0])
-        self.conv_out = nn.Conv2d(channels[0], config.image_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels[0], config.image_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid(self.conv_in(z))
@@ -194,8 +196,8 @@ class AutoencoderKL(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         if config.quant_conv:
-            self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * config.latent_channels, 1)
-            self.post_quant_conv = nn.Conv2d(config.latent_channels, config.z_channels, 1)
+            self.quant_conv = Conv2d(2 * config.z_channels, 2 * config.latent_channels, 1)
+            self.post_quant_conv = Conv2d(config.latent_channels, config.z_channels, 1)
         else:
             self.quant_conv = self.post_quant_conv = nn.Identity()
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vae_lab.autoencoders.layers import Conv2d
+
 
 class Block(nn.Module):
     """Three convolutions and a shortcut. [B,in,H,W] -> [B,out,H,W]."""
@@ -17,13 +19,13 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, padding=1),
+            Conv2d(inputs, outputs, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
+            Conv2d(outputs, outputs, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
+            Conv2d(outputs, outputs, 3, padding=1),
         )
-        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        self.skip = Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(x) + self.skip(x))
@@ -36,8 +38,8 @@ class Clamp(nn.Module):
         return torch.tanh(x / 3) * 3
 
 
-def _conv(inputs: int, outputs: int, **kwargs: int | bool) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, **kwargs)  # type: ignore[arg-type]
+def _conv(inputs: int, outputs: int, **kwargs: int | bool) -> Conv2d:
+    return Conv2d(inputs, outputs, 3, padding=1, **kwargs)  # type: ignore[arg-type]
 
 
 def build_encoder(latent_channels: int, width: int = 64) -> nn.Sequential:

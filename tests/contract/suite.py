@@ -398,12 +398,35 @@ class HostContract:
         assert host.decision(two).vae == two
         assert host.decision().vae == one
 
+    def test_what_was_saved_is_known_whatever_goes_before_it(self, host: Host, case: Case) -> None:
+        one, two = case.usable
+        assert (host.chosen("checkpoint"), host.chosen("always")) == (AUTOMATIC, AUTOMATIC)
+        for vae in (one, BUILT_IN):
+            host.use_for_checkpoint(vae)
+            host.use_always(two)
+            assert (host.chosen("checkpoint"), host.chosen("always")) == (vae, two)
+            assert case.reopened().chosen("checkpoint") == vae
+            assert host.decision().source == "always"
+            host.use_always(AUTOMATIC)
+            assert (host.decision().source, host.decision().vae) == ("checkpoint", vae)
+
     @pytest.mark.parametrize("method", ["use_for_checkpoint", "use_always"])
     def test_choosing_what_is_not_there_is_refused_and_changes_nothing(self, host: Host, method: str) -> None:
         before = host.decision()
         with pytest.raises(UnknownChoice, match=r"no VAE named gone\.safetensors"):
             getattr(host, method)("gone.safetensors")
         assert host.decision() == before
+
+    @pytest.mark.parametrize("method", ["use_for_checkpoint", "use_always"])
+    def test_choosing_what_cannot_decode_is_refused_and_changes_nothing(
+        self, host: Host, case: Case, method: str
+    ) -> None:
+        before = host.decision()
+        for name, reason in case.refused.items():
+            with pytest.raises(VaeLabError, match=re.escape(reason)):
+                getattr(host, method)(name)
+            assert host.decision() == before
+            assert case.reopened().decision() == before
 
     def test_decision_for_a_vae_that_has_vanished_says_so(self, host: Host) -> None:
         """The tab asks whenever it is opened; a deleted file must not leave it empty."""

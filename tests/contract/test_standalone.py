@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -160,10 +161,12 @@ def test_damaged_choices_are_no_choices(folders: Folders, text: str) -> None:
     assert StandaloneHost(folders).decision().source == "host"
 
 
-def test_chosen_vae_that_was_deleted(folders: Folders) -> None:
+def test_chosen_vae_that_was_deleted(folders: Folders, sample_set: SampleSet) -> None:
     """The page must open all the same, and say what is missing."""
     weights(folders.checkpoints[0] / "c.safetensors")
-    path = weights(folders.vaes[0] / "mine.safetensors")
+    path = folders.vaes[0] / "mine.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(sample_set.sharp, path)
     host = StandaloneHost(folders)
     host.use_always("mine.safetensors")
     path.unlink()
@@ -174,9 +177,10 @@ def test_chosen_vae_that_was_deleted(folders: Folders) -> None:
     assert host.decision().vae == BUILT_IN
 
 
-def test_choices_are_readable_by_people(folders: Folders) -> None:
+def test_choices_are_readable_by_people(folders: Folders, sample_set: SampleSet) -> None:
     weights(folders.checkpoints[0] / "c.safetensors")
-    weights(folders.vaes[0] / "动漫.safetensors")
+    folders.vaes[0].mkdir(parents=True, exist_ok=True)
+    shutil.copy(sample_set.sharp, folders.vaes[0] / "动漫.safetensors")
     StandaloneHost(folders).use_for_checkpoint("动漫.safetensors")
     text = (folders.data / "choices.json").read_text(encoding="utf8")
     assert json.loads(text)["per_checkpoint"] == {"c.safetensors": "动漫.safetensors"}
@@ -209,8 +213,9 @@ def test_bad_latents_are_named_and_the_others_kept(folders: Folders) -> None:
     (folders.latents[0] / "bad.safetensors").write_bytes(b"not latents")
     host = StandaloneHost(folders)
     assert [kept.title for kept in host.generations.newest_first()] == ["cat"]
-    assert len(host.problems) == 1
-    assert "bad.safetensors" in host.problems[0]
+    (problem,) = host.refresh()
+    assert "bad.safetensors" in problem
+    assert host.refresh() == [], "told once"
 
 
 def test_taesd_of_the_webuis_folder_is_offered(folders: Folders) -> None:

@@ -23,6 +23,8 @@ def webui_dir(request: pytest.FixtureRequest) -> Path:
     folder = request.config.getoption("--webui-dir")
     if not folder:
         pytest.skip("needs --webui-dir")
+    if (Path(folder) / "modules_forge").is_dir():
+        pytest.skip("a Forge has tests of its own, in tests/forge")
     return Path(folder).resolve()
 
 

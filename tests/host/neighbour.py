@@ -19,7 +19,8 @@ shared.face_restorers.append(Mirror())
 
 
 class Nested(scripts.Script):
-    """Refines the finished picture with a generation of its own, as detailers do."""
+    """Refines the finished picture with a generation of its own, as detailers do: ``nested``, or ``nested by two.ckpt``
+    with a checkpoint of its own, or ``nested by two.ckpt for good``, which stays the chosen one afterwards."""
 
     def title(self):
         return "Nested"
@@ -30,9 +31,12 @@ class Nested(scripts.Script):
     def postprocess_image(self, p, pp):
         if "nested" not in p.prompt:
             return
+        own, stays = p.prompt.partition("nested by ")[2].removesuffix(" for good"), p.prompt.endswith(" for good")
         inner = processing.StableDiffusionProcessingImg2Img(
             init_images=[pp.image], prompt="inner", seed=3, steps=3, width=128, height=128, sampler_name="Euler",
             denoising_strength=0.5, do_not_save_samples=True, do_not_save_grid=True,
+            override_settings={"sd_model_checkpoint": own} if own else {},
+            override_settings_restore_afterwards=not stays,
         )
         with closing(inner):
             pp.image = processing.process_images(inner).images[0]

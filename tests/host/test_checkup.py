@@ -82,6 +82,37 @@ def test_the_vae_in_memory_is_looked_at_too(grey: WebUI, host: Any) -> None:
     assert host.held().checkup.verdict.status == "healthy"
 
 
+def test_what_is_in_memory_is_of_the_checkpoint_in_use(grey: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several that the WebUI keeps, it goes back to one without loading it, and says so to nobody."""
+    from vae_lab.host.extension import the_attendant
+
+    monkeypatch.setitem(grey.shared.opts.data, "sd_checkpoints_limit", 2)
+    assert host.held().checkup.verdict.status == "broken"
+    grey.select_checkpoint("one.safetensors")
+    assert the_attendant().wait(LOOK)
+    assert host.held().checkup.verdict.status == "healthy"
+    grey.select_checkpoint("grey.safetensors")
+    assert host.held() is None
+    grey.generate()
+    assert the_attendant().wait(LOOK)
+    assert host.held().checkup.verdict.status == "broken"
+
+
+def test_what_the_model_sampled_wrong_is_not_the_vaes_fault(grey: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = grey.processing.StableDiffusionProcessingTxt2Img
+
+    def half_nan(self: Any, *args: Any, original: Any = kind.sample, **kwargs: Any) -> Any:
+        latents = original(self, *args, **kwargs)
+        latents[1] = float("nan")
+        return latents
+
+    monkeypatch.setattr(kind, "sample", half_nan)
+    monkeypatch.setattr(grey.devices, "test_for_nans", lambda *_: None)
+    done = grey.generate(batch_size=2, lab={"on_grey": "warn"})
+    assert "not numbers" not in done.comments
+    assert "washed out, because Built-in of grey.safetensors is broken" in done.comments
+
+
 def test_the_line_under_the_picture(grey: WebUI) -> None:
     done = grey.generate(batch_size=2)
     (line,) = [line for line in done.comments.splitlines() if "VAE Lab" in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tests.host.cases import CASES, fresh
 from tests.host.webui import WebUI, pixels
@@ -64,6 +65,48 @@ def test_with_too_little_memory_the_picture_is_the_same(
         assert np.abs(whole.pictures.astype(int) - strips.pictures).max() <= 2
 
 
+def test_where_the_webui_changes_the_precision_so_does_a_comparison(webui: WebUI, monkeypatch) -> None:
+    """Half precision overflows in some VAEs; the WebUI decodes again in another one, and so is no picture black."""
+    if webui.devices.dtype_vae != torch.float32:
+        pytest.skip("it is float32 that is made to fail here")
+    webui.generate()
+    latent = host().generations.newest_first()[0].id
+    plain, weights = host().compare(latent, VAES), webui.vae_bytes()
+    last = webui.model.first_stage_model.decoder.conv_out
+
+    def overflow(layer: torch.nn.Module, _: object, made: torch.Tensor) -> torch.Tensor:
+        return made * float("nan") if layer.weight.dtype == torch.float32 else made
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    hook = last.register_forward_hook(overflow)
+    try:
+        assert not any(result.finite for result in host().compare(latent, VAES)), "float32 is all that there is"
+        monkeypatch.setitem(webui.shared.opts.data, "auto_vae_precision_bfloat16", True)
+        again = host().compare(latent, VAES)
+        monkeypatch.setattr(type(webui.model), "decode_first_stage", full)
+        in_strips = host().compare(latent, VAES)
+    finally:
+        hook.remove()
+    assert webui.vae_bytes() == weights
+    assert webui.devices.dtype_vae == torch.float32
+    for result, expected in zip((*again, *in_strips), (*plain, *plain), strict=True):
+        assert result.finite
+        assert np.abs(result.pictures.astype(int) - expected.pictures).mean() < 8
+    assert all(result.in_strips for result in in_strips)
+
+
+def test_previews_have_their_own_infotexts_beside_masks(webui: WebUI, monkeypatch) -> None:
+    """The WebUI adds masks to the pictures, without an infotext each."""
+    monkeypatch.setitem(webui.shared.opts.data, "return_mask", True)
+    monkeypatch.setitem(webui.shared.opts.data, "return_mask_composite", True)
+    done = webui.generate(lab={"compare": VAES}, **fresh("inpaint"))
+    assert len(done.images) == len(done.infotexts) == 6
+    for text, name in zip(done.infotexts[3:], ("Built-in", *VAES), strict=True):
+        assert f"VAE Lab override: {name}" in text
+
+
 def test_previews_are_there_when_the_picture_is(webui: WebUI) -> None:
     plain = webui.generate()
     done = webui.generate(lab={"override": "Automatic", "compare": VAES})
@@ -84,8 +127,6 @@ def test_a_script_gets_the_pictures_that_it_expects(webui: WebUI) -> None:
 
 def test_equals_our_own_decoder_to_rounding(webui: WebUI, data_dir) -> None:
     """The stand-alone host's arithmetic is the ldm AutoencoderKL's."""
-    import torch
-
     from vae_lab import load_autoencoder
 
     webui.generate()

@@ -121,6 +121,50 @@ def test_refiner(webui: WebUI) -> None:
     assert np.array_equal(ours[0], pixels(webui.generate(**refiner))[0])
 
 
+def test_checkpoints_that_the_webui_keeps(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more than one in memory, one function that loads calls another, and each must find the host's own VAE."""
+    monkeypatch.setitem(webui.shared.opts.data, "sd_checkpoints_limit", 2)
+    title = webui.sd_models.get_closet_checkpoint_match("two.safetensors").title
+    webui.select_checkpoint("two.safetensors")
+    own = webui.vae_bytes()
+    webui.select_checkpoint("one.safetensors")
+    webui.generate(lab=FIRST, n_iter=2, **(HIRES | {"hr_checkpoint_name": title}))
+    webui.select_checkpoint("two.safetensors")
+    assert webui.vae_bytes() == own
+    webui.select_checkpoint("one.safetensors")
+
+
+def test_the_infotext_follows_a_change_of_checkpoint(webui: WebUI, data_dir) -> None:
+    """``Built-in`` is the VAE of whichever checkpoint decodes, and so is its hash."""
+    from vae_lab.host.extension import the_host
+    from vae_lab.identity import short
+
+    title = webui.sd_models.get_closet_checkpoint_match("two.safetensors").title
+    info = webui.generate(lab={"override": "Built-in"}, **(HIRES | {"hr_checkpoint_name": title})).info
+    facts = the_host().facts.look(str(data_dir / "models" / "Stable-diffusion" / "two.safetensors"))
+    assert f"VAE Lab override: Built-in, VAE Lab override hash: {short(facts.fingerprint)}" in info
+
+
+def test_an_override_that_is_refused_later_is_not_claimed(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The VAE fits the first checkpoint, and cannot be had any longer for the second one."""
+    from vae_lab.errors import HostError
+    from vae_lab.host.extension import the_host
+
+    host, asked = the_host(), []
+
+    def once(choice: str, original=host.weights) -> object:
+        asked.append(choice)
+        if len(asked) > 1:
+            raise HostError("gone")
+        return original(choice)
+
+    monkeypatch.setattr(host, "weights", once)
+    title = webui.sd_models.get_closet_checkpoint_match("two.safetensors").title
+    done = webui.generate(lab=FIRST, **(HIRES | {"hr_checkpoint_name": title}))
+    assert len(asked) > 1
+    assert "first.safetensors" not in done.info
+
+
 def test_built_in_of_a_checkpoint_without_one(webui: WebUI) -> None:
     webui.select_checkpoint("without.safetensors")
     done = webui.generate(lab={"override": "Built-in"})

@@ -115,7 +115,10 @@ class WebUI:
         """As the checkpoint menu does; a hires checkpoint may have left another one loaded than the setting says."""
         info = self.sd_models.get_closet_checkpoint_match(name)
         self.shared.opts.data["sd_model_checkpoint"] = info.title
-        self.sd_models.reload_model_weights(info=info)
+        from modules.call_queue import queue_lock
+
+        with queue_lock:  # as the menu waits for its turn: else the look at the VAE in memory comes in between
+            self.sd_models.reload_model_weights(info=info)
 
     def choose_natively(self, vae: str) -> None:
         """As Settings > VAE > SD VAE does."""

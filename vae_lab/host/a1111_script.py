@@ -8,11 +8,11 @@ from typing import Any
 from modules import shared
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.a1111 import EXTERNAL_OPTION, ON_GREY_OPTION, A1111Host
+from vae_lab.host.a1111 import ON_GREY_OPTION, A1111Host
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.capture import Generations
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
-from vae_lab.host.job import Job, announce
+from vae_lab.host.job import Job
 from vae_lab.host.patching import guarded
 from vae_lab.host.plan import Plan
 from vae_lab.host.xyz import chosen_by_axis
@@ -35,7 +35,7 @@ class ScriptBehaviour:
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
             wanted = chosen_by_axis(p) or plan.override
-            choice = wanted if wanted != AUTOMATIC else self._always()
+            choice = wanted if wanted != AUTOMATIC else self.host.standing_choice()
             job = self.generations.job_of(p)
             if job is None:
                 return
@@ -44,18 +44,13 @@ class ScriptBehaviour:
             if choice != AUTOMATIC:
                 self._override(p, job, choice)
 
-    @staticmethod
-    def _always() -> str:
-        return getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
-
     def _override(self, p: Any, job: Job, choice: str) -> None:
         if shared.opts.sd_vae_decode_method != "Full":
             p.comment(
                 f"VAE Lab: {choice} does not decode this picture, because Settings > VAE > VAE type for decode "
                 f"is {shared.opts.sd_vae_decode_method}; set it to Full."
             )
-        weights = job.override(lambda: self.host.weights(choice), refused=lambda: forget_override(p))
-        announce(p, weights)
+        job.override(lambda: self.host.weights(choice))
 
     def pasted(self, parameters: Mapping[str, Any]) -> str:
         """The accordion's choice for pasted generation parameters: by name, else by weights, else Automatic."""

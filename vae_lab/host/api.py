@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import re
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
+from vae_lab.formats.wording import as_text
 from vae_lab.host.addresses import PREFIX
 from vae_lab.host.api_models import (
     CancelAnswer,
@@ -67,14 +71,19 @@ def _status(error: VaeLabError) -> int:
     return 409 if isinstance(error, HostError) else 422
 
 
-def add_routes(app: FastAPI, host: Host) -> None:
+def add_routes(app: FastAPI, host: Host, users: Mapping[str, str] | None = None) -> None:
     """Add our routes to ``app``; routes of an earlier call on the same app are replaced.
 
     Where the app asks its users for a password (gradio's ``auth``), our routes ask for the same one: kept
     generations and their prompts are nobody else's business.
+
+    Args:
+        app: the host's.
+        host: what is asked.
+        users: name -> password, which are asked for where the app itself has no page to log in at.
     """
     app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
-    login = _login_of(app)
+    login = _login_of(app) or ([Depends(_basic_login(users))] if users else [])
     app.include_router(
         _router(host, service_of(host)), dependencies=login, responses=errors(401) if login else errors()
     )
@@ -85,6 +94,15 @@ def _login_of(app: FastAPI) -> list[Any]:
     """Gradio's own check, found by its route because both its versions have that and neither exports it."""
     endpoints = [route.endpoint for route in app.routes if isinstance(route, APIRoute) and route.path == "/login_check"]
     return [Depends(endpoint) for endpoint in endpoints[:1]]
+
+
+def _basic_login(users: Mapping[str, str]) -> Callable[..., None]:
+    def login(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008  FastAPI's way
+        expected = users.get(credentials.username)
+        if expected is None or not secrets.compare_digest(credentials.password.encode(), expected.encode()):
+            raise HTTPException(401, "wrong user or password", headers={"WWW-Authenticate": "Basic"})
+
+    return login
 
 
 def _router(host: Host, service: ComparisonService) -> APIRouter:
@@ -143,8 +161,10 @@ def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
     )
     def picture(comparison_id: str, number: int) -> Response:
         """Give one picture of a comparison, with the generation parameters that name its VAE."""
-        name, png = service.get(comparison_id).png(number)
-        return Response(png, media_type="image/png", headers=_png_headers(f"{name}-{number}"))
+        stored = service.get(comparison_id)
+        name, png = stored.png(number)
+        stem = re.sub(r"(\.vae)?\.(safetensors|ckpt|pt)$", "", name)
+        return Response(png, media_type="image/png", headers=_png_headers(f"{_title(stored)}-{stem}-{number}"))
 
     @router.get(
         "/sheets/{comparison_id}.png",
@@ -154,8 +174,11 @@ def _add_comparison(router: APIRouter, service: ComparisonService) -> None:
     def sheet(comparison_id: str) -> Response:
         """Give all pictures of a comparison side by side, with names."""
         stored = service.get(comparison_id)
-        title = stored.generation.title or stored.generation.id
-        return Response(stored.sheet(), media_type="image/png", headers=_png_headers(f"{title}-VAEs"))
+        return Response(stored.sheet(), media_type="image/png", headers=_png_headers(f"{_title(stored)}-VAEs"))
+
+
+def _title(stored: StoredComparison) -> str:
+    return stored.generation.title or stored.generation.id
 
 
 def _add_library(router: APIRouter, service: ComparisonService) -> None:
@@ -215,7 +238,7 @@ def _checkpoints(host: Host) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "stem": path.stem,
+                "stem": as_text(path.stem),
                 "current": name == current,
                 "status": verdict.status if verdict else None,
                 "code": worst.code if worst else None,

@@ -133,7 +133,7 @@ def _number(name: str) -> Any:
 
 
 class MeasuresAnswer(_Answer):
-    """The pictures of one VAE in numbers, mean over the batch. What compares is null where there is no reference."""
+    """The pictures of one VAE in numbers, of a batch the first four. What compares is null without a reference."""
 
     seconds: float = _number("seconds")
     contrast: float = _number("contrast")
@@ -145,7 +145,7 @@ class MeasuresAnswer(_Answer):
     delta_e_95: float | None = _number("delta_e_95")
     ssim: float | None = _number("ssim")
     psnr: float | None = _number("psnr")
-    equal: bool = Field(..., description="No pixel differs from the reference; `psnr`, being infinite, is null then.")
+    equal: bool = Field(..., description="No pixel that was measured differs; `psnr`, being infinite, is null then.")
 
 
 class ResultAnswer(_Answer):
@@ -185,6 +185,7 @@ class RoundTripResultAnswer(_Answer):
     encode_seconds: float
     decode_seconds: float
     finite: bool = Field(..., description="False if the latent or the picture has NaN or infinite values.")
+    in_strips: bool = Field(..., description="Memory was short, so the decoder went over the latent in strips.")
     error: str = Field(..., description="Why there is no picture; else empty.")
     pictures: dict[str, str] = Field(..., description="Kind of picture -> path of a PNG, to be read on this server.")
 

@@ -93,7 +93,7 @@ _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 
 
 def _named(how: str, file_name: str) -> str:
-    return f"{how}; filename*=UTF-8''{quote(file_name, safe='')}"
+    return f"{how}; filename*=UTF-8''{quote(file_name, safe='', errors='backslashreplace')}"
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -150,6 +150,7 @@ def _result(stored: StoredRoundTrip, number: int, result: RoundTripped) -> dict[
         "encode_seconds": round(result.encode_seconds, 4),
         "decode_seconds": round(result.decode_seconds, 4),
         "finite": result.finite,
+        "in_strips": result.in_strips,
         "error": result.error,
         "pictures": {kind: "/" + round_trip_url(stored, number, kind) for kind in stored.kinds(result)},
     }

@@ -19,7 +19,7 @@ from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup import Checkup, Recommendation, Report, Verdict, recommend
 from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
 from vae_lab.comparison.compare import error_line
-from vae_lab.comparison.round_trip import coder_of
+from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
 from vae_lab.families import Family
 from vae_lab.identity import short
@@ -88,11 +88,13 @@ class Held:
         checkup: of the decoder, by what the host itself makes of the chart's latents.
         precision: in which the host decodes, such as ``fp16``.
         name: the VAE's, as in :class:`Decision`.
+        checkpoint: file of the checkpoint that it was with.
     """
 
     checkup: Checkup
     precision: str
     name: str
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,25 @@ class Host(ABC):
         """
         raise HostError(f"choose the checkpoint {name} in the menu of {self.name}")
 
-    def refresh(self) -> None:  # noqa: B027  nothing to do where latents are captured as they come
-        """Look for latents that came since."""
+    def refresh(self) -> list[str]:
+        """Look for latents that came since; a line for each file that cannot be used, the first time it is seen."""
+        return []  # where latents are captured as they come
 
     @abstractmethod
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
         """Which VAE would decode the next picture if the accordion's choice were ``generation_choice``."""
+
+    @abstractmethod
+    def chosen(self, reach: str) -> str:
+        """What the user has chosen to stay, as it is listed, whether or not something goes before it.
+
+        Args:
+            reach: ``always``, or ``checkpoint`` for the one in use.
+        """
+
+    def built_in_of(self, generation: Generation) -> str:  # noqa: ARG002  some hosts know its own checkpoint
+        """Name of the checkpoint whose VAE is the built-in one of ``generation``, or ""."""
+        return self.current_checkpoint()
 
     @abstractmethod
     def compare(
@@ -211,13 +226,37 @@ class Host(ABC):
         """Make ``vae`` the choice for the current checkpoint, to stay. Returns a sentence on what happens now.
 
         Raises:
-            HostError: the host has no such preference.
+            HostError: the host has no such preference, or the VAE cannot be used.
             UnknownChoice: there is no such VAE.
+            FamilyMismatch: it is of another family than the checkpoint.
         """
 
     @abstractmethod
     def use_always(self, vae: str) -> str:
-        """Make ``vae`` the choice for every checkpoint, to stay. Returns a sentence on what happens now."""
+        """Make ``vae`` the choice for every checkpoint, to stay. Returns a sentence on what happens now.
+
+        Raises:
+            VaeLabError: as for :meth:`use_for_checkpoint`.
+        """
+
+    def check_choice(self, vae: str) -> None:
+        """Refuse what could not decode with the checkpoint in use, before it is chosen to stay.
+
+        Raises:
+            VaeLabError: as for :meth:`use_for_checkpoint`.
+        """
+        if vae in (AUTOMATIC, BUILT_IN):
+            return
+        files, checkpoint = self.vae_files(), self.current_checkpoint()
+        if vae not in files:
+            raise UnknownChoice(f"no VAE named {vae}; there are {', '.join(files) or 'none'}")
+        facts = self.facts.look(str(files[vae]))
+        if facts.problem:
+            raise HostError(f"{vae}: {facts.problem}")
+        built_in = self.checkpoint_files().get(checkpoint)
+        wanted = self.checkpoint_family() or (self.facts.look(str(built_in)).family if built_in else None)
+        if wanted is not None and facts.family is not None and facts.family.id != wanted.id:
+            raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {wanted.title}")
 
     @abstractmethod
     def data_folder(self) -> Path:
@@ -263,6 +302,7 @@ class Host(ABC):
         """
         try:
             with self.own_place() as place, self._own(vae, place) as own:
+                check_encodes(own, image)
                 latent, family = own.encode(image).float().cpu(), own.family
         except (RuntimeError, MemoryError) as error:  # of torch, out of memory among them
             raise HostError(error_line(vae, error)) from error
@@ -334,13 +374,20 @@ class Host(ABC):
         """Name -> where the user chose it, in words, of VAEs to recommend before all others."""
         return {}
 
-    def recommendation(self, *, search: bool = False, progress: Progress | None = None) -> Recommendation | None:
+    def recommendation(
+        self,
+        *,
+        search: bool = False,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Recommendation | None:
         """The VAE to choose for the current checkpoint, if its own is no good.
 
         Args:
             search: whether to look at VAEs that have not been looked at yet, until one is found that is healthy and
                 fits, or until a good many have been looked at.
             progress: told of each that is looked at.
+            cancelled: asked before each.
         """
         checkpoint = self.current_checkpoint()
         family = self.checkpoint_family()
@@ -349,11 +396,13 @@ class Host(ABC):
         files, preferred = self.vae_files(), self.preferred_vaes()
         order = [*(name for name in preferred if name in files), *(name for name in files if name not in preferred)]
         found = recommend(checkpoint, family, self.known_reports(order), preferred)
-        for i, name in enumerate(order[:_MOST_LOOKED_AT]):
-            if not search or (found and found.fits and (found.name in preferred or not preferred)):
+        looked_at = order[:_MOST_LOOKED_AT]
+        for i, name in enumerate(looked_at):
+            good_enough = found and found.fits and (found.name in preferred or not preferred)
+            if not search or good_enough or (cancelled and cancelled()):
                 break
             if progress:
-                progress(i, len(order), name)
+                progress(i, len(looked_at), name)
             self.checkups.look(str(files[name]))
             found = recommend(checkpoint, family, self.known_reports(order), preferred)
         return found

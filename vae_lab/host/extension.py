@@ -20,6 +20,7 @@ from vae_lab.host.api import add_routes
 from vae_lab.host.attendant import Attendant
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
 from vae_lab.host.capture import Generations
+from vae_lab.host.forge import ForgeHost, is_forge
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
 from vae_lab.host.patching import guarded
 from vae_lab.host.plan import ON_GREY
@@ -48,7 +49,7 @@ class Pages(Protocol):
 @lru_cache(maxsize=1)
 def the_host() -> A1111Host:
     """One for the life of the process: kept latents survive "Reload UI"."""
-    return A1111Host()
+    return ForgeHost() if is_forge() else A1111Host()
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +65,7 @@ def load(pages: Pages) -> type:
     undo = ExitStack()
     host = the_host()
     attendant = the_attendant()
-    behaviour = ScriptBehaviour(host, Generations(host, undo))
+    behaviour = ScriptBehaviour(host, Generations(host, undo, attendant.checkpoint_changed))
     script_callbacks.on_script_unloaded(undo.close)
     script_callbacks.on_before_ui(lambda: add_axis(host, undo))
     script_callbacks.on_ui_settings(lambda: _add_settings(host, pages))
@@ -76,8 +77,15 @@ def load(pages: Pages) -> type:
 
 
 def _app_started(app: Any, host: A1111Host, attendant: Attendant) -> None:
-    add_routes(app, host)
+    add_routes(app, host, _api_users())
     attendant.checkpoint_changed()  # it may have been loaded before we were
+
+
+def _api_users() -> dict[str, str]:
+    """Of ``--api-auth``, as ``modules/api/api.py`` reads it. With a page, it is the page's login that counts."""
+    options = shared.cmd_opts
+    pairs = options.api_auth.split(",") if options.api_auth and options.nowebui else []
+    return dict(pair.split(":") for pair in pairs)
 
 
 def _add_settings(host: A1111Host, pages: Pages) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from modules import shared
 from torch import Tensor
 
 from vae_lab.checkup import Finding, Recommendation, glance
@@ -16,8 +16,8 @@ from vae_lab.errors import HostError
 from vae_lab.families import Family
 from vae_lab.host.a1111 import A1111Host
 from vae_lab.host.base import BUILT_IN
-from vae_lab.host.infotext import REDECODED_KEY, forget_override
-from vae_lab.host.job import Job, announce
+from vae_lab.host.infotext import REDECODED_KEY
+from vae_lab.host.job import Job
 
 __all__ = ["GreyWatch"]
 
@@ -47,16 +47,16 @@ class GreyWatch:
             decoded: B tensors [3,H,W] in -1..1, as the host has them.
             again: decodes the same latents with whatever VAE is in then.
         """
-        family = self.host.model_family()
+        family = self.host.vae.family()
         if family is None or job.on_grey == "off" or job.redecoded:
             return decoded
         code = self._fault(job, latents, decoded, family)
-        name = self._name(job)
         if not code:
             if _encodes(job.p) and self._encoder_is_broken(job):
-                advice = _advice(self.host.recommendation(), family)
-                job.p.comment(f"VAE Lab: the encoder of {name} is broken, so what went in came out paler. {advice}")
+                told = f"the encoder of {self._name(job)} is broken, so what went in came out paler"
+                job.p.comment(f"VAE Lab: {told}. {_advice(self.host.recommendation(), family)}")
             return decoded
+        name = self._name(job)
         if job.on_grey == "redecode":
             found = self.host.recommendation(search=True)
             if found is not None and found.name != name:
@@ -87,6 +87,10 @@ class GreyWatch:
         images = _images(decoded)
         if images.shape[2] < 8 * latents.shape[2]:
             return ""  # not decoded by a VAE
+        sampled = latents.isfinite().flatten(1).all(dim=1).cpu()  # NaN in a latent is the model's fault
+        if not sampled.any():
+            return ""
+        latents, images = latents[sampled], images[sampled]
         seen = glance(latents, images, family)
         obvious = next((one.fault for one in seen if one.fault), "")
         if obvious:
@@ -112,22 +116,22 @@ class GreyWatch:
         return any(confirmed(images, job.decoded_with(self.host.weights(found.name), latents)))
 
     def _redecoded(self, job: Job, code: str, name: str, found: Recommendation, again: Callable[[], Any]) -> Any:
-        refused = functools.partial(forget_override, job.p)
-        weights = job.override(lambda: self.host.weights(found.name), refused=refused)
+        back = job.override(lambda: self.host.weights(found.name))
         try:
             better = again()
         except BaseException:
-            job.drop_override()
+            back()
             raise
         job.redecoded = True
-        announce(job.p, weights)
         job.p.extra_generation_params[REDECODED_KEY] = f"{name} was {_LOOKS[code]}"
         job.p.comment(f"VAE Lab: {name} is broken ({_LOOKS[code]}); decoded again with {found.name}: {found.reason}.")
         return better
 
 
 def _encodes(p: Any) -> bool:
-    """Whether the host encodes a picture for this generation: img2img, and hires fix with a pixel upscaler."""
+    """Whether its VAE encodes a picture for this generation: img2img, and hires fix with a pixel upscaler."""
+    if getattr(shared.opts, "sd_vae_encode_method", "Full") != "Full":
+        return False
     hires = getattr(p, "enable_hr", False) and getattr(p, "latent_scale_mode", None) is None
     return bool(getattr(p, "init_images", None)) or hires
 

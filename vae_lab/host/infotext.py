@@ -20,8 +20,10 @@ REDECODED_KEY = "VAE Lab redecoded"
 _HOST_KEYS = ("VAE hash", "VAE")
 _OWN_KEYS = (OVERRIDE_KEY, HASH_KEY, REDECODED_KEY)
 _VAE_KEYS = {*_HOST_KEYS, *_OWN_KEYS}
-# One "key: value" as the WebUI reads it (modules/infotext_utils.py: re_param).
-_PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_FORGE_MODULE = re.compile(r"Module \d+")  # a VAE or a text encoder
+# One "key: value" as the WebUI reads it (modules/infotext_utils.py: re_param), but that a key has an end, and a run of
+# spaces is gone through only once: strangers write such texts.
+_PARAMETER = re.compile(r'(?<!\s)\s*(\w[\w \-/]{1,80}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
 def quote(value: str) -> str:
@@ -48,7 +50,8 @@ def with_override(infotext: str, vae: str, digest: str) -> str:
 
 def names_vae(infotext: str) -> bool:
     """Whether ``infotext`` says which VAE decoded; without that, it was the one built into the checkpoint."""
-    return any(match[1] in _VAE_KEYS for match in _PARAMETER.finditer(infotext.rpartition("\n")[2]))
+    keys = [match[1] for match in _PARAMETER.finditer(infotext.rpartition("\n")[2])]
+    return any(key in _VAE_KEYS or _FORGE_MODULE.fullmatch(key) for key in keys)
 
 
 def forget_override(p: Any) -> None:

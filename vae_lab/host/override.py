@@ -6,7 +6,9 @@ devices under ``--medvram``, circular padding for tiling, hypertile, tiled VAE) 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 from vae_lab.errors import BadShape, MissingKeys
 from vae_lab.state_dict import VAE_PARTS
 
-__all__ = ["VaeSwap", "check_fits"]
+__all__ = ["VaeSwap", "check_fits", "check_shapes_fit"]
+
+log = logging.getLogger("vae_lab")
 
 
 def _vae_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -23,23 +27,34 @@ def _vae_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def check_fits(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """As :func:`check_shapes_fit`, of weights."""
+    check_shapes_fit(module, {name: tuple(tensor.shape) for name, tensor in state.items()}, path)
+
+
+def check_shapes_fit(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
     """Hold names and shapes against the host's VAE before anything is touched.
 
     Raises:
         MissingKeys, BadShape: the weights do not fit the VAE that the host has loaded.
     """
     targets = _vae_tensors(module)
-    odd = sorted(targets.keys() ^ state.keys())
+    odd = sorted(targets.keys() ^ shapes.keys())
     if odd:
         differ = f"they differ in {len(odd)} tensors, {odd[0]} among them"
         raise MissingKeys(path, f"does not fit the loaded checkpoint's VAE: {differ}")
     for name, target in targets.items():
-        if tuple(target.shape) != tuple(state[name].shape):
+        if tuple(target.shape) != shapes[name]:
             raise BadShape(
                 path,
-                f"does not fit the loaded checkpoint's VAE: {name} is {list(state[name].shape)}, "
+                f"does not fit the loaded checkpoint's VAE: {name} is {list(shapes[name])}, "
                 f"the checkpoint has {list(target.shape)}",
             )
+
+
+def _writing(module: nn.Module) -> AbstractContextManager[None]:
+    """Forge loads models in inference mode, and such tensors may be written to in that mode alone."""
+    inference = any(tensor.is_inference() for tensor in module.state_dict().values())
+    return torch.inference_mode() if inference else torch.no_grad()
 
 
 class VaeSwap:
@@ -63,7 +78,15 @@ class VaeSwap:
         """Whether other weights are in."""
         return bool(self._original)
 
-    @torch.no_grad()
+    def keep(self) -> None:
+        """Have :meth:`restore` give back what is in now, whatever others do to the module meanwhile."""
+        with _writing(self.module):
+            self._keep(_vae_tensors(self.module))
+
+    def _keep(self, targets: Mapping[str, Tensor]) -> None:
+        if not self._original:
+            self._original = {name: target.detach().to("cpu", copy=True) for name, target in targets.items()}
+
     def put(self, state: Mapping[str, Tensor], path: str) -> None:
         """Put ``state`` in, converted to the module's precision.
 
@@ -71,18 +94,36 @@ class VaeSwap:
             MissingKeys, BadShape: it does not fit; nothing was touched.
         """
         check_fits(self.module, state, path)
-        targets = _vae_tensors(self.module)
-        if not self._original:
-            self._original = {name: target.detach().to("cpu", copy=True) for name, target in targets.items()}
-        for name, target in targets.items():
-            target.copy_(state[name])
+        with _writing(self.module):
+            targets = _vae_tensors(self.module)
+            self._keep(targets)
+            for name, target in targets.items():
+                target.copy_(state[name])
 
-    @torch.no_grad()
     def restore(self) -> None:
-        """Put the original weights back, in their original precision. Does nothing if nothing was put in."""
-        original, self._original = self._original, {}
-        if not original:
+        """Put the original weights back, in their original precision. Does nothing if nothing was put in.
+
+        Raises:
+            RuntimeError: not all could be put back, as the device has no memory left; may be tried again.
+        """
+        if not self._original:
             return
+        try:
+            with _writing(self.module):
+                self._restore_or_make_room(self._original)
+        except (RuntimeError, MemoryError):
+            log.exception("VAE Lab could not put the WebUI's own VAE back; it is a mixture now: reload the checkpoint")
+            raise
+        self._original = {}
+
+    def _restore_or_make_room(self, original: Mapping[str, Tensor]) -> None:
+        try:
+            self._restore(original)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            self._restore(original)
+
+    def _restore(self, original: Mapping[str, Tensor]) -> None:
         # The host changes the precision of a VAE that gave NaN; that was the other weights' fault.
         precision = next(iter(original.values())).dtype
         if next(iter(_vae_tensors(self.module).values())).dtype != precision:

@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
 
 import numpy as np
 
@@ -42,7 +44,6 @@ class StoredComparison:
         generation: what was decoded.
         comparison: the results.
         checkpoint: name of the checkpoint whose VAE was the built-in one.
-        measured: the same in numbers.
         digests: name of a VAE -> short fingerprint of its weights, where known.
     """
 
@@ -50,9 +51,13 @@ class StoredComparison:
     generation: Generation
     comparison: Comparison
     checkpoint: str = ""
-    measured: Measured = field(default_factory=Measured)
     digests: Mapping[str, str] = field(default_factory=dict)
     _packed: dict[int, bytes] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def measured(self) -> Measured:
+        """The same in numbers. Worked out when first asked for: the pictures need not wait for it."""
+        return measure_comparison(self.comparison)
 
     def numbers(self) -> list[range]:
         """For each result the numbers of its pictures; none where it was refused."""
@@ -77,13 +82,16 @@ class StoredComparison:
     def infotext(self, name: str, index: int) -> str:
         """Generation parameters of the ``index``-th latent's picture, as decoded by the VAE ``name``; "" without any.
 
-        What was sampled with the built-in VAE, and says so by naming none, stays word for word.
+        What was sampled with this built-in VAE, and says so by naming none, stays word for word. Of latents from
+        elsewhere it is not known whose VAE that was, so the checkpoint is named whose VAE decoded now.
         """
         known = self.generation.infotexts
         text = known[index] if index < len(known) else ""
-        if not text or (name == BUILT_IN and not names_vae(text)):
+        same = bool(self.checkpoint) and PurePath(self.generation.checkpoint).name == PurePath(self.checkpoint).name
+        if not text or (name == BUILT_IN and same and not names_vae(text)):
             return text
-        return with_override(text, name, self.digests.get(name, ""))
+        whose = self.checkpoint if name == BUILT_IN and not same else name
+        return with_override(text, whose or name, self.digests.get(name, ""))
 
     def sheet(self) -> bytes:
         """All pictures side by side, with names, as PNG; its infotext is the first picture's, as it was sampled."""
@@ -150,13 +158,10 @@ class ComparisonService:
         wanted = [name for name in dict.fromkeys(vaes) if name != BUILT_IN]
         generation = self._host.generations.get(generation_id)
         with self._one_at_a_time():
-            checkpoint = self._host.current_checkpoint()
             comparison = self._host.compare(generation_id, wanted, self._report, self._stop.is_set)
-            # Part of the run, but no step of it: the bar stays full.
-            self._report(self._running.done, self._running.total, "measuring")
-            measured = measure_comparison(comparison)
+            checkpoint = self._host.built_in_of(generation)
             digests = {result.name: self._host.digest(result.name, generation) for result in comparison.decoded}
-        stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint, measured, digests)
+        stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint, digests)
         self._keep(stored)
         return stored
 
@@ -234,7 +239,7 @@ class ComparisonService:
                 self._report(i, len(wanted), name)
                 reports[name] = self._host.inspect(name)
             if any(reports[name].verdict.faults for name in current & reports.keys()) and not self._stop.is_set():
-                self._host.recommendation(search=True, progress=self._report)
+                self._host.recommendation(search=True, progress=self._report, cancelled=self._stop.is_set)
         return reports
 
     def scan(self) -> ScanSummary:

@@ -17,7 +17,7 @@ from vae_lab.families import Family
 from vae_lab.host.attendant import Attendant
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Place, Progress
 from vae_lab.latents import GenerationStore, load_latents
-from vae_lab.library import FactsCache, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.library import FactsCache, apart, find_weight_files, is_vae_beside_checkpoint
 
 __all__ = ["Folders", "StandaloneHost"]
 
@@ -88,18 +88,18 @@ class StandaloneHost(Host):
         self.folders = folders
         self.device = device
         self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
-        self.problems: list[str] = []
         self.facts = FactsCache(folders.data / "facts")
         self._choices = _Choices.load(folders.data / "choices.json")
         self._busy = threading.Lock()
         self._seen: dict[Path, int] = {}
         self._looking = threading.Lock()
+        self._untold: list[str] = []
         self._attendant: Attendant | None = None
         where = " or ".join(map(str, folders.latents)) or "a folder that this app is told of"
         self.how_to_begin = (
             f"Put latents (.safetensors, one tensor [B,C,h,w] in model space) into {where}, then press Refresh."
         )
-        self.refresh()
+        self._untold = self.refresh()
 
     def used_instead(self) -> str:
         decision = self.decision()
@@ -110,30 +110,33 @@ class StandaloneHost(Host):
         self._attendant = self._attendant or Attendant(self)
         self._attendant.checkpoint_changed()
 
-    def refresh(self) -> None:
+    def refresh(self) -> list[str]:
         """Load latents whose files are new or changed since the last look."""
         with self._looking:
             # Added last to first, so that the list, newest first, is in the order of names.
             files = [path for _, path in find_weight_files(self.folders.latents)]
-            for path in sorted(files, key=_by_name, reverse=True):
-                self._load_latents(path)
+            problems = [self._load_latents(path) for path in sorted(files, key=_by_name, reverse=True)]
+            told, self._untold = self._untold, []
+        return told + [problem for problem in reversed(problems) if problem]
 
-    def _load_latents(self, path: Path) -> None:
+    def _load_latents(self, path: Path) -> str:
         try:
             changed = path.stat().st_mtime_ns
             if self._seen.get(path) == changed:
-                return
+                return ""
             self._seen[path] = changed
             self.generations.add(replace(load_latents(path), id=self.generations.new_id()))
         except OSError as error:
-            self.problems.append(f"{path}: {error.strerror}")
+            return f"{path}: {error.strerror}"
         except VaeLabError as error:
-            self.problems.append(str(error))
+            return str(error)
+        return ""
 
     def vae_files(self) -> dict[str, Path]:
         found = find_weight_files((*self.folders.vaes, *self.folders.checkpoints))
         own = self.folders.vaes
-        return {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
+        vaes = {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
+        return apart(vaes, self.checkpoint_files())
 
     def library_folders(self) -> list[Path]:
         folders = dict.fromkeys((*self.folders.checkpoints, *self.folders.vaes))
@@ -161,7 +164,7 @@ class StandaloneHost(Host):
             return self._decide(generation_choice, "generation", "chosen for this comparison")
         if self._choices.always != AUTOMATIC:
             return self._decide(self._choices.always, "always", "chosen for every checkpoint")
-        preferred = self._choices.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC)
+        preferred = self.chosen("checkpoint")
         if preferred != AUTOMATIC:
             return self._decide(preferred, "checkpoint", f"chosen for {self.current_checkpoint()}")
         return self._decide(BUILT_IN, "host", "nothing else was chosen")
@@ -173,12 +176,6 @@ class StandaloneHost(Host):
         path = files.get(name)
         missing = "" if path else ", but the file is not there"
         return Decision(vae, source, f"{vae}: {why}{missing}.", str(path or ""))
-
-    def _path(self, vae: str) -> Path:
-        files = self.vae_files()
-        if vae not in files:
-            raise UnknownChoice(f"no VAE named {vae}; there are {', '.join(files) or 'none'}")
-        return files[vae]
 
     def compare(
         self,
@@ -221,19 +218,22 @@ class StandaloneHost(Host):
             autoencoder = file.load(family=facts.family or wanted, device=self.device)
         yield Decoder.of(autoencoder)
 
+    def chosen(self, reach: str) -> str:
+        if reach == "always":
+            return self._choices.always
+        return self._choices.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC)
+
     def use_for_checkpoint(self, vae: str) -> str:
         checkpoint = self.current_checkpoint()
         if not checkpoint:
             raise HostError("there is no checkpoint to choose a VAE for")
-        if vae not in (AUTOMATIC, BUILT_IN):
-            self._path(vae)
+        self.check_choice(vae)
         self._choices.per_checkpoint[checkpoint] = vae
         self._choices.save()
         return self.decision().reason
 
     def use_always(self, vae: str) -> str:
-        if vae not in (AUTOMATIC, BUILT_IN):
-            self._path(vae)
+        self.check_choice(vae)
         self._choices.always = vae
         self._choices.save()
         return self.decision().reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -153,6 +154,19 @@ def test_any_infotext_at_all(infotext: str, name: str) -> None:
         assert last.strip().rstrip(",") in text
 
 
+@pytest.mark.parametrize("piece", ["a", "a ", " ", "a:", 'aa:"', "a/-"])
+def test_texts_of_strangers_take_no_time(piece: str) -> None:
+    """Tried from every letter to the end, this many would take minutes."""
+    hostile, started = piece * (2**16 // len(piece)), time.process_time()
+    names_vae(f"{PROMPT}\n{hostile}x")
+    assert parse_last(with_override(f"{PROMPT}\nSteps: 20, {hostile}", "mine.pt", "ab")) == "mine.pt"
+    assert time.process_time() - started < 2.0
+
+
+def parse_last(infotext: str) -> str:
+    return infotext.rpartition(f"{OVERRIDE_KEY}: ")[2].partition(",")[0]
+
+
 def test_pasted_override_decides_alone() -> None:
     parameters = {"Steps": "20", "VAE": "host.pt", "VAE hash": "12", OVERRIDE_KEY: "mine.pt", "VAE Encoder": "Full"}
     drop_host_vae(parameters)
@@ -174,6 +188,7 @@ def test_pasted_parameters_without_an_override_are_left_alone() -> None:
         (f"{HEAD}, {HOST}", True),
         (f"{HEAD}, VAE: a.pt, {TAIL}", True),
         (f"{HEAD}, {OVERRIDE_KEY}: Built-in", True),
+        (f"{HEAD}, {TAIL}, Module 1: vae-ft-mse", True),  # in Forge
     ],
 )
 def test_whether_a_vae_is_named(parameters: str, named: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -163,6 +165,52 @@ def test_restored_after_a_copy_that_failed_halfway() -> None:
     assert bits(module) == before
 
 
+class FullDevice:
+    """A device without memory for so many attempts to put the original weights back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, attempts: int) -> None:
+        self.left, self.emptied = attempts, 0
+        self._restore = VaeSwap._restore
+        monkeypatch.setattr(VaeSwap, "_restore", lambda *arguments: self.restore(*arguments))
+        monkeypatch.setattr(torch.cuda, "empty_cache", self.empty)
+
+    def restore(self, swap: VaeSwap, original: dict[str, Tensor]) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        self._restore(swap, original)
+
+    def empty(self) -> None:
+        self.emptied += 1
+
+
+def test_restored_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the decode has left in the allocator's cache makes room."""
+    module = HostVae()
+    before, device = bits(module), FullDevice(monkeypatch, attempts=1)
+    with VaeSwap(module) as swap:
+        swap.put(kl_state(F2, seed=1), "v.pt")
+    assert bits(module) == before
+    assert device.emptied == 1
+
+
+def test_what_could_not_be_restored_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = HostVae()
+    before = bits(module)
+    FullDevice(monkeypatch, attempts=2)
+    swap = VaeSwap(module)
+    swap.put(kl_state(F2, seed=1), "v.pt")
+    with caplog.at_level(logging.ERROR, "vae_lab"), pytest.raises(torch.cuda.OutOfMemoryError):
+        swap.restore()
+    assert "reload the checkpoint" in caplog.text
+    assert swap.swapped
+    swap.restore()
+    assert bits(module) == before
+    assert not swap.swapped
+
+
 def test_loss_of_the_host_is_not_touched() -> None:
     module = HostVae()
     module.loss.weight.data.fill_(3.0)
@@ -219,5 +267,17 @@ def test_what_does_not_fit_leaves_the_first_swap_in() -> None:
         swap.put(state, "v.pt")
         with pytest.raises(MissingKeys):
             swap.put({}, "w.pt")
+        assert holds(module, state)
+    assert bits(module) == before
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_module_that_was_made_in_inference_mode(inside: bool) -> None:
+    """Forge's is, and it generates in that mode; a comparison does not."""
+    with torch.inference_mode():
+        module = HostVae()
+    before, state = bits(module), kl_state(F2, seed=1)
+    with torch.inference_mode(inside), VaeSwap(module) as swap:
+        swap.put(state, "v.pt")
         assert holds(module, state)
     assert bits(module) == before

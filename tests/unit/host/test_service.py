@@ -18,12 +18,14 @@ SD1 = FAMILIES["sd1"]
 PLAIN = "a cat\nSteps: 20, Seed: 1"
 
 
-def stored(*infotexts: str, other: str = "other.pt", digest: str = "0123456789") -> StoredComparison:
+def stored(
+    *infotexts: str, other: str = "other.pt", digest: str = "0123456789", sampled_by: str = "/models/one.safetensors"
+) -> StoredComparison:
     """Two VAEs, two latents."""
-    generation = Generation("g", torch.zeros(2, 4, 2, 2), SD1, "A cat", infotexts)
+    generation = Generation("g", torch.zeros(2, 4, 2, 2), SD1, "A cat", infotexts, sampled_by)
     pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     results = (Decoded("Built-in", pictures[:2], 0.1), Decoded(other, pictures[2:], 0.1))
-    return StoredComparison("id", generation, Comparison(SD1, results), digests={other: digest})
+    return StoredComparison("id", generation, Comparison(SD1, results), "one.safetensors", digests={other: digest})
 
 
 def read(png: bytes) -> tuple[np.ndarray, dict[str, str]]:
@@ -48,6 +50,13 @@ def test_the_built_in_vae_is_named_where_another_was() -> None:
     """The latent was sampled with an override; what the built-in VAE makes of it must not claim that one."""
     kept = stored(f"{PLAIN}, VAE Lab override: a.pt, VAE Lab override hash: 99")
     assert read(kept.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: Built-in"
+
+
+@pytest.mark.parametrize("sampled_by", ["", "/models/two.safetensors"])
+def test_of_latents_from_elsewhere_the_checkpoint_is_named_that_decoded(sampled_by: str) -> None:
+    """What was sampled by another checkpoint, or by nobody knows which, would have been decoded by another VAE."""
+    kept = stored(PLAIN, sampled_by=sampled_by)
+    assert read(kept.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: one.safetensors"
 
 
 def test_without_generation_parameters_none_are_invented() -> None:

@@ -19,27 +19,31 @@
     const LADDER = [1, 2, 3, 4, 5, 6, 8, 12, 16];
     const MOST_ZOOM = 16;
     const MOST_GAIN = 64;
+    const LEAST_COLUMN = 280; // CSS pixels, as in style.css
+    const LEAST_SHARE = 0.14; // of the window's width, as there
     const LOUPE_SIDE = 180; // CSS pixels, less in small figures
     const HOLD_MS = 350; // L held for longer is let go with the key
     const WHEEL_STEP = 60; // a wheel's notch is about 100, a touchpad's event a few
     const WAIT_MS = 10000; // for the page to answer
+    const LONG_WAIT_MS = 600000; // for the host's model to be free
     const BUILT_IN = "Built-in";
     const CONTROLS = "button, a, select, input, output, [role=slider], [role=dialog]";
     // Images of the WebUI, and its own functions that turn to them.
     const TARGETS = [
-        {id: "img2img_image", label: "img2img", turn: "switch_to_img2img"},
-        {id: "img2maskimg", label: "inpaint", turn: "switch_to_inpaint"},
+        {id: "img2img_image", label: "img2img", turn: "switch_to_img2img", sized: true},
+        {id: "img2maskimg", label: "inpaint", turn: "switch_to_inpaint", sized: true},
         {id: "extras_image", label: "extras", turn: "switch_to_extras"},
     ];
     const CLEARS = ".modify-upload button + button, .touch-none + div button + button, button[aria-label='Clear']";
     const HELP = [
         ["G", "grid"], ["S", "A/B slider"], ["Space", "blink: B while held"], ["D", "difference"],
-        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"],
+        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"], ["N, P", "the next or previous picture as B"],
         ["A, B", "the picture under the pointer becomes A or B"],
         ["+ and −", "zoom in, zoom out"], ["0", "fit"], ["Arrows", "move the pictures, or the divider"],
         [", and .", "previous and next picture of a batch"], ["L", "loupe, on and off; or while held"],
         ["F", "full screen"], ["?", "this help"], ["Drag", "move all pictures at once"],
-        ["Two fingers", "zoom"], ["Wheel", "zoom at the pointer, after a click on the table; with Ctrl always"],
+        ["Double click", "100 % at the pointer, or back to fit"],
+        ["Two fingers", "zoom"], ["Wheel", "zoom at the pointer, once a picture was clicked; with Ctrl always"],
     ];
 
     const tables = new WeakMap(); // grid -> table
@@ -48,10 +52,14 @@
     let gesture = null; // {table, box, points: pointer id -> [x, y], …} while pictures or the divider are dragged
     let wheeled = 0;
     let byPointer = false; // the last input came from mouse or finger
+    let focused = null; // element that had the focus last
+    let focusedByPointer = true; // else it keeps the keys, whatever lies under the mouse
     let loupeHeld = null; // {table, since: ms} while the key L is down
+    let using = Promise.resolve(); // until what was chosen last has been answered: gradio 3 drops what comes before
 
-    // Only what has changed: hosts watch the page for changes, and this runs with every frame of a drag.
-    const write = (element, words) => element.textContent === words || (element.textContent = words);
+    // Only what has changed: hosts watch the page for changes, and this runs with every frame of a drag. What was
+    // written is remembered, since the WebUI may have put a translation in its place.
+    const write = (element, words) => element.dataset.words === words || (element.textContent = element.dataset.words = words);
     const find = (id) => document.getElementById(id);
     const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
     const ratio = () => window.devicePixelRatio || 1;
@@ -96,7 +104,7 @@
     function takeOver({grid, figures, names, batch}) {
         const around = grid.parentElement?.closest("[id]");
         const place = `${around?.id} ${[...(around ?? document).querySelectorAll(".vae-lab-grid")].indexOf(grid)}`;
-        const first = {mode: "grid", picture: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 8, loupe: false};
+        const first = {mode: "grid", picture: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false};
         const view = {...first, ...kept.get(place), other: false, at: null, help: false};
         const reference = figures.find((figure) => figure.reference)?.name;
         const preferred = [reference, BUILT_IN, ...names].filter((name) => names.includes(name));
@@ -165,13 +173,16 @@
             return {label, name, select};
         };
         table.sides = {a: side("a"), b: side("b")};
-        table.hold = button("Hold to see B", "hold", "", {class: "vae-lab-hold"});
+        table.hold = button("Hold to see B", "hold", "",
+            {class: "vae-lab-hold", title: "Or hold the picture, or the space bar"});
         table.gain = make("input",
             {type: "range", min: 1, max: MOST_GAIN, step: 1, "aria-label": "Gain", "data-set": "gain"});
         table.gained = make("output", {});
         table.largest = make("output", {class: "vae-lab-largest"});
         const gain = make("span", {class: "vae-lab-gain"},
-            make("label", {}, "Gain ", table.gain, " ", table.gained), table.largest);
+            make("label", {}, "Gain ", table.gain, " ", table.gained),
+            button("Auto", "gain", "", {title: "As much gain as makes all but the strongest differences fit"}),
+            table.largest);
         const pair = make("div", {class: "vae-lab-pair"}, table.sides.a.label,
             make("span", {class: "vae-lab-middle"}, table.hold, gain), table.sides.b.label);
         const picture = () => make("img", {alt: "", draggable: "false"});
@@ -197,11 +208,12 @@
         figure.save = make("a", {}, "Save");
         figure.open = make("a", {target: "_blank"}, "Open");
         row.append(make("span", {}, figure.save, figure.open));
-        if (find("vae_lab_wanted") && !figure.reference) {
+        const isMap = Boolean(figure.figure.closest(".vae-lab-losses")); // no picture that anything could be done with
+        if (find("vae_lab_wanted") && !figure.reference && !isMap) {
             const uses = [["checkpoint", "Use for this checkpoint"], ["always", "Use always"]];
             row.append(make("span", {}, ...uses.map(([reach, words]) => button(words, "use", reach))));
         }
-        const sends = TARGETS.filter((target) => find(target.id)).map((target) =>
+        const sends = TARGETS.filter((target) => find(target.id) && !isMap).map((target) =>
             button(target.label, "send", target.id, {"aria-label": `Send to ${target.label}`}));
         if (sends.length) row.append(make("span", {}, "Send to", ...sends));
         figure.boxes[figure.boxes.length - 1].parentElement.append(row);
@@ -228,7 +240,7 @@
         const wide = width * ratio();
         const high = height * ratio();
         let fit = Math.min(wide / columns, high / rows);
-        if (isStage(box) && fit > 1) fit = Math.floor(fit);
+        if (fit > 0.999) fit = Math.floor(fit + 0.001); // between whole numbers some rows would be doubled, others not
         const s = view.zoom || fit;
         const edge = (length, pixels, centre) => {
             const half = length / (2 * pixels * s);
@@ -271,6 +283,7 @@
         grid.toggleAttribute("data-loupe", view.loupe);
         table.help.hidden = !view.help;
         table.picture.value = view.picture;
+        spreadColumns(table);
         const first = geometry(boxOf(table.figures[0], view), view);
         for (const figure of table.figures) drawFigure(table, figure, first);
         table.pair.hidden = table.stage.hidden = view.mode === "grid";
@@ -281,6 +294,24 @@
         drawLoupes(table, g);
     }
 
+    // As many columns as there are pictures, if the style sheet has room for them, and none wider than its picture at
+    // 100 %; what is left over is on the right.
+    function spreadColumns({grid, figures, view}) {
+        const style = getComputedStyle(grid);
+        const wide = grid.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+        const gap = parseFloat(style.columnGap) || 0;
+        if (!(wide > 0)) return;
+        const least = Math.min(wide, Math.max(LEAST_COLUMN, LEAST_SHARE * window.innerWidth));
+        const all = [...grid.querySelectorAll(":scope > figure")];
+        const columns = Math.max(1, Math.min(all.length, Math.floor((wide + gap) / (least + gap))));
+        const natural = Math.max(least, sizeOf(pictureIn(boxOf(figures[0], view)))[0] / ratio());
+        const narrow = columns * (natural + gap) < wide;
+        const tracks = narrow ? `repeat(${columns}, ${natural}px) 1fr` : `repeat(${columns}, minmax(0, 1fr))`;
+        if (grid.dataset.tracks === tracks) return;
+        grid.dataset.tracks = grid.style.gridTemplateColumns = tracks;
+        all.forEach((figure, i) => (figure.style.gridColumn = String((i % columns) + 1)));
+    }
+
     function press(table, element) {
         const {act, value} = element.dataset;
         const {view} = table;
@@ -288,7 +319,7 @@
         const pressed = {
             mode: () => view.mode === value, zoom: () => view.zoom === Number(value), loupe: () => view.loupe,
             full: () => document.fullscreenElement === table.grid, side: () => view[value] === name,
-            hold: () => view.other, help: () => view.help,
+            hold: () => view.other, help: () => view.help, gain: () => !view.gain,
         }[act];
         if (pressed) element.setAttribute(act === "help" ? "aria-expanded" : "aria-pressed", pressed());
     }
@@ -303,7 +334,7 @@
             if (columns && rows) box.style.aspectRatio = `${columns} / ${rows}`;
             box.hidden = box !== shown;
             const g = box.hidden ? null : geometry(box, view);
-            if (g) put(image, isLike(g, first) ? {...g, left: first.left, top: first.top} : g, view.zoom > 0);
+            if (g) put(image, isLike(g, first) ? {...g, left: first.left, top: first.top} : g, view.zoom > 0 || g.s >= 1);
         }
         const {src} = pictureIn(shown);
         if (figure.save.href !== src) figure.save.href = figure.open.href = src;
@@ -318,7 +349,8 @@
 
     function fileName(table, figure) {
         const number = table.batch > 1 ? `-${table.view.picture + 1}` : "";
-        return `${figure.name.replace(/[/\\:*?"<>|]/g, "_")}${number}.png`;
+        const loss = figure.figure.closest(".vae-lab-losses") ? "-loss" : "";
+        return `${figure.name.replace(/[/\\:*?"<>|]/g, "_")}${loss}${number}.png`;
     }
 
     // Into its place; without one (`placed` false), the style sheet makes it as wide as its window. By a transform,
@@ -373,40 +405,48 @@
 
     function drawDifference(table) {
         const {view, layers} = table;
-        table.gain.value = view.gain;
-        write(table.gained, `× ${view.gain}`);
         const names = `difference between ${view.a} and ${view.b}`;
         layers.map.setAttribute("aria-label", names);
-        if (!isThere(layers.a) || !isThere(layers.b)) return; // drawn again as soon as they have come
+        if (!isThere(layers.a) || !isThere(layers.b)) { // drawn again as soon as they have come
+            layers.map.hidden = true;
+            write(table.largest, "");
+            return;
+        }
         const key = `${layers.a.src} ${layers.b.src}`;
         if (table.map?.key !== key) table.map = {key, ...differenceOf(layers.a, layers.b)};
         const {values, largest, width, height} = table.map;
         write(table.largest, values ? `Largest difference ${largest} of 255` : "The pictures differ in size");
         layers.map.hidden = !values;
-        const painted = `${key} ${view.gain}`;
+        const gain = view.gain || table.map.gain || 1;
+        table.gain.value = gain;
+        write(table.gained, `× ${gain}`);
+        const painted = `${key} ${gain}`;
         if (!values || layers.map.dataset.painted === painted) return;
         layers.map.dataset.painted = painted;
         layers.map.width = width;
         layers.map.height = height;
         const shown = new ImageData(width, height); // its bytes end at 255 by themselves
-        for (let i = 0; i < values.length; i++) shown.data[i] = i % 4 === 3 ? 255 : values[i] * view.gain;
+        for (let i = 0; i < values.length; i++) shown.data[i] = i % 4 === 3 ? 255 : values[i] * gain;
         layers.map.getContext("2d").putImageData(shown, 0, 0);
     }
 
     const isThere = (image) => image.complete && image.naturalWidth > 0;
 
-    // |A - B| of each channel, and the largest of them.
+    // |A - B| of each channel, the largest of them, and the gain that makes all but the strongest 1 % fit.
     function differenceOf(a, b) {
         const [width, height] = sizeOf(a);
         if (String(sizeOf(b)) !== String([width, height])) return {values: null};
         const values = bytesOf(a, width, height);
         const others = bytesOf(b, width, height);
-        let largest = 0;
+        const count = new Uint32Array(256);
         for (let i = 0; i < values.length; i++) {
             values[i] = Math.abs(values[i] - others[i]);
-            if (values[i] > largest) largest = values[i];
+            if (i % 4 !== 3) count[values[i]] += 1;
         }
-        return {values, largest, width, height};
+        const largest = Math.max(0, count.findLastIndex((pixels) => pixels > 0));
+        let strong = 255;
+        for (let above = count[255]; strong > 1 && above < values.length * 0.0075; strong--) above += count[strong - 1];
+        return {values, largest, width, height, gain: clamp(Math.floor(255 / strong), 1, MOST_GAIN)};
     }
 
     function bytesOf(image, width, height) {
@@ -474,6 +514,7 @@
         table.view.mode = mode;
         table.view.other = false;
         draw(table);
+        if (mode !== "grid" && !isFull(table)) table.grid.scrollIntoView({block: "start"}); // the stage fits below it
     }
 
     function choose(table, side, name) {
@@ -483,6 +524,13 @@
         if (view[other] === name) view[other] = view[side]; // A and B change places
         view[side] = name;
         draw(table);
+    }
+
+    // The next picture that is not A becomes B.
+    function stepB(table, step) {
+        const others = table.names.filter((name) => name !== table.view.a);
+        if (!others.length) return;
+        choose(table, "b", others[(others.indexOf(table.view.b) + step + others.length) % others.length]);
     }
 
     function turn(table, step) {
@@ -565,8 +613,8 @@
         draw(table);
     }
 
-    function say(table, words) {
-        table.said.textContent = words;
+    function say(table, words, ...more) {
+        table.said.replaceChildren(words, ...more);
     }
 
     const ACTS = {
@@ -577,23 +625,36 @@
         help: (table) => toggle(table, "help"),
         full: (table) => toggleFull(table),
         side: (table, side, figure) => choose(table, side, figure.name),
-        use: (table, reach, figure) => use(table, reach, figure.name),
+        gain: (table) => {
+            table.view.gain = 0;
+            draw(table);
+        },
+        use: (table, reach, figure) => {
+            const next = () => use(table, reach, figure?.name ?? "");
+            using = using.then(next, next);
+        },
         send: (table, id, figure) => send(table, TARGETS.find((target) => target.id === id), figure),
     };
 
     // --- acting on a picture ----------------------------------------------------------------------------------------
 
     // Python hears of it through a text field that nobody sees, and answers in the panel's message.
-    async function use(table, reach, name) {
+    async function use(table, reach, vae) {
         const field = find("vae_lab_wanted")?.querySelector("textarea, input");
         if (!field) return;
-        const told = () => find("vae_lab_message")?.querySelector("[data-run]");
-        const before = told()?.dataset.run;
+        const asked = String(Date.now()); // so that the same can be chosen twice, and its own answer is known
+        const checkpoint = table.grid.dataset.checkpoint ?? "";
         say(table, "");
-        field.value = `${Date.now()}|${reach}|${name}`; // the time, so that the same can be chosen twice
+        field.value = JSON.stringify({asked, reach, vae, checkpoint});
         field.dispatchEvent(new Event("input", {bubbles: true}));
-        const message = await until(() => (told()?.dataset.run !== before ? told() : null));
-        say(table, message ? message.textContent : "VAE Lab does not answer.");
+        const answer = () => find("vae_lab_message")?.querySelector(`[data-asked="${asked}"]`);
+        let message = await until(answer);
+        if (!message && reach === "checkpoint") {
+            say(table, "Waiting for the model…"); // which may be at work on a picture
+            message = await until(answer, LONG_WAIT_MS);
+        }
+        const undo = message?.querySelector("[data-undo]") ? [" ", button("Undo", "use", "undo")] : [];
+        say(table, message ? message.firstChild.textContent.trim() : "VAE Lab does not answer.", ...undo);
     }
 
     async function send(table, target, figure) {
@@ -611,15 +672,30 @@
             input.files = transfer.files;
             input.dispatchEvent(new Event("change"));
             say(table, `${figure.name}: sent to ${target.label}.`);
+            if (document.fullscreenElement) await document.exitFullscreen();
+            document.activeElement?.blur(); // not every browser does so when the table is hidden
             window[target.turn]?.();
+            if (target.sized && window.opts?.send_size) sendSize(figure);
+            place.scrollIntoView({block: "center"});
         } catch (error) {
             say(table, `Not sent to ${target.label}: ${error.message}.`);
         }
     }
 
+    // As the WebUI's own "Send to" does, where its settings want it.
+    function sendSize(figure) {
+        const [columns, rows] = sizeOf(pictureIn(figure.boxes[0]));
+        for (const [id, length] of [["img2img_width", columns], ["img2img_height", rows]]) {
+            const field = find(id)?.querySelector("input[type=number]");
+            if (!field) continue;
+            field.value = length;
+            field.dispatchEvent(new Event("input", {bubbles: true}));
+        }
+    }
+
     // What `look` finds, as soon as it finds it; null after a while.
-    async function until(look) {
-        for (const end = Date.now() + WAIT_MS; Date.now() < end;) {
+    async function until(look, wait = WAIT_MS) {
+        for (const end = Date.now() + wait; Date.now() < end;) {
             const found = look();
             if (found) return found;
             await new Promise((resolve) => setTimeout(resolve, 50));
@@ -640,15 +716,30 @@
         on("pointerleave", (table) => lookAt(table, null));
         on("wheel", onWheel, {passive: false});
         on("load", redraw, true);
-        on("contextmenu", (_, event) => event.target === table.hold && event.preventDefault());
+        on("error", onError, true);
+        on("dblclick", onDoubleClick);
+        on("contextmenu", (table, event) => table.view.other && event.preventDefault()); // a finger that holds long
         on("dragstart", (table, event) => {
             if (table.view.zoom || event.target.closest(".vae-lab-stage")) event.preventDefault();
         });
         new ResizeObserver(() => redraw(table)).observe(grid);
     }
 
+    // Pictures of a comparison are kept until newer ones need the room.
+    function onError(table, event) {
+        if (event.target.matches("img")) say(table, "A picture did not come: it is no longer kept. Compare again.");
+    }
+
+    function onDoubleClick(table, event) {
+        const box = event.target.closest(".vae-lab-window");
+        if (!box || event.target.closest(".vae-lab-divider")) return;
+        const g = geometry(box, table.view);
+        if (g) setZoom(table, table.view.zoom ? 0 : Math.max(1, 2 * Math.floor(g.fit)), box, [event.clientX, event.clientY]);
+    }
+
     function onClick(table, event) {
         const pressed = event.target.closest("[data-act]");
+        if (pressed === table.hold && event.detail === 0) showOther(table, !table.view.other); // by Enter
         if (pressed) {
             const figure = table.figures.find((figure) => figure.figure.contains(pressed));
             ACTS[pressed.dataset.act]?.(table, pressed.dataset.value, figure);
@@ -677,18 +768,23 @@
     function onDown(table, event) {
         if (event.button !== 0) return;
         if (event.target === table.hold) {
-            hold(table, event);
+            hold(table, event, table.hold);
             return;
         }
         const divider = event.target.closest(".vae-lab-divider");
         if (!divider && event.target.closest(CONTROLS) && !event.target.closest(".vae-lab-window")) return;
-        focus(table);
+        (divider ?? table.grid).focus({preventScroll: true});
         const box = event.target.closest(".vae-lab-window");
         if (!box) return;
         onHover(table, event);
         if (gesture && gesture.table === table && gesture.box === box) {
             gesture.points.set(event.pointerId, [event.clientX, event.clientY]);
             Object.assign(gesture, spread(gesture), {s: geometry(box, table.view)?.s, divider: false});
+            return;
+        }
+        if (isStage(box) && table.view.mode === "blink" && !table.view.zoom) {
+            hold(table, event, table.stage);
+            event.preventDefault();
             return;
         }
         const moves = divider || (isStage(box) && table.view.mode === "slider" && !table.view.zoom);
@@ -736,11 +832,11 @@
         if (gesture?.points.size === 0) gesture = null;
     }
 
-    // The button Hold: B as long as mouse or finger stays down, wherever it goes.
-    function hold(table, event) {
-        table.hold.setPointerCapture(event.pointerId);
+    // The button Hold, or the picture: B as long as mouse or finger stays down, wherever it goes.
+    function hold(table, event, held) {
+        held.setPointerCapture(event.pointerId);
         showOther(table, true);
-        table.hold.addEventListener("lostpointercapture", () => showOther(table, false), {once: true});
+        held.addEventListener("lostpointercapture", () => showOther(table, false), {once: true});
     }
 
     function onHover(table, event) {
@@ -782,10 +878,17 @@
         const focused = document.activeElement;
         const fields = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]";
         if (focused?.matches(fields) || focused?.isContentEditable) return null;
-        const grid = document.fullscreenElement ?? focused?.closest(".vae-lab-grid")
-            ?? document.querySelector(".vae-lab-grid:hover");
+        const free = focusedByPointer || focused === document.body;
+        const hovered = free ? document.querySelector(".vae-lab-grid:hover") : null;
+        const grid = document.fullscreenElement ?? focused?.closest(".vae-lab-grid") ?? hovered;
         const table = tables.get(grid);
-        return table?.figures.length ? table : null;
+        return table?.figures.length && grid.getClientRects().length ? table : null; // none on a page that is hidden
+    }
+
+    // A window that comes back gives the focus to what had it before; that says nothing new.
+    function onFocus(event) {
+        if (event.target !== focused) focusedByPointer = byPointer;
+        focused = event.target;
     }
 
     function onKeyDown(event) {
@@ -800,23 +903,36 @@
 
     function actOfKey(table, event) {
         const {view} = table;
-        const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+        const key = keyOf(event);
         const once = (act) => (event.repeat ? () => {} : act);
         if (key.startsWith("Arrow")) return arrow(table, key, event.shiftKey);
+        if (/^[0-9]$/.test(key)) {
+            if (key === "0") return () => setZoom(table, 0);
+            const name = table.names[key - 1];
+            return name ? () => choose(table, event.shiftKey ? "a" : "b", name) : null;
+        }
         const under = pointedAt(table);
         const acts = {
             "+": () => stepZoom(table, 1), "=": () => stepZoom(table, 1), "-": () => stepZoom(table, -1),
-            "0": () => setZoom(table, 0), ",": () => turn(table, -1), ".": () => turn(table, 1),
+            ",": () => turn(table, -1), ".": () => turn(table, 1),
             g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
+            n: () => stepB(table, 1), p: () => stepB(table, -1),
             f: once(() => toggleFull(table)), "?": once(() => toggle(table, "help")), l: once(() => pressLoupe(table)),
             a: under && (() => choose(table, "a", under.name)), b: under && (() => choose(table, "b", under.name)),
             " ": spaceIsOurs(table) && once(() => blink(table)),
             Escape: view.help && (() => toggle(table, "help")),
         };
-        if (acts[key]) return acts[key];
-        const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1]; // by place: Shift makes other signs of them
-        const name = digit && table.names[digit - 1];
-        return name ? () => choose(table, event.shiftKey ? "a" : "b", name) : null;
+        return acts[key] || null;
+    }
+
+    // What a key stands for on any keyboard: digits by their place, since some have signs there, and Shift makes signs
+    // of them; letters by their place where the keyboard writes no Latin ones.
+    function keyOf({key = "", code = ""}) {
+        const digit = /^Digit([0-9])$/.exec(code)?.[1] ?? (/^Numpad/.test(code) && /^[0-9]$/.test(key) ? key : null);
+        if (digit !== null) return digit;
+        const letter = /^Key([A-Z])$/.exec(code)?.[1];
+        if (letter && /^\p{L}$/u.test(key) && !/^[a-z]$/i.test(key)) return letter.toLowerCase();
+        return key.length === 1 ? key.toLowerCase() : key;
     }
 
     function arrow(table, key, far) {
@@ -824,7 +940,7 @@
         const focused = document.activeElement;
         const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[key];
         if (focused?.matches("input")) return null; // a range or a radio button, which arrows move
-        if (view.mode === "slider" && (dx || focused === table.divider)) {
+        if (view.mode === "slider" && (focused === table.divider || (dx && !view.zoom))) {
             return () => {
                 view.split = clamp(view.split + (dx - dy) * (far ? 0.1 : 0.01), 0, 1);
                 draw(table);
@@ -866,7 +982,7 @@
             if (table && spaceIsOurs(table)) event.preventDefault(); // some browsers press buttons only now
             letGo();
         }
-        if (event.key.toLowerCase() !== "l" || !loupeHeld) return;
+        if (!loupeHeld || keyOf(event) !== "l") return;
         const {table, since} = loupeHeld;
         if (table.view.loupe && Date.now() - since > HOLD_MS) toggle(table, "loupe");
         loupeHeld = null;
@@ -897,6 +1013,7 @@
     document.addEventListener("keydown", onKeyDown, true);
     document.addEventListener("keyup", onKeyUp, true);
     document.addEventListener("pointerdown", () => (byPointer = true), true);
+    document.addEventListener("focusin", onFocus, true);
     document.addEventListener("pointermove", onMove, true);
     document.addEventListener("pointerup", onUp, true);
     document.addEventListener("pointercancel", onUp, true);

@@ -22,8 +22,10 @@
         {name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", starts: ["vae_lab_roundtrip_run"], step: "step"},
         {name: "vae_lab_library", panel: "vae_lab_library", step: "file", starts: ["vae_lab_library_scan"]},
     ];
+    // Lines that say what decodes, and that a choice made elsewhere changes.
+    const LINES = ["vae_lab_txt2img", "vae_lab_img2img"].map((name) => ({name, panel: name + "_deciding"}));
     const CARDS = "#txt2img_checkpoints_cards > .card, #img2img_checkpoints_cards > .card";
-    const SHOWS_BADGES = "#vae_lab_panel, #vae_lab_checkup, .vae-lab-current-badge, " + CARDS;
+    const SHOWS_BADGES = "#vae_lab_panel, #vae_lab_checkup, .vae-lab-deciding, " + CARDS;
     const WORDS = {broken: "broken", suspect: "suspect", unreadable: "cannot be read"};
     const ON_CARDS = ["broken", "suspect", "missing"];
 
@@ -35,6 +37,7 @@
     let askedAt = 0;
     let askAgainAfter = BADGES_MS;
     let askingCheckpoints = false;
+    let isStale = false; // what the Checkup page shows of the checkpoint in use
 
     const find = (id) => document.getElementById(id);
     const address = (path) => new URL("vae-lab/v1/" + path, document.baseURI);
@@ -55,15 +58,16 @@
         panel.toggleAttribute("data-cancelling", Boolean(run?.cancelling));
         if (run === null) return;
         const total = Math.max(progress.total, 1);
-        const step = progress.total ? `${progress.done} of ${progress.total}` : "";
+        const count = progress.total ? `${progress.done} of ${progress.total}` : "";
         const what = (run.page ?? page).step;
         const cancelling = `Cancelling after the current ${what}…`;
-        const words = run.cancelling ? cancelling : [step, progress.what].filter(Boolean).join(" · ");
+        const words = run.cancelling ? cancelling : [count, progress.what].filter(Boolean).join(" · ");
         bar.setAttribute("aria-valuemax", total);
         bar.setAttribute("aria-valuenow", progress.done);
         bar.setAttribute("aria-valuetext", words);
         bar.querySelector(".vae-lab-bar").style.width = `${(100 * progress.done) / total}%`;
-        bar.querySelector(".vae-lab-step").textContent = words;
+        const step = bar.querySelector(".vae-lab-step");
+        if (step.dataset.words !== words) step.textContent = step.dataset.words = words;
     }
 
     function begin(page) {
@@ -76,6 +80,7 @@
         run = null;
         show({});
         askCheckpoints(ownCheckup);
+        ask(); // what was told may be of something else, while the run goes on
     }
 
     function follow(progress) {
@@ -96,9 +101,10 @@
         asking = true;
         try {
             const answer = await fetch(address("progress"), {cache: "no-store"});
-            if (answer.ok) follow(await answer.json());
+            if (!answer.ok) throw new Error(answer.statusText);
+            follow(await answer.json());
         } catch (error) {
-            if (run !== null && Date.now() - run.quietSince > GIVE_UP_MS) end(); // the server is gone
+            if (run !== null && Date.now() - (run.quietSince ?? 0) > GIVE_UP_MS) end(); // the server is gone
         } finally {
             asking = false;
         }
@@ -110,10 +116,11 @@
     }
 
     function look() {
-        for (const page of PAGES) {
+        for (const page of [...PAGES, ...LINES]) {
             const visible = isShown(find(page.panel));
             if (visible && !inView.has(page.name)) {
-                find(page.name + "_refresh")?.click();
+                // Not into its own run: what that shows in the end could be overtaken by what there was before.
+                if (run === null || run.page !== page) find(page.name + "_refresh")?.click();
                 ask();
             }
             visible ? inView.add(page.name) : inView.delete(page.name);
@@ -123,6 +130,16 @@
         markRow();
         markThumbnail();
         lookAtBadges();
+        translateTitles();
+    }
+
+    // The WebUI translates the title of an element that is added, but not the titles inside it.
+    function translateTitles() {
+        if (!window.localization) return;
+        for (const element of document.querySelectorAll(".vae-lab [title]")) {
+            const translated = window.localization[element.title];
+            if (translated) element.title = translated;
+        }
     }
 
     function onClick(event) {
@@ -132,6 +149,12 @@
         if (thumbnail) pick("vae_lab_picked_latent", thumbnail.dataset.pick);
         const listed = event.target.closest?.("#vae_lab_library tr[data-file] .vae-lab-link");
         if (listed) openInCheckup(listed.closest("tr").dataset.file);
+        const undo = event.target.closest?.(".vae-lab [data-undo]");
+        if (undo && !undo.disabled) takeBack(undo);
+        if (undo) undo.disabled = true; // a second click would undo that it was undone
+        const badge = event.target.closest?.(".vae-lab-current-badge:not(:empty)");
+        const named = badge && checkpointOf(badge)?.name;
+        if (named) openInCheckup(named);
         const button = event.target.closest?.("button");
         const page = PAGES.find((page) => button && page.starts.includes(button.id));
         if (PAGES.some((page) => button?.id === page.name + "_cancel")) {
@@ -147,21 +170,34 @@
 
     // A row of the checkup's table, or a latent: Python hears of it through a text field that nobody sees.
     function pick(id, what) {
+        fill(id, `${Date.now()}|${what}`); // the time, so that the same one can be picked twice
+    }
+
+    function takeBack(undo) {
+        if (undo.closest("#vae_lab_checkup")) pick("vae_lab_checkup_undo", "undo");
+        else fill("vae_lab_wanted", JSON.stringify({asked: String(Date.now()), reach: "undo", vae: "", checkpoint: ""}));
+    }
+
+    function fill(id, words) {
         const field = find(id)?.querySelector("textarea, input");
         if (!field) return;
-        field.value = `${Date.now()}|${what}`; // the time, so that the same one can be picked twice
+        field.value = words;
         field.dispatchEvent(new Event("input", {bubbles: true}));
     }
 
     // A file of the library, on the other page: that need not refresh itself, since what is picked is shown afresh.
     function openInCheckup(file) {
-        const pages = [...document.querySelectorAll("#vae_lab_pages > .tabitem")]; // their words may be translated
-        const place = pages.findIndex((page) => page.id === "vae_lab_page_checkup");
-        const tab = document.querySelectorAll("#vae_lab_pages > .tab-nav button")[place];
-        if (!tab) return;
+        if (document.fullscreenElement) document.exitFullscreen();
+        document.activeElement?.blur();
         inView.add("vae_lab_checkup");
-        tab.click();
+        for (const id of ["tab_vae_lab", "vae_lab_page_checkup"]) turnTo(find(id)); // the first is the WebUI's
         pick("vae_lab_checkup_picked", file);
+    }
+
+    // By its place, since the words on tabs may be translated.
+    function turnTo(item) {
+        const place = [...(item?.parentElement.querySelectorAll(":scope > .tabitem") ?? [])].indexOf(item);
+        item?.parentElement.querySelectorAll(":scope > .tab-nav button")[place]?.click();
     }
 
     // The row whose card is shown.
@@ -227,9 +263,11 @@
             askAgainAfter = Math.max(BADGES_MS, 20 * (Date.now() - askedAt)); // a slow answer is asked for less often
             showBadges();
             for (const span of document.querySelectorAll(".vae-lab-current-badge")) span.dataset.filled = "";
-            const changed = before !== null && signature() !== before; // another checkpoint, or looked at meanwhile
-            if (changed && !isShownAlready && run === null && inView.has("vae_lab_checkup")) {
-                find("vae_lab_checkup_refresh")?.click();
+            // Another checkpoint, or looked at meanwhile. While a run goes on, its page waits for the end of it.
+            isStale = !isShownAlready && (isStale || (before !== null && signature() !== before));
+            if (isStale && run === null) {
+                isStale = false;
+                if (inView.has("vae_lab_checkup")) find("vae_lab_checkup_refresh")?.click();
             }
         } catch (error) {
             // The server is gone; it is asked again later.
@@ -244,9 +282,14 @@
     }
 
     function showBadges() {
-        const current = known.find((checkpoint) => checkpoint.current);
-        for (const span of document.querySelectorAll(".vae-lab-current-badge")) showCurrent(span, current);
+        for (const span of document.querySelectorAll(".vae-lab-current-badge")) showCurrent(span, checkpointOf(span));
         for (const card of document.querySelectorAll(CARDS)) showOnCard(card, onCards.get(card.dataset.name));
+    }
+
+    // Of the checkpoint that the badge names, else of the one in use.
+    function checkpointOf(span) {
+        const name = span.dataset.checkpoint;
+        return known?.find((checkpoint) => (name ? checkpoint.name === name : checkpoint.current));
     }
 
     function showCurrent(span, checkpoint) {

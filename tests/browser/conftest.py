@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
+from vae_lab.comparison import Comparison
 from vae_lab.families import FAMILIES
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
@@ -43,7 +45,9 @@ GRADIO_LOADS = ("cdnjs.cloudflare.com", "fonts.googleapis.com", "fonts.gstatic.c
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
-    """The sample set, unfolded once for all browser tests; nothing may be changed in it."""
+    """The sample set, unfolded once for all browser tests; nothing may be changed in it, nor linked to: the cache
+    would no longer know the files.
+    """
     return build_sample_set(tmp_path_factory.mktemp("samples"))
 
 
@@ -79,12 +83,32 @@ MakeHost = Callable[..., StandaloneHost]
 
 
 @pytest.fixture(scope="session")
-def make_host(samples: SampleSet, latents_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeHost:
-    """Makes a host over the samples, with ``healthy`` in use, that remembers nothing of the others."""
+def families_of_samples(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data in which the families of the samples are known; telling them takes a second for each."""
+    data = tmp_path_factory.mktemp("known")
+    host = StandaloneHost(Folders(data, (samples.healthy.parent,), (samples.smooth.parent,)))
+    host.identify()
+    for path in host.checkpoint_files().values():
+        host.facts.look(str(path))
+    host.facts.close()
+    return data
 
-    def make(vaes: Path | None = None, latents: Path | None = None) -> StandaloneHost:
+
+@pytest.fixture(scope="session")
+def make_host(
+    samples: SampleSet, latents_folder: Path, families_of_samples: Path, tmp_path_factory: pytest.TempPathFactory
+) -> MakeHost:
+    """Makes a host over the samples, with ``healthy`` in use, that remembers nothing of the others.
+
+    It knows the samples' families, unless it is to look at them first (``strangers``).
+    """
+
+    def make(vaes: Path | None = None, latents: Path | None = None, *, strangers: bool = False) -> StandaloneHost:
+        data = tmp_path_factory.mktemp("data")
+        if not strangers:
+            shutil.copytree(families_of_samples, data, dirs_exist_ok=True)
         folders = Folders(
-            data=tmp_path_factory.mktemp("data"),
+            data=data,
             checkpoints=(samples.healthy.parent,),
             vaes=(vaes or samples.smooth.parent,),
             latents=(latents or latents_folder,),
@@ -123,8 +147,9 @@ def many_vaes(samples: SampleSet, tmp_path: Path) -> Path:
     """Twenty VAEs, the same weights under twenty names."""
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(20):
-        os.link(samples.smooth, folder / f"vae-{i:02}.safetensors")
+    shutil.copy(samples.smooth, folder / "vae-00.safetensors")  # a link would change the sample file's entry
+    for i in range(1, 20):
+        os.link(folder / "vae-00.safetensors", folder / f"vae-{i:02}.safetensors")
     return folder
 
 
@@ -148,10 +173,24 @@ def launch(page: Page) -> Iterator[Launch]:
         running.close()
 
 
+class RememberingHost(StandaloneHost):
+    """Decodes what it is asked for once, and gives the same pictures to whoever asks for it again."""
+
+    made: dict[object, Comparison]
+
+    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+        asked = (generation_id, *vaes)
+        if asked not in self.made:
+            self.made[asked] = super().compare(generation_id, vaes, progress, cancelled)
+        return self.made[asked]
+
+
 @pytest.fixture(scope="module")
 def shared_host(make_host: MakeHost) -> StandaloneHost:
     """One host for the tests that leave no trace in it."""
-    return make_host()
+    host = make_host()
+    host.__class__, host.made = RememberingHost, {}
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +231,8 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def _note_console(message: object, problems: list[str]) -> None:
     where = message.location.get("url", "")
+    if message.text.startswith("AbortError: "):
+        return  # gradio's, of a page that leaves while its queue answers
     if message.type == "error" and urlsplit(where).hostname not in GRADIO_LOADS:
         problems.append(f"console: {message.text} ({where})")
 

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as NotInTime
+
+
+def slowly(handler: Callable[..., Any], seconds: float = 0.7) -> Callable[..., Any]:
+    """The same, and so slow that whoever uses the page is faster."""
+
+    def slow(*values: Any, **more: Any) -> Any:
+        time.sleep(seconds)
+        return handler(*values, **more)
+
+    return slow
 
 
 class Panel:
@@ -34,14 +48,14 @@ class Panel:
     def refreshed(self, before: int = 0) -> Panel:
         """Wait for lists that are fresher than those of refresh number ``before``; 0 came with the page."""
         self.page.wait_for_function(
-            "before => Number(document.querySelector('#vae_lab_panel [data-asked]')?.dataset.asked ?? 0) > before",
+            "before => Number(document.querySelector('#vae_lab_deciding [data-asked]')?.dataset.asked ?? 0) > before",
             arg=before,
         )
         return self
 
     def refresh(self) -> None:
         """Press Refresh and wait for the lists."""
-        asked = int(self.page.locator("#vae_lab_panel [data-asked]").get_attribute("data-asked"))
+        asked = int(self.page.locator("#vae_lab_deciding [data-asked]").get_attribute("data-asked"))
         self.page.click("#vae_lab_refresh")
         self.refreshed(asked)
 
@@ -60,10 +74,18 @@ class Panel:
             self.boxes().nth(i).set_checked(label.split(" · ")[0] in names)
 
     def choose(self, dropdown: str, text: str) -> None:
-        """Choose an option whose words contain ``text``."""
-        field = self.page.locator(f"#{dropdown} input")
-        field.click()
-        self.page.get_by_test_id("dropdown-option").filter(has_text=text).first.click()
+        """Choose an option whose words contain ``text``. As a user would, open the menu again where it closed:
+        gradio 4 closes it when its choices come, as they do once when it comes into view.
+        """
+        option = self.page.get_by_test_id("dropdown-option").filter(has_text=text).first
+        for _ in range(5):
+            self.page.locator(f"#{dropdown} input").click()
+            try:
+                option.click(timeout=4000)
+            except NotInTime:
+                continue
+            return
+        raise AssertionError(f"no option {text} in {dropdown}")
 
     def thumbnail(self, title: str) -> Locator:
         return self.page.locator("#vae_lab_kept").first.locator(f'[data-pick][title*="{title}"]')
@@ -84,8 +106,9 @@ class Panel:
         self.finish(lambda: page.click("#vae_lab_encode"))
 
     def compare(self) -> None:
-        """Press Compare and wait for its message."""
+        """Press Compare and wait for its message, and for the numbers, which come after the pictures."""
         self.finish(lambda: self.page.click("#vae_lab_compare"))
+        expect(self.page.locator("#vae_lab_numbers").first).not_to_contain_text("Measuring…")
 
     def finish(self, action: object) -> None:
         """Do ``action``, and wait until the panel has told how it went and is at rest."""
@@ -123,10 +146,11 @@ class LightTable:
         return cls(page).ready()
 
     def ready(self) -> LightTable:
-        """Wait until all pictures have come."""
+        """Wait until all pictures have come that are shown."""
         expect(self.tools).to_be_visible()
         self.page.wait_for_function(
-            "[...document.querySelectorAll('.vae-lab-grid img[src]')].every(image => image.naturalWidth > 0)"
+            "[...document.querySelectorAll('.vae-lab-grid img[src]')].every("
+            "image => image.naturalWidth > 0 || (image.loading === 'lazy' && image.offsetParent === null))"
         )
         self.drawn()
         return self
@@ -216,6 +240,7 @@ class CheckupPage:
         self.charts = page.locator("#vae_lab_checkup_charts").first
         self.remedy = page.locator("#vae_lab_checkup_remedy").first
         self.said = page.locator("#vae_lab_checkup_said").first
+        self.undo = self.said.get_by_role("button", name="Undo")
         self.deciding = page.locator("#vae_lab_checkup_deciding").first
         self.for_checkpoint = page.locator("#vae_lab_checkup_use_for_checkpoint")
         self.always = page.locator("#vae_lab_checkup_use_always")
@@ -231,7 +256,7 @@ class CheckupPage:
 
     def to_page(self, name: str) -> CheckupPage:
         """Turn to the page ``Compare`` or ``Checkup``, and wait until it is in view; the former, until it is fresh."""
-        asked = int(self.page.locator("#vae_lab_panel [data-asked]").get_attribute("data-asked"))
+        asked = int(self.page.locator("#vae_lab_deciding [data-asked]").get_attribute("data-asked"))
         self.page.locator(".tab-nav button", has_text=name).click()
         panel = {"Compare": "#vae_lab_panel", "Checkup": "#vae_lab_checkup"}[name]
         expect(self.page.locator(panel)).to_be_visible()
@@ -365,5 +390,5 @@ def _finish(page: Page, message: str, panel: str, action: object) -> None:
     mark = f"document.querySelector('#{message} [data-run]')?.dataset.run"
     before = page.evaluate(mark)
     action()
-    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before)
+    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before, timeout=120_000)
     expect(page.locator(f"#{panel}[data-busy]")).to_have_count(0)

@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import os
+import shutil
 import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable
 
 import gradio as gr
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from tests.browser.conftest import MakeHost, free_port
@@ -176,10 +179,10 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def small_library(make_host: MakeHost, samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> StandaloneHost:
-    """Two copies of a VAE, and sixty files that are no VAE."""
+    """One VAE under two names, and sixty files that are no VAE."""
     host, folder = make_host(), tmp_path_factory.mktemp("small")
-    os.link(samples.sdxl, folder / "one.safetensors")
-    os.link(samples.sdxl, folder / "other.safetensors")
+    shutil.copy(samples.sdxl, folder / "one.safetensors")
+    os.link(folder / "one.safetensors", folder / "other.safetensors")
     (folder / "bad-00.pt").write_bytes(b"not a VAE at all")
     for i in range(1, 60):
         os.link(folder / "bad-00.pt", folder / f"bad-{i:02}.pt")
@@ -317,3 +320,17 @@ def test_other_web_sites_may_not_read_the_page(shared_url: str) -> None:
     request = urllib.request.Request(f"{shared_url}vae-lab/v1/latents", headers={"Origin": "https://example.org"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("login", "status"), [(None, 401), (("me", "wrong"), 401), (("you", "secrét"), 401), (("me", "secret"), 200)]
+)
+def test_routes_ask_for_a_password_where_there_is_no_page(
+    make_host: MakeHost, login: tuple[str, str] | None, status: int
+) -> None:
+    app = FastAPI()
+    add_routes(app, make_host(), {"me": "secret"})
+    headers = {} if login is None else {"Authorization": f"Basic {b64encode(':'.join(login).encode()).decode()}"}
+    client = TestClient(app)
+    answers = [client.get("/vae-lab/v1/latents", headers=headers), client.post("/vae-lab/v1/cancel", headers=headers)]
+    assert [answer.status_code for answer in answers] == [status, status]

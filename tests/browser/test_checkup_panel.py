@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,15 +17,16 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
 from tests.browser.conftest import Keep, Launch, MakeHost, free_port
-from tests.browser.panel import CheckupPage, Panel
+from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.checkup import Checkup, Finding, Report, chart_png
 from vae_lab.host.api import add_routes
-from vae_lab.host.base import Held
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Held
 from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
 from vae_lab.ui import checkup_views
 from vae_lab.ui.accordion import build_accordion
+from vae_lab.ui.checkup_panel import CheckupPanel
 
 pytestmark = pytest.mark.browser
 
@@ -90,12 +91,59 @@ def test_a_healthy_checkpoint(page: Page, launch: Launch, make_host: MakeHost) -
     expect(page.locator(".vae-lab-current-badge:not(:empty)")).to_have_count(0)
 
 
+def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
+    page: Page, launch: Launch, checked_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckupPanel, "on_file", slowly(CheckupPanel.on_file))
+    checkup = CheckupPage.open(page, launch(checked_host))
+    checkup.choose("anime.vae.pt")
+    checkup.choose(HEALTHY)
+    expect(checkup.verdict.locator(".vae-lab-name")).to_have_text(HEALTHY)
+    expect(page.locator("#vae_lab_checkup_file input")).to_have_value(re.compile(HEALTHY))
+    page.wait_for_timeout(2000)
+    expect(checkup.verdict.locator(".vae-lab-name")).to_have_text(HEALTHY)
+
+
+def test_what_is_chosen_during_a_run_outlives_it(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    host.select_checkpoint(GREY)
+    service_of(host).inspect([GREY])
+    host.__class__ = SlowHost
+    checkup = CheckupPage.open(page, launch(host))
+    page.click("#vae_lab_checkup_check_all")
+    expect(page.locator("#vae_lab_checkup").get_by_role("progressbar")).to_have_attribute("aria-valuenow", "2")
+    name = host.recommendation().name
+    checkup.for_checkpoint.click()
+    expect(checkup.undo).to_be_visible()
+    checkup.finish(lambda: page.click("#vae_lab_checkup_cancel"))
+    expect(checkup.rows).not_to_have_count(0)
+    assert host.chosen("checkpoint") == name
+    checkup.undo.click()
+    expect(checkup.said).to_contain_text("Done.")
+    expect(checkup.for_checkpoint).to_be_visible()
+    assert host.chosen("checkpoint") == AUTOMATIC
+
+
+def test_another_file_that_is_chosen_during_a_run_stays(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    host.__class__ = SlowHost
+    checkup = CheckupPage.open(page, launch(host))
+    page.click("#vae_lab_checkup_check_all")
+    expect(page.locator("#vae_lab_checkup").get_by_role("progressbar")).to_have_attribute("aria-valuenow", "2")
+    checkup.choose("photo-b.ckpt")
+    expect(checkup.verdict).to_contain_text("photo-b.ckpt")
+    checkup.finish(lambda: page.click("#vae_lab_checkup_cancel"))
+    expect(checkup.rows).not_to_have_count(0)
+    expect(checkup.verdict).to_contain_text("photo-b.ckpt")
+    expect(page.locator("#vae_lab_checkup_file input")).to_have_value(re.compile("photo-b.ckpt"))
+
+
 def test_a_grey_merge_is_shown_explained_and_remedied(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     """From the first click to the choice that stays, and its parents are named where the user has them."""
     save_file(load_sample_vae("photo-a"), tmp_path / "parent-a.safetensors")
-    os.link(samples.photo_b, tmp_path / "parent-b.ckpt")
+    shutil.copy(samples.photo_b, tmp_path / "parent-b.ckpt")
     host = make_host(vaes=tmp_path)
     host.select_checkpoint(GREY)
     checkup = CheckupPage.open(page, launch(host))
@@ -121,19 +169,27 @@ def test_a_grey_merge_is_shown_explained_and_remedied(
     expect(checkup.said).to_contain_text(f"Done. {name}: chosen for {GREY}.")
     expect(checkup.deciding).to_contain_text(f"{name}: chosen for {GREY}.")
     assert (host.decision().vae, host.decision().source) == (name, "checkpoint")
-    expect(checkup.remedy).to_contain_text("so the VAE inside this checkpoint has no effect")
+    expect(checkup.verdict).to_contain_text("so the VAE inside this checkpoint has no effect")
+    expect(checkup.for_checkpoint).to_be_hidden()
+    checkup.undo.click()
+    expect(checkup.for_checkpoint).to_be_visible()
+    expect(checkup.verdict).not_to_contain_text("the VAE inside this checkpoint")
+    assert host.decision().source == "host"
+    checkup.undo.click()  # undoing can be undone
     expect(checkup.for_checkpoint).to_be_hidden()
     checkup.always.click()
     expect(checkup.deciding).to_contain_text(f"{name}: chosen for every checkpoint.")
     expect(checkup.always).to_be_hidden()
     assert host.decision().source == "always"
+    checkup.undo.click()
+    expect(checkup.deciding).to_contain_text(f"{name}: chosen for {GREY}.")
 
 
 def test_a_checkpoint_without_a_vae_says_what_decodes_instead(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     """And, as there is no VAE of its family, which kind to get."""
-    os.link(samples.sdxl, tmp_path / "sdxl-c.safetensors")
+    shutil.copy(samples.sdxl, tmp_path / "sdxl-c.safetensors")
     host = make_host(vaes=tmp_path)
     host.select_checkpoint(NO_VAE)
     checkup = CheckupPage.open(page, launch(host))
@@ -182,11 +238,14 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
 def test_what_is_in_memory_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     finding = Finding("black", "broken", "Pictures come out black.")
-    held = Held(Checkup("sd1", (finding,)), "fp16", HEALTHY)
+    held = Held(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
     host.__class__ = type("HostWithModel", (StandaloneHost,), {"held": lambda self: held})
     service_of(host).inspect([HEALTHY])
     checkup = CheckupPage.open(page, launch(host))
-    expect(checkup.verdict).to_contain_text(f"In memory now: {HEALTHY}, fp16 ✗ Broken: black pictures")
+    expect(checkup.verdict).to_contain_text("In memory now: Built-in, fp16 ✗ Broken: black pictures")
+    host.use_always(host.vaes()[0].name)
+    page.click("#vae_lab_checkup_refresh")
+    expect(checkup.verdict).not_to_contain_text("In memory now")
 
 
 # --- many files ------------------------------------------------------------------------------------------------------
@@ -237,7 +296,7 @@ def test_cancel_keeps_what_was_reached(page: Page, launch: Launch, make_host: Ma
 def test_a_file_that_has_vanished_is_told_in_one_line(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
-    os.link(samples.smooth, tmp_path / "gone.safetensors")
+    shutil.copy(samples.smooth, tmp_path / "gone.safetensors")
     checkup = CheckupPage.open(page, launch(make_host(vaes=tmp_path)))
     checkup.choose("gone.safetensors")
     expect(checkup.verdict).to_contain_text("gone.safetensors")
@@ -297,6 +356,7 @@ def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callab
 
     yield open_page
     page.goto("about:blank")
+    blocks.server.force_exit = True
     blocks.close(verbose=False)
 
 
@@ -406,13 +466,11 @@ def test_names_and_findings_cannot_smuggle_markup() -> None:
 
 
 def test_a_remedy_of_another_checkpoint_is_not_chosen(make_host: MakeHost) -> None:
-    from vae_lab.ui.checkup_panel import CheckupPanel
-
     host = make_host()
     host.select_checkpoint(GREY)
     service_of(host).inspect([GREY])
     panel = CheckupPanel(host)
-    memory = panel._show(GREY, None, None, [GREY])[-1]
+    memory = panel._show(GREY, None, None, False, [GREY])[-1]
     host.select_checkpoint(HEALTHY)
     assert "the checkpoint has changed" in str(panel.on_use_for_checkpoint(memory)[-1])
     assert host.decision().source == "host"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,21 @@ from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel
 from vae_lab import compare, load_autoencoder
 from vae_lab.families import FAMILIES
+from vae_lab.host.base import AUTOMATIC
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.samples import SampleSet
 
 pytestmark = pytest.mark.browser
+
+
+class WaitingHost(StandaloneHost):
+    """Its model is never free; a comparison waits until it is cancelled."""
+
+    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+        while not cancelled():
+            time.sleep(0.01)
+        return super().compare(generation_id, vaes, progress, cancelled)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -59,9 +70,16 @@ def test_browser_really_shows_the_pictures(page: Page, shared_url: str) -> None:
     loaded = "all => all.map(image => [image.complete, image.naturalWidth, image.naturalHeight])"
     images = panel.figures.locator("img")
     expect(images).to_have_count(4)
-    page.wait_for_function("[...document.querySelectorAll('#vae_lab_results img')].every(image => image.complete)")
-    assert images.evaluate_all(loaded) == [[True, 128, 128]] * 4
-    assert images.first.bounding_box()["width"] > 200
+    # Of the batch the second picture comes when it is shown.
+    for _ in range(2):
+        shown = panel.figures.locator("img:visible")
+        expect(shown).to_have_count(2)
+        for image in shown.all():
+            expect(image).to_have_js_property("naturalWidth", 128)
+        assert shown.evaluate_all(loaded) == [[True, 128, 128]] * 2
+        assert shown.evaluate_all("all => all.every(image => image.getBoundingClientRect().width > 200)")
+        page.locator("#vae_lab_results .vae-lab-grid").focus()
+        page.keyboard.press(".")
 
 
 def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) -> None:
@@ -71,7 +89,7 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
     card = panel.figure("sdxl-c.safetensors")
     expect(card).to_contain_text("sdxl-c.safetensors is a VAE for SDXL, the latents are SD1 / SD2")
     expect(card.locator("img")).to_have_count(0)
-    picture = panel.figure("anime.vae.pt").locator("img").first.bounding_box()
+    picture = panel.figure("anime.vae.pt").locator(".vae-lab-window:visible").bounding_box()
     reason = card.locator(".vae-lab-reason").bounding_box()
     assert reason["width"] == pytest.approx(picture["width"], abs=2)
     assert reason["height"] == pytest.approx(picture["height"], abs=2)
@@ -79,14 +97,14 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
 
 
 def test_identify_shows_families_and_unticks_the_other_ones(page: Page, launch: Launch, make_host: MakeHost) -> None:
-    panel = Panel.open(page, launch(make_host()))
+    panel = Panel.open(page, launch(make_host(strangers=True)))
     assert "sdxl-c.safetensors" in panel.ticked()
     panel.finish(lambda: page.click("#vae_lab_identify"))
     expect(page.locator("#vae_lab_vaes")).to_contain_text("sdxl-c.safetensors · SDXL")
     assert "anime.vae.pt · SD1 / SD2" in panel.ticked()
     assert "sdxl-c.safetensors · SDXL" not in panel.ticked()
     expect(panel.message).to_contain_text("5 of 5")
-    panel.choose("vae_lab_source", "· SDXL · SDXL")
+    panel.choose("vae_lab_source", "· SDXL · ")
     expect(panel.latent).to_contain_text("SDXL latent")
     expect(panel.boxes().nth(panel.labels().index("anime.vae.pt · SD1 / SD2"))).not_to_be_checked()
     assert panel.ticked() == ["sdxl-c.safetensors · SDXL"]
@@ -98,13 +116,13 @@ def test_choices_survive_a_refresh_and_new_latents(
     latents = tmp_path / "latents"
     shutil.copytree(latents_folder, latents)
     panel = Panel.open(page, launch(make_host(latents=latents)))
-    panel.choose("vae_lab_source", "· Brushes · SD1")
+    panel.choose("vae_lab_source", "· Brushes · ")
     panel.tick_only("photo-b.ckpt")
     sd1 = FAMILIES["sd1"]
     save_latents(Generation("", small_latents("cat", 16), sd1, "A late cat"), latents / "zz-late.safetensors")
     panel.refresh()
-    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · SD1"))
-    assert panel.ticked() == ["photo-b.ckpt"]
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · "))
+    assert panel.ticked() == ["photo-b.ckpt · SD1 / SD2"]
     panel.choose("vae_lab_source", "A late cat")
     expect(panel.latent).to_contain_text("A late cat")
     panel.compare()
@@ -130,7 +148,7 @@ def test_cancel_stops_after_the_current_picture(
     page: Page, launch: Launch, pausing: StandaloneHost, keep_screenshot: Keep
 ) -> None:
     panel = Panel.open(page, launch(pausing))
-    panel.choose("vae_lab_source", "· Brushes · SD1")
+    panel.choose("vae_lab_source", "· Brushes · ")
     page.click("#vae_lab_all")
     expect(page.locator("#vae_lab_vaes input:checked")).to_have_count(20)
 
@@ -153,6 +171,69 @@ def test_cancel_stops_after_the_current_picture(
     expect(panel.figure("vae-00.safetensors")).not_to_contain_text("Equal")
 
 
+def test_what_is_ticked_during_a_run_stays(page: Page, launch: Launch, pausing: StandaloneHost) -> None:
+    panel = Panel.open(page, launch(pausing))
+    page.click("#vae_lab_compare")
+    expect(panel.progress).to_have_attribute("aria-valuenow", "3")
+    panel.tick_only("vae-19.safetensors")
+    panel.finish(lambda: page.click("#vae_lab_cancel"))
+    page.wait_for_timeout(1000)
+    assert [label.split(" · ")[0] for label in panel.ticked()] == ["vae-19.safetensors"]
+
+
+def test_who_compares_during_the_run_of_another_page_is_told_at_once(
+    page: Page, launch: Launch, pausing: StandaloneHost
+) -> None:
+    url = launch(pausing)
+    panel = Panel.open(page, url)
+    page.click("#vae_lab_compare")
+    expect(panel.progress).to_have_attribute("aria-valuenow", "3")
+    with page.context.new_page() as second:
+        # As if it had not heard of the run yet: its own script would hold the click back.
+        second.route("**/vae-lab/v1/progress", lambda route: route.abort())
+        other = Panel.open(second, url)
+        second.click("#vae_lab_compare")
+        expect(other.message.get_by_role("alert")).to_contain_text("busy with another run", timeout=10_000)
+    page.click("#vae_lab_cancel")
+    expect(panel.progress).to_be_hidden()
+
+
+def test_another_message_does_not_hide_a_run(page: Page, launch: Launch, pausing: StandaloneHost) -> None:
+    panel = Panel.open(page, launch(pausing))
+    page.click("#vae_lab_compare")
+    expect(panel.progress).to_have_attribute("aria-valuenow", "3")
+    panel.choose("vae_lab_decoder", "vae-00.safetensors")
+    page.click("#vae_lab_use_always")
+    expect(panel.message).to_contain_text("chosen for every checkpoint")
+    page.wait_for_timeout(1000)
+    expect(panel.progress).to_be_visible()
+    page.click("#vae_lab_cancel")
+    expect(panel.progress).to_be_hidden()
+
+
+def test_cancelled_before_the_first_picture(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    """What was there stays; and so it does while a host's model is not free."""
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    panel.tick_only("anime.vae.pt")
+    panel.compare()
+    host.__class__ = WaitingHost
+    page.click("#vae_lab_compare")
+    panel.finish(lambda: page.click("#vae_lab_cancel"))
+    expect(panel.message).to_contain_text("ancelled")
+    expect(panel.figures).to_have_count(2)
+    expect(page.locator("#vae_lab_numbers").first.locator("tbody tr")).to_have_count(2)
+
+
+def test_a_file_of_latents_that_cannot_be_used_is_told(
+    page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path
+) -> None:
+    panel = Panel.open(page, launch(make_host(latents=tmp_path)))
+    (tmp_path / "bad.safetensors").write_bytes(b"not latents")
+    page.click("#vae_lab_refresh")
+    expect(panel.message.get_by_role("alert")).to_contain_text("bad.safetensors: ")
+
+
 def test_a_page_opened_during_a_run_shows_its_progress(page: Page, launch: Launch, pausing: StandaloneHost) -> None:
     panel = Panel.open(page, launch(pausing))
     page.click("#vae_lab_compare")
@@ -162,6 +243,72 @@ def test_a_page_opened_during_a_run_shows_its_progress(page: Page, launch: Launc
     expect(page.get_by_role("progressbar")).to_be_visible()
     page.click("#vae_lab_cancel")
     expect(page.get_by_role("progressbar")).to_be_hidden()
+
+
+def ask(page: Page, text: str) -> None:
+    """Write into the field through which the scripts ask for a VAE to decode from now on."""
+    page.evaluate(
+        """text => {
+            const field = document.querySelector("#vae_lab_wanted").querySelector("textarea, input");
+            field.value = text;
+            field.dispatchEvent(new Event("input", {bubbles: true}));
+        }""",
+        text,
+    )
+
+
+def wanted(asked: str, reach: str, vae: str = "", checkpoint: str = "") -> str:
+    return json.dumps({"asked": asked, "reach": reach, "vae": vae, "checkpoint": checkpoint})
+
+
+def test_what_a_script_asks_for_is_answered_with_its_mark(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    answer = panel.message.locator("[data-asked]")
+    ask(page, wanted("1", "checkpoint", "anime.vae.pt", "healthy.safetensors"))
+    expect(answer).to_have_attribute("data-asked", "1")
+    assert host.chosen("checkpoint") == "anime.vae.pt"
+    ask(page, wanted('2"><b>', "always", "photo-b.ckpt", "another.safetensors"))
+    expect(answer).to_have_attribute("data-asked", '2"><b>')
+    assert host.chosen("always") == "photo-b.ckpt"
+    ask(page, wanted("3", "undo"))
+    expect(answer).to_have_attribute("data-asked", "3")
+    assert host.chosen("always") == AUTOMATIC
+    ask(page, wanted("4", "always", "no such VAE"))
+    expect(answer).to_have_attribute("data-asked", "4")
+    expect(answer).to_have_role("alert")
+
+
+def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_pictures(
+    page: Page, launch: Launch, make_host: MakeHost
+) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    panel.tick_only("anime.vae.pt")
+    panel.compare()
+    of = page.locator("#vae_lab_results .vae-lab-grid").first.get_attribute("data-checkpoint")
+    assert of == "healthy.safetensors"
+    host.select_checkpoint("grey-merge.safetensors")
+    ask(page, wanted("1", "checkpoint", "anime.vae.pt", of))
+    expect(panel.message.get_by_role("alert")).to_contain_text(
+        "These pictures are of healthy.safetensors; grey-merge.safetensors is in use now."
+    )
+    assert host.chosen("checkpoint") == AUTOMATIC
+    ask(page, wanted("2", "checkpoint", "anime.vae.pt"))
+    expect(panel.message.locator("[data-asked]")).to_have_attribute("data-asked", "2")
+    assert host.chosen("checkpoint") == "anime.vae.pt"
+
+
+@pytest.mark.parametrize("text", ["1|always|anime.vae.pt", "[]", "null", '{"asked": "1"}', wanted("1", "for ever"),
+                                  '{"asked": 1, "reach": "always", "vae": [], "checkpoint": null}'])  # fmt: skip
+def test_what_a_script_of_another_version_asks_for_is_refused_in_words(
+    page: Page, launch: Launch, make_host: MakeHost, text: str
+) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    ask(page, text)
+    expect(panel.message.get_by_role("alert")).to_contain_text("of another version of VAE Lab")
+    assert host.decision().source == "host"
 
 
 def test_use_for_this_checkpoint_changes_what_decodes(page: Page, launch: Launch, make_host: MakeHost) -> None:
@@ -198,6 +345,8 @@ def test_empty_folders_say_what_to_do(page: Page, launch: Launch, tmp_path: Path
     empty = panel.empty
     expect(empty).to_contain_text("Put latents")
     expect(empty).to_contain_text(str(tmp_path / "latents"))
+    expect(empty).to_contain_text("Or drop a picture into “From an image”")
+    expect(page.locator("#vae_lab_encode")).to_be_visible()
     expect(page.locator("#vae_lab_built_in").first).to_contain_text("the folders for VAEs are empty")
     keep_screenshot(page, "empty")
     panel.compare()
@@ -210,13 +359,16 @@ def test_empty_folders_say_what_to_do(page: Page, launch: Launch, tmp_path: Path
     panel.refresh()
     expect(empty).to_be_hidden()
     expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("A cat"))
+    page.reload()
+    expect(panel.latent).to_contain_text("A cat")
+    expect(page.locator("#vae_lab_encode")).to_be_hidden()
 
 
 def test_long_names_wrap_and_are_never_cut(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     name = "x" * 60 + "_with-a-name-that-never-ends_" * 5 + "<i>v1.safetensors"
-    os.link(samples.smooth, tmp_path / name)
+    shutil.copy(samples.smooth, tmp_path / name)
     panel = Panel.open(page, launch(make_host(vaes=tmp_path)))
     panel.compare()
     title = panel.page.locator(".vae-lab-name", has_text="never-ends")
@@ -231,7 +383,7 @@ def test_long_names_wrap_and_are_never_cut(
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_width_shows_all_results(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
-    panel.choose("vae_lab_source", "· Brushes · SD1")
+    panel.choose("vae_lab_source", "· Brushes · ")
     expect(panel.latent).to_contain_text("Brushes")
     panel.tick_only(*(label.split(" · ")[0] for label in panel.labels()))
     panel.compare()
@@ -251,10 +403,10 @@ def test_the_demo_shows_what_grey_is(
     host = make_host(latents=samples.folder / "latents")
     host.select_checkpoint(samples.grey_merge.name)
     panel = Panel.open(page, launch(host))
-    panel.choose("vae_lab_source", "Eileen Collins · SD1")
+    panel.choose("vae_lab_source", "Eileen Collins · ")
     page.click("#vae_lab_all")
     panel.compare()
-    expect(panel.figures).to_have_count(6)
+    expect(panel.figures).to_have_count(5)  # the built-in one and the four of its family
     grey, healthy = (panel.pictures(name).std() for name in ("Built-in", "photo-b.ckpt"))
     assert grey < 0.8 * healthy, "the built-in VAE's picture has lost contrast"
     page.set_viewport_size({"width": 1600, "height": 1000})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
 from tests.browser.conftest import Keep, Launch, MakeHost
-from tests.browser.panel import CheckupPage, LibraryPage, Panel
+from tests.browser.panel import CheckupPage, LibraryPage, Panel, slowly
 from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
@@ -31,7 +32,7 @@ def library_vaes(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -
     """The sample VAEs; one of them also in another container, the one built into ``healthy``, and one that is none."""
     folder = tmp_path_factory.mktemp("library")
     for path in samples.vaes:
-        os.link(path, folder / path.name)
+        shutil.copy(path, folder / path.name)
     (folder / COPY).parent.mkdir()
     torch.save({"state_dict": load_sample_vae("photo-a-smooth")}, folder / COPY)
     save_file(load_sample_vae("photo-a"), folder / BUILT_IN_TOO)
@@ -73,7 +74,7 @@ def many_files(make_host: MakeHost, tmp_path: Path) -> StandaloneHost:
 def test_a_first_scan_and_a_second_one_that_reads_nothing(
     page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path, samples: SampleSet
 ) -> None:
-    os.link(samples.smooth, tmp_path / "vae.safetensors")
+    shutil.copy(samples.smooth, tmp_path / "vae.safetensors")
     host = make_host(vaes=tmp_path)
     library = LibraryPage.open(page, launch(host))
     expect(library.overview).to_contain_text("4 files, none of them looked at yet.")
@@ -139,6 +140,26 @@ def test_filter_status_and_order(page: Page, scanned_url: str) -> None:
     expect(library.rows.nth(FILES - 1)).to_have_attribute("data-name", "nonsense.pt")
     library.choose("sort", "Name")
     expect(library.rows.nth(0)).to_have_attribute("data-name", "anime.vae.pt")
+
+
+def test_who_types_faster_than_the_table_answers_sees_what_was_typed(
+    page: Page, launch: Launch, scanned_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = LibraryPage.open(page, launch(scanned_host))
+    expect(library.rows).to_have_count(FILES)
+    service = service_of(scanned_host)
+    monkeypatch.setattr(service, "library", slowly(service.library))
+    field = page.locator("#vae_lab_library_filter").locator("input, textarea")
+    field.press_sequentially("grey washed", delay=60)
+    expect(library.rows).to_have_count(1)
+    assert library.names() == [GREY]
+    field.fill("")
+    page.wait_for_timeout(100)
+    library.choose("status", "Cannot be read")
+    library.choose("sort", "Name")
+    expect(library.rows.nth(0)).to_have_attribute("data-name", "nonsense.pt")
+    page.wait_for_timeout(2000)
+    assert library.names() == ["nonsense.pt"]
 
 
 def test_paging(page: Page, launch: Launch, many_files: StandaloneHost) -> None:

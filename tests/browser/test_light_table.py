@@ -6,7 +6,8 @@ import hashlib
 import io
 import itertools
 import json
-import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,6 +122,35 @@ def test_blink_shows_b_while_the_space_bar_or_the_button_is_held(table: LightTab
     table.button("Grid").focus()
     table.key(" ")
     expect(table.button("Grid")).to_have_attribute("aria-pressed", "true")
+
+
+def test_gain_goes_back_to_what_fits_the_pair(table: LightTable) -> None:
+    table.press("Difference")
+    gain, auto = table.grid.get_by_label("Gain"), table.grid.get_by_role("button", name="Auto")
+    expect(auto).to_have_attribute("aria-pressed", "true")
+    fitting = gain.input_value()
+    gain.fill("64")
+    expect(auto).to_have_attribute("aria-pressed", "false")
+    auto.click()
+    assert gain.input_value() == fitting != "64"
+
+
+def test_a_picture_that_is_no_longer_kept_is_told_and_leaves_no_difference_of_another_pair(table: LightTable) -> None:
+    table.page.route("**/gone.png", lambda route: route.fulfill(content_type="image/png", body="gone"))
+    table.press("Difference")
+    largest, told = table.grid.locator(".vae-lab-largest"), table.grid.locator(".vae-lab-told")
+    expect(largest).to_contain_text("Largest difference")
+    table.page.evaluate(
+        "document.querySelector('#vae_lab_results figure[data-vae=\"photo-b.ckpt\"] img').src = 'gone.png'"
+    )
+    table.key("3")
+    assert table.pair() == (BUILT_IN, B)
+    expect(told).to_contain_text("Compare again")
+    expect(largest).to_be_empty()
+    expect(table.grid.locator(".vae-lab-map")).to_be_hidden()
+    table.key("2")
+    expect(largest).to_contain_text("Largest difference")
+    expect(table.grid.locator(".vae-lab-map")).to_be_visible()
 
 
 def test_difference_is_exactly_the_gain_times_a_minus_b(table: LightTable) -> None:
@@ -274,12 +304,41 @@ def test_zoom_and_pan_by_keyboard(table: LightTable) -> None:
     expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text(f"{fit + 1}00 %")
     table.key("0")
     expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
-    window = table.window(ANIME).bounding_box()
-    assert table.offsets()[1] == pytest.approx([0, 0, window["width"], window["width"]], abs=0.1)
+    margin = (table.window(ANIME).bounding_box()["width"] - fit * 128) / 2
+    assert 0 <= margin < 64, "as large as whole picture pixels can be"
+    assert table.offsets()[1] == pytest.approx([margin, margin, fit * 128, fit * 128], abs=1)
+
+
+def test_arrows_pan_what_is_magnified_and_move_the_divider_once_it_was_chosen(table: LightTable) -> None:
+    table.press("A/B slider")
+    table.press("800 %")
+    before = table.offsets()[-1]
+    table.key("ArrowRight")
+    assert table.offsets()[-1][0] < before[0]
+    expect(table.divider).to_have_attribute("aria-valuenow", "50")
+    table.divider.click()
+    table.key("ArrowRight")
+    expect(table.divider).to_have_attribute("aria-valuenow", "51")
+
+
+def test_double_click_looks_closer_at_the_pointer_and_back(table: LightTable) -> None:
+    zoomed = table.tools.get_by_label("Zoom", exact=True).last
+    fit = zoomed.inner_text()
+    window = table.window(ANIME)
+    box = window.bounding_box()
+    at = {"x": box["width"] * 0.75, "y": box["height"] * 0.75}
+    window.dblclick(position=at)
+    assert int(zoomed.inner_text().split()[0]) == 2 * int(fit.split()[0])
+    left, top, width, height = table.offsets()[1]
+    middle = ((box["width"] / 2 - left) / width, (box["height"] / 2 - top) / height)
+    assert all(part > 0.55 for part in middle), "towards the pointer"
+    window.dblclick(position=at)
+    expect(zoomed).to_have_text(fit)
+    assert len(table.page.context.pages) == 1
 
 
 def test_loupe_magnifies_the_same_place_in_every_figure(table: LightTable) -> None:
-    page, box = table.page, table.window(ANIME).bounding_box()
+    page, box = table.page, table.window(ANIME).locator("img").bounding_box()
     loupes = table.grid.locator("figure .vae-lab-loupe:visible")
     page.mouse.move(box["x"] + box["width"] * (40.5 / 128), box["y"] + box["height"] * (90.5 / 128))
     page.keyboard.down("l")
@@ -354,6 +413,50 @@ def test_help_lists_the_keys(table: LightTable) -> None:
     expect(table.help).to_be_hidden()
 
 
+@pytest.mark.parametrize(
+    ("key", "code", "b"),
+    [("-", "Digit3", B), ("+", "Digit3", B), ("3", "Numpad3", B), ("PageDown", "Numpad3", ANIME)],
+    ids=["AZERTY", "Czech", "numbers", "numbers off"],
+)
+def test_digits_are_told_by_their_place(table: LightTable, key: str, code: str, b: str) -> None:
+    zoomed = table.tools.get_by_label("Zoom", exact=True).last
+    before = zoomed.inner_text()
+    table.grid.focus()
+    table.page.evaluate(
+        "keys => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {...keys, bubbles: true}))",
+        {"key": key, "code": code},
+    )
+    table.drawn()
+    assert table.marked() == (BUILT_IN, b)
+    expect(zoomed).to_have_text(before)
+
+
+def test_letters_are_told_by_their_place_where_the_keyboard_has_others(table: LightTable) -> None:
+    table.grid.focus()
+    table.page.evaluate(
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ы', code: 'KeyS', bubbles: true}))"
+    )
+    expect(table.button("A/B slider")).to_have_attribute("aria-pressed", "true")
+
+
+def test_signs_on_keys_that_are_letters_elsewhere_stay_signs(table: LightTable) -> None:
+    """On AZERTY the comma and the question mark lie where M is elsewhere."""
+    table.grid.focus()
+    table.page.evaluate(
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: '?', code: 'KeyM', bubbles: true}))"
+    )
+    expect(table.help).to_be_visible()
+
+
+def test_n_and_p_step_b_through_all_others(table: LightTable) -> None:
+    table.grid.focus()
+    seen = []
+    for key in ("n", "n", "n", "p"):
+        table.key(key)
+        seen.append(table.marked())
+    assert seen == [(BUILT_IN, name) for name in (B, ANIME, B, ANIME)]
+
+
 def test_keys_are_left_alone_while_typing_and_elsewhere(table: LightTable) -> None:
     field = table.page.locator("#vae_lab_source input")
     field.focus()
@@ -374,6 +477,18 @@ def test_keys_are_left_alone_while_typing_and_elsewhere(table: LightTable) -> No
     assert table.page.evaluate("heard.pop()")[1] is False
     table.key("s")
     expect(table.button("A/B slider")).to_have_attribute("aria-pressed", "true")
+
+
+def test_what_keys_have_reached_keeps_them(table: LightTable) -> None:
+    """Whatever the mouse happens to lie on meanwhile."""
+    boxes = table.page.locator("#vae_lab_vaes input[type=checkbox]")
+    boxes.nth(0).focus()
+    table.window(ANIME).hover()
+    table.page.keyboard.press("Tab")
+    before = boxes.nth(1).is_checked()
+    table.page.keyboard.press("Space")
+    expect(boxes.nth(1)).to_be_checked(checked=not before)
+    expect(table.stage).to_be_hidden()
 
 
 def test_space_over_the_table_does_not_compare_again(table: LightTable) -> None:
@@ -442,6 +557,15 @@ def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, shared_url: st
     expect(table.stage.locator(".vae-lab-half")).to_be_hidden()
     devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     expect(table.stage.locator(".vae-lab-half")).to_be_visible()
+    stage = table.stage.bounding_box()
+    at = [{"x": stage["x"] + 60, "y": stage["y"] + 60}]
+    devtools.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": at})
+    expect(table.stage.locator(".vae-lab-half")).to_be_hidden()
+    menu = "image => image.dispatchEvent(new MouseEvent('contextmenu', {bubbles: true, cancelable: true}))"
+    assert not table.stage.locator("img").first.evaluate(menu), "a finger that holds long would get the image's menu"
+    assert table.stage.evaluate("stage => getComputedStyle(stage).touchAction") == "none"
+    devtools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    expect(table.stage.locator(".vae-lab-half")).to_be_visible()
     context.close()
 
 
@@ -473,10 +597,10 @@ def test_one_picture_alone_can_be_magnified(page: Page, shared_url: str) -> None
 
 
 def test_a_new_comparison_keeps_the_view(table: LightTable) -> None:
-    table.press("400 %")
     table.press("A/B slider")
     table.key("3")
     table.key("ArrowLeft")
+    table.press("400 %")
     panel = Panel(table.page)
     panel.tick_only(SHARP, B)
     panel.compare()
@@ -521,6 +645,38 @@ def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
     expect(second.figure("Again").get_by_role("button", name="Use")).to_have_count(2)
 
 
+@pytest.mark.parametrize(
+    ("width", "pictures", "columns", "side"),
+    [(2560, 2, 2, 512), (1760, 3, 3, 512), (1280, 3, 3, None), (2560, 12, 6, None), (400, 3, 1, None)],
+)
+def test_few_pictures_are_shown_as_large_as_they_are(
+    page: Page, shared_url: str, width: int, pictures: int, columns: int, side: int | None
+) -> None:
+    """Up to 100 %, as many columns as there is room for, and all in one order."""
+    page.set_viewport_size({"width": width, "height": 1200})
+    Panel.open(page, shared_url)
+    page.evaluate(
+        """pictures => {
+            const canvas = Object.assign(document.createElement("canvas"), {width: 512, height: 512});
+            const figure = i => `<figure data-vae="${i}">${i}<img src="${canvas.toDataURL()}"></figure>`;
+            const figures = [...Array(pictures).keys()].map(figure).join("");
+            document.querySelector(".gradio-container").insertAdjacentHTML("afterbegin",
+                `<div class="vae-lab"><div class="vae-lab-grid" id="many">${figures}</div></div>`);
+        }""",
+        pictures,
+    )
+    table = LightTable(page, "#many").ready()
+    boxes = [table.window(str(i)).bounding_box() for i in range(pictures)]
+    assert len({box["y"] for box in boxes}) == -(-pictures // columns)
+    assert [box["x"] for box in boxes[:columns]] == sorted({box["x"] for box in boxes})
+    assert all(box["x"] + box["width"] <= width for box in boxes)
+    assert all(box["width"] == side if side else 250 < box["width"] < 512 for box in boxes)
+    if side:
+        expect(table.tools.get_by_label("Zoom", exact=True).last).to_have_text("100 %")
+    toolbar, last = table.tools.bounding_box(), boxes[columns - 1]
+    assert toolbar["x"] + toolbar["width"] >= last["x"] + last["width"] - 1
+
+
 # --- acting on a picture ---------------------------------------------------------------------------------------------
 
 
@@ -531,7 +687,17 @@ def test_the_vae_of_a_picture_is_used_from_now_on(page: Page, launch: Launch, ma
     panel.finish(lambda: table.figure(B).get_by_role("button", name="Use for this checkpoint").click())
     expect(panel.deciding).to_contain_text(f"{B}: chosen for healthy.safetensors.")
     assert (host.decision().vae, host.decision().source) == (B, "checkpoint")
-    expect(table.told).to_have_text(panel.message.inner_text())
+    expect(panel.message).to_contain_text(table.told.inner_text())
+    expect(page.locator("#vae_lab_decoder input")).to_have_value(B)
+    panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
+    expect(page.locator("#vae_lab_decoder input")).to_have_value("Automatic")
+    assert host.decision().source == "host"
+    expect(page.locator("#vae_lab_message [data-undo]")).to_be_visible()  # undoing can be undone
+    host.select_checkpoint("grey-merge.safetensors")  # by someone else: it is not this one's choice that is taken back
+    panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
+    expect(panel.message).to_contain_text("healthy.safetensors was in use then, and another one is now")
+    assert host.decision().source == "host"
+    host.select_checkpoint("healthy.safetensors")
     panel.finish(lambda: table.figure(ANIME).get_by_role("button", name="Use always").click())
     expect(panel.deciding).to_contain_text(f"{ANIME}: chosen for every checkpoint.")
     assert (host.decision().vae, host.decision().source) == (ANIME, "always")
@@ -544,7 +710,7 @@ def test_save_gives_the_picture_that_is_shown(table: LightTable) -> None:
     table.tools.get_by_role("combobox", name="Picture of the batch").select_option("1")
     with table.page.expect_download() as download:
         table.figure(ANIME).get_by_role("link", name="Save").click()
-    assert download.value.suggested_filename.startswith(ANIME)
+    assert re.fullmatch(r"Astronaut and brushes-anime-\d\.png", download.value.suggested_filename)
     saved = np.asarray(Image.open(io.BytesIO(Path(download.value.path()).read_bytes())))
     np.testing.assert_array_equal(saved, picture(table, ANIME, 1))
 
@@ -604,7 +770,7 @@ def digest(image: Image.Image | dict[str, Image.Image] | None) -> str:
 def to_tab(page: Page) -> None:
     """Turn to our tab, if it is not in view, and wait for the refresh that this brings."""
     if page.locator("#vae_lab_panel").is_hidden():
-        asked = int(page.locator("#vae_lab_panel [data-asked]").get_attribute("data-asked"))
+        asked = int(page.locator("#vae_lab_deciding [data-asked]").get_attribute("data-asked"))
         page.wait_for_timeout(400)  # longer than the script's clock: it has seen that the tab is out of view
         page.locator("#tabs button", has_text="VAE Lab").first.click()
         Panel(page).refreshed(asked)
@@ -641,7 +807,7 @@ def test_names_above_the_stage_are_never_cut(
     stem = "a-vae-with-a-name-that-never-ends_" * 4
     names = [f"{stem}{i}.safetensors" for i in (1, 2)]
     for name in names:
-        os.link(samples.smooth, tmp_path / name)
+        shutil.copy(samples.smooth, tmp_path / name)
     table = LightTable.open(page, launch(make_host(vaes=tmp_path)), *names)
     table.grid.focus()
     table.key("Shift+2")
@@ -658,7 +824,7 @@ def test_names_above_the_stage_are_never_cut(
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_width_shows_the_whole_table(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
-    panel.choose("vae_lab_source", "· Brushes · SD1")
+    panel.choose("vae_lab_source", "· Brushes · ")
     expect(panel.latent).to_contain_text("Brushes")
     panel.tick_only(ANIME, SHARP, B)
     panel.compare()

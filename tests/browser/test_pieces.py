@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
 
-from vae_lab.comparison import Comparison, Decoded, measure_comparison
+from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
+from vae_lab.comparison.round_trip import loss_between
 from vae_lab.errors import UnknownChoice
 from vae_lab.families import FAMILIES
 from vae_lab.host.base import VaeEntry
+from vae_lab.host.round_trips import StoredRoundTrip
 from vae_lab.host.service import StoredComparison
 from vae_lab.latents import Generation
-from vae_lab.ui import views
+from vae_lab.ui import round_trip_views, views
 from vae_lab.ui.numbers_views import numbers
+from vae_lab.ui.pages import WebuiPages
 from vae_lab.ui.selection import Memory, fits, follow_newest, in_order, keep_chosen, latent_choice
 
 SD1, SDXL, SD3 = FAMILIES["sd1"], FAMILIES["sdxl"], FAMILIES["sd3"]
@@ -31,6 +35,16 @@ ENTRIES = [
     VaeEntry("c", "/c", SDXL),
     VaeEntry("d", "/d", None, "unreadable"),
 ]
+
+
+def test_menu_for_the_settings_is_sent_whole() -> None:
+    """As a WebUI makes it; what is missing in the browser keeps the page from loading with gradio 4."""
+    with gr.Blocks() as page:
+        WebuiPages.several(label="Preferred VAEs", choices=["a", "b"], elem_id="setting_preferred")
+    props = next(part["props"] for part in page.get_config_file()["components"] if part["type"] == "dropdown")
+    assert [choice[-1] for choice in props["choices"]] == ["a", "b"]
+    assert (props["elem_id"], props["multiselect"]) == ("setting_preferred", True)
+    WebuiPages.several(multiselect=True)  # as gradio 4 makes it anew, from what it has sent
 
 
 def test_what_fits() -> None:
@@ -137,7 +151,7 @@ def measured(*names: str, infotexts: tuple[str, ...] = (), batch: int = 1, refus
         results.insert(0, Decoded(refused, error=f"{refused} <i>cannot</i> be read"))
     comparison = Comparison(SD1, tuple(results))
     made = Generation("g", torch.zeros(batch, 4, 2, 2), SD1, "A cat", infotexts)
-    return StoredComparison("id", made, comparison, measured=measure_comparison(comparison))
+    return StoredComparison("id", made, comparison)
 
 
 def test_numbers_escape_everything() -> None:
@@ -171,3 +185,14 @@ def test_without_results_there_are_no_numbers() -> None:
     assert numbers(StoredComparison("id", generation("g1"), Comparison(SD1))) == ""
     html = numbers(measured(refused="x.pt"))
     assert "not used: x.pt" in html
+
+
+def test_a_round_trip_says_that_memory_was_short() -> None:
+    shown = []
+    for in_strips in (False, True):
+        picture = np.zeros((16, 16, 3), np.uint8)
+        result = RoundTripped(
+            "a", torch.zeros(1, 4, 2, 2), picture, loss_between(picture, picture), family=SD1, in_strips=in_strips
+        )
+        shown.append(round_trip_views.results(StoredRoundTrip("id", RoundTrip(picture, (result,)))))
+    assert ["in strips, as memory was short" in page for page in shown] == [False, True]

@@ -53,8 +53,11 @@ def test_pictures_losses_and_latents(page: Page, shared_url: str, samples: Sampl
     expect(trip.figure("anime.vae.pt")).to_contain_text(re.compile(r"PSNR \d+\.\d dB · SSIM 0\.\d{3} · ΔE \d+\.\d\d"))
     expect(trip.figure("Built-in")).to_contain_text("of healthy.safetensors")
     assert trip.losses.evaluate_all("all => all.map(figure => figure.dataset.vae)") == names
-    for image in trip.losses.locator("img").all():
-        expect(image).to_have_js_property("naturalWidth", original.shape[1])
+    expect(trip.figure("anime.vae.pt")).to_contain_text("Use for this checkpoint")
+    for loss in trip.losses.all():
+        expect(loss.locator("img")).to_have_js_property("naturalWidth", original.shape[1])
+        expect(loss).to_contain_text("Save")
+        expect(loss).not_to_contain_text("Use for this checkpoint")
     expect(page.locator(".vae-lab-legend").first).to_contain_text("just visible side by side")
     latent = trip.latent("sdxl-c.safetensors")
     expect(latent.locator("figure")).to_have_count(5)

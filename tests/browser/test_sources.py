@@ -12,12 +12,13 @@ from PIL import Image, PngImagePlugin
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
-from tests.browser.panel import Panel
+from tests.browser.panel import Panel, slowly
 from vae_lab import load_autoencoder
 from vae_lab.families import FAMILIES
 from vae_lab.latents import Generation, load_latents
 from vae_lab.pictures import prepared
 from vae_lab.samples import SampleSet, sample_photos
+from vae_lab.ui.comparison_panel import ComparisonPanel
 
 pytestmark = pytest.mark.browser
 
@@ -38,15 +39,41 @@ def test_small_pictures_choose_the_latent(page: Page, shared_url: str, keep_scre
         assert image.evaluate("image => image.naturalWidth") in (16, 24, 64)
     panel.thumbnail("Brushes").click()
     expect(panel.latent).to_contain_text("Brushes")
-    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · SD1"))
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · "))
     expect(panel.thumbnail("Brushes")).to_have_attribute("aria-pressed", "true")
     assert len(pressed(panel)) == 1
-    panel.choose("vae_lab_source", "· SDXL · SDXL")
-    expect(panel.thumbnail("· SDXL · SDXL")).to_have_attribute("aria-pressed", "true")
+    panel.choose("vae_lab_source", "· SDXL · ")
+    expect(panel.thumbnail("· SDXL · ")).to_have_attribute("aria-pressed", "true")
     assert len(pressed(panel)) == 1
     page.locator("#vae_lab_from_image").get_by_text("From an image").click()
     expect(page.locator("#vae_lab_encode")).to_be_visible()
     keep_screenshot(page, f"sources-{theme}")
+
+
+def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
+    page: Page, launch: Launch, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ComparisonPanel, "on_source", slowly(ComparisonPanel.on_source))
+    panel = Panel.open(page, launch(make_host()))
+    panel.choose("vae_lab_source", "· SDXL · ")
+    panel.choose("vae_lab_source", "· Brushes · ")
+    expect(panel.latent).to_contain_text("Brushes")
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· Brushes · "))
+    assert "sdxl-c.safetensors · SDXL" not in panel.ticked()
+    panel.thumbnail("Astronaut").click()
+    panel.thumbnail("· SDXL · ").click()
+    expect(panel.latent).to_contain_text("SDXL latent")
+    expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("· SDXL · "))
+    ticked = page.locator("#vae_lab_vaes label:has(input:checked)")
+    expect(ticked).to_have_text(["sdxl-c.safetensors · SDXL"])
+
+
+def test_a_small_picture_whose_latent_is_gone_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    panel = Panel.open(page, launch(host))
+    host.generations.clear()
+    panel.thumbnail("Brushes").click()
+    expect(panel.message.get_by_role("alert")).to_contain_text("is no longer kept; press Refresh")
 
 
 def test_small_pictures_by_keyboard(page: Page, shared_url: str) -> None:
@@ -84,7 +111,9 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
     panel.refresh()
     expect(panel.empty).to_be_visible()
     panel.load(file)
-    expect(panel.message).to_contain_text("Astronaut and brushes: kept as SD1 / SD2, with its generation parameters.")
+    expect(panel.message).to_contain_text(
+        re.compile(r"Astronaut and brushes: loaded from \S+ as SD1 / SD2, with its generation parameters\.")
+    )
     expect(panel.latent).to_contain_text("Astronaut and brushes")
     expect(panel.empty).to_be_hidden()
     expect(panel.latent.locator("pre").first).to_have_text("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1")

@@ -51,7 +51,11 @@ def build_accordion(host: Host, tab: str) -> Accordion:
     with gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
         with gr.Row(elem_classes=["vae-lab-top"]):
             override = gr.Dropdown(
-                decoder_choices(entries), value=AUTOMATIC, label="VAE", scale=2, elem_id=f"vae_lab_{tab}_override"
+                decoder_choices(entries),
+                value=AUTOMATIC,
+                label="VAE to use here",
+                scale=2,
+                elem_id=f"vae_lab_{tab}_override",
             )
             compare = gr.Dropdown(
                 names, value=[], multiselect=True, label="Also decode with", scale=3,

@@ -15,7 +15,8 @@ from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import BUILT_IN, Decision, Host
 from vae_lab.host.service import ComparisonService, service_of
 from vae_lab.ui import checkup_views, views
-from vae_lab.ui.compat import choice_update, connect, html_update
+from vae_lab.ui.compat import choice_update, connect, follow, html_update
+from vae_lab.ui.selection import Choice, choose_to_stay
 
 __all__ = ["CheckupPanel", "build_checkup_panel"]
 
@@ -29,12 +30,12 @@ class _Memory:
     Attributes:
         current: the checkpoint in use then, or "".
         remedy: the VAE that the buttons named, or "".
-        overview: the table of all files is shown.
+        back: what Undo would choose again.
     """
 
     current: str = ""
     remedy: str = ""
-    overview: bool = False
+    back: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,12 @@ class CheckupPanel:
                 self.charts = gr.HTML(visible=False, elem_id="vae_lab_checkup_charts")
             self.details = gr.HTML(visible=False, elem_id="vae_lab_checkup_details")
             self.memory = gr.State(None)
+            # Apart from the memory: what is chosen or taken back during a run must outlive it.
+            self.ended = gr.State("")  # how a run went
+            self.whole = gr.State(False)  # the table of all files is shown
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        self.file.do_not_save_to_config = True
-        self.picked.do_not_save_to_config = True
+        for component in (self.file, self.picked, self.undo):
+            component.do_not_save_to_config = True
         self._wire()
 
     def _build_choice(self, names: Sequence[str], chosen: str) -> None:
@@ -107,21 +111,26 @@ class CheckupPanel:
             )  # fmt: skip
             self.always = gr.Button("Use always", visible=False, min_width=160, elem_id="vae_lab_checkup_use_always")
         self.said = gr.HTML(visible=False, elem_id="vae_lab_checkup_said")
+        # Filled by javascript/vae_lab.js when Undo is pressed.
+        self.undo = gr.Textbox(label="Undo", elem_id="vae_lab_checkup_undo")
         self.deciding = gr.HTML(visible=False, elem_id="vae_lab_checkup_deciding")
 
     def _wire(self) -> None:
         remedy = [self.remedy, self.for_checkpoint, self.always, self.deciding]
         shown = [self.file, self.overview, self.verdict, self.charts, self.details, *remedy, self.memory]
         told = [*shown, self.message, self.said]
-        state = [self.file, self.memory]
+        state = [self.file, self.memory, self.whole]
         connect(self.refresh.click, self.on_refresh, state, told)
-        connect(self.file.input, self.on_file, state, told)
-        connect(self.picked.input, self.on_picked, [self.picked, *state], told)
-        connect(self.check.click, self.on_check, state, told)
-        connect(self.check_all.click, self.on_check_all, state, told)
-        chosen = [*remedy, self.memory, self.said]
+        follow([self.file.input], self.on_file, [self.file], [self.memory, self.whole], told)
+        follow([self.picked.input], self.on_picked, [self.picked], state, told)
+        checked = connect(self.check.click, self.on_check, [self.file], [self.ended])
+        all_checked = connect(self.check_all.click, self.on_check_all, [], [self.ended, self.whole])
+        for run in (checked, all_checked):
+            connect(run.then, self.on_ended, [self.ended, *state], told)
+        chosen = [self.verdict, *remedy, self.memory, self.said]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.memory], chosen)
         connect(self.always.click, self.on_use_always, [self.memory], chosen)
+        connect(self.undo.change, self.on_undo, [self.memory], chosen)
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
 
     # --- what there is to choose -----------------------------------------------------------------------------
@@ -148,30 +157,30 @@ class CheckupPanel:
 
     # --- what there is to show -------------------------------------------------------------------------------
 
-    def _show(self, chosen: str, shown: str | None, memory: _Memory | None, names: Sequence[str]) -> tuple[Any, ...]:
+    def _show(
+        self, chosen: str, shown: str | None, memory: _Memory | None, whole: bool, names: Sequence[str]
+    ) -> tuple[Any, ...]:
         """Updates for everything but messages.
 
         Args:
             chosen: name of the file.
             shown: the menu's present value.
             memory: what the page showed before.
+            whole: with the table of all files.
             names: of all files.
         """
         current = self.host.current_checkpoint()
-        known = self.host.known_reports(names)
+        known = self.host.known_reports(names if whole else [chosen])
         report = known.get(chosen)
-        overview = memory is not None and memory.overview
         remedy = self._remedy(chosen, report)
-        verdicts = {name: found.verdict for name, found in known.items()}
-        choices = [_label(name, verdicts.get(name), name == current) for name in names]
         return (
-            choice_update(choices, _label(chosen, verdicts.get(chosen), chosen == current) if chosen else None, shown),
-            html_update(checkup_views.overview(names, known, current) if overview else ""),
+            choice_update(self._choices(names), self._choice(chosen) if chosen else None, shown),
+            html_update(checkup_views.overview(names, known, current) if whole else ""),
             self._verdict(chosen, report),
             html_update(checkup_views.charts(report) if report else ""),
             html_update(checkup_views.details(report) if report else ""),
             *self._remedy_updates(remedy, chosen),
-            _Memory(current, remedy.vae, overview),
+            _Memory(current, remedy.vae, memory.back if memory else None),
         )
 
     def _verdict(self, name: str, report: Report | None) -> str:
@@ -183,8 +192,11 @@ class CheckupPanel:
             return text + self._how_to_be_offered_more(report)
         if report.verdict.status == MISSING:
             text += checkup_views.used_instead(self.host.used_instead())
-        in_memory = self.host.held()
-        return text + (checkup_views.held(in_memory) if in_memory else "")
+        decision, in_memory = self.host.decision(), self.host.held()
+        if report.verdict.faults and self._decides_well(decision, report):
+            text = checkup_views.remedied(decision.vae) + text
+        # What was looked at before another VAE was chosen is no longer in memory.
+        return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
     def _how_to_be_offered_more(self, report: Report) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
@@ -199,9 +211,8 @@ class CheckupPanel:
         decision, found = self.host.decision(), self.host.recommendation()
         already = self._decides_well(decision, report)
         if already:
-            text = checkup_views.remedied(decision.vae)
             again = found is not None and decision.vae == found.name and decision.source != "always"
-            return _Remedy(text, decision.vae if again else "", always=again)
+            return _Remedy(vae=decision.vae if again else "", always=again)
         if found is None:
             return _Remedy(checkup_views.aside(checkup_views.kind_to_get(report.model_family)))
         # A choice for every checkpoint goes before one for this checkpoint, which would change nothing.
@@ -233,69 +244,91 @@ class CheckupPanel:
 
     # --- handlers --------------------------------------------------------------------------------------------
 
-    def on_refresh(self, choice: str | None, memory: _Memory | None) -> tuple[Any, ...]:
+    def on_refresh(self, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
         """Show what the host has now."""
-        return self._told(lambda names: self._followed(choice, memory, names), choice, memory, gr.update())
+        return self._told(lambda names: self._followed(choice, memory, names), choice, memory, whole, gr.update())
 
-    def on_file(self, choice: str | None, memory: _Memory | None) -> tuple[Any, ...]:
+    def on_file(self, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
         """Another file: what is known of it."""
-        return self._told(lambda names: _name_of(choice, names), choice, memory, html_update(""))
+        return self._told(lambda names: _name_of(choice, names), choice, memory, whole, html_update(""))
 
-    def on_picked(self, picked: str, choice: str | None, memory: _Memory | None) -> tuple[Any, ...]:
+    def on_picked(self, picked: str, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
         """A row of the table. What the script wrote is the time and the name, with a bar between."""
         wanted = picked.partition("|")[2]
-        return self._told(lambda names: wanted if wanted in names else "", choice, memory, gr.update())
+        return self._told(lambda names: wanted if wanted in names else "", choice, memory, whole, gr.update())
 
-    def on_check(self, choice: str | None, memory: _Memory | None) -> tuple[Any, ...]:
+    def on_check(self, choice: str | None) -> str:
         """Look at the chosen file."""
         chosen = _name_of(choice, self._names())
-        return self._run([chosen] if chosen else [], chosen, choice, memory)
+        gone = f"{choice} is no longer there; choose another file" if choice else "there is no file"
+        return self._run([chosen] if chosen else [], gone)
 
-    def on_check_all(self, choice: str | None, memory: _Memory | None) -> tuple[Any, ...]:
-        """Look at all files, and show the table."""
-        names = self._names()
-        return self._run(names, _name_of(choice, names), choice, replace(memory or _Memory(), overview=True))
+    def on_check_all(self) -> tuple[Any, ...]:
+        """Look at all files, and have the table shown."""
+        return self._run(self._names(), "there is no file"), True
 
-    def _run(self, wanted: Sequence[str], chosen: str, choice: str | None, memory: _Memory | None) -> tuple[Any, ...]:
+    def _run(self, wanted: Sequence[str], otherwise: str) -> str:
         try:
             if not wanted:
-                raise HostError(f"{choice} is no longer there; choose another file" if choice else "there is no file")
-            message = checkup_views.checked(self.service.inspect(wanted), len(wanted))
+                raise HostError(otherwise)
+            return checkup_views.checked(self.service.inspect(wanted), len(wanted))
         except VaeLabError as error:
-            message = views.alert(error)
-        return self._told(lambda _: chosen, choice, memory, html_update(message))
+            return views.alert(error)
+
+    def on_ended(self, ended: str, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
+        """Tell how a run went, and show what is known now of the file that is chosen now."""
+        told = self._told(lambda names: _name_of(choice, names), choice, memory, whole, html_update(ended))
+        return (*told[:-1], gr.update())  # what was chosen during the run, with its Undo, stays
 
     def _told(
-        self, choose: Callable[[Sequence[str]], str], shown: str | None, memory: _Memory | None, message: Any
+        self,
+        choose: Callable[[Sequence[str]], str],
+        shown: str | None,
+        memory: _Memory | None,
+        whole: bool,
+        message: Any,
     ) -> tuple[Any, ...]:
         """Updates for everything: of the file that ``choose`` finds among all names, else of the checkpoint in use."""
         try:
             names = self._names()
             chosen = choose(names) or next(iter(names), "")
-            return (*self._show(chosen, shown, memory, names), message, html_update(""))
+            return (*self._show(chosen, shown, memory, whole, names), message, html_update(""))
         except VaeLabError as error:
             return (*[gr.update()] * 9, memory, html_update(views.alert(error)), html_update(""))
 
     def on_use_for_checkpoint(self, memory: _Memory | None) -> tuple[Any, ...]:
         """The recommended VAE for the checkpoint in use, to stay."""
-        return self._use(self.host.use_for_checkpoint, memory)
+        return self._use_remedy("checkpoint", memory)
 
     def on_use_always(self, memory: _Memory | None) -> tuple[Any, ...]:
         """The recommended VAE for every checkpoint, to stay."""
-        return self._use(self.host.use_always, memory)
+        return self._use_remedy("always", memory)
 
-    def _use(self, choose: Callable[[str], str], memory: _Memory | None) -> tuple[Any, ...]:
+    def on_undo(self, memory: _Memory | None) -> tuple[Any, ...]:
+        """What was chosen before."""
         memory = memory or _Memory()
+        return self._use(memory.back, memory)
+
+    def _use_remedy(self, reach: str, memory: _Memory | None) -> tuple[Any, ...]:
+        memory = memory or _Memory()
+        if not memory.remedy:  # of a second click: it is chosen already
+            return (*[gr.update()] * 5, memory, gr.update())
+        return self._use(Choice(reach, memory.remedy, memory.current), memory)
+
+    def _use(self, choice: Choice | None, memory: _Memory) -> tuple[Any, ...]:
         try:
             current = self.host.current_checkpoint()
-            if not memory.remedy or memory.current != current:
+            if choice is not memory.back and memory.current != current:
                 raise HostError("the checkpoint has changed in the meantime; press Refresh")
-            said = views.note(f"Done. {choose(memory.remedy)}")
-            remedy = self._remedy(current, self.host.known_reports([current]).get(current))
-            updates = self._remedy_updates(remedy, current)
+            said, back = choose_to_stay(self.host, choice)
+            back = back or memory.back
+            report = self.host.known_reports([current]).get(current)
+            remedy = self._remedy(current, report)
+            updates = (self._verdict(current, report), *self._remedy_updates(remedy, current))
         except VaeLabError as error:
-            return (*[gr.update()] * 4, memory, html_update(views.alert(error)))
-        return (*updates, replace(memory, remedy=remedy.vae), html_update(said))
+            return (*[gr.update()] * 5, memory, html_update(views.alert(error)))
+        said = views.note(f"Done. {said}", undo=back is not None)
+        return (*updates, replace(memory, remedy=remedy.vae, back=back), html_update(said))
 
 
 def _label(name: str, verdict: Verdict | None, current: bool) -> str:

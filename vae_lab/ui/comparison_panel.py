@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from vae_lab.errors import VaeLabError
+from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host, VaeEntry
 from vae_lab.host.service import ComparisonService, service_of
 from vae_lab.latents import Generation, read_limited
 from vae_lab.pictures import read_picture
 from vae_lab.ui import numbers_views, source_views, views
-from vae_lab.ui.compat import choice_update, connect, html_update, uploaded
+from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
 from vae_lab.ui.selection import (
+    Choice,
     Memory,
+    choose_to_stay,
+    chosen_to_stay,
     decoder_choices,
     encoder_choices,
     find_latent,
@@ -33,6 +37,9 @@ from vae_lab.ui.selection import (
 __all__ = ["ComparisonPanel", "build_comparison_panel"]
 
 
+_REACHES = ("checkpoint", "always", "undo")
+
+
 @dataclass(frozen=True)
 class _View:
     """Everything that the panel shows, save results and messages."""
@@ -41,13 +48,44 @@ class _View:
     chosen: Generation | None
     entries: list[VaeEntry]
     ticked: list[str]
+    decoder: str
 
     @property
     def memory(self) -> Memory:
         return Memory(
             newest=self.generations[0].id if self.generations else "",
             family=self.chosen.family.id if self.chosen else "",
+            decoder=self.decoder,
         )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What ``javascript/light_table.js`` asks for below a picture, or ``javascript/vae_lab.js`` with Undo.
+
+    Attributes:
+        asked: the script's mark, which the answer carries.
+        reach: ``checkpoint``, ``always`` or ``undo``.
+        vae: as it is listed.
+        checkpoint: what the pictures were compared with, or "".
+    """
+
+    asked: str
+    reach: str
+    vae: str
+    checkpoint: str
+
+    @classmethod
+    def read(cls, text: str) -> _Wanted:
+        """Raises HostError: the script and this program do not understand each other."""
+        try:
+            values = json.loads(text)
+            wanted = [values[name] for name in ("asked", "reach", "vae", "checkpoint")]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            wanted = []
+        if not wanted or not all(isinstance(value, str) for value in wanted) or wanted[1] not in _REACHES:
+            raise HostError("this page is of another version of VAE Lab; load it anew")
+        return cls(*wanted)
 
 
 class ComparisonPanel:
@@ -70,17 +108,23 @@ class ComparisonPanel:
                     self._build_source(view)
                     self._build_vaes(view)
                 with gr.Column(scale=4, min_width=480, elem_classes=["vae-lab-results"]):
+                    with gr.Row(elem_classes=["vae-lab-go"]):
+                        # Beside the choices, not below them: in view however many VAEs there are.
+                        self.compare = gr.Button(
+                            "Compare", variant="primary", scale=0, min_width=200, elem_id="vae_lab_compare"
+                        )
+                        self.message = gr.HTML(elem_id="vae_lab_message")
                     with gr.Row(elem_classes=["vae-lab-running"]):
                         self.progress = gr.HTML(views.PROGRESS, elem_id="vae_lab_progress")
                         self.cancel = gr.Button(
                             "Cancel", variant="stop", size="sm", scale=0, min_width=100, elem_id="vae_lab_cancel"
                         )
-                    self.message = gr.HTML(elem_id="vae_lab_message")
                     begin = "" if view.generations else views.empty(self.host.how_to_begin)
                     self.empty = gr.HTML(begin, visible=bool(begin), elem_id="vae_lab_empty")
-                    self.results = gr.HTML(elem_id="vae_lab_results")
+                    self.results = gr.HTML(views.guide(), elem_id="vae_lab_results")
                     self.numbers = gr.HTML(elem_id="vae_lab_numbers")
             self.memory = gr.State(None)
+            self.compared = gr.State("")  # id of the comparison that is shown
         self._stay_out_of_ui_config()
         self._wire()
 
@@ -88,8 +132,8 @@ class ComparisonPanel:
         with gr.Row(elem_classes=["vae-lab-top"]):
             self.deciding = gr.HTML(self._deciding(), elem_id="vae_lab_deciding")
             self.decoder = gr.Dropdown(
-                decoder_choices(view.entries), value=BUILT_IN, label="VAE to use from now on", scale=1, min_width=260,
-                elem_id="vae_lab_decoder",
+                decoder_choices(view.entries), value=view.decoder, label="VAE to use from now on", scale=1,
+                min_width=260, elem_id="vae_lab_decoder",
             )  # fmt: skip
             # Filled by javascript/light_table.js when the VAE of a picture is to be used from now on.
             self.wanted = gr.Textbox(label="Picked VAE", scale=0, min_width=0, elem_id="vae_lab_wanted")
@@ -120,7 +164,7 @@ class ComparisonPanel:
             self.load = gr.UploadButton(
                 "Load latent", size="sm", min_width=100, file_types=[".safetensors"], elem_id="vae_lab_load"
             )
-        with gr.Accordion("From an image", open=False, elem_id="vae_lab_from_image"):
+        with gr.Accordion("From an image", open=not view.generations, elem_id="vae_lab_from_image") as self.from_image:
             self.image = gr.File(label="PNG, JPEG, WebP …", height=100, elem_id="vae_lab_image")
             self.encoder = gr.Dropdown(
                 encoder_choices(view.entries), value=BUILT_IN, label="Encoded by", elem_id="vae_lab_encoder"
@@ -131,7 +175,7 @@ class ComparisonPanel:
             component.do_not_save_to_config = True
 
     def _build_vaes(self, view: _View) -> None:
-        self.built_in = gr.HTML(self._built_in_line(view.entries), elem_id="vae_lab_built_in")
+        self.built_in = gr.HTML(self._built_in_line(view.entries, view.chosen), elem_id="vae_lab_built_in")
         self.vaes = gr.CheckboxGroup(
             vae_choices(view.entries), value=view.ticked, label="VAEs to compare", elem_id="vae_lab_vaes",
             elem_classes=["vae-lab-vaes"],
@@ -140,7 +184,6 @@ class ComparisonPanel:
             self.all = gr.Button("All", size="sm", min_width=60, elem_id="vae_lab_all")
             self.none = gr.Button("None", size="sm", min_width=60, elem_id="vae_lab_none")
             self.identify = gr.Button("Identify all", size="sm", min_width=100, elem_id="vae_lab_identify")
-        self.compare = gr.Button("Compare", variant="primary", elem_id="vae_lab_compare")
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
@@ -150,32 +193,38 @@ class ComparisonPanel:
     def _wire(self) -> None:
         shown = [
             *(self.source, self.kept, self.vaes, self.latent, self.empty, self.built_in, self.decoder, self.encoder),
-            *(self.deciding, self.memory, self.message),
+            *(self.from_image, self.deciding, self.memory, self.message),
         ]
         state = [self.source, self.vaes, self.decoder, self.encoder, self.memory]
         connect(self.refresh.click, self.on_refresh, state, shown)
         connect(self.load.upload, self.on_load, [self.load, *state], shown)
         connect(self.encode.click, self.on_encode, [self.image, *state], shown)
-        chosen = [self.latent, self.vaes, self.memory]
-        connect(self.source.input, self.on_source, [self.source, self.vaes, self.memory], chosen)
-        # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
-        connect(
-            self.picked_latent.change,
+        chosen = [self.latent, self.vaes, self.memory, self.built_in]
+        follow([self.source.input], self.on_source, [self.source], [self.vaes, self.memory], chosen)
+        follow(
+            [self.picked_latent.change],
             self.on_picked_latent,
-            [self.picked_latent, self.vaes, self.memory],
-            [self.source, *chosen],
+            [self.picked_latent],
+            [self.vaes, self.memory],
+            [self.source, *chosen, self.message],
         )
         connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
         connect(self.none.click, self.on_none, [], [self.vaes])
-        connect(self.identify.click, self.on_identify, [self.source, self.vaes], [self.vaes, self.message])
-        compared = [self.results, self.message, self.vaes, self.numbers]
-        connect(self.compare.click, self.on_compare, [self.source, self.vaes], compared)
-        decided = [self.deciding, self.message]
-        connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.decoder], decided)
-        connect(self.always.click, self.on_use_always, [self.decoder], decided)
-        connect(self.wanted.change, self.on_wanted, [self.wanted], decided)
+        # What is ticked while a run goes on stays: only when it has ended, what is ticked then is looked at.
+        identified = connect(self.identify.click, self.on_identify, [], [self.message])
+        connect(identified.then, self.on_identified, [self.source, self.vaes], [self.vaes])
+        shown = [self.results, self.message, self.numbers, self.compared]
+        compared = connect(self.compare.click, self.on_compare, [self.source, self.vaes], shown)
+        connect(compared.then, self.on_compared, [self.vaes], [self.vaes])
+        follow([compared.then], self.on_measured, [self.compared], outputs=[self.numbers])
+        decided = [self.deciding, self.message, self.decoder, self.memory]
+        choosing = [self.decoder, self.memory]
+        connect(self.for_checkpoint.click, self.on_use_for_checkpoint, choosing, decided)
+        connect(self.always.click, self.on_use_always, choosing, decided)
+        connect(self.wanted.change, self.on_wanted, [self.wanted, self.memory], decided)
         if self.host.chooses_checkpoint:
-            connect(self.checkpoint.input, self.on_checkpoint, [self.checkpoint], [self.built_in, *decided])
+            known = [self.decoder, self.source, self.memory]
+            follow([self.checkpoint.input], self.on_checkpoint, [self.checkpoint], known, [self.built_in, *decided])
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
 
     # --- what there is to show -------------------------------------------------------------------------------
@@ -185,7 +234,7 @@ class ComparisonPanel:
         chosen = follow_newest(generations, source, memory)
         entries = self.host.vaes()
         kept = keep_chosen(entries, chosen.family if chosen else None, ticked, memory)
-        return _View(generations, chosen, entries, kept)
+        return _View(generations, chosen, entries, kept, chosen_to_stay(self.host.decision(), entries))
 
     def _deciding(self) -> str:
         try:
@@ -195,8 +244,9 @@ class ComparisonPanel:
         except VaeLabError as error:
             return views.alert(error)
 
-    def _built_in_line(self, entries: Sequence[VaeEntry]) -> str:
-        return views.built_in(self.host.current_checkpoint(), alone=not entries)
+    def _built_in_line(self, entries: Sequence[VaeEntry], latent: Generation | None) -> str:
+        of = self.host.built_in_of(latent) if latent else self.host.current_checkpoint()
+        return views.built_in(of, alone=not entries)
 
     def _card(self, generation: Generation | None) -> str:
         return views.latent_card(generation, source_views.save_link(generation)) if generation else ""
@@ -213,8 +263,8 @@ class ComparisonPanel:
     def on_refresh(self, *state: Any) -> tuple[Any, ...]:
         """Show what the host has now."""
         try:
-            self.host.refresh()
-            return self._shown(state[0], "", *state)
+            problems = self.host.refresh()
+            return self._shown(state[0], views.alert(" · ".join(problems)) if problems else "", *state)
         except VaeLabError as error:
             return self._told(error)
 
@@ -223,7 +273,9 @@ class ComparisonPanel:
         try:
             path = Path(uploaded(file))
             generation = self.service.add_latents(read_limited(path, self.service.most_upload), path.name)
-            return self._shown(latent_choice(generation), source_views.added(generation, "kept"), *state)
+            return self._shown(
+                latent_choice(generation), source_views.added(generation, f"loaded from {path.name}"), *state
+            )
         except VaeLabError as error:
             return self._told(error)
 
@@ -240,7 +292,7 @@ class ComparisonPanel:
             return self._told(error)
 
     def _told(self, error: VaeLabError | str) -> tuple[Any, ...]:
-        return (*[gr.update()] * 10, views.alert(error))
+        return (*[gr.update()] * 11, views.alert(error))
 
     def _shown(
         self, wanted: str | None, said: str, source: str | None, ticked: list[str], decoder: str, encoder: str,
@@ -250,17 +302,21 @@ class ComparisonPanel:
         view = self._view(wanted, ticked or (), memory)
         latents = list(map(latent_choice, view.generations))
         decoders, encoders = decoder_choices(view.entries), encoder_choices(view.entries)
+        # What someone is about to choose stays; who saw what was chosen sees what is chosen now.
+        about_to = decoder if memory and decoder in decoders and decoder != memory.decoder else view.decoder
         return (
             choice_update(latents, latent_choice(view.chosen) if view.chosen else None, source),
             html_update(source_views.thumbnails(view.generations)),
             choice_update(vae_choices(view.entries), view.ticked, ticked),
             html_update(self._card(view.chosen)),
             html_update("" if view.generations else views.empty(self.host.how_to_begin)),
-            self._built_in_line(view.entries),
-            choice_update(decoders, decoder if decoder in decoders else AUTOMATIC, decoder),
+            self._built_in_line(view.entries, view.chosen),
+            choice_update(decoders, about_to, decoder),
             choice_update(encoders, encoder if encoder in encoders else BUILT_IN, encoder),
+            # A page that has just been opened; later it is the user who opens and closes it.
+            gr.update(open=not view.generations) if memory is None else gr.update(),
             self._deciding(),
-            view.memory,
+            replace(view.memory, back=memory.back if memory else None),
             said or gr.update(),
         )
 
@@ -269,18 +325,23 @@ class ComparisonPanel:
         wanted = picked.partition("|")[2]
         chosen = next((kept for kept in self.host.generations.newest_first() if kept.id == wanted), None)
         if chosen is None:
-            return gr.update(), gr.update(), gr.update(), memory
-        return gr.update(value=latent_choice(chosen)), *self.on_source(latent_choice(chosen), ticked, memory)
+            gone = views.alert(_gone(wanted, self.host.how_to_begin))
+            return gr.update(), gr.update(), gr.update(), memory, gr.update(), gone
+        shown = self.on_source(latent_choice(chosen), ticked, memory)
+        return gr.update(value=latent_choice(chosen)), *shown, gr.update()
 
     def on_source(self, source: str | None, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
         """Another latent: its card, and VAEs of its family."""
         chosen = self._latent(source)
         if chosen is None:
-            return gr.update(), gr.update(), memory
+            return gr.update(), gr.update(), memory, gr.update()
         entries = self.host.vaes()
         kept = keep_chosen(entries, chosen.family, ticked or (), memory)
-        seen = Memory(memory.newest if memory else "", chosen.family.id)
-        return html_update(self._card(chosen)), choice_update(vae_choices(entries), kept, ticked), seen
+        memory = memory or Memory()
+        # Of another family: sent in any case, since ``ticked`` may be from before an answer that ticked others.
+        choices = choice_update(vae_choices(entries), kept, ticked if memory.family == chosen.family.id else None)
+        seen = replace(memory, family=chosen.family.id)
+        return html_update(self._card(chosen)), choices, seen, self._built_in_line(entries, chosen)
 
     def on_all(self, source: str | None, ticked: list[str]) -> Any:
         """Tick all that fit the latent."""
@@ -291,14 +352,18 @@ class ComparisonPanel:
         """Tick none; the built-in VAE stays."""
         return gr.update(value=[])
 
-    def on_identify(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
-        """Tell all families, and untick what turns out to be of another one."""
+    def on_identify(self) -> str:
+        """Tell all families."""
         try:
-            entries = self.service.identify()
+            return views.identified(self.service.identify())
         except VaeLabError as error:
-            return gr.update(), views.alert(error)
+            return views.alert(error)
+
+    def on_identified(self, source: str | None, ticked: list[str]) -> Any:
+        """List the families, and untick what has turned out to be of another one."""
+        entries = self.host.vaes()
         kept = [name for name in self._fitting(entries, source) if name in (ticked or ())]
-        return choice_update(vae_choices(entries), kept, ticked), views.identified(entries)
+        return choice_update(vae_choices(entries), kept, ticked)
 
     def on_compare(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
         """Decode, and show the pictures."""
@@ -309,41 +374,79 @@ class ComparisonPanel:
             stored = self.service.compare(latent.id, in_order(self.host.vaes(), ticked or ()))
         except VaeLabError as error:
             return gr.update(), views.alert(error), gr.update(), gr.update()
-        # Decoding tells families that were not known before; the list shows them, and keeps what is ticked.
+        if not stored.comparison.results:  # cancelled before the first: what was there stays
+            return gr.update(), views.summary(stored), gr.update(), gr.update()
+        return views.results(stored), views.summary(stored), numbers_views.MEASURING, stored.id
+
+    def on_measured(self, compared: str) -> tuple[Any, ...]:
+        """The numbers of the comparison that is shown: the pictures have not waited for them."""
+        try:
+            return (numbers_views.numbers(self.service.get(compared)) if compared else "",)
+        except VaeLabError as error:
+            return (views.alert(error),)
+
+    def on_compared(self, ticked: list[str]) -> Any:
+        """Decoding tells families that were not known before: list them, and keep what is ticked."""
         entries = self.host.vaes()
         kept = [entry.name for entry in entries if entry.name in (ticked or ())]
-        ticks = choice_update(vae_choices(entries), kept, ticked)
-        return views.results(stored), views.summary(stored), ticks, numbers_views.numbers(stored)
+        return choice_update(vae_choices(entries), kept, ticked)
 
-    def on_use_for_checkpoint(self, vae: str) -> tuple[Any, ...]:
+    def on_use_for_checkpoint(self, vae: str, memory: Memory | None) -> tuple[Any, ...]:
         """The choice of the current checkpoint, to stay."""
-        return self._use(self.host.use_for_checkpoint, vae)
+        return self._use("checkpoint", vae, memory)
 
-    def on_use_always(self, vae: str) -> tuple[Any, ...]:
+    def on_use_always(self, vae: str, memory: Memory | None) -> tuple[Any, ...]:
         """The choice of every checkpoint, to stay."""
-        return self._use(self.host.use_always, vae)
+        return self._use("always", vae, memory)
 
-    def on_wanted(self, picked: str) -> tuple[Any, ...]:
-        """The VAE of a picture, to stay. What the script wrote is the time, how far it reaches, and the name."""
-        _, _, wanted = picked.partition("|")
-        reach, _, vae = wanted.partition("|")
-        return self._use(self.host.use_always if reach == "always" else self.host.use_for_checkpoint, vae)
-
-    def _use(self, choose: Callable[[str], str], vae: str) -> tuple[Any, ...]:
+    def on_wanted(self, picked: str, memory: Memory | None) -> tuple[Any, ...]:
+        """The VAE of a picture, to stay, or Undo. What the script wrote is a :class:`_Wanted`."""
         try:
-            message = views.note(choose(vae or AUTOMATIC))
-        except VaeLabError as error:
-            message = views.alert(error)
-        return self._deciding(), message
+            wanted = _Wanted.read(picked)
+        except HostError as error:
+            return gr.update(), views.alert(error), gr.update(), memory
+        if wanted.reach == "undo":
+            return self._chosen(memory.back if memory else None, memory, wanted.asked)
+        current = self.host.current_checkpoint()
+        if wanted.reach == "checkpoint" and wanted.checkpoint not in ("", current):
+            error = (
+                f"These pictures are of {wanted.checkpoint}; {current or 'no checkpoint'} is in use now. "
+                f"Choose {wanted.checkpoint} first, or use the VAE always."
+            )
+            return self._deciding(), views.alert(error, asked=wanted.asked), gr.update(), memory
+        return self._use(wanted.reach, wanted.vae, memory, wanted.asked)
 
-    def on_checkpoint(self, name: str) -> tuple[Any, ...]:
+    def _use(self, reach: str, vae: str, memory: Memory | None, asked: str = "") -> tuple[Any, ...]:
+        return self._chosen(Choice(reach, vae or AUTOMATIC, self.host.current_checkpoint()), memory, asked)
+
+    def _chosen(self, choice: Choice | None, memory: Memory | None, asked: str = "") -> tuple[Any, ...]:
+        try:
+            said, back = choose_to_stay(self.host, choice)
+            back = back or (memory.back if memory else None)
+            # Of all that could decode, the menu names what was chosen just now, even if something else goes before it.
+            seen = replace(memory or Memory(), decoder=choice.vae, back=back)
+            told = views.note(said, undo=back is not None, asked=asked)
+            return self._deciding(), told, gr.update(value=choice.vae), seen
+        except VaeLabError as error:
+            return self._deciding(), views.alert(error, asked=asked), gr.update(), memory
+
+    def on_checkpoint(self, name: str, decoder: str, source: str | None, memory: Memory | None) -> tuple[Any, ...]:
         """Another checkpoint, where the host leaves that to us."""
         message = ""
         try:
             self.host.select_checkpoint(name)
         except VaeLabError as error:
             message = views.alert(error)
-        return self._built_in_line(self.host.vaes()), self._deciding(), message
+        entries = self.host.vaes()
+        now = chosen_to_stay(self.host.decision(), entries)
+        seen = replace(memory or Memory(), decoder=now)
+        return (
+            self._built_in_line(entries, self._latent(source)),
+            self._deciding(),
+            message,
+            choice_update(decoder_choices(entries), now, decoder),
+            seen,
+        )
 
 
 def _gone(source: str | None, begin: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
-__all__ = ["choice_update", "connect", "html_update", "image_input", "page", "uploaded"]
+__all__ = ["choice_update", "connect", "follow", "html_update", "image_input", "page", "uploaded"]
 
 _FONTS = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
@@ -19,12 +20,70 @@ def connect(
     handler: Callable[..., Any],
     inputs: Sequence[Any] = (),
     outputs: Sequence[Any] = (),
-) -> None:
-    """Attach ``handler`` to a component's event.
+) -> Any:
+    """Attach ``handler`` to a component's event; give what another handler can be attached to with ``then``.
 
     Without gradio's own progress display, which would cover the pictures, and without a name in the host's API.
+    Whoever comes while another user's run goes on is answered at once, and not queued behind it.
+
+    What comes from a page while an earlier event of the same handler is being answered: gradio 4 answers the last of it
+    afterwards, gradio 3 drops it, see :func:`follow`.
     """
-    event(handler, inputs=list(inputs), outputs=list(outputs), show_progress="hidden", api_name=False)
+    return _attach(event, handler, inputs, outputs, trigger_mode="always_last", concurrency_limit=None)
+
+
+def follow(
+    events: Sequence[Callable[..., Any]],
+    handler: Callable[..., tuple[Any, ...]],
+    fields: Sequence[Any],
+    others: Sequence[Any] = (),
+    outputs: Sequence[Any] = (),
+) -> None:
+    """Attach ``handler`` so that the last thing shown is what the fields say, however fast they change.
+
+    Gradio 3 drops the events that come while an earlier one is being answered. So there each answer is followed by a
+    look at the fields, and by another answer if they have changed.
+
+    Args:
+        events: of ``fields``.
+        handler: may be called twice for one event.
+        fields: its first inputs, whose values decide whether it has to answer again.
+        others: its further inputs.
+        outputs: what it returns a tuple of updates for.
+    """
+    inputs = [*fields, *others]
+    if _has_trigger_modes():
+        for event in events:
+            # With gradio's own limit of one at a time, answers come in the order of the events.
+            _attach(event, handler, inputs, outputs, trigger_mode="always_last")
+        return
+    answered = gr.State(None)
+    turn = threading.Lock()  # answers come in the order of the events
+
+    def answer(*values: Any) -> tuple[Any, ...]:
+        with turn:
+            return (*handler(*values), values[: len(fields)])
+
+    def answer_again(before: Any, *values: Any) -> tuple[Any, ...]:
+        changed = before != values[: len(fields)]
+        return answer(*values) if changed else (*[gr.update()] * len(outputs), before)
+
+    told = [*outputs, answered]
+    for event in events:
+        _attach(_attach(event, answer, inputs, told).then, answer_again, [answered, *inputs], told)
+
+
+def _attach(
+    event: Callable[..., Any], handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **modes: Any
+) -> Any:
+    known = modes if _has_trigger_modes() else {}
+    return event(handler, inputs=list(inputs), outputs=list(outputs), show_progress="hidden", api_name=False, **known)
+
+
+def _has_trigger_modes() -> bool:
+    """Whether events take ``trigger_mode`` and ``concurrency_limit``; Forge hides their own signatures."""
+    known = inspect.signature(gr.on).parameters if hasattr(gr, "on") else {}
+    return "trigger_mode" in known and "concurrency_limit" in known
 
 
 def choice_update(choices: Sequence[Any], value: Any, shown: Any) -> Any:

@@ -10,7 +10,7 @@ from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.service import ComparisonService, service_of
 from vae_lab.ui import library_views, views
-from vae_lab.ui.compat import connect, html_update
+from vae_lab.ui.compat import connect, follow, html_update
 
 __all__ = ["PAGE_SIZE", "LibraryPanel", "build_library_panel"]
 
@@ -79,9 +79,7 @@ class LibraryPanel:
         connect(self.previous.click, self.on_previous, [*asked, self.page], shown)
         connect(self.next.click, self.on_next, [*asked, self.page], shown)
         # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
-        connect(self.filter.change, self.on_asked, asked, shown)
-        connect(self.status.input, self.on_asked, asked, shown)
-        connect(self.sort.input, self.on_asked, asked, shown)
+        follow([self.filter.change, self.status.input, self.sort.input], self.on_asked, asked, outputs=shown)
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
 
     # --- handlers --------------------------------------------------------------------------------------------

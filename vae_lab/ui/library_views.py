@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
+from vae_lab.formats.wording import as_text
 from vae_lab.host.api import report_url
 from vae_lab.host.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
 from vae_lab.scan import UNCHECKED, WORST_FIRST
@@ -68,7 +69,7 @@ def overview(found: Overview) -> str:
 
 def _copies(found: Overview) -> str:
     if not found.groups:
-        return "No VAE is there more than once."
+        return "No duplicates: every VAE is there once."
     if not found.copies:
         count = "One VAE is" if found.groups == 1 else f"{found.groups:,} VAEs are"
         return f"{count} in more than one file, but no VAE file is a copy of another."
@@ -111,21 +112,21 @@ def table(page: LibraryPage, found: Overview) -> str:
 
 
 def _row(row: LibraryRow) -> str:
-    name = breakable(_text(row.name))
+    name = breakable(as_text(row.name))
     if row.listed:
         name = f'<button type="button" class="vae-lab-link" title="Open in Checkup">{name}</button>'
     kind = f'<span class="vae-lab-quiet">{_KINDS[row.kind]}</span>' if row.kind in _KINDS else ""
     known = f'<p class="vae-lab-quiet">Known as {breakable(row.identity)}</p>' if row.identity else ""
     cells = (
         f"<td>{_badge(row)}</td>",
-        f'<th scope="row" title="{escape(_text(row.path))}">{name}{kind}</th>',
+        f'<th scope="row" title="{escape(as_text(row.path))}">{name}{kind}</th>',
         f'<td class="vae-lab-number">{_size(row.size)}</td>',
         f"<td>{escape(row.family)}{known}</td>",
         f"<td>{_same(row)}</td>",
         f"<td>{_found(row)}</td>",
     )
-    opens = f' data-file="{escape(_text(row.listed))}"' if row.listed else ""
-    return f'<tr data-name="{escape(_text(row.name))}" data-status="{row.status}"{opens}>{"".join(cells)}</tr>'
+    opens = f' data-file="{escape(as_text(row.listed))}"' if row.listed else ""
+    return f'<tr data-name="{escape(as_text(row.name))}" data-status="{row.status}"{opens}>{"".join(cells)}</tr>'
 
 
 def _badge(row: LibraryRow) -> str:
@@ -149,13 +150,13 @@ def _same(row: LibraryRow) -> str:
 
 
 def _names(names: Sequence[str], more: int) -> str:
-    listed = ", ".join(f"<b>{breakable(_text(name))}</b>" for name in names)
+    listed = ", ".join(f"<b>{breakable(as_text(name))}</b>" for name in names)
     return f"{listed} and {more:,} more" if more else listed
 
 
 def _found(row: LibraryRow) -> str:
-    merge = f'<p class="vae-lab-quiet">Merge: {escape(_text(row.merge))}</p>' if row.merge else ""
-    return (f"<p>{escape(_text(row.finding))}</p>" if row.finding else "") + merge
+    merge = f'<p class="vae-lab-quiet">Merge: {escape(as_text(row.merge))}</p>' if row.merge else ""
+    return (f"<p>{escape(as_text(row.finding))}</p>" if row.finding else "") + merge
 
 
 def position(page: LibraryPage) -> str:
@@ -185,8 +186,3 @@ def _size(count: int) -> str:
     if count >= 1e5:
         return f"{count / 1e6:.1f} MB"
     return f"{count / 1e3:.1f} kB" if count >= 1000 else f"{count} bytes"
-
-
-def _text(name: str) -> str:
-    """A file's name may hold bytes that are no text, which no page can be sent with."""
-    return name.encode("utf8", "backslashreplace").decode("utf8")

@@ -13,9 +13,13 @@ from vae_lab.host.base import BUILT_IN
 from vae_lab.host.service import StoredComparison
 from vae_lab.ui.views import breakable
 
-__all__ = ["numbers"]
+__all__ = ["MEASURING", "numbers"]
 
 _SIGNS = {"largest": "▲", "smallest": "▼"}
+
+
+MEASURING = '<p class="vae-lab-quiet" role="status">Measuring…</p>'
+"""Until the numbers are there."""
 
 
 def numbers(stored: StoredComparison) -> str:
@@ -37,7 +41,7 @@ def numbers(stored: StoredComparison) -> str:
 
 
 def _tools(stored: StoredComparison) -> str:
-    hint = "Point at a heading to read what it means, press it to sort."
+    hint = "Point at a heading to read what it means, press it to sort. ▲ is the largest, ▼ the smallest."
     return (
         f'<div class="vae-lab-measures-head"><p class="vae-lab-quiet">{hint}</p>'
         '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
@@ -120,6 +124,8 @@ def _marks(measured: Measured, key: str) -> dict[str, str]:
 def _remarks(stored: StoredComparison) -> str:
     measured = stored.measured
     lines = []
+    if measured.reference == BUILT_IN and len(measured.of) > 1:
+        lines.append("How close to the built-in VAE's picture it is, not how good: ΔE, SSIM and PSNR.")
     if measured.problem:
         lines.append(f"Not everything could be measured: {measured.problem}")
     if measured.reference not in ("", BUILT_IN):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import gradio as gr
@@ -15,8 +16,9 @@ __all__ = ["WebuiPages"]
 class _Several(gr.Dropdown):
     """A menu of which several can be chosen. A class, since the host makes it anew from the choices alone."""
 
+    @functools.wraps(gr.Dropdown.__init__)  # gradio 4 hands the browser what is in the signature, and that alone
     def __init__(self, **options: Any) -> None:
-        super().__init__(multiselect=True, **options)
+        super().__init__(**options | {"multiselect": True})
 
     def get_block_name(self) -> str:
         """To the browser it is a dropdown like any other."""

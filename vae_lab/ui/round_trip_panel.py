@@ -112,6 +112,8 @@ class RoundTripPanel:
             stored = self.service.round_trip(picture, in_order(self.host.vaes(), ticked or ()), side)
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
+        if not stored.trip.results:  # cancelled before the first: what was there stays
+            return gr.update(), gr.update(), round_trip_views.summary(stored)
         return round_trip_views.results(stored), html_update(""), round_trip_views.summary(stored)
 
 

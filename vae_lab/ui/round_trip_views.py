@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from math import isinf
 
 from torch import equal
 
 from vae_lab.comparison import RoundTripped
+from vae_lab.comparison.compare import IN_STRIPS
 from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pictures, loss_colour
 from vae_lab.host.addresses import round_trip_url
 from vae_lab.host.base import BUILT_IN
@@ -34,6 +36,9 @@ _STEPS = (
 )
 
 
+_COLUMNS = (("PSNR", "dB"), ("SSIM", ""), ("ΔE mean", ""), ("Encode", "s"), ("Decode", "s"))
+
+
 def summary(stored: StoredRoundTrip) -> str:
     """How it went, in one line."""
     trip = stored.trip
@@ -55,8 +60,9 @@ def results(stored: StoredRoundTrip) -> str:
     numbered = list(enumerate(stored.trip))
     pictures = [_original(stored), *(_picture(stored, number, result) for number, result in numbered)]
     done = [(number, result) for number, result in numbered if result.picture is not None]
-    parts = [_section("pictures", "Pictures", "", pictures, "vae-lab-grid")]
+    parts = [_section("pictures", "Pictures", "", pictures, "vae-lab-grid", stored.checkpoint)]
     if done:
+        parts.append(_numbers([result for _, result in done]))
         losses = [_original(stored), *(_loss(stored, number, result) for number, result in done)]
         parts.append(_section("losses", "Loss maps", _legend(), losses, "vae-lab-grid vae-lab-losses"))
         latents = [_latent(stored, *alike) for alike in _alike(done)]
@@ -69,10 +75,47 @@ def results(stored: StoredRoundTrip) -> str:
     return f'<div class="vae-lab-roundtrip">{"".join(parts)}</div>'
 
 
-def _section(name: str, title: str, words: str, cells: Sequence[str], kind: str) -> str:
+def _numbers(done: Sequence[RoundTripped]) -> str:
+    """The losses as a table, sorted and copied by ``javascript/vae_lab_tables.js``."""
+    titles = ("VAE", *(f'{title} <span class="vae-lab-quiet">{unit}</span>' for title, unit in _COLUMNS))
+    head = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button" class="vae-lab-sort">{title}</button></th>'
+        for title in titles
+    )
+    rows = "".join(_numbers_row(result, i) for i, result in enumerate(done))
     return (
-        f'<section id="vae_lab_roundtrip_{name}"><h3>{escape(title)}</h3>{words}<div class="{kind}">{"".join(cells)}'
-        "</div></section>"
+        '<div class="vae-lab-measures vae-lab-tabular"><div class="vae-lab-measures-head">'
+        '<p class="vae-lab-quiet">Press a heading to sort. The smaller the loss, the higher PSNR and SSIM.</p>'
+        '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
+        '<button type="button" class="vae-lab-copy">Copy table</button></p></div>'
+        '<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'
+        f'<table class="vae-lab-sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>'
+    )
+
+
+def _numbers_row(result: RoundTripped, order: int) -> str:
+    assert result.loss is not None
+    loss, name = result.loss, escape(result.name)
+    values = (loss.psnr, loss.ssim, loss.delta_e, result.encode_seconds, result.decode_seconds)
+    cells = "".join(_number(value, digits) for value, digits in zip(values, (1, 3, 2, 2, 2), strict=True))
+    head = f'<th scope="row" data-value="{name}">{breakable(result.name)}</th>'
+    return f'<tr data-order="{order}">{head}{cells}</tr>'
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None:
+        return '<td class="vae-lab-number vae-lab-quiet">–</td>'
+    if isinf(value):
+        return '<td class="vae-lab-number" data-value="Infinity" data-copy="equal">equal</td>'
+    shown = f"{value:.{digits}f}"
+    return f'<td class="vae-lab-number" data-value="{value:.6f}" data-copy="{shown}">{shown}</td>'
+
+
+def _section(name: str, title: str, words: str, cells: Sequence[str], kind: str, checkpoint: str = "") -> str:
+    of = f' data-checkpoint="{escape(checkpoint)}"' if checkpoint else ""  # what a choice made below a picture is for
+    return (
+        f'<section id="vae_lab_roundtrip_{name}"><h3>{escape(title)}</h3>{words}<div class="{kind}"{of}>'
+        f"{''.join(cells)}</div></section>"
     )
 
 
@@ -94,7 +137,7 @@ def _picture(stored: StoredRoundTrip, number: int, result: RoundTripped) -> str:
     seconds = f"encode {result.encode_seconds:.2f} s, decode {result.decode_seconds:.2f} s"
     warnings = () if result.finite else ("The result has NaN or infinite values; they are shown black.",)
     body = _image(stored, number, PICTURE, width, height, f"{result.name}, after the round trip")
-    facts = [of, family, seconds]
+    facts = [of, family, seconds, IN_STRIPS if result.in_strips else ""]
     return _figure("vae-lab-decoded", result.name, result.name, facts, body, str(result.loss), warnings)
 
 

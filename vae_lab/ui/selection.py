@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from vae_lab.errors import HostError
 from vae_lab.families import Family
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, VaeEntry
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, VaeEntry
 from vae_lab.latents import Generation
 
 __all__ = [
-    "Memory", "decoder_choices", "encoder_choices", "find_latent", "fits", "follow_newest", "in_order", "keep_chosen",
-    "latent_choice", "vae_choices",
+    "Choice", "Memory", "choose_to_stay", "chosen_to_stay", "decoder_choices", "encoder_choices", "find_latent",
+    "fits", "follow_newest", "in_order", "keep_chosen", "latent_choice", "vae_choices",
 ]  # fmt: skip
 
 _MOST_PRESELECTED = 8
+
+
+class Choice(NamedTuple):
+    """A VAE that decodes from now on.
+
+    Attributes:
+        reach: ``always``, or ``checkpoint`` for one checkpoint.
+        vae: as it is listed.
+        checkpoint: the one in use when it was chosen.
+    """
+
+    reach: str
+    vae: str
+    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -24,10 +40,45 @@ class Memory:
     Attributes:
         newest: id of the newest generation then, or "".
         family: id of the chosen latent's family, or "".
+        decoder: what was chosen to decode, to stay.
+        back: what Undo would choose again.
     """
 
     newest: str = ""
     family: str = ""
+    decoder: str = AUTOMATIC
+    back: Choice | None = None
+
+
+def chosen_to_stay(decision: Decision, entries: Sequence[VaeEntry]) -> str:
+    """What the user has chosen to decode from now on, as it is listed; ``Automatic`` if the host decides."""
+    if decision.source not in ("always", "checkpoint"):
+        return AUTOMATIC
+    # The host may know a file by less than the name that it has here.
+    return next((entry.name for entry in entries if entry.path == decision.path), decision.vae)
+
+
+def choose_to_stay(host: Host, choice: Choice | None) -> tuple[str, Choice | None]:
+    """Have a VAE decode from now on.
+
+    Args:
+        host: who decodes.
+        choice: None, of a page that was opened anew, chooses nothing.
+
+    Returns:
+        What to tell the user; and what takes it back, or None if nothing changed.
+
+    Raises:
+        VaeLabError: it cannot be chosen, with the reason.
+    """
+    if choice is None:
+        raise HostError("there is nothing to take back any longer")
+    reach, vae, checkpoint = choice
+    if reach == "checkpoint" and checkpoint != host.current_checkpoint():
+        raise HostError(f"{checkpoint or 'no checkpoint'} was in use then, and another one is now; press Refresh")
+    before = host.chosen(reach)
+    said = host.use_always(vae) if reach == "always" else host.use_for_checkpoint(vae)
+    return said, Choice(reach, before, checkpoint) if before != vae else None
 
 
 def follow_newest(generations: Sequence[Generation], chosen: str | None, memory: Memory | None) -> Generation | None:

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import PurePath
 
 from vae_lab.comparison import Decoded, png_bytes, to_pixels
+from vae_lab.comparison.compare import IN_STRIPS
 from vae_lab.errors import VaeLabError
 from vae_lab.host.api import picture_url
 from vae_lab.host.base import BUILT_IN, VaeEntry
@@ -21,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MOST_PREVIEWS = 4
+_LATER = ' loading="lazy"'  # of a batch the light table shows one at a time; the others come when they are shown
 _SMALL = 256  # pictures below this width are enlarged with hard pixels, so that no blur hides a difference
 
 PROGRESS = (
@@ -30,14 +32,26 @@ PROGRESS = (
 """Filled and shown by ``javascript/vae_lab.js``."""
 
 
-def note(text: str) -> str:
-    """A line that tells how something went. ``data-run`` tells the script that a run has ended."""
-    return f'<p class="vae-lab-note" role="status" data-run="{secrets.token_hex(8)}">{escape(text)}</p>'
+def note(text: str, *, undo: bool = False, asked: str = "") -> str:
+    """A line that tells how something went. ``data-run`` tells the script that a run has ended.
+
+    Args:
+        text: the line.
+        undo: with a button, for the script, that takes it back.
+        asked: the script's mark of what it asked for, by which it knows the answer.
+    """
+    back = ' <button type="button" class="vae-lab-link" data-undo>Undo</button>' if undo else ""
+    return f'<p class="vae-lab-note" role="status"{_marks(asked)}>{escape(text)}{back}</p>'
 
 
-def alert(error: VaeLabError | str) -> str:
+def alert(error: VaeLabError | str, *, asked: str = "") -> str:
     """As :func:`note`, for what went wrong."""
-    return f'<p class="vae-lab-alert" role="alert" data-run="{secrets.token_hex(8)}">{escape(str(error))}</p>'
+    return f'<p class="vae-lab-alert" role="alert"{_marks(asked)}>{escape(str(error))}</p>'
+
+
+def _marks(asked: str) -> str:
+    own = f' data-asked="{escape(asked)}"' if asked else ""
+    return f' data-run="{secrets.token_hex(8)}"{own}'
 
 
 def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> str:
@@ -50,7 +64,7 @@ def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> s
     """
     label = '<span class="vae-lab-quiet">Decodes now</span>'
     unused = "" if built_in_decodes else " data-unused"
-    badge = f'<span class="vae-lab-current-badge"{unused}></span>'
+    badge = f'<button type="button" class="vae-lab-current-badge"{unused}></button>'
     return f'<p class="vae-lab-deciding" data-asked="{asked}">{label} {escape(reason)} {badge}</p>'
 
 
@@ -76,7 +90,22 @@ def identified(entries: Sequence[VaeEntry]) -> str:
 
 def empty(what_to_do: str) -> str:
     """What a first-time user sees in place of results."""
-    return f'<div class="vae-lab-empty"><h3>No latent to decode yet</h3><p>{escape(what_to_do)}</p></div>'
+    return (
+        f'<div class="vae-lab-empty"><h3>No latent to decode yet</h3><p>{escape(what_to_do)}</p>'
+        "<p>Or drop a picture into “From an image” and press Encode.</p></div>"
+    )
+
+
+def guide() -> str:
+    """What stands where the pictures will be, until there are any."""
+    steps = (
+        ("Choose a latent.", "The last generations are kept. Load one from a file, or make one of an image."),
+        ("Tick VAEs.", "The built-in one is always decoded as well."),
+        ("Press Compare.", "Each VAE decodes the same latent; nothing is sampled again."),
+        ("Look, then choose.", "Slider, blink, difference map, numbers; below each picture, what to do with its VAE."),
+    )
+    items = "".join(f"<li><b>{what}</b> <span>{more}</span></li>" for what, more in steps)
+    return f'<div class="vae-lab-guide"><h3>Which VAE should I use?</h3><ol>{items}</ol></div>'
 
 
 def latent_card(generation: Generation, below: str = "") -> str:
@@ -99,7 +128,7 @@ def latent_card(generation: Generation, below: str = "") -> str:
     return (
         f'<div class="vae-lab-latent" data-latent="{escape(generation.id)}">{_previews(generation)}'
         f'<div class="vae-lab-facts">'
-        f'<p class="vae-lab-name">{escape(generation.title or generation.id)}</p>'
+        f'<p class="vae-lab-name">{escape(generation.title or "No prompt")}</p>'
         f'<p class="vae-lab-quiet">{lines}</p>{below}</div></div>{infotext}'
     )
 
@@ -141,7 +170,9 @@ def results(stored: StoredComparison) -> str:
         _figure(stored, result, list(numbers), twins.get(result.name, ""))
         for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)
     ]
-    return f'<div class="vae-lab-grid">{"".join(figures)}</div>'
+    # What a choice made below a picture is for.
+    of = f' data-checkpoint="{escape(stored.checkpoint)}"' if stored.checkpoint else ""
+    return f'<div class="vae-lab-grid"{of}>{"".join(figures)}</div>'
 
 
 def _figure(stored: StoredComparison, result: Decoded, numbers: Sequence[int], twin: str) -> str:
@@ -151,12 +182,12 @@ def _figure(stored: StoredComparison, result: Decoded, numbers: Sequence[int], t
     kind = ' class="vae-lab-small"' if width < _SMALL else ""
     images = "".join(
         f'<a href="{escape(url)}" target="_blank" title="Open in full size"><img{kind} src="{escape(url)}"'
-        f' width="{width}" height="{height}" alt="{escape(result.name)}, picture {i + 1}"></a>'
+        f' width="{width}" height="{height}" alt="{escape(result.name)}, picture {i + 1}"{_LATER if i else ""}></a>'
         for i, url in enumerate(picture_url(stored, number) for number in numbers)
     )
     facts = [result.family.title if result.family else "family unknown", f"{result.seconds:.2f} s"]
     if result.in_strips:
-        facts.append("in strips, as memory was short")
+        facts.append(IN_STRIPS)
     warnings = [] if result.finite else ["The result has NaN or infinite values; they are shown black."]
     remarks = [f"Equal to {twin} in every pixel."] if twin else []
     return _framed("vae-lab-decoded", stored, result, images, facts, warnings, remarks)
@@ -182,7 +213,7 @@ def _framed(
     warnings: Sequence[str],
     remarks: Sequence[str],
 ) -> str:
-    of = f'<span class="vae-lab-quiet">of {breakable(stored.checkpoint)}</span>' if _has_source(stored, result) else ""
+    of = _source(stored.checkpoint) if _has_source(stored, result) else ""
     lines = "".join(f'<span class="vae-lab-warning">{escape(w)}</span>' for w in warnings)
     lines += "".join(f'<span class="vae-lab-remark">{escape(r)}</span>' for r in remarks)
     return (
@@ -191,6 +222,12 @@ def _framed(
         f'<span class="vae-lab-quiet">{escape(" · ".join(facts))}</span>{lines}'
         f'</figcaption><div class="vae-lab-pictures">{body}</div></figure>'
     )
+
+
+def _source(checkpoint: str) -> str:
+    """The checkpoint that a built-in VAE is of; the script adds a badge if it is known to be no good."""
+    badge = f'<button type="button" class="vae-lab-current-badge" data-checkpoint="{escape(checkpoint)}"></button>'
+    return f'<span class="vae-lab-quiet">of {breakable(checkpoint)}</span> {badge}'
 
 
 def _has_source(stored: StoredComparison, result: Decoded) -> bool:

@@ -74,15 +74,17 @@ class Panel:
             self.boxes().nth(i).set_checked(label.split(" · ")[0] in names)
 
     def choose(self, dropdown: str, text: str) -> None:
-        """Choose an option whose words contain ``text``. As a user would, open the menu again where it closed:
-        gradio 4 closes it when its choices come, as they do once when it comes into view.
+        """Choose an option whose words contain ``text``. As a user would, leave the field and open it again where the
+        menu has lost its entries: gradio 4 leaves only the chosen one when new choices come into an open menu.
         """
+        field = self.page.locator(f"#{dropdown} input")
         option = self.page.get_by_test_id("dropdown-option").filter(has_text=text).first
         for _ in range(5):
-            self.page.locator(f"#{dropdown} input").click()
+            field.click()
             try:
                 option.click(timeout=4000)
             except NotInTime:
+                field.blur()
                 continue
             return
         raise AssertionError(f"no option {text} in {dropdown}")

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import MakeHost, free_port, small_latents
-from tests.browser.panel import Panel, RoundTripPage
+from tests.browser.panel import Panel, RoundTripPage, slowly
 from vae_lab.families import FAMILIES
 from vae_lab.host.api import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
@@ -145,6 +145,25 @@ def test_accordion_says_what_decodes_and_hands_over_its_values(
     page.reload()
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
     expect(deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
+
+
+def test_a_menu_that_is_opened_at_once_keeps_its_entries(
+    page: Page, open_host_page: Callable[..., None], make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accordion looks for new files as it opens, which takes a while where folders are large or far away."""
+    host = make_host()
+    open_host_page(host_page(host, lambda *values: ""), host)
+    answered: list[bool] = []
+    look = slowly(host.vaes, 1.5)
+    monkeypatch.setattr(host, "vaes", lambda: (look(), answered.append(True))[0])
+    page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
+    page.locator("#vae_lab_txt2img_override input").click()
+    options = page.get_by_test_id("dropdown-option")
+    expect(options.filter(has_text="photo-b.ckpt")).to_be_visible()
+    page.wait_for_timeout(3000)
+    assert answered, "the list has come meanwhile"
+    options.filter(has_text="photo-b.ckpt").click(timeout=2000)
+    expect(page.locator("#vae_lab_txt2img_deciding").first).to_contain_text("photo-b.ckpt: chosen for this comparison.")
 
 
 def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(

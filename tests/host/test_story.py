@@ -275,6 +275,47 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     errors[:] = [error for error in errors if error != HOSTS_OWN_ERROR]
 
 
+def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: Path) -> None:  # noqa: F811
+    """What the light table is given, and what it leads to: kept latents, a file, an image; a table, a choice, Undo."""
+    photo = Image.open(sample_photos()["mountains"]).convert("RGB").resize((256, 192))
+    photo.save(tmp_path / "mountains.png")
+    server.txt2img(prompt="a red boat")
+    server.txt2img(prompt="a blue boat")
+    page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+    panel = Panel(page).refreshed()
+    expect(panel.latent).to_contain_text("a blue boat")
+    panel.thumbnail("a red boat").first.click()
+    expect(panel.latent.locator("pre").first).to_contain_text("a red boat")
+    with page.expect_download() as download:
+        panel.latent.get_by_text("Save latent").click()
+    download.value.save_as(tmp_path / "red.safetensors")
+    panel.load(tmp_path / "red.safetensors")
+    expect(panel.message).to_contain_text("loaded from red.safetensors")
+    expect(panel.latent.locator("pre").first).to_contain_text("a red boat")
+    panel.encode(tmp_path / "mountains.png", "photo-a-smooth")
+    expect(panel.message).to_contain_text("mountains.png: encoded by photo-a-smooth.safetensors")
+    panel.tick_only(SHARP, "photo-a-smooth.safetensors")
+    panel.compare()
+    decoded = panel.pictures("photo-a-smooth.safetensors")[0]
+    assert np.abs(decoded - np.asarray(photo).astype(float)).mean() < 12, "there and back by the same VAE"
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
+    page.get_by_role("button", name="Copy table").click()
+    expect(page.locator("#vae_lab_numbers .vae-lab-copied")).to_have_text("Copied")
+    copied = [line.split("\t")[0] for line in page.evaluate("navigator.clipboard.readText()").splitlines()[1:]]
+    assert set(copied) == {"Built-in", SHARP, "photo-a-smooth.safetensors"}
+
+    table = LightTable(page).ready()
+    before = server.txt2img()["images"]
+    for reach in ("for this checkpoint", "always"):
+        panel.finish(lambda reach=reach: table.figure(SHARP).get_by_role("button", name=f"Use {reach}").click())
+        expect(panel.deciding).to_contain_text(SHARP)
+        chosen = server.txt2img()["images"]
+        assert chosen == server.txt2img(override_settings={"sd_vae": SHARP})["images"] != before, reach
+        panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
+        assert server.txt2img()["images"] == before, reach
+
+
 def test_a_round_trip_in_the_webui(server: Server, page: Page, tmp_path: Path) -> None:  # noqa: F811
     photo = Image.open(sample_photos()["mountains"]).convert("RGB").resize((256, 192))
     photo.save(tmp_path / "mountains.png")

@@ -68,16 +68,18 @@ def build_accordion(host: Host, tab: str) -> Accordion:
         )  # fmt: skip
         # A callable is asked again whenever the page is loaded; the host's own settings may have changed since.
         deciding = gr.HTML(_starting_line(host, override), elem_id=f"vae_lab_{tab}_deciding")
+        listed = gr.State([decoder_choices(entries), names])  # what this page's menus have
 
-    def on_refresh(choice: str | None, also: list[str] | None) -> tuple[Any, ...]:
+    def on_refresh(choice: str | None, also: list[str] | None, listed: list[list[str]]) -> tuple[Any, ...]:
         entries = host.vaes()
         choices, now = decoder_choices(entries), [entry.name for entry in entries]
         kept = choice if choice in choices else AUTOMATIC
         still = [name for name in also or () if name in now]
-        return choice_update(choices, kept, choice), choice_update(now, still, also), _line(host, kept)
+        menus = choice_update(choices, kept, choice, listed[0]), choice_update(now, still, also, listed[1])
+        return (*menus, [choices, now], _line(host, kept))
 
     connect(override.change, lambda choice: _line(host, choice), [override], [deciding])
-    connect(refresh.click, on_refresh, [override, compare], [override, compare, deciding])
+    connect(refresh.click, on_refresh, [override, compare, listed], [override, compare, listed, deciding])
     return Accordion((override, compare, on_grey), deciding)
 
 

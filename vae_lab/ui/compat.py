@@ -86,13 +86,16 @@ def _has_trigger_modes() -> bool:
     return "trigger_mode" in known and "concurrency_limit" in known
 
 
-def choice_update(choices: Sequence[Any], value: Any, shown: Any) -> Any:
+def choice_update(choices: Sequence[Any], value: Any, shown: Any, listed: Sequence[Any] | None = None) -> Any:
     """New choices for a Dropdown or CheckboxGroup, and a new value only if it is another one than ``shown``.
 
-    A value that is sent back as it came would undo what the user has clicked meanwhile.
+    A value that is sent back as it came would undo what the user has clicked meanwhile; choices that are as ``listed``,
+    if that is known, would take all but the chosen one out of a menu of gradio 4 that is open.
     """
     same = sorted(value) == sorted(shown or ()) if isinstance(value, list) else value == shown
     # ``gr.update``, because it is the only way that both versions understand.
+    if same and listed == choices:
+        return gr.update()
     return gr.update(choices=list(choices)) if same else gr.update(choices=list(choices), value=value)
 
 

@@ -760,7 +760,9 @@ def test_checkpoints_of_torch(server: Server, tmp_path: Path, kind: str) -> None
     server.give(path)
     remote = inspect_file(server.url, probe=False)
     assert remote.fingerprint == inspect_file(path, probe=False).fingerprint != ""
-    assert server.sent < sum(tensor.nbytes for tensor in vae.values()) + 300_000
+    wanted = sum(tensor.nbytes for tensor in vae.values())
+    # The old format orders tensors by where they lay in memory: how much is read ahead in vain differs.
+    assert server.sent - wanted < 0.05 * (server.size - wanted)
 
 
 def test_load_over_http(server: Server, sample_set: SampleSet) -> None:

@@ -31,12 +31,14 @@
 
     let run = null; // {page, before: message shown when it began, quietSince: ms} while this page waits for one
     let asking = false;
+    let ended = 0; // runs that this page has seen end: what was asked before says nothing of now
     const inView = new Set(); // names of pages
     let known = null; // what GET checkpoints said last
     let onCards = new Map(); // stem of a file -> the checkpoint whose badge its card gets
     let askedAt = 0;
     let askAgainAfter = BADGES_MS;
     let askingCheckpoints = false;
+    let shownMeanwhile = false; // the checkup itself has written what may be new, while an answer was on its way
     let isStale = false; // what the Checkup page shows of the checkpoint in use
 
     const find = (id) => document.getElementById(id);
@@ -76,6 +78,7 @@
     }
 
     function end() {
+        ended += 1;
         const ownCheckup = run?.page?.name === "vae_lab_checkup";
         run = null;
         show({});
@@ -90,6 +93,7 @@
         }
         if (progress.busy) {
             run.quietSince = Date.now();
+            if (run.cancelling) cancel(); // it may have been asked for before the server had heard of the run
             show(progress);
         } else if (!run.page || Date.now() - run.quietSince > GIVE_UP_MS) {
             end();
@@ -99,16 +103,21 @@
     async function ask() {
         if (asking) return;
         asking = true;
+        const before = ended;
         try {
             const answer = await fetch(address("progress"), {cache: "no-store"});
             if (!answer.ok) throw new Error(answer.statusText);
-            follow(await answer.json());
+            const progress = await answer.json();
+            if (before === ended) follow(progress);
         } catch (error) {
             if (run !== null && Date.now() - (run.quietSince ?? 0) > GIVE_UP_MS) end(); // the server is gone
         } finally {
             asking = false;
         }
+        if (before !== ended) ask();
     }
+
+    const cancel = () => fetch(address("cancel"), {method: "POST"}).catch(() => {});
 
     function hasTold() {
         const message = run?.page && lastMessage(run.page);
@@ -159,7 +168,7 @@
         const page = PAGES.find((page) => button && page.starts.includes(button.id));
         if (PAGES.some((page) => button?.id === page.name + "_cancel")) {
             if (run !== null) run.cancelling = true;
-            fetch(address("cancel"), {method: "POST"}).catch(() => {});
+            cancel();
         } else if (page && run !== null) {
             event.stopImmediatePropagation(); // one run at a time; the server would refuse it as well
             event.preventDefault();
@@ -250,7 +259,10 @@
 
     // isShownAlready: the checkup itself has just written what may be new.
     async function askCheckpoints(isShownAlready) {
-        if (askingCheckpoints) return;
+        if (askingCheckpoints) {
+            shownMeanwhile ||= isShownAlready;
+            return;
+        }
         askingCheckpoints = true;
         askedAt = Date.now();
         askAgainAfter = REFUSED_MS;
@@ -264,7 +276,7 @@
             showBadges();
             for (const span of document.querySelectorAll(".vae-lab-current-badge")) span.dataset.filled = "";
             // Another checkpoint, or looked at meanwhile. While a run goes on, its page waits for the end of it.
-            isStale = !isShownAlready && (isStale || (before !== null && signature() !== before));
+            isStale = !isShownAlready && !shownMeanwhile && (isStale || (before !== null && signature() !== before));
             if (isStale && run === null) {
                 isStale = false;
                 if (inView.has("vae_lab_checkup")) find("vae_lab_checkup_refresh")?.click();
@@ -274,6 +286,9 @@
         } finally {
             askingCheckpoints = false;
         }
+        if (!shownMeanwhile) return;
+        shownMeanwhile = false;
+        askCheckpoints(true);
     }
 
     function signature() {

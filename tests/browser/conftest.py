@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import gradio as gr
 import pytest
 import torch
+from fastapi import FastAPI
 
 from vae_lab.comparison import Comparison
 from vae_lab.families import FAMILIES
@@ -26,11 +32,16 @@ pytest.importorskip("playwright", reason="browser tests need playwright")
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-expect.set_options(timeout=30_000)
+PATIENCE = 90_000  # ms: for a machine that is slow and busy
+expect.set_options(timeout=PATIENCE)
 
 SCREENSHOTS = os.environ.get("VAE_LAB_SCREENSHOTS", "")
 CHROMIUM = os.environ.get("VAE_LAB_CHROMIUM", "/usr/bin/chromium")
+# What gradio itself loads from elsewhere. The browser is not to wait for it, and reports that it is not there; nothing
+# of ours may be here.
+GRADIO_LOADS = ("cdnjs.cloudflare.com", "fonts.googleapis.com", "fonts.gstatic.com")
 FLAGS = [
+    "--host-resolver-rules=" + ", ".join(f"MAP {name} ~NOTFOUND" for name in GRADIO_LOADS),
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -39,8 +50,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# What gradio itself loads from elsewhere; without a network the browser reports it. Nothing of ours may be here.
-GRADIO_LOADS = ("cdnjs.cloudflare.com", "fonts.googleapis.com", "fonts.gstatic.com")
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +86,32 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def serve(blocks: gr.Blocks, **options: Any) -> tuple[FastAPI, str]:
+    """Serve a page of a test's own; gives its application and address. Another program may take the port first."""
+    for _ in range(2):
+        with suppress(OSError):
+            return _serve(blocks, options)
+    return _serve(blocks, options)
+
+
+def _serve(blocks: gr.Blocks, options: dict[str, Any]) -> tuple[FastAPI, str]:
+    app, url, _ = blocks.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False,
+        **options,
+    )  # fmt: skip
+    return app, url
+
+
+def close(blocks: gr.Blocks) -> None:
+    """Stop serving it, whatever the page had open."""
+    blocks.server.force_exit = True  # else uvicorn waits, for ever at times, for what the page's queue had open
+    blocks.close(verbose=False)
+    with warnings.catch_warnings():
+        # Gradio 3 stops its server in the middle of the page's last websocket; that is not ours to mend.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 MakeHost = Callable[..., StandaloneHost]
@@ -219,7 +254,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A new page; the test fails if it reports an error, or asks any other machine for anything."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
     page.on("console", lambda message: _note_console(message, problems))

@@ -25,6 +25,11 @@ def slowly(handler: Callable[..., Any], seconds: float = 0.7) -> Callable[..., A
     return slow
 
 
+def wait_as_the_page_does(page: Page, milliseconds: int) -> None:
+    """Wait by the page's own timers, which come in the order in which they are due, however slow the page is."""
+    page.evaluate("wait => new Promise(done => setTimeout(done, wait))", milliseconds)
+
+
 class Panel:
     """The panel on an open page."""
 
@@ -82,7 +87,7 @@ class Panel:
         for _ in range(5):
             field.click()
             try:
-                option.click(timeout=4000)
+                option.click(timeout=10_000)
             except NotInTime:
                 field.blur()
                 continue
@@ -102,7 +107,7 @@ class Panel:
         if not page.locator("#vae_lab_encode").is_visible():
             page.locator("#vae_lab_from_image").get_by_text("From an image").click()
         page.locator("#vae_lab_image input[type=file]").set_input_files(file)
-        expect(page.locator("#vae_lab_image")).to_contain_text(file.stem[:8])
+        expect(page.locator("#vae_lab_image .download a")).to_be_attached()  # the name shows before the file is there
         if vae:
             self.choose("vae_lab_encoder", vae)
         self.finish(lambda: page.click("#vae_lab_encode"))
@@ -392,5 +397,5 @@ def _finish(page: Page, message: str, panel: str, action: object) -> None:
     mark = f"document.querySelector('#{message} [data-run]')?.dataset.run"
     before = page.evaluate(mark)
     action()
-    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before, timeout=120_000)
+    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before, timeout=300_000)
     expect(page.locator(f"#{panel}[data-busy]")).to_have_count(0)

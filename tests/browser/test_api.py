@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 import urllib.error
@@ -21,7 +22,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.browser.conftest import MakeHost, free_port
+from tests.browser.conftest import MakeHost, free_port, serve
 from vae_lab import compare, load_autoencoder
 from vae_lab.comparison import Comparison
 from vae_lab.errors import HostError
@@ -29,6 +30,7 @@ from vae_lab.host.api import add_routes
 from vae_lab.host.service import service_of
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
+from vae_lab.ui import app as ui_app
 from vae_lab.ui.app import launch
 
 
@@ -45,7 +47,7 @@ def post(url: str, body: object = None) -> tuple[int, object]:
 
 def _answer(request: urllib.request.Request) -> tuple[int, str, bytes]:
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, answer.headers["content-type"], answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -159,7 +161,7 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
         assert status == 409
         assert "busy with another run" in refused["detail"]
         assert post(api + "cancel")[1] == {"cancelled": True}
-        first.join(10)
+        first.join(60)
         assert answers[0][1]["cancelled"] is True
         assert json.loads(get(api + "progress")[2]) == quiet
     finally:
@@ -168,7 +170,7 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
@@ -292,10 +294,7 @@ def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
     host = make_host()
     with gr.Blocks(analytics_enabled=False) as blocks:
         gr.HTML("private")
-    app, url, _ = blocks.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False,
-        auth=("me", "secret"),
-    )  # fmt: skip
+    app, url = serve(blocks, auth=("me", "secret"))
     try:
         add_routes(app, host)
         for path in ("latents", "vaes", "progress", "pictures/x/0.png"):
@@ -316,9 +315,22 @@ def test_a_port_in_use_is_told_clearly(make_host: MakeHost) -> None:
         running.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # gradio closes no socket it failed with
+def test_a_free_port_that_another_program_takes_first(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        ports = iter([taken, taken])
+        monkeypatch.setattr(ui_app, "_free_port", lambda port: next(ports, None) or free_port())
+        running = launch(make_host())
+        running.close()
+    assert str(taken) not in running.url
+
+
 def test_other_web_sites_may_not_read_the_page(shared_url: str) -> None:
     request = urllib.request.Request(f"{shared_url}vae-lab/v1/latents", headers={"Origin": "https://example.org"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         assert "access-control-allow-origin" not in answer.headers
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
-from tests.browser.conftest import Keep, Launch, MakeHost, free_port
+from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.checkup import Checkup, Finding, Report, chart_png
 from vae_lab.host.api import add_routes
@@ -346,9 +346,7 @@ def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callab
         build_accordion(checked_host, "txt2img")
 
     def open_page() -> Page:
-        app, url, _ = blocks.launch(
-            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False
-        )
+        app, url = serve(blocks)
         add_routes(app, checked_host)
         page.add_init_script(path=SCRIPT)
         page.goto(url)
@@ -356,8 +354,7 @@ def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callab
 
     yield open_page
     page.goto("about:blank")
-    blocks.server.force_exit = True
-    blocks.close(verbose=False)
+    close(blocks)
 
 
 def test_cards_of_checkpoints_and_the_accordion_have_badges(

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel
 from vae_lab import compare, load_autoencoder
 from vae_lab.families import FAMILIES
 from vae_lab.host.base import AUTOMATIC
+from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.samples import SampleSet
@@ -193,7 +194,7 @@ def test_who_compares_during_the_run_of_another_page_is_told_at_once(
         second.route("**/vae-lab/v1/progress", lambda route: route.abort())
         other = Panel.open(second, url)
         second.click("#vae_lab_compare")
-        expect(other.message.get_by_role("alert")).to_contain_text("busy with another run", timeout=10_000)
+        expect(other.message.get_by_role("alert")).to_contain_text("busy with another run")
     page.click("#vae_lab_cancel")
     expect(panel.progress).to_be_hidden()
 
@@ -223,6 +224,26 @@ def test_cancelled_before_the_first_picture(page: Page, launch: Launch, make_hos
     expect(panel.message).to_contain_text("ancelled")
     expect(panel.figures).to_have_count(2)
     expect(page.locator("#vae_lab_numbers").first.locator("tbody tr")).to_have_count(2)
+
+
+def test_cancelled_before_the_server_has_heard_of_the_run(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    host = make_host()
+    host.__class__ = WaitingHost
+    panel = Panel.open(page, launch(host))
+    held: list[Route] = []
+    page.route(re.compile("/(queue/join|run/predict)"), lambda route: held.append(route))
+
+    def compare_and_cancel() -> None:
+        page.click("#vae_lab_compare")
+        with page.expect_response("**/vae-lab/v1/cancel"):
+            page.click("#vae_lab_cancel")
+        assert not service_of(host).running.busy
+        assert held
+        for route in held:
+            route.continue_()
+
+    panel.finish(compare_and_cancel)
+    expect(panel.message).to_contain_text("ancelled")
 
 
 def test_a_file_of_latents_that_cannot_be_used_is_told(
@@ -373,7 +394,7 @@ def test_long_names_wrap_and_are_never_cut(
     panel.compare()
     title = panel.page.locator(".vae-lab-name", has_text="never-ends")
     assert title.inner_text() == name
-    assert panel.labels() == [f"{name} · SD1 / SD2"] or panel.labels() == [name]
+    expect(page.locator("#vae_lab_vaes label")).to_have_text(f"{name} · SD1 / SD2")
     fits = "element => element.scrollWidth <= element.clientWidth + 1"
     assert title.evaluate(fits)
     assert page.locator("#vae_lab_vaes label").first.evaluate(fits)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MakeHost, free_port, small_latents
-from tests.browser.panel import Panel, RoundTripPage, slowly
+from tests.browser.conftest import MakeHost, close, serve, small_latents
+from tests.browser.panel import Panel, RoundTripPage, slowly, wait_as_the_page_does
 from vae_lab.families import FAMILIES
 from vae_lab.host.api import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
@@ -56,9 +54,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page) -> Iterator[Calla
         opened.append(blocks)
         if request.param:
             blocks.queue()
-        app, url, _ = blocks.launch(
-            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False
-        )
+        app, url = serve(blocks)
         add_routes(app, host)
         page.add_init_script(path=SCRIPT)
         page.goto(url)
@@ -67,13 +63,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page) -> Iterator[Calla
     yield open_page
     page.goto("about:blank")  # a server that stops leaves sockets of open pages unclosed
     for blocks in opened:
-        blocks.server.force_exit = True  # else uvicorn waits, for ever at times, for what the page's queue had open
-        blocks.close(verbose=False)
-    opened.clear()
-    with warnings.catch_warnings():
-        # Gradio 3 stops its server in the middle of the page's last websocket; that is not ours to mend.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+        close(blocks)
 
 
 def test_a_new_generation_is_there_when_the_tab_comes_into_view(
@@ -83,11 +73,12 @@ def test_a_new_generation_is_there_when_the_tab_comes_into_view(
     open_host_page(host_page(host, lambda *values: ""), host)
     panel = Panel(page)
     page.locator(".tab-nav button", has_text="VAE Lab").click()
+    panel.refreshed()
     expect(panel.empty).to_contain_text("Put latents")
     for title in ("First picture", "Second picture"):
         page.locator(".tab-nav button", has_text="txt2img").click()
         host.generations.add(Generation(host.generations.new_id(), small_latents("cat", 16), FAMILIES["sd1"], title))
-        page.wait_for_timeout(400)  # longer than the script's clock: it has seen that the tab is out of view
+        wait_as_the_page_does(page, 400)  # longer than the script's clock: it has seen that the tab is out of view
         page.locator(".tab-nav button", has_text="VAE Lab").click()
         expect(panel.latent).to_contain_text(title)
     expect(panel.empty).to_be_hidden()
@@ -106,7 +97,7 @@ def test_files_and_pictures_reach_the_tab(
     host = make_host()
     open_host_page(host_page(host, lambda *values: ""), host)
     page.locator(".tab-nav button", has_text="VAE Lab").click()
-    panel = Panel(page)
+    panel = Panel(page).refreshed()
     expect(panel.latent).to_contain_text("Astronaut and brushes")
     panel.load(samples.latents["cat"])
     expect(panel.message).to_contain_text("loaded from cat.safetensors as SD1 / SD2")
@@ -147,7 +138,7 @@ def test_accordion_says_what_decodes_and_hands_over_its_values(
     expect(deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
 
 
-def test_a_menu_that_is_opened_at_once_keeps_its_entries(
+def test_a_menu_that_is_used_at_once_keeps_its_entries_and_what_is_chosen(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The accordion looks for new files as it opens, which takes a while where folders are large or far away."""
@@ -160,10 +151,24 @@ def test_a_menu_that_is_opened_at_once_keeps_its_entries(
     page.locator("#vae_lab_txt2img_override input").click()
     options = page.get_by_test_id("dropdown-option")
     expect(options.filter(has_text="photo-b.ckpt")).to_be_visible()
-    page.wait_for_timeout(3000)
-    assert answered, "the list has come meanwhile"
-    options.filter(has_text="photo-b.ckpt").click(timeout=2000)
-    expect(page.locator("#vae_lab_txt2img_deciding").first).to_contain_text("photo-b.ckpt: chosen for this comparison.")
+    for _ in range(300):
+        page.wait_for_timeout(200)
+        if answered:
+            break
+    assert answered
+    page.wait_for_timeout(1000)  # until the page has heard of it
+    options.filter(has_text="photo-b.ckpt").click(timeout=20_000)
+    deciding = page.locator("#vae_lab_txt2img_deciding").first
+    expect(deciding).to_contain_text("photo-b.ckpt: chosen for this comparison.")
+    answered.clear()
+    page.click("#vae_lab_txt2img_refresh")
+    Panel(page).choose("vae_lab_txt2img_override", "anime.vae.pt")
+    for _ in range(300):
+        page.wait_for_timeout(200)
+        if answered:
+            break
+    page.wait_for_timeout(1000)
+    expect(deciding).to_contain_text("anime.vae.pt: chosen for this comparison.")
 
 
 def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
@@ -178,7 +183,7 @@ def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
     badge = deciding.get_by_role("button")
     expect(badge).to_have_text("Built-in VAE broken: washed out")
     page.locator(".tab-nav button", has_text="img2img").click()
-    page.wait_for_timeout(400)  # longer than the script's clock: it has seen that the line is out of view
+    wait_as_the_page_does(page, 400)  # longer than the script's clock: it has seen that the line is out of view
     host.use_always("photo-b.ckpt")
     page.locator(".tab-nav button", has_text="txt2img").click()
     expect(deciding).to_contain_text("photo-b.ckpt: chosen for every checkpoint.")

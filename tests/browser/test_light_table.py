@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Keep, Launch, MakeHost, free_port
-from tests.browser.panel import LightTable, Panel
+from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
+from tests.browser.panel import LightTable, Panel, wait_as_the_page_does
 from vae_lab.host.api import add_routes
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet
@@ -204,7 +204,7 @@ def test_pictures_of_a_batch_are_turned_together(table: LightTable) -> None:
     table.press("200 %")
     assert_painted(table, ANIME, 0)
     batch.select_option("1")
-    table.drawn()
+    table.ready()
     for name in (BUILT_IN, ANIME):
         assert_painted(table, name, 1)
     table.key(",")
@@ -686,6 +686,7 @@ def test_the_vae_of_a_picture_is_used_from_now_on(page: Page, launch: Launch, ma
     panel = Panel(page)
     panel.finish(lambda: table.figure(B).get_by_role("button", name="Use for this checkpoint").click())
     expect(panel.deciding).to_contain_text(f"{B}: chosen for healthy.safetensors.")
+    expect(table.told).to_contain_text("chosen for")
     assert (host.decision().vae, host.decision().source) == (B, "checkpoint")
     expect(panel.message).to_contain_text(table.told.inner_text())
     expect(page.locator("#vae_lab_decoder input")).to_have_value(B)
@@ -740,14 +741,13 @@ def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[],
             with gr.TabItem("img2img"):
                 images = [gr.Image(elem_id=each, type="pil", interactive=True, **options[each]) for each in IMAGES]
                 read, said = gr.Button("Read", elem_id="read"), gr.Textbox(elem_id="said")
-                read.click(lambda *shown: json.dumps([digest(each) for each in shown]), images, [said], queue=False)
+                turns = itertools.count()
+                read.click(lambda *shown: json.dumps([next(turns), *map(digest, shown)]), images, [said], queue=False)
             with gr.TabItem("VAE Lab"):
                 tab.render()
 
     def open_page() -> Page:
-        app, url, _ = blocks.launch(
-            prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False
-        )
+        app, url = serve(blocks)
         add_routes(app, shared_host)
         page.add_init_script(SWITCHES)
         for script in ("vae_lab.js", "light_table.js"):
@@ -758,7 +758,7 @@ def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[],
 
     yield open_page
     page.goto("about:blank")
-    blocks.close(verbose=False)
+    close(blocks)
 
 
 def digest(image: Image.Image | dict[str, Image.Image] | None) -> str:
@@ -771,7 +771,7 @@ def to_tab(page: Page) -> None:
     """Turn to our tab, if it is not in view, and wait for the refresh that this brings."""
     if page.locator("#vae_lab_panel").is_hidden():
         asked = int(page.locator("#vae_lab_deciding [data-asked]").get_attribute("data-asked"))
-        page.wait_for_timeout(400)  # longer than the script's clock: it has seen that the tab is out of view
+        wait_as_the_page_does(page, 400)  # longer than the script's clock: it has seen that the tab is out of view
         page.locator("#tabs button", has_text="VAE Lab").first.click()
         Panel(page).refreshed(asked)
 
@@ -791,11 +791,15 @@ def test_pictures_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], P
             expect(page.locator(f"#{IMAGES[i]}").first).to_be_visible()
             expect(page.locator(f"#{IMAGES[i]}").first.locator("img, canvas").first).to_be_attached()
             expect(table.told).to_have_text(f"{name}: sent to {target}.")
-        page.wait_for_timeout(300)
-        before = page.locator("#said textarea").input_value()
-        page.click("#read")
-        page.wait_for_function("before => document.querySelector('#said textarea').value !== before", arg=before)
-        assert json.loads(page.locator("#said textarea").input_value()) == [expected[name]] * 3
+        for _ in range(30):  # an image's field has its value some time after it shows the picture
+            before = page.locator("#said textarea").input_value()
+            page.click("#read")
+            page.wait_for_function("before => document.querySelector('#said textarea').value !== before", arg=before)
+            found = json.loads(page.locator("#said textarea").input_value())[1:]
+            if found == [expected[name]] * 3:
+                break
+            page.wait_for_timeout(200)
+        assert found == [expected[name]] * 3
 
 
 # --- looks -----------------------------------------------------------------------------------------------------------

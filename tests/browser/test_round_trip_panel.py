@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import SCREENSHOTS, Keep, Launch, MakeHost
-from tests.browser.panel import RoundTripPage
+from tests.browser.panel import LightTable, RoundTripPage
 from vae_lab import load_autoencoder
 from vae_lab.comparison import to_pixels
 from vae_lab.host.standalone import StandaloneHost
@@ -188,6 +188,8 @@ def test_every_width_shows_all(page: Page, shared_url: str, photo: Path, keep_sc
     page.wait_for_function("[...document.querySelectorAll('#vae_lab_roundtrip_results img')].every(i => i.complete)")
     for width, height in ((1280, 1000), (2560, 1400)):
         page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_function("width => innerWidth === width", arg=width)
+        LightTable(page, "#vae_lab_roundtrip_results .vae-lab-grid").drawn()
         boxes = [figure.bounding_box() for figure in trip.figures.all()]
         assert all(box["width"] >= 250 and box["x"] + box["width"] <= width for box in boxes)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

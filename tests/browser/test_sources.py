@@ -71,6 +71,8 @@ def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
 def test_a_small_picture_whose_latent_is_gone_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
+    for image in page.locator("#vae_lab_kept").first.locator("img").all():
+        expect(image).to_have_js_property("complete", True)  # a picture that is asked for later is not found
     host.generations.clear()
     panel.thumbnail("Brushes").click()
     expect(panel.message.get_by_role("alert")).to_contain_text("is no longer kept; press Refresh")

@@ -76,10 +76,15 @@ def build_accordion(host: Host, tab: str) -> Accordion:
         kept = choice if choice in choices else AUTOMATIC
         still = [name for name in also or () if name in now]
         menus = choice_update(choices, kept, choice, listed[0]), choice_update(now, still, also, listed[1])
-        return (*menus, [choices, now], _line(host, kept))
+        return (*menus, [choices, now])
 
-    connect(override.change, lambda choice: _line(host, choice), [override], [deciding])
-    connect(refresh.click, on_refresh, [override, compare, listed], [override, compare, listed, deciding])
+    def on_choice(choice: str | None) -> str:
+        return _line(host, choice)
+
+    connect(override.change, on_choice, [override], [deciding])
+    refreshed = connect(refresh.click, on_refresh, [override, compare, listed], [override, compare, listed])
+    # A second look at the menu: the first may have taken a while.
+    connect(refreshed.then, on_choice, [override], [deciding])
     return Accordion((override, compare, on_grey), deciding)
 
 

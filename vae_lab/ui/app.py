@@ -65,19 +65,22 @@ def launch(host: Host, port: int = 0) -> Running:
     Raises:
         HostError: the port is in use, or may not be used.
     """
-    free = _free_port(port)
     css = (_ROOT / "style.css").read_text(encoding="utf8")
     scripts = [path.read_text(encoding="utf8") for path in sorted((_ROOT / "javascript").glob("*.js"))]
     blocks = build_tab(host, page("VAE Lab", css, "\n".join(scripts)))
-    try:
-        # Gradio 3 prints the address even when it is told to be quiet.
-        with redirect_stdout(io.StringIO()):
-            app, url, _ = blocks.launch(
-                server_name=_HERE_ONLY, server_port=free, prevent_thread_lock=True, share=False, quiet=True,
-                show_api=False, inbrowser=False, show_error=True,
-            )  # fmt: skip
-    except OSError as error:  # another program took the port in the meantime
-        raise HostError(f"port {free} cannot be used: {error}") from error
+    for tries_left in range(0 if port else 2, -1, -1):
+        free = _free_port(port)
+        try:
+            # Gradio 3 prints the address even when it is told to be quiet.
+            with redirect_stdout(io.StringIO()):
+                app, url, _ = blocks.launch(
+                    server_name=_HERE_ONLY, server_port=free, prevent_thread_lock=True, share=False, quiet=True,
+                    show_api=False, inbrowser=False, show_error=True,
+                )  # fmt: skip
+            break
+        except OSError as error:  # another program took the port in the meantime
+            if not tries_left:
+                raise HostError(f"port {free} cannot be used: {error}") from error
     _close_to_other_sites(app)
     add_routes(app, host)
     _log.info("serving %s at %s", host.name, url)

@@ -70,6 +70,30 @@ def test_pictures_losses_and_latents(page: Page, shared_url: str, samples: Sampl
         assert image.evaluate(size) == [original.shape[1] // 8, original.shape[0] // 8, "pixelated"]
 
 
+def test_losses_as_a_table(page: Page, shared_url: str, photo: Path) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    trip = RoundTripPage.open(page, shared_url)
+    trip.drop(photo)
+    trip.tick_only("anime.vae.pt", "photo-b.ckpt")
+    trip.run()
+    table = page.locator("#vae_lab_roundtrip_results .vae-lab-tabular")
+    rows, psnr = table.locator("tbody tr"), table.locator("th[data-column=psnr]")
+    expect(rows).to_have_count(3)
+    psnr.get_by_role("button").hover()
+    expect(psnr.get_by_role("tooltip")).to_contain_text("Likeness to the original pixel by pixel")
+    values = "all => all.map(row => Number(row.cells[1].dataset.value))"
+    orders = []
+    for _ in range(2):
+        psnr.get_by_role("button").click()
+        orders.append(rows.evaluate_all(values))
+    assert sorted(orders) == sorted([sorted(orders[0]), sorted(orders[0], reverse=True)])
+    table.get_by_role("button", name="Copy table").click()
+    expect(table.locator(".vae-lab-copied")).to_have_text("Copied")
+    copied = [line.split("\t") for line in page.evaluate("navigator.clipboard.readText()").splitlines()]
+    assert copied[0] == ["VAE", "PSNR dB", "SSIM", "ΔE mean", "Encode s", "Decode s"]
+    assert [float(line[1]) for line in copied[1:]] == [round(value, 1) for value in orders[1]]
+
+
 def test_without_a_picture_it_says_so(page: Page, shared_url: str) -> None:
     trip = RoundTripPage.open(page, shared_url)
     trip.run()

@@ -148,6 +148,10 @@ def of_measures() -> Iterator[str]:
         yield known.title
         yield f"{known.title}."
         yield known.text.format(reference="the built-in VAE")
+    for known in map(EXPLANATIONS.__getitem__, round_trip_views._LOSSES):
+        yield known.text.format(reference="the original")
+    for _, title, text in round_trip_views._TIMES:
+        yield from (title, f"{title}.", text)
 
 
 def of_tables() -> Iterator[str]:

@@ -13,7 +13,7 @@ from vae_lab.host.base import BUILT_IN
 from vae_lab.host.service import StoredComparison
 from vae_lab.ui.views import breakable
 
-__all__ = ["MEASURING", "numbers"]
+__all__ = ["MEASURING", "column", "numbers"]
 
 _SIGNS = {"largest": "▲", "smallest": "▼"}
 
@@ -35,7 +35,7 @@ def numbers(stored: StoredComparison) -> str:
     return (
         f'<div class="vae-lab-measures vae-lab-tabular">{_tools(stored)}'
         f'<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'
-        f'<table class="vae-lab-sortable"><thead><tr>{_column(stored, "name", "VAE", "", name)}{head}</tr></thead>'
+        f'<table class="vae-lab-sortable"><thead><tr>{column(stored.id, "name", "VAE", "", name)}{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{_remarks(stored)}</div>"
     )
 
@@ -53,12 +53,21 @@ def _tools(stored: StoredComparison) -> str:
 def _heading(stored: StoredComparison, key: str) -> str:
     known = EXPLANATIONS[key]
     text = known.text.format(reference=_reference(stored.measured))
-    return _column(stored, key, known.title, known.unit, text)
+    return column(stored.id, key, known.title, known.unit, text)
 
 
-def _column(stored: StoredComparison, key: str, title: str, unit: str, text: str) -> str:
+def column(table: str, key: str, title: str, unit: str, text: str) -> str:
+    """The heading of a column: sorts by it, and explains it to whoever points at it or comes to it by the Tab key.
+
+    Args:
+        table: what makes its ids unlike those of another table on the page.
+        key: of the column.
+        title: a word or two.
+        unit: "" for none.
+        text: the explanation.
+    """
     of = f' <span class="vae-lab-quiet">{escape(unit)}</span>' if unit else ""
-    tip = f"vae-lab-tip-{stored.id}-{key}"
+    tip = f"vae-lab-tip-{table}-{key}"
     words = f"<b>{escape(title)}.</b> {escape(text)}"
     return (
         f'<th scope="col" aria-sort="none" data-column="{key}"><button type="button" class="vae-lab-sort"'

@@ -10,10 +10,12 @@ from torch import equal
 
 from vae_lab.comparison import RoundTripped
 from vae_lab.comparison.compare import IN_STRIPS
+from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pictures, loss_colour
 from vae_lab.host.addresses import round_trip_url
 from vae_lab.host.base import BUILT_IN
 from vae_lab.host.round_trips import CHANNEL, LOSS, ORIGINAL, PICTURE, RGB, StoredRoundTrip
+from vae_lab.ui.numbers_views import column
 from vae_lab.ui.views import breakable, note
 
 __all__ = ["BEGIN", "results", "summary"]
@@ -35,8 +37,12 @@ _STEPS = (
     (LOSS_SCALE, f"{LOSS_SCALE:.0f} and above", "another colour"),
 )
 
-
-_COLUMNS = (("PSNR", "dB"), ("SSIM", ""), ("ΔE mean", ""), ("Encode", "s"), ("Decode", "s"))
+_HINT = "Point at a heading to read what it means, press it to sort. The smaller the loss, the higher PSNR and SSIM."
+_LOSSES = ("psnr", "ssim", "delta_e")
+_TIMES = (
+    ("encode", "Encode", "Time for encoding alone, without loading the VAE."),
+    ("decode", "Decode", "Time for decoding alone, without loading the VAE."),
+)
 
 
 def summary(stored: StoredRoundTrip) -> str:
@@ -62,7 +68,7 @@ def results(stored: StoredRoundTrip) -> str:
     done = [(number, result) for number, result in numbered if result.picture is not None]
     parts = [_section("pictures", "Pictures", "", pictures, "vae-lab-grid", stored.checkpoint)]
     if done:
-        parts.append(_numbers([result for _, result in done]))
+        parts.append(_numbers(stored, [result for _, result in done]))
         losses = [_original(stored), *(_loss(stored, number, result) for number, result in done)]
         parts.append(_section("losses", "Loss maps", _legend(), losses, "vae-lab-grid vae-lab-losses"))
         latents = [_latent(stored, *alike) for alike in _alike(done)]
@@ -75,17 +81,19 @@ def results(stored: StoredRoundTrip) -> str:
     return f'<div class="vae-lab-roundtrip">{"".join(parts)}</div>'
 
 
-def _numbers(done: Sequence[RoundTripped]) -> str:
+def _numbers(stored: StoredRoundTrip, done: Sequence[RoundTripped]) -> str:
     """The losses as a table, sorted and copied by ``javascript/vae_lab_tables.js``."""
-    titles = ("VAE", *(f'{title} <span class="vae-lab-quiet">{unit}</span>' for title, unit in _COLUMNS))
-    head = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button" class="vae-lab-sort">{title}</button></th>'
-        for title in titles
-    )
+    losses = [(key, EXPLANATIONS[key]) for key in _LOSSES]
+    columns = [
+        ("name", "VAE", "", "Names of the VAEs. As at first, they stand in the order in which they were compared."),
+        *((key, known.title, known.unit, known.text.format(reference="the original")) for key, known in losses),
+        *((key, title, "s", text) for key, title, text in _TIMES),
+    ]
+    head = "".join(column(stored.id, *each) for each in columns)
     rows = "".join(_numbers_row(result, i) for i, result in enumerate(done))
     return (
         '<div class="vae-lab-measures vae-lab-tabular"><div class="vae-lab-measures-head">'
-        '<p class="vae-lab-quiet">Press a heading to sort. The smaller the loss, the higher PSNR and SSIM.</p>'
+        f'<p class="vae-lab-quiet">{_HINT}</p>'
         '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
         '<button type="button" class="vae-lab-copy">Copy table</button></p></div>'
         '<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'

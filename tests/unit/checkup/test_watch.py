@@ -24,7 +24,7 @@ SD1 = FAMILIES["sd1"]
 Load = Callable[..., Autoencoder]
 
 
-def crops(family: str = "sd1", size: int = 24) -> Tensor:
+def crops(family: str = "sd1", size: int = 16) -> Tensor:
     """The middles of the sample latents: photos, one at night, one in fog."""
     start = (64 - size) // 2
     return torch.cat(

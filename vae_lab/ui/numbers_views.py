@@ -11,9 +11,9 @@ from vae_lab.comparison.measures import EXPLANATIONS, MOST_PICTURES, Explanation
 from vae_lab.host.api import sheet_url
 from vae_lab.host.base import BUILT_IN
 from vae_lab.host.service import StoredComparison
-from vae_lab.ui.views import breakable
+from vae_lab.ui.tables import column, name_column, number_cell, tabular, vae_row
 
-__all__ = ["MEASURING", "column", "numbers"]
+__all__ = ["MEASURING", "numbers"]
 
 _SIGNS = {"largest": "▲", "smallest": "▼"}
 
@@ -23,31 +23,17 @@ MEASURING = '<p class="vae-lab-quiet" role="status">Measuring…</p>'
 
 
 def numbers(stored: StoredComparison) -> str:
-    """What was measured, one row for each VAE; sorted and copied by ``javascript/vae_lab_tables.js``."""
+    """What was measured, one row for each VAE."""
     results = stored.comparison.results
     if not results:
         return ""
     measured = stored.measured
     marks = {key: _marks(measured, key) for key in EXPLANATIONS}
-    head = "".join(_heading(stored, key) for key in EXPLANATIONS)
+    head = name_column(stored.id) + "".join(_heading(stored, key) for key in EXPLANATIONS)
     rows = "".join(_row(stored, result, i, marks) for i, result in enumerate(results))
-    name = "Names of the VAEs. As at first, they stand in the order in which they were compared."
-    return (
-        f'<div class="vae-lab-measures vae-lab-tabular">{_tools(stored)}'
-        f'<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'
-        f'<table class="vae-lab-sortable"><thead><tr>{column(stored.id, "name", "VAE", "", name)}{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{_remarks(stored)}</div>"
-    )
-
-
-def _tools(stored: StoredComparison) -> str:
     hint = "Point at a heading to read what it means, press it to sort. ▲ is the largest, ▼ the smallest."
-    return (
-        f'<div class="vae-lab-measures-head"><p class="vae-lab-quiet">{hint}</p>'
-        '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
-        '<button type="button" class="vae-lab-copy">Copy table</button>'
-        f'<a class="vae-lab-save" href="{escape(sheet_url(stored))}" download>Save sheet</a></p></div>'
-    )
+    save = f'<a class="vae-lab-save" href="{escape(sheet_url(stored))}" download>Save sheet</a>'
+    return tabular(hint, save, head, rows, _remarks(stored))
 
 
 def _heading(stored: StoredComparison, key: str) -> str:
@@ -56,56 +42,26 @@ def _heading(stored: StoredComparison, key: str) -> str:
     return column(stored.id, key, known.title, known.unit, text)
 
 
-def column(table: str, key: str, title: str, unit: str, text: str) -> str:
-    """The heading of a column: sorts by it, and explains it to whoever points at it or comes to it by the Tab key.
-
-    Args:
-        table: what makes its ids unlike those of another table on the page.
-        key: of the column.
-        title: a word or two.
-        unit: "" for none.
-        text: the explanation.
-    """
-    of = f' <span class="vae-lab-quiet">{escape(unit)}</span>' if unit else ""
-    tip = f"vae-lab-tip-{table}-{key}"
-    words = f"<b>{escape(title)}.</b> {escape(text)}"
-    return (
-        f'<th scope="col" aria-sort="none" data-column="{key}"><button type="button" class="vae-lab-sort"'
-        f' title="{escape(text)}" aria-describedby="{escape(tip)}">{escape(title)}{of}</button>'
-        f'<span class="vae-lab-tip" id="{escape(tip)}" role="tooltip"><span>{words}</span></span></th>'
-    )
-
-
 def _reference(measured: Measured) -> str:
     return "the built-in VAE" if measured.reference == BUILT_IN else measured.reference or "the reference"
 
 
 def _row(stored: StoredComparison, result: Decoded, order: int, marks: Mapping[str, Mapping[str, str]]) -> str:
-    name = escape(result.name)
-    head = f'<th scope="row" data-value="{name}">{breakable(result.name)}</th>'
     found = stored.measured.of.get(result.name)
     if found is not None:
         cells = "".join(_cell(key, found, marks[key].get(result.name, "")) for key in EXPLANATIONS)
     else:
         why = f"not used: {result.error}" if result.error else "not measured"
         cells = f'<td class="vae-lab-quiet" colspan="{len(EXPLANATIONS)}" data-copy="{escape(why)}">{escape(why)}</td>'
-    return f'<tr data-order="{order}" data-vae="{name}">{head}{cells}</tr>'
+    return vae_row(order, result.name, cells)
 
 
 def _cell(key: str, found: Measures, mark: str) -> str:
-    known, value = EXPLANATIONS[key], getattr(found, key)
-    if value is None:
-        return '<td class="vae-lab-number vae-lab-quiet">–</td>'
-    if math.isinf(value):
-        return '<td class="vae-lab-number" data-value="Infinity" data-copy="equal">equal</td>'
-    shown = _shown(known, value)
-    sign = (
-        f'<span class="vae-lab-mark" title="{mark}" role="img" aria-label="{mark}">{_SIGNS[mark]}</span>'
-        if mark
-        else ""
-    )
-    tint = f' data-mark="{mark}"' if mark else ""
-    return f'<td class="vae-lab-number" data-value="{round(value, 6)}" data-copy="{shown}"{tint}>{sign}{shown}</td>'
+    sign = tint = ""
+    if mark:
+        sign = f'<span class="vae-lab-mark" title="{mark}" role="img" aria-label="{mark}">{_SIGNS[mark]}</span>'
+        tint = f' data-mark="{mark}"'
+    return number_cell(getattr(found, key), EXPLANATIONS[key].digits, sign, tint)
 
 
 def _shown(known: Explanation, value: float) -> str:

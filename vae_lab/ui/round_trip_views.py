@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import isinf
 
 from torch import equal
 
@@ -15,7 +14,7 @@ from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_pict
 from vae_lab.host.addresses import round_trip_url
 from vae_lab.host.base import BUILT_IN
 from vae_lab.host.round_trips import CHANNEL, LOSS, ORIGINAL, PICTURE, RGB, StoredRoundTrip
-from vae_lab.ui.numbers_views import column
+from vae_lab.ui.tables import column, name_column, number_cell, tabular, vae_row
 from vae_lab.ui.views import breakable, note
 
 __all__ = ["BEGIN", "results", "summary"]
@@ -82,41 +81,21 @@ def results(stored: StoredRoundTrip) -> str:
 
 
 def _numbers(stored: StoredRoundTrip, done: Sequence[RoundTripped]) -> str:
-    """The losses as a table, sorted and copied by ``javascript/vae_lab_tables.js``."""
+    """The losses as a table."""
     losses = [(key, EXPLANATIONS[key]) for key in _LOSSES]
     columns = [
-        ("name", "VAE", "", "Names of the VAEs. As at first, they stand in the order in which they were compared."),
         *((key, known.title, known.unit, known.text.format(reference="the original")) for key, known in losses),
         *((key, title, "s", text) for key, title, text in _TIMES),
     ]
-    head = "".join(column(stored.id, *each) for each in columns)
-    rows = "".join(_numbers_row(result, i) for i, result in enumerate(done))
-    return (
-        '<div class="vae-lab-measures vae-lab-tabular"><div class="vae-lab-measures-head">'
-        f'<p class="vae-lab-quiet">{_HINT}</p>'
-        '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
-        '<button type="button" class="vae-lab-copy">Copy table</button></p></div>'
-        '<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'
-        f'<table class="vae-lab-sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>'
-    )
+    head = name_column(stored.id) + "".join(column(stored.id, *each) for each in columns)
+    return tabular(_HINT, "", head, "".join(_numbers_row(result, i) for i, result in enumerate(done)))
 
 
 def _numbers_row(result: RoundTripped, order: int) -> str:
     assert result.loss is not None
-    loss, name = result.loss, escape(result.name)
-    values = (loss.psnr, loss.ssim, loss.delta_e, result.encode_seconds, result.decode_seconds)
-    cells = "".join(_number(value, digits) for value, digits in zip(values, (1, 3, 2, 2, 2), strict=True))
-    head = f'<th scope="row" data-value="{name}">{breakable(result.name)}</th>'
-    return f'<tr data-order="{order}">{head}{cells}</tr>'
-
-
-def _number(value: float | None, digits: int) -> str:
-    if value is None:
-        return '<td class="vae-lab-number vae-lab-quiet">–</td>'
-    if isinf(value):
-        return '<td class="vae-lab-number" data-value="Infinity" data-copy="equal">equal</td>'
-    shown = f"{value:.{digits}f}"
-    return f'<td class="vae-lab-number" data-value="{value:.6f}" data-copy="{shown}">{shown}</td>'
+    losses = "".join(number_cell(getattr(result.loss, key), EXPLANATIONS[key].digits) for key in _LOSSES)
+    times = "".join(number_cell(seconds, 2) for seconds in (result.encode_seconds, result.decode_seconds))
+    return vae_row(order, result.name, losses + times)
 
 
 def _section(name: str, title: str, words: str, cells: Sequence[str], kind: str, checkpoint: str = "") -> str:

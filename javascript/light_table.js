@@ -1,16 +1,16 @@
-// The light table: pictures of several VAEs compared as a photographer would, on every .vae-lab-grid of a page.
+// The light table: images of several VAEs compared as a photographer would, on every .vae-lab-grid of a page.
 //
 // A classic script like vae_lab.js. Gradio may put a new grid in the place of an old one at any time, so all that a
 // table consists of lies inside its grid and goes with it; only plain values (zoom, mode, names) outlive it.
 // A grid has figure[data-vae] elements, each with one <img> or, of a batch, several. data-reference on a figure says
-// that it is no VAE's but what the others are compared with; on a grid, that no VAE is to be chosen by its pictures.
-// One unit is used for all geometry: s, device pixels per picture pixel. At whole numbers every picture pixel is a
+// that it is no VAE's but what the others are compared with; on a grid, that no VAE is to be chosen by its images.
+// One unit is used for all geometry: s, device pixels per image pixel. At whole numbers every image pixel is a
 // square of s x s device pixels.
 (function () {
     "use strict";
 
     const MODES = [
-        ["grid", "Grid", "All pictures side by side (G)"],
+        ["grid", "Grid", "All images side by side (G)"],
         ["slider", "A/B slider", "A to the left of a divider, B to the right (S)"],
         ["blink", "Blink", "A, and B while you hold the space bar"],
         ["difference", "Difference", "How far A and B are apart, pixel by pixel (D)"],
@@ -37,19 +37,19 @@
     const CLEARS = ".modify-upload button + button, .touch-none + div button + button, button[aria-label='Clear']";
     const HELP = [
         ["G", "grid"], ["S", "A/B slider"], ["Space", "blink: B while held"], ["D", "difference"],
-        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"], ["N, P", "the next or previous picture as B"],
-        ["A, B", "the picture under the pointer becomes A or B"],
-        ["+ and −", "zoom in, zoom out"], ["0", "fit"], ["Arrows", "move the pictures, or the divider"],
-        [", and .", "previous and next picture of a batch"], ["L", "loupe, on and off; or while held"],
-        ["F", "full screen"], ["?", "this help"], ["Drag", "move all pictures at once"],
+        ["1 … 9", "choose B"], ["Shift + 1 … 9", "choose A"], ["N, P", "the next or previous image as B"],
+        ["A, B", "the image under the pointer becomes A or B"],
+        ["+ and −", "zoom in, zoom out"], ["0", "fit"], ["Arrows", "move the images, or the divider"],
+        [", and .", "previous and next image of a batch"], ["L", "loupe, on and off; or while held"],
+        ["F", "full screen"], ["?", "this help"], ["Drag", "move all images at once"],
         ["Double click", "100 % at the pointer, or back to fit"],
-        ["Two fingers", "zoom"], ["Wheel", "zoom at the pointer, once a picture was clicked; with Ctrl always"],
+        ["Two fingers", "zoom"], ["Wheel", "zoom at the pointer, once an image was clicked; with Ctrl always"],
     ];
 
     const tables = new WeakMap(); // grid -> table
     const kept = new Map(); // id of the element around a grid -> its view, for the grid that comes next
     const grids = document.getElementsByClassName("vae-lab-grid");
-    let gesture = null; // {table, box, points: pointer id -> [x, y], …} while pictures or the divider are dragged
+    let gesture = null; // {table, box, points: pointer id -> [x, y], …} while images or the divider are dragged
     let wheeled = 0;
     let byPointer = false; // the last input came from mouse or finger
     let focused = null; // element that had the focus last
@@ -104,19 +104,19 @@
     function takeOver({grid, figures, names, batch}) {
         const around = grid.parentElement?.closest("[id]");
         const place = `${around?.id} ${[...(around ?? document).querySelectorAll(".vae-lab-grid")].indexOf(grid)}`;
-        const first = {mode: "grid", picture: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false};
+        const first = {mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false};
         const view = {...first, ...kept.get(place), other: false, at: null, help: false};
         const reference = figures.find((figure) => figure.reference)?.name;
         const preferred = [reference, BUILT_IN, ...names].filter((name) => names.includes(name));
         if (!names.includes(view.a)) view.a = preferred.find((name) => name !== view.b) ?? preferred[0];
         if (!names.includes(view.b) || view.b === view.a) view.b = names.find((name) => name !== view.a) ?? view.a;
         if (names.length < 2) view.mode = "grid";
-        view.picture = Math.min(view.picture, batch - 1);
+        view.image = Math.min(view.image, batch - 1);
         kept.set(place, view);
         return view;
     }
 
-    // Every picture gets a window of its own, through which it is seen when it is magnified.
+    // Every image gets a window of its own, through which it is seen when it is magnified.
     function layFigure(figure) {
         const boxes = [...figure.querySelectorAll("img")].map((image) => {
             const link = image.parentElement;
@@ -124,7 +124,7 @@
             if (box !== link) image.replaceWith(box);
             if (box !== link) box.append(image);
             box.classList.add("vae-lab-window");
-            if (box.matches("a")) box.tabIndex = -1; // Open, below the picture, is for the keyboard
+            if (box.matches("a")) box.tabIndex = -1; // Open, below the image, is for the keyboard
             box.removeAttribute("title");
             box.append(make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
             return box;
@@ -138,10 +138,10 @@
             button(words, "mode", mode, {title, disabled: alone && mode !== "grid" ? "" : null}));
         const zooms = ZOOMS.map(([zoom, words]) => button(words, "zoom", zoom));
         table.zoomed = make("output", {class: "vae-lab-zoomed", "aria-label": "Zoom"});
-        const pictures = [...Array(table.batch).keys()].map((i) =>
+        const images = [...Array(table.batch).keys()].map((i) =>
             make("option", {value: i}, `${i + 1} of ${table.batch}`));
-        table.picture = make("select", {"aria-label": "Picture of the batch", "data-set": "picture"}, ...pictures);
-        const batch = make("span", {role: "group", "aria-label": "Picture"}, "Picture ", table.picture);
+        table.image = make("select", {"aria-label": "Image of the batch", "data-set": "image"}, ...images);
+        const batch = make("span", {role: "group", "aria-label": "Image"}, "Image ", table.image);
         batch.hidden = table.batch < 2;
         table.said = make("span", {class: "vae-lab-told", role: "status"});
         const keys = HELP.flatMap(([key, words]) => [make("dt", {}, key), make("dd", {}, words)]);
@@ -154,7 +154,7 @@
                 button("+", "step", 1, {"aria-label": "Zoom in", title: "Zoom in (+)"}), table.zoomed),
             batch,
             make("span", {role: "group", "aria-label": "Tools"},
-                button("Loupe", "loupe", "", {title: "A magnifying glass, at the same place in every picture (L)"}),
+                button("Loupe", "loupe", "", {title: "A magnifying glass, at the same place in every image (L)"}),
                 button("Full screen", "full", "", {title: "Full screen (F)"}),
                 button("?", "help", "", {"aria-label": "Keys", title: "Keys (?)"})),
             table.said, table.help);
@@ -167,14 +167,14 @@
         const side = (side) => {
             const name = make("span", {class: "vae-lab-name"});
             const sign = side.toUpperCase();
-            const select = make("select", {"aria-label": `Picture ${sign}`, "data-set": side}, ...options());
+            const select = make("select", {"aria-label": `Image ${sign}`, "data-set": side}, ...options());
             const label = make("label", {class: "vae-lab-side", "data-side": side},
                 make("b", {"aria-hidden": "true"}, sign), name, select);
             return {label, name, select};
         };
         table.sides = {a: side("a"), b: side("b")};
         table.hold = button("Hold to see B", "hold", "",
-            {class: "vae-lab-hold", title: "Or hold the picture, or the space bar"});
+            {class: "vae-lab-hold", title: "Or hold the image, or the space bar"});
         table.gain = make("input",
             {type: "range", min: 1, max: MOST_GAIN, step: 1, "aria-label": "Gain", "data-set": "gain"});
         table.gained = make("output", {});
@@ -185,8 +185,8 @@
             table.largest);
         const pair = make("div", {class: "vae-lab-pair"}, table.sides.a.label,
             make("span", {class: "vae-lab-middle"}, table.hold, gain), table.sides.b.label);
-        const picture = () => make("img", {alt: "", draggable: "false"});
-        table.layers = {a: picture(), b: picture(), map: make("canvas", {class: "vae-lab-map", role: "img"})};
+        const image = () => make("img", {alt: "", draggable: "false"});
+        table.layers = {a: image(), b: image(), map: make("canvas", {class: "vae-lab-map", role: "img"})};
         table.half = make("span", {class: "vae-lab-half"}, table.layers.a);
         table.divider = make("span", {
             class: "vae-lab-divider", role: "slider", tabindex: 0, "aria-label": "Divider between A and B",
@@ -200,7 +200,7 @@
 
     function layActions(table, figure, i) {
         const choose = ["a", "b"].map((side) => button(side.toUpperCase(), "side", side, {
-            title: `Compare as ${side.toUpperCase()}`, "aria-label": `${figure.name} as picture ${side.toUpperCase()}`,
+            title: `Compare as ${side.toUpperCase()}`, "aria-label": `${figure.name} as image ${side.toUpperCase()}`,
         }));
         const number = make("span", {class: "vae-lab-key", title: `Key ${i + 1}: as B`}, String(i + 1));
         const row = make("div", {class: "vae-lab-actions", role: "group", "aria-label": `Actions for ${figure.name}`});
@@ -208,7 +208,7 @@
         figure.save = make("a", {}, "Save");
         figure.open = make("a", {target: "_blank"}, "Open");
         row.append(make("span", {}, figure.save, figure.open));
-        const isMap = Boolean(figure.figure.closest(".vae-lab-losses")); // no picture that anything could be done with
+        const isMap = Boolean(figure.figure.closest(".vae-lab-losses")); // no image that anything could be done with
         if (find("vae_lab_wanted") && !figure.reference && !isMap) {
             const uses = [["checkpoint", "Use for this checkpoint"], ["always", "Use always"]];
             row.append(make("span", {}, ...uses.map(([reach, words]) => button(words, "use", reach))));
@@ -222,20 +222,20 @@
 
     // --- geometry ---------------------------------------------------------------------------------------------------
 
-    // [width, height] of a picture in pixels, before and after it has come.
+    // [width, height] of an image in pixels, before and after it has come.
     function sizeOf(image) {
         const width = image.naturalWidth || Number(image.getAttribute("width")) || image.width;
         return [width, image.naturalHeight || Number(image.getAttribute("height")) || image.height];
     }
 
-    const pictureIn = (box) => box.querySelector("img");
+    const imageIn = (box) => box.querySelector("img");
     const isStage = (box) => box.classList.contains("vae-lab-stage");
-    const boxOf = (figure, view) => figure.boxes[Math.min(view.picture, figure.boxes.length - 1)];
+    const boxOf = (figure, view) => figure.boxes[Math.min(view.image, figure.boxes.length - 1)];
 
-    // Where the picture lies in its window: scale s, and the left and top edges, in device pixels; null out of sight.
+    // Where the image lies in its window: scale s, and the left and top edges, in device pixels; null out of sight.
     function geometry(box, view) {
         const {width, height, left, top} = box.getBoundingClientRect();
-        const [columns, rows] = sizeOf(pictureIn(box));
+        const [columns, rows] = sizeOf(imageIn(box));
         if (!width || !height || !columns || !rows) return null;
         const wide = width * ratio();
         const high = height * ratio();
@@ -257,7 +257,7 @@
         return table.view.mode === "grid" ? boxOf(table.figures[0], table.view) : table.stage;
     }
 
-    // [u, v] from 0 to 1: the place in the picture that is at a place of the page.
+    // [u, v] from 0 to 1: the place in the image that is at a place of the page.
     function placeAt(box, view, clientX, clientY) {
         const g = geometry(box, view);
         if (!g) return null;
@@ -282,7 +282,7 @@
         grid.toggleAttribute("data-zoomed", view.zoom > 0);
         grid.toggleAttribute("data-loupe", view.loupe);
         table.help.hidden = !view.help;
-        table.picture.value = view.picture;
+        table.image.value = view.image;
         spreadColumns(table);
         const first = geometry(boxOf(table.figures[0], view), view);
         for (const figure of table.figures) drawFigure(table, figure, first);
@@ -294,7 +294,7 @@
         drawLoupes(table, g);
     }
 
-    // As many columns as there are pictures, if the style sheet has room for them, and none wider than its picture at
+    // As many columns as there are images, if the style sheet has room for them, and none wider than its image at
     // 100 %; what is left over is on the right.
     function spreadColumns({grid, figures, view}) {
         const style = getComputedStyle(grid);
@@ -304,7 +304,7 @@
         const least = Math.min(wide, Math.max(LEAST_COLUMN, LEAST_SHARE * window.innerWidth));
         const all = [...grid.querySelectorAll(":scope > figure")];
         const columns = Math.max(1, Math.min(all.length, Math.floor((wide + gap) / (least + gap))));
-        const natural = Math.max(least, sizeOf(pictureIn(boxOf(figures[0], view)))[0] / ratio());
+        const natural = Math.max(least, sizeOf(imageIn(boxOf(figures[0], view)))[0] / ratio());
         const narrow = columns * (natural + gap) < wide;
         const tracks = narrow ? `repeat(${columns}, ${natural}px) 1fr` : `repeat(${columns}, minmax(0, 1fr))`;
         if (grid.dataset.tracks === tracks) return;
@@ -329,14 +329,14 @@
         const {view} = table;
         const shown = boxOf(figure, view);
         for (const box of figure.boxes) {
-            const image = pictureIn(box);
+            const image = imageIn(box);
             const [columns, rows] = sizeOf(image);
             if (columns && rows) box.style.aspectRatio = `${columns} / ${rows}`;
             box.hidden = box !== shown;
             const g = box.hidden ? null : geometry(box, view);
             if (g) put(image, isLike(g, first) ? {...g, left: first.left, top: first.top} : g, view.zoom > 0 || g.s >= 1);
         }
-        const {src} = pictureIn(shown);
+        const {src} = imageIn(shown);
         if (figure.save.href !== src) figure.save.href = figure.open.href = src;
         figure.save.download = fileName(table, figure);
     }
@@ -348,13 +348,13 @@
     }
 
     function fileName(table, figure) {
-        const number = table.batch > 1 ? `-${table.view.picture + 1}` : "";
+        const number = table.batch > 1 ? `-${table.view.image + 1}` : "";
         const loss = figure.figure.closest(".vae-lab-losses") ? "-loss" : "";
         return `${figure.name.replace(/[/\\:*?"<>|]/g, "_")}${loss}${number}.png`;
     }
 
     // Into its place; without one (`placed` false), the style sheet makes it as wide as its window. By a transform,
-    // since browsers round lengths to whole pixels, of which a picture at 100 % on a 150 % screen has none.
+    // since browsers round lengths to whole pixels, of which an image at 100 % on a 150 % screen has none.
     function put(layer, g, placed) {
         const by = (length) => `${length / ratio()}px`;
         layer.classList.toggle("vae-lab-placed", placed);
@@ -369,7 +369,7 @@
         const {view, layers, stage, sides} = table;
         for (const side of ["a", "b"]) {
             const figure = table.figures.find((figure) => figure.name === view[side]);
-            const image = pictureIn(boxOf(figure, view));
+            const image = imageIn(boxOf(figure, view));
             if (layers[side].src !== image.src) layers[side].src = image.src;
             const [columns, rows] = sizeOf(image);
             if (side === "b") stage.style.aspectRatio = `${columns} / ${rows}`;
@@ -415,7 +415,7 @@
         const key = `${layers.a.src} ${layers.b.src}`;
         if (table.map?.key !== key) table.map = {key, ...differenceOf(layers.a, layers.b)};
         const {values, largest, width, height} = table.map;
-        write(table.largest, values ? `Largest difference ${largest} of 255` : "The pictures differ in size");
+        write(table.largest, values ? `Largest difference ${largest} of 255` : "The images differ in size");
         layers.map.hidden = !values;
         const gain = view.gain || table.map.gain || 1;
         table.gain.value = gain;
@@ -465,7 +465,7 @@
             const canvas = box.querySelector(".vae-lab-loupe");
             const g = view.loupe && view.at && lead && !box.hidden ? geometry(box, view) : null;
             canvas.hidden = !g;
-            if (g) drawLoupe(canvas, g, view.at, lead.s, isStage(box) ? onStage(table, g, view.at) : [pictureIn(box)]);
+            if (g) drawLoupe(canvas, g, view.at, lead.s, isStage(box) ? onStage(table, g, view.at) : [imageIn(box)]);
         }
     }
 
@@ -474,11 +474,11 @@
         const {view, layers} = table;
         if (view.mode === "difference") return [layers.map];
         if (view.mode === "blink") return [view.other ? layers.b : layers.a];
-        const edge = (Math.round(view.split * g.wide) - g.left) / g.s; // in picture pixels
+        const edge = (Math.round(view.split * g.wide) - g.left) / g.s; // in image pixels
         return [layers.b, layers.a, edge - u * g.columns];
     }
 
-    // layers: what is drawn, and what over it to the left of an edge, counted in picture pixels from the middle.
+    // layers: what is drawn, and what over it to the left of an edge, counted in image pixels from the middle.
     function drawLoupe(canvas, g, [u, v], s, [layer, over, edge]) {
         const side = Math.round(Math.min(LOUPE_SIDE * ratio(), g.wide / 2, g.high / 2));
         const magnified = s > 1 ? Math.max(8, 2 * Math.round(s)) : 4;
@@ -526,7 +526,7 @@
         draw(table);
     }
 
-    // The next picture that is not A becomes B.
+    // The next image that is not A becomes B.
     function stepB(table, step) {
         const others = table.names.filter((name) => name !== table.view.a);
         if (!others.length) return;
@@ -534,7 +534,7 @@
     }
 
     function turn(table, step) {
-        table.view.picture = clamp(table.view.picture + step, 0, table.batch - 1);
+        table.view.image = clamp(table.view.image + step, 0, table.batch - 1);
         draw(table);
     }
 
@@ -566,7 +566,7 @@
         return true;
     }
 
-    // The middle of the view, back to where a picture can really be moved to.
+    // The middle of the view, back to where an image can really be moved to.
     function settle(table, box) {
         const {view} = table;
         const g = geometry(box, view);
@@ -636,7 +636,7 @@
         send: (table, id, figure) => send(table, TARGETS.find((target) => target.id === id), figure),
     };
 
-    // --- acting on a picture ----------------------------------------------------------------------------------------
+    // --- acting on an image ----------------------------------------------------------------------------------------
 
     // Python hears of it through a text field that nobody sees, and answers in the panel's message.
     async function use(table, reach, vae) {
@@ -650,7 +650,7 @@
         const answer = () => find("vae_lab_message")?.querySelector(`[data-asked="${asked}"]`);
         let message = await until(answer);
         if (!message && reach === "checkpoint") {
-            say(table, "Waiting for the model…"); // which may be at work on a picture
+            say(table, "Waiting for the model…"); // which may be at work on an image
             message = await until(answer, LONG_WAIT_MS);
         }
         const undo = message?.querySelector("[data-undo]") ? [" ", button("Undo", "use", "undo")] : [];
@@ -661,7 +661,7 @@
         say(table, `Sending to ${target.label}…`);
         try {
             const answer = await fetch(figure.save.href);
-            if (!answer.ok) throw new Error(`the picture cannot be read (${answer.status})`);
+            if (!answer.ok) throw new Error(`the image cannot be read (${answer.status})`);
             const file = new File([await answer.blob()], fileName(table, figure), {type: "image/png"});
             const place = find(target.id);
             place?.querySelector(CLEARS)?.click(); // only an empty image takes a file
@@ -684,7 +684,7 @@
 
     // As the WebUI's own "Send to" does, where its settings want it.
     function sendSize(figure) {
-        const [columns, rows] = sizeOf(pictureIn(figure.boxes[0]));
+        const [columns, rows] = sizeOf(imageIn(figure.boxes[0]));
         for (const [id, length] of [["img2img_width", columns], ["img2img_height", rows]]) {
             const field = find(id)?.querySelector("input[type=number]");
             if (!field) continue;
@@ -725,9 +725,9 @@
         new ResizeObserver(() => redraw(table)).observe(grid);
     }
 
-    // Pictures of a comparison are kept until newer ones need the room.
+    // Images of a comparison are kept until newer ones need the room.
     function onError(table, event) {
-        if (event.target.matches("img")) say(table, "A picture did not come: it is no longer kept. Compare again.");
+        if (event.target.matches("img")) say(table, "An image did not come: it is no longer kept. Compare again.");
     }
 
     function onDoubleClick(table, event) {
@@ -745,8 +745,8 @@
             ACTS[pressed.dataset.act]?.(table, pressed.dataset.value, figure);
         }
         if (byPointer && event.target.closest("button, a")) focus(table); // so that keys work at once
-        const onPicture = event.target.closest(".vae-lab-window") && event.detail > 0;
-        if (onPicture && !event.ctrlKey && !event.metaKey && !event.shiftKey) event.preventDefault();
+        const onImage = event.target.closest(".vae-lab-window") && event.detail > 0;
+        if (onImage && !event.ctrlKey && !event.metaKey && !event.shiftKey) event.preventDefault();
     }
 
     function focus(table) {
@@ -757,7 +757,7 @@
         const what = event.target.dataset.set;
         const {value} = event.target;
         if (what === "a" || what === "b") choose(table, what, value);
-        if (what === "picture") turn(table, Number(value) - table.view.picture);
+        if (what === "image") turn(table, Number(value) - table.view.image);
         if (what === "gain") {
             table.view.gain = clamp(Number(value), 1, MOST_GAIN);
             redraw(table);
@@ -832,7 +832,7 @@
         if (gesture?.points.size === 0) gesture = null;
     }
 
-    // The button Hold, or the picture: B as long as mouse or finger stays down, wherever it goes.
+    // The button Hold, or the image: B as long as mouse or finger stays down, wherever it goes.
     function hold(table, event, held) {
         held.setPointerCapture(event.pointerId);
         showOther(table, true);

@@ -12,7 +12,7 @@
 
     const PAGES = [
         {
-            name: "vae_lab", panel: "vae_lab_panel", step: "picture",
+            name: "vae_lab", panel: "vae_lab_panel", step: "image",
             starts: ["vae_lab_compare", "vae_lab_identify", "vae_lab_encode"],
         },
         {

@@ -3,7 +3,7 @@
 It must be imported here: the extension's folder is on ``sys.path`` only while scripts load.
 """
 
-from vae_lab.host import extension
+from vae_lab import extension
 from vae_lab.ui.pages import WebuiPages
 
 VaeLabScript = extension.load(WebuiPages())

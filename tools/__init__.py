@@ -1,1 +1,1 @@
-"""Makers of what the tests and the demo ship: small trained autoencoders, latents, pictures."""
+"""Makers of what the tests and the demo ship: small trained autoencoders, latents, images."""

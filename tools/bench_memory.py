@@ -17,8 +17,8 @@ from tools.figures import Figure
 from tools.sd15 import write_vae
 from vae_lab import load_autoencoder
 from vae_lab.comparison import Candidate, compare_candidates
-from vae_lab.comparison.compare import Decoder, decoder_of
-from vae_lab.families import FAMILIES
+from vae_lab.decoding import Decoder, decoder_of
+from vae_lab.latents.family import FAMILIES
 
 AVAILABLE = sys.platform == "linux"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ _BATCH = 8
 
 
 def figures(folder: Path) -> Iterator[Figure]:
-    """What a large picture and a large comparison take."""
+    """What a large image and a large comparison take."""
     files = [folder / f"{number}.safetensors" for number in range(_VAES)]
     for number, file in enumerate(files):
         write_vae(file, number)

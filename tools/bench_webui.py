@@ -24,7 +24,7 @@ from tools.sd15 import write_checkpoint, write_vae
 
 _MARK = "BENCH "
 _VAES = ("first.safetensors", "second.safetensors")
-_PICTURE = {"steps": 20, "width": 256, "height": 256}
+_IMAGE = {"steps": 20, "width": 256, "height": 256}
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -82,11 +82,11 @@ def figures(python: str, webui: Path, folder: Path, rounds: int) -> Iterator[Fig
     shutil.copytree(_ROOT, ours / "extensions" / "sd-webui-vae-lab", ignore=left_out)
     with_lab, without = _Booted(python, webui, ours), _Booted(python, webui, bare)
     try:
-        with_lab.seconds("picture"), with_lab.seconds("compare")
+        with_lab.seconds("image"), with_lab.seconds("compare")
         compared = statistics.median(with_lab.seconds("compare") for _ in range(rounds))
         plot = without.seconds("plot")
         what = f"comparing {len(_VAES) + 1} VAEs over a latent of 256 x 256 pixels"
-        yield Figure(what, "the plot's axis VAE, the same pictures at 20 steps", compared, plot, 1 / 20)
+        yield Figure(what, "the plot's axis VAE, the same images at 20 steps", compared, plot, 1 / 20)
         yield _in_turn(
             "another external VAE, by VAE Lab", lambda: with_lab.seconds("override"),
             "by Settings > SD VAE", lambda: without.seconds("reload"), rounds, None,
@@ -120,28 +120,28 @@ def _tasks(webui_dir: Path, data: Path) -> dict[str, Callable[[], object]]:
         return _VAES[turns[task] % 2]
 
     def compare() -> None:
-        from vae_lab.host.extension import the_attendant, the_host
+        from vae_lab.extension import the_background_checkup, the_host
 
-        the_attendant().wait(600)
+        the_background_checkup().wait(600)
         host = the_host()
         found = host.compare(host.generations.newest_first()[0].id, _VAES)
         assert len(found.decoded) == len(_VAES) + 1, [result.error for result in found]
 
     def override() -> None:
-        from vae_lab.host.extension import the_host
-        from vae_lab.host.override import VaeSwap
+        from vae_lab.extension import the_host
+        from vae_lab.webui.weight_swap import VaeSwap
 
         weights = the_host().weights(next_vae("override"))
         with VaeSwap(webui.model.first_stage_model) as swap:
             swap.put(weights.state, weights.path)
 
     return {
-        "picture": lambda: webui.generate(width=256, height=256, steps=1),
+        "image": lambda: webui.generate(width=256, height=256, steps=1),
         "step": lambda: webui.generate(steps=1),
         "compare": compare,
         "override": override,
         "reload": lambda: webui.choose_natively(next_vae("reload")),
-        "plot": lambda: webui.run_script("X/Y/Z plot", {"X type": "VAE", "X values": ["None", *_VAES]}, **_PICTURE),
+        "plot": lambda: webui.run_script("X/Y/Z plot", {"X type": "VAE", "X values": ["None", *_VAES]}, **_IMAGE),
     }
 
 

@@ -22,11 +22,11 @@ SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 @dataclass(frozen=True)
 class Source:
-    """One package: where its pictures lie, and how the collected ones are called.
+    """One package: where its images lie, and how the collected ones are called.
 
     Args:
         folder: of the unpacked package.
-        pattern: of the pictures in it.
+        pattern: of the images in it.
         prefix: of the collected names.
         parent: how many folders up lies the name to use besides the file's; 0 for none.
         names: the stems to take; empty for all.
@@ -52,7 +52,7 @@ SOURCES = (
 
 
 def collect(packages: Path, out: Path) -> None:
-    """Write every picture once, scaled down; of a wallpaper in several sizes, the first by name."""
+    """Write every image once, scaled down; of a wallpaper in several sizes, the first by name."""
     out.mkdir(parents=True, exist_ok=True)
     for source in SOURCES:
         seen = set()
@@ -69,13 +69,13 @@ def collect(packages: Path, out: Path) -> None:
             image.thumbnail((LONG_SIDE, LONG_SIDE), Image.LANCZOS)
             stem = f"{group}_{path.stem}" if source.parent else path.stem
             image.save(out / f"{source.prefix}{stem}.png")
-        log.info("%s: %d pictures", source.folder, len(seen))
+        log.info("%s: %d images", source.folder, len(seen))
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Gather the photos to train on and to show.")
     parser.add_argument("--packages", type=Path, required=True, help="folder of unpacked packages")
-    parser.add_argument("--out", type=Path, required=True, help="where the pictures go")
+    parser.add_argument("--out", type=Path, required=True, help="where the images go")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     collect(arguments.packages, arguments.out)

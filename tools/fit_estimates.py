@@ -3,7 +3,7 @@
     python -m tools.fit_estimates --photos PHOTOS --taesd TAESD [--work WORK]
 
 The net (see ``vae_lab/estimates.py``) learns from TAESD's latents of the training photos and of charts, most of them
-veiled, darkened, or robbed of contrast or colour: on such pictures a healthy VAE must not look broken. What it should
+veiled, darkened, or robbed of contrast or colour: on such images a healthy VAE must not look broken. What it should
 say is the mean of the source and of what TAESD makes of the latent, at 1/8. For latents that no encoder made, with
 noise or another contrast, TAESD's word alone is taken.
 """
@@ -22,27 +22,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from tools import pictures, taesd_net
-from vae_lab.estimates import CONVS, run_net
-from vae_lab.families import FAMILIES
+from tools import imaging, taesd_net
+from vae_lab.latents.family import FAMILIES
+from vae_lab.latents.preview import CONVS, run_net
 
 log = logging.getLogger("fit_estimates")
 
-OUT = Path(__file__).parent.parent / "vae_lab" / "data" / "estimates.safetensors"
+OUT = Path(__file__).parent.parent / "vae_lab" / "latents" / "preview.safetensors"
 HIDDEN = 24  # channels
 SEED = 7
 LEARNING_RATE = 2e-3  # at its peak
-# Size of crops -> (photos, charts) in the pool, pictures in a batch, share of batches.
+# Size of crops -> (photos, charts) in the pool, images in a batch, share of batches.
 CROPS = {128: (1300, 260, 24, 0.85), 256: (48, 12, 6, 0.15)}
 FREE_SHARE = 0.15  # of the latents: those that no encoder made
 LUMA = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-# Spread of L* that is still worth getting right; below, an 8-bit picture and TAESD's own error blur everything.
+# Spread of L* that is still worth getting right; below, an 8-bit image and TAESD's own error blur everything.
 SPREAD_FLOOR = 1.5
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures of one size: latents [N,4,h,w] in model space, source and TAESD's decode at 1/8, [N,3,h,w]."""
+    """Images of one size: latents [N,4,h,w] in model space, source and TAESD's decode at 1/8, [N,3,h,w]."""
 
     latents: Tensor
     source: Tensor
@@ -57,45 +57,45 @@ class Pool:
         return torch.where(self.encoded.bool()[:, None, None, None], mean, self.decoded)
 
 
-def _fog(picture: Tensor, rng: np.random.Generator) -> Tensor:
+def _fog(image: Tensor, rng: np.random.Generator) -> Tensor:
     haze = torch.from_numpy(rng.uniform(0.55, 0.95) + rng.uniform(-0.04, 0.04, 3)).float()[:, None, None]
     depth = torch.tensor(rng.uniform(0.3, 0.92)).float()
     if rng.random() < 0.4:
-        slope = torch.linspace(-1, 1, picture.shape[-1])[None, :, None] * rng.uniform(-0.25, 0.25)
+        slope = torch.linspace(-1, 1, image.shape[-1])[None, :, None] * rng.uniform(-0.25, 0.25)
         depth = (depth + slope.float()).clamp(0, 0.95)
-    return picture * (1 - depth) + haze * depth
+    return image * (1 - depth) + haze * depth
 
 
-def _soft(picture: Tensor, rng: np.random.Generator) -> Tensor:
+def _soft(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Low contrast, around any level; now and then around a colour."""
     level = torch.full((3, 1, 1), rng.uniform(0.08, 0.92))
     if rng.random() < 0.25:
         level = torch.from_numpy(rng.random(3)).float()[:, None, None]
-    return level.float() + (picture - 0.5) * float(np.exp(rng.uniform(np.log(0.08), np.log(0.6))))
+    return level.float() + (image - 0.5) * float(np.exp(rng.uniform(np.log(0.08), np.log(0.6))))
 
 
-def hard_picture(picture: Tensor, rng: np.random.Generator) -> Tensor:
-    """One picture [3,S,S] turned into one that is hard to judge, at random; a quarter stay as they are."""
+def hard_image(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """One image [3,S,S] turned into one that is hard to judge, at random; a quarter stay as they are."""
     kind = rng.random()
-    grey = (picture * LUMA).sum(0, keepdim=True)
+    grey = (image * LUMA).sum(0, keepdim=True)
     if kind < 0.22:
-        changed = _fog(picture, rng)
+        changed = _fog(image, rng)
     elif kind < 0.44:
-        changed = _soft(picture if rng.random() < 0.6 else grey.expand_as(picture), rng)
+        changed = _soft(image if rng.random() < 0.6 else grey.expand_as(image), rng)
     elif kind < 0.56:
-        changed = picture ** rng.uniform(1.0, 2.0) * rng.uniform(0.1, 0.5)
+        changed = image ** rng.uniform(1.0, 2.0) * rng.uniform(0.1, 0.5)
     elif kind < 0.64:
-        changed = grey.expand_as(picture)
+        changed = grey.expand_as(image)
     elif kind < 0.70:
-        changed = grey + (picture - grey) * rng.uniform(0.1, 0.5)
+        changed = grey + (image - grey) * rng.uniform(0.1, 0.5)
     elif kind < 0.76:
-        changed = pictures.stylised(picture[None])[0]
+        changed = imaging.stylised(image[None])[0]
     else:
-        changed = picture
+        changed = image
     if rng.random() < 0.12:
-        texture = torch.from_numpy(rng.standard_normal(picture.shape)).float()
+        texture = torch.from_numpy(rng.standard_normal(image.shape)).float()
         changed = changed + texture * rng.uniform(0.01, 0.06)
-    # Pictures have 8 bits, and what is lost by that is lost to everybody.
+    # Images have 8 bits, and what is lost by that is lost to everybody.
     return changed.clamp(0, 1).mul(255).round().div(255)
 
 
@@ -106,19 +106,19 @@ def free_latents(latents: Tensor, rng: np.random.Generator) -> Tensor:
     return latents * rng.uniform(0.6, 1.35) + noise + shift
 
 
-def make_pictures(photos: Path) -> dict[int, Tensor]:
+def make_images(photos: Path) -> dict[int, Tensor]:
     """Size -> photos and charts made hard, [N,3,S,S] in 0..1; the same for every family."""
     rng = np.random.default_rng(SEED)
-    files = pictures.photo_files(photos, held_out=False)
+    files = imaging.photo_files(photos, held_out=False)
     made = {}
     for size, (photo_count, chart_count, _, _) in CROPS.items():
-        plain = [*pictures.photo_crops(files, size, photo_count, rng), *pictures.charts(size, chart_count, rng)]
-        made[size] = torch.stack([hard_picture(picture, rng) for picture in plain])
+        plain = [*imaging.photo_crops(files, size, photo_count, rng), *imaging.charts(size, chart_count, rng)]
+        made[size] = torch.stack([hard_image(image, rng) for image in plain])
     return made
 
 
 def make_pool(images: Tensor, taesd: Path, family: str) -> Pool:
-    """Encode pictures [N,3,S,S] with TAESD, free some of the latents, and decode them again."""
+    """Encode images [N,3,S,S] with TAESD, free some of the latents, and decode them again."""
     encoder, decoder = taesd_net.load_encoder(taesd, family), taesd_net.load_decoder(taesd, family)
     rng = np.random.default_rng(SEED)
     encoded = torch.from_numpy(rng.random(len(images)) >= FREE_SHARE)
@@ -129,9 +129,9 @@ def make_pool(images: Tensor, taesd: Path, family: str) -> Pool:
             kept = encoded[start : start + 4]
             found = torch.stack([z if keep else free_latents(z, rng) for z, keep in zip(found, kept, strict=True)])
             with torch.autocast("cpu", torch.bfloat16):
-                picture = decoder(found).float().clamp(0, 1)
+                image = decoder(found).float().clamp(0, 1)
             latents.append(found)
-            decoded.append(F.avg_pool2d(picture, 8))
+            decoded.append(F.avg_pool2d(image, 8))
     return Pool(torch.cat(latents), F.avg_pool2d(images, 8), torch.cat(decoded), encoded.float())
 
 
@@ -141,7 +141,7 @@ def load_pools(photos: Path, taesd: Path, family: str, work: Path | None) -> dic
     if path and path.exists():
         tensors = load_file(path)
         return {size: Pool(**{n: tensors[f"{size}.{n}"] for n in Pool.__dataclass_fields__}) for size in CROPS}
-    pools = {size: make_pool(images, taesd, family) for size, images in make_pictures(photos).items()}
+    pools = {size: make_pool(images, taesd, family) for size, images in make_images(photos).items()}
     log.info("%s: pools are made", family)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,14 +160,14 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 def loss_of(output: Tensor, target: Tensor) -> Tensor:
-    """What counts is L* relative to its spread in each picture, then its slope, then colour. [B,3,h,w] both."""
+    """What counts is L* relative to its spread in each image, then its slope, then colour. [B,3,h,w] both."""
     said, true = lab(output), lab(target)
     light, true_light = said[:, 0], true[:, 0]
     spread = true_light.var((1, 2)) + SPREAD_FLOOR**2
     error = light - true_light
     relative = error.square().mean((1, 2)) / spread
     level = error.mean((1, 2)).abs() / 10
-    # The watch regresses the picture's L* on ours: a slope that is off for one kind of pictures is a false alarm.
+    # The watch regresses the image's L* on ours: a slope that is off for one kind of images is a false alarm.
     centred = light - light.mean((1, 2), keepdim=True)
     true_centred = true_light - true_light.mean((1, 2), keepdim=True)
     product = (centred * true_centred).mean((1, 2)) + SPREAD_FLOOR**2
@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fit the nets that say what a latent should look like.")
     parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
-    parser.add_argument("--work", type=Path, help="keep the encoded pictures here for the next time")
+    parser.add_argument("--work", type=Path, help="keep the encoded images here for the next time")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--out", type=Path, default=OUT)

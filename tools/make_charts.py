@@ -14,11 +14,11 @@ import safetensors.torch
 from PIL import Image
 
 from vae_lab.autoencoders import open_vae
-from vae_lab.charts import COLUMNS, PATCH, chart_image
+from vae_lab.latents.chart import COLUMNS, PATCH, chart_image
 from vae_lab.samples import sample_photos
 
 _ENCODERS = {"sd1": "taesd_encoder.safetensors", "sdxl": "taesdxl_encoder.safetensors"}
-_DATA = Path(__file__).parent.parent / "vae_lab" / "data"
+_DATA = Path(__file__).parent.parent / "vae_lab" / "latents"
 
 
 def make_photo() -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tools import pictures, taesd_net
+from tools import imaging, taesd_net
 
 log = logging.getLogger("make_latents")
 
 FILES = {
-    "sd1": ("latents.safetensors", tuple(photo.name for photo in pictures.DEMO_PHOTOS)),
+    "sd1": ("latents.safetensors", tuple(photo.name for photo in imaging.DEMO_PHOTOS)),
     "sdxl": ("latents-sdxl.safetensors", ("astronaut", "brushes")),
 }
 
@@ -29,11 +29,11 @@ FILES = {
 def make(photos: Path, taesd: Path, out: Path) -> None:
     """Write everything to ``out``; the same photos always give the same files."""
     (out / "photos").mkdir(parents=True, exist_ok=True)
-    demo = {photo.name: photo for photo in pictures.DEMO_PHOTOS}
-    images = {name: pictures.demo_picture(photo, photos) for name, photo in demo.items()}
+    demo = {photo.name: photo for photo in imaging.DEMO_PHOTOS}
+    images = {name: imaging.demo_image(photo, photos) for name, photo in demo.items()}
     for name, image in images.items():
         path = out / "photos" / f"{name}.jpg"
-        pictures.small_jpeg(pictures.to_image(image), path)
+        imaging.small_jpeg(imaging.to_image(image), path)
         log.info("%s: %.1f kB", path.name, path.stat().st_size / 1e3)
     for family, (file, names) in FILES.items():
         encoder = taesd_net.load_encoder(taesd, family)

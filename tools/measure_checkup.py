@@ -29,7 +29,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn import functional as F
 
-from tools import pictures, taesd_net
+from tools import imaging, taesd_net
 from tools.train_vaes import HELD_OUT_RECIPES, LAST_RECIPES, RECIPES, Recipe
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture
@@ -37,7 +37,7 @@ from vae_lab.autoencoders.taesd import TaesdArchitecture
 from vae_lab.autoencoders.taesd.module import Taesd
 from vae_lab.checkup import Checkup, check_weights, judge_output
 from vae_lab.checkup.probe import Probe, Reading, probe
-from vae_lab.families import FAMILIES, Family
+from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.samples import load_sample_vae
 
 log = logging.getLogger("measure_checkup")
@@ -230,12 +230,12 @@ class Photos:
 def load_photos(folder: Path, taesd_folder: Path) -> Photos:
     """The middle of every other held-out photo."""
     squares = []
-    for path in pictures.photo_files(folder, held_out=True)[::2]:
+    for path in imaging.photo_files(folder, held_out=True)[::2]:
         image = Image.open(path).convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         cut = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.LANCZOS)
-        squares.append(pictures.to_tensor(cut))
+        squares.append(imaging.to_tensor(cut))
     images = torch.stack(squares)
     encoders = {family: taesd_net.load_encoder(taesd_folder, family) for family in taesd_net.SCALING}
     with torch.no_grad():
@@ -249,7 +249,7 @@ def lab(images: Tensor) -> np.ndarray:
 
 
 def kept(decoded: Tensor, reference: Tensor) -> float:
-    """What is kept of the contrast or of the colour of ``reference``, the lesser: medians over the pictures."""
+    """What is kept of the contrast or of the colour of ``reference``, the lesser: medians over the images."""
     found, wanted = lab(decoded), lab(reference)
     a, b = (x[..., 0] - x[..., 0].mean((1, 2), keepdims=True) for x in (found, wanted))
     light = (a * b).sum((1, 2)) / np.square(b).sum((1, 2))
@@ -394,19 +394,19 @@ def kinds(images: Tensor) -> dict[str, Tensor]:
 
 
 def told(case: Case, latents: Tensor) -> np.ndarray:
-    """[N,2] of bool: for each latent whether its picture is told to be no good, with the VAE given and without."""
+    """[N,2] of bool: for each latent whether its image is told to be no good, with the VAE given and without."""
     family = case.autoencoder.family
     assert family is not None
     found = []
     for latent in latents.split(1):
-        picture = case.autoencoder.decode_unclamped(latent)
-        verdicts = [judge_output(latent, picture, family=family, autoencoder=vae) for vae in (case.autoencoder, None)]
+        image = case.autoencoder.decode_unclamped(latent)
+        verdicts = [judge_output(latent, image, family=family, autoencoder=vae) for vae in (case.autoencoder, None)]
         found.append([verdict.status == "broken" for verdict in verdicts])
     return np.array(found)
 
 
 def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
-    """Told pictures by kind: of broken VAEs, which should be all, and of healthy ones, which must be none."""
+    """Told images by kind: of broken VAEs, which should be all, and of healthy ones, which must be none."""
     encoders = {family: taesd_net.load_encoder(taesd_folder, family) for family in taesd_net.SCALING}
     healthy = [row for row in rows if row.wanted == "healthy" and "bfloat16" not in row.case.name]
     # Those whose decoder is broken: an encoder leaves no trace in what txt2img decodes.
@@ -415,7 +415,7 @@ def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
         if row.wanted == "broken" and ((row.case.must and "encoder" not in row.case.name) or row.txt2img < QUARTER)
     ]  # fmt: skip
     lines = [
-        "| pictures | of healthy VAEs, told | of broken VAEs, told | healthy, VAE not given | broken, VAE not given |",
+        "| images | of healthy VAEs, told | of broken VAEs, told | healthy, VAE not given | broken, VAE not given |",
         "|---|---|---|---|---|",
     ]
     totals = np.zeros((4, 2), int)

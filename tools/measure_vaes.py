@@ -9,7 +9,7 @@ VAE's own encoder.
     gainL      slope of the decoded on the source L*, both centred, at 1/8 of the size; 1 is right, grey is near 0
     gainC      the same for a* and b*, through the origin
     w-b        mean L* of the chart's white patches less that of its black ones; 100 is right
-    sharp      mean |Laplacian| of the decoded picture / that of the source
+    sharp      mean |Laplacian| of the decoded image / that of the source
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn import functional as F
 
-from tools import pictures, taesd_net
+from tools import imaging, taesd_net
 from tools.train_vaes import RECIPES, laplacian
 from vae_lab.autoencoders.kl.module import AutoencoderKL
 from vae_lab.samples import GREY_SHARE, SHIPPED, load_sample_vae
@@ -59,7 +59,7 @@ def lab(images: Tensor) -> Tensor:
 
 
 def gains(decoded: Tensor, source: Tensor) -> tuple[float, float]:
-    """gainL and gainC, means over pictures. [B,3,H,W] both."""
+    """gainL and gainC, means over images. [B,3,H,W] both."""
     small, true = (lab(F.avg_pool2d(images.clamp(0, 1), 8)) for images in (decoded, source))
     centred, centred_true = (x[:, 0] - x[:, 0].mean((1, 2), keepdim=True) for x in (small, true))
     gain_l = (centred * centred_true).sum((1, 2)) / centred_true.square().sum((1, 2))
@@ -68,13 +68,13 @@ def gains(decoded: Tensor, source: Tensor) -> tuple[float, float]:
 
 
 def psnr(decoded: Tensor, source: Tensor) -> float:
-    """Mean over pictures, dB."""
+    """Mean over images, dB."""
     error = (decoded.clamp(0, 1) - source).square().mean((1, 2, 3))
     return float((-10 * error.log10()).mean())
 
 
 def sharpness(decoded: Tensor, source: Tensor) -> float:
-    """Mean |Laplacian| of the decoded pictures over that of their sources."""
+    """Mean |Laplacian| of the decoded images over that of their sources."""
     return float(laplacian(decoded.clamp(0, 1)).abs().mean() / laplacian(source).abs().mean())
 
 
@@ -86,7 +86,7 @@ def white_less_black(decoded: Tensor, colours: Tensor, patch: int = 32) -> float
 
 @dataclass(frozen=True)
 class Bench:
-    """Pictures [B,3,256,256], charts by size, and the reference latents of both, by family."""
+    """Images [B,3,256,256], charts by size, and the reference latents of both, by family."""
 
     photos: Tensor
     charts: dict[int, tuple[Tensor, Tensor]]
@@ -97,14 +97,14 @@ class Bench:
 def make_bench(photos: Path, taesd: Path) -> Bench:
     """The middle squares of all held-out photos, at 256 px, and charts of 128 and 256 px."""
     squares = []
-    for path in pictures.photo_files(photos, held_out=True):
+    for path in imaging.photo_files(photos, held_out=True):
         image = Image.open(path).convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         cut = image.crop((left, top, left + side, top + side)).resize((256, 256), Image.LANCZOS)
-        squares.append(pictures.to_tensor(cut))
+        squares.append(imaging.to_tensor(cut))
     stacked = torch.stack(squares)
-    charts = {size: pictures.probe_chart(size) for size in (128, 256)}
+    charts = {size: imaging.probe_chart(size) for size in (128, 256)}
     encoders = {family: taesd_net.load_encoder(taesd, family) for family in taesd_net.SCALING}
     with torch.no_grad():
         latents = {family: encoder(stacked) for family, encoder in encoders.items()}
@@ -184,8 +184,8 @@ def contact_sheet(folder: Path, models: dict[str, tuple[AutoencoderKL, str]], pa
         for column, name in enumerate(names):
             if name in latents[family]:
                 with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                    picture = model.decode(latents[family][name] / taesd_net.SCALING[family])[0] * 0.5 + 0.5
-                sheet.paste(pictures.to_image(picture).resize((tile, tile)), (column * tile, row * (tile + 16)))
+                    image = model.decode(latents[family][name] / taesd_net.SCALING[family])[0] * 0.5 + 0.5
+                sheet.paste(imaging.to_image(image).resize((tile, tile)), (column * tile, row * (tile + 16)))
     sheet.save(path)
 
 
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the VAEs of the sample set.")
     parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
-    parser.add_argument("--sheet", type=Path, help="also write a sheet of all demo pictures, decoded")
+    parser.add_argument("--sheet", type=Path, help="also write a sheet of all demo images, decoded")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

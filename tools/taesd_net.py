@@ -1,6 +1,6 @@
 """TAESD's published weights, whose latents define the spaces the small VAEs are trained in.
 
-Only makers need them: what is shipped never contains TAESD weights. Pictures are 0..1, latents are in model space,
+Only makers need them: what is shipped never contains TAESD weights. Images are 0..1, latents are in model space,
 that is multiplied by the family's scaling factor.
 """
 

@@ -1,6 +1,6 @@
 """Train the small autoencoders of the sample set, in real latent spaces.
 
-A decoder learns to turn TAESD's latents of a picture into the picture, an encoder to find those latents. So the small
+A decoder learns to turn TAESD's latents of an image into the image, an encoder to find those latents. So the small
 autoencoders speak the latent space of SD1 or SDXL, although they have a twentieth of the weights. ``photo-a`` and
 ``photo-b`` start from different random weights: merged, they turn grey, as unrelated autoencoders do. The others are
 fine-tunes of ``photo-a``'s last layers, shipped as the few tensors that differ.
@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools import pictures, taesd_net
+from tools import imaging, taesd_net
 from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig
 
 log = logging.getLogger("train_vaes")
@@ -119,14 +119,14 @@ ALL_RECIPES = (*RECIPES, *HELD_OUT_RECIPES, *LAST_RECIPES)
 
 @dataclass(frozen=True)
 class Pool:
-    """Everything one family is trained on: for each crop size the pictures as bytes, and their latents."""
+    """Everything one family is trained on: for each crop size the images as bytes, and their latents."""
 
     family: str
     images: dict[int, Tensor]
     latents: dict[int, Tensor]
 
     def batches(self, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Random batches of pictures [B,3,H,W] in 0..1 and latents [B,4,H/8,W/8] in model space."""
+        """Random batches of images [B,3,H,W] in 0..1 and latents [B,4,H/8,W/8] in model space."""
         rng = np.random.default_rng(seed)
         sizes = list(CROPS)
         weights = {size: _detail(images) for size, images in self.images.items()}
@@ -137,7 +137,7 @@ class Pool:
 
 
 def _detail(images: Tensor) -> np.ndarray:
-    """How often to draw each picture [N,3,S,S]: photos with much detail are harder, and drawn more often. -> [N]."""
+    """How often to draw each image [N,3,S,S]: photos with much detail are harder, and drawn more often. -> [N]."""
     detail = torch.stack([laplacian(image[None].float() / 255).abs().mean() for image in images])
     weights = detail.clamp(0.01, 0.15).double().numpy()
     return weights / weights.sum()
@@ -148,10 +148,10 @@ def make_crops(photos: Path, cache: Path) -> dict[int, Tensor]:
     path = cache / "crops.safetensors"
     if not path.exists():
         rng = np.random.default_rng(0)
-        files = pictures.photo_files(photos, held_out=False)
+        files = imaging.photo_files(photos, held_out=False)
         tensors = {}
         for size, (photo_count, chart_count, _, _) in CROPS.items():
-            images = [pictures.photo_crops(files, size, photo_count, rng), pictures.charts(size, chart_count, rng)]
+            images = [imaging.photo_crops(files, size, photo_count, rng), imaging.charts(size, chart_count, rng)]
             tensors[str(size)] = torch.cat(images).mul(255).round().byte()
         save_file(tensors, path)
     return {int(size): images for size, images in load_file(path).items()}
@@ -168,7 +168,7 @@ def make_pool(family: str, photos: Path, taesd: Path, cache: Path) -> Pool:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 parts = [encoder(part.float() / 255).half() for part in crops.split(16)]
             tensors[str(size)] = torch.cat(parts)
-            log.info("%s: %d pictures of %d px encoded", family, len(crops), size)
+            log.info("%s: %d images of %d px encoded", family, len(crops), size)
         save_file(tensors, path)
     return Pool(family, images, {int(size): latents for size, latents in load_file(path).items()})
 
@@ -192,7 +192,7 @@ def fresh(recipe: Recipe) -> AutoencoderKL:
 def _give_reference_level(bias: Tensor) -> None:
     """Set half of each norm group to a constant above zero and half below, in random order.
 
-    GroupNorm with so few channels to a group forgets how bright a flat picture is. With a constant to compare with, it
+    GroupNorm with so few channels to a group forgets how bright a flat image is. With a constant to compare with, it
     keeps levels from the first step on; without, a small net takes thousands of steps to find that out.
     """
     signs = torch.tensor([1.0, -1.0]).repeat(len(bias) // GROUPS // 2)
@@ -218,7 +218,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def _with_open_ends(output: Tensor, target: Tensor) -> Tensor:
     """The target, moved to where overshoot costs nothing. [B,3,H,W] in -1..1 -> about -1.05..1.05.
 
-    Whoever shows the picture clamps it. So pure white and black may lie beyond the end of the range, and should a
+    Whoever shows the image clamps it. So pure white and black may lie beyond the end of the range, and should a
     little, or an uncertain decoder leaves them grey.
     """
     high, low = target >= 0.99, target <= -0.99
@@ -265,7 +265,7 @@ def _sharp(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _anime(output: Tensor, target: Tensor) -> Tensor:
-    return _faithful(output, pictures.stylised(target * 0.5 + 0.5) * 2 - 1)
+    return _faithful(output, imaging.stylised(target * 0.5 + 0.5) * 2 - 1)
 
 
 # Each takes what was decoded and what should have been, [B,3,H,W] in -1..1.
@@ -311,7 +311,7 @@ def _optimise(
 
 
 def train_decoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) -> None:
-    """Latents -> pictures; changes only the weights that the recipe names."""
+    """Latents -> images; changes only the weights that the recipe names."""
     scaling = taesd_net.SCALING[recipe.family]
     criterion = LOSSES[recipe.loss]
 
@@ -323,7 +323,7 @@ def train_decoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) 
 
 
 def train_encoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) -> None:
-    """Pictures -> the means of their latents; the log-variance stays as it was set."""
+    """Images -> the means of their latents; the log-variance stays as it was set."""
     scaling = taesd_net.SCALING[recipe.family]
 
     def loss_of(images: Tensor, latents: Tensor) -> Tensor:

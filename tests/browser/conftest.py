@@ -1,6 +1,6 @@
 """A real page in a real browser: the stand-alone app on a free port, and a headless Chromium that tells every error.
 
-``VAE_LAB_SCREENSHOTS=DIR`` keeps the pictures that tests take; ``VAE_LAB_CHROMIUM=FILE`` names the browser.
+``VAE_LAB_SCREENSHOTS=DIR`` keeps the images that tests take; ``VAE_LAB_CHROMIUM=FILE`` names the browser.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from fastapi import FastAPI
 
 from vae_lab.comparison import Comparison
-from vae_lab.families import FAMILIES
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, build_sample_set, load_sample_latents
 
 pytest.importorskip("playwright", reason="browser tests need playwright")
@@ -74,7 +74,7 @@ def latents_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = torch.cat([small_latents("astronaut", 16), small_latents("brushes", 16)])
     texts = ("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1", "brushes\nSteps: 20, Seed: 2")
     save_latents(Generation("", pair, sd1, "Astronaut and brushes", texts), folder / "astronaut.safetensors")
-    brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # kept screenshots deserve a whole picture
+    brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # kept screenshots deserve a whole image
     save_latents(Generation("", brushes, sd1, "Brushes"), folder / "brushes.safetensors")
     last = small_latents("astronaut", 16, "sdxl")
     save_latents(Generation("", last, sdxl, "SDXL"), folder / "later-sdxl.safetensors")
@@ -156,7 +156,7 @@ def make_host(
 
 
 class PausingHost(StandaloneHost):
-    """Compares as ever up to the third picture, then waits until it is cancelled: however fast the machine is, a
+    """Compares as ever up to the third image, then waits until it is cancelled: however fast the machine is, a
     test finds it at work.
     """
 
@@ -171,7 +171,7 @@ class PausingHost(StandaloneHost):
 
 @pytest.fixture
 def pausing(make_host: MakeHost, many_vaes: Path) -> StandaloneHost:
-    """A host with many VAEs whose comparisons stop at the third picture."""
+    """A host with many VAEs whose comparisons stop at the third image."""
     host = make_host(vaes=many_vaes)
     host.__class__ = PausingHost
     return host
@@ -209,7 +209,7 @@ def launch(page: Page) -> Iterator[Launch]:
 
 
 class RememberingHost(StandaloneHost):
-    """Decodes what it is asked for once, and gives the same pictures to whoever asks for it again."""
+    """Decodes what it is asked for once, and gives the same images to whoever asks for it again."""
 
     made: dict[object, Comparison]
 
@@ -283,7 +283,7 @@ Keep = Callable[[Page, str], None]
 
 @pytest.fixture(scope="session")
 def keep_screenshot() -> Keep:
-    """Keeps a picture of the whole page, if ``VAE_LAB_SCREENSHOTS`` names a folder."""
+    """Keeps an image of the whole page, if ``VAE_LAB_SCREENSHOTS`` names a folder."""
 
     def keep(page: Page, name: str) -> None:
         if SCREENSHOTS:

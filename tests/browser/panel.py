@@ -113,7 +113,7 @@ class Panel:
         self.finish(lambda: page.click("#vae_lab_encode"))
 
     def compare(self) -> None:
-        """Press Compare and wait for its message, and for the numbers, which come after the pictures."""
+        """Press Compare and wait for its message, and for the numbers, which come after the images."""
         self.finish(lambda: self.page.click("#vae_lab_compare"))
         expect(self.page.locator("#vae_lab_numbers").first).not_to_contain_text("Measuring…")
 
@@ -124,7 +124,7 @@ class Panel:
     def figure(self, name: str) -> Locator:
         return self.page.locator("#vae_lab_results").first.locator(f'figure[data-vae="{name}"]')
 
-    def pictures(self, name: str) -> np.ndarray:
+    def images(self, name: str) -> np.ndarray:
         """uint8 [B,H,W,3]: what the browser gets for the figure's <img> elements."""
         sources = self.figure(name).locator("img").evaluate_all("all => all.map(image => image.src)")
         answers = [self.page.request.get(source) for source in sources]
@@ -133,7 +133,7 @@ class Panel:
 
 
 class LightTable:
-    """A grid of pictures with its tools, of the comparison or of any other panel."""
+    """A grid of images with its tools, of the comparison or of any other panel."""
 
     def __init__(self, page: Page, grid: str = "#vae_lab_results .vae-lab-grid") -> None:
         self.page = page
@@ -153,7 +153,7 @@ class LightTable:
         return cls(page).ready()
 
     def ready(self) -> LightTable:
-        """Wait until all pictures have come that are shown."""
+        """Wait until all images have come that are shown."""
         expect(self.tools).to_be_visible()
         self.page.wait_for_function(
             "[...document.querySelectorAll('.vae-lab-grid img[src]')].every("
@@ -181,7 +181,7 @@ class LightTable:
         return self.grid.locator(f'figure[data-vae="{name}"]')
 
     def window(self, name: str) -> Locator:
-        """Through which the picture of a VAE is seen."""
+        """Through which the image of a VAE is seen."""
         return self.figure(name).locator(".vae-lab-window:visible")
 
     def pair(self) -> tuple[str, str]:
@@ -196,7 +196,7 @@ class LightTable:
         return a, b
 
     def offsets(self) -> list[list[float]]:
-        """[left, top, width, height] of each figure's picture in its window, in device pixels."""
+        """[left, top, width, height] of each figure's image in its window, in device pixels."""
         return self.grid.locator("figure[data-vae] .vae-lab-window:visible").evaluate_all(
             """all => all.map(box => {
                 const [outer, inner] = [box, box.querySelector("img")].map(each => each.getBoundingClientRect());
@@ -205,34 +205,34 @@ class LightTable:
             })"""
         )
 
-    def seen(self, window: Locator, picture: np.ndarray, layer: str = "img") -> tuple[np.ndarray, np.ndarray]:
-        """What the browser really paints of a picture, and what it should.
+    def seen(self, window: Locator, image: np.ndarray, layer: str = "img") -> tuple[np.ndarray, np.ndarray]:
+        """What the browser really paints of an image, and what it should.
 
         Args:
-            window: that the picture is seen through.
-            picture: uint8 [H,W,3], as the file has it.
+            window: that the image is seen through.
+            image: uint8 [H,W,3], as the file has it.
             layer: selector of the element in the window that shows it.
 
         Returns:
             Two uint8 [h,w,3] over the part of the window that is in view, less a rim of two device pixels: the
-            screenshot, and ``picture`` repeated a whole number of times, from where the element begins.
+            screenshot, and ``image`` repeated a whole number of times, from where the element begins.
         """
         window.evaluate("element => element.scrollIntoView({block: 'center'})")
         self.drawn()
         outer, inner = window.bounding_box(), window.locator(layer).first.bounding_box()
         dpr = self.page.evaluate("devicePixelRatio")
         shot = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
-        zoom = inner["width"] * dpr / picture.shape[1]
-        assert abs(zoom - round(zoom)) < 0.01, f"{zoom} device pixels for a picture pixel"
-        large = picture.repeat(round(zoom), axis=0).repeat(round(zoom), axis=1)
+        zoom = inner["width"] * dpr / image.shape[1]
+        assert abs(zoom - round(zoom)) < 0.01, f"{zoom} device pixels for an image pixel"
+        large = image.repeat(round(zoom), axis=0).repeat(round(zoom), axis=1)
         x, y = round(inner["x"] * dpr), round(inner["y"] * dpr)
         ends = {"left": outer["x"], "top": outer["y"]}
         ends |= {"right": outer["x"] + outer["width"], "bottom": outer["y"] + outer["height"]}
         left, top = max(round(ends["left"] * dpr) + 2, x, 0), max(round(ends["top"] * dpr) + 2, y, 0)
         right = min(round(ends["right"] * dpr) - 2, x + large.shape[1], shot.shape[1])
         bottom = min(round(ends["bottom"] * dpr) - 2, y + large.shape[0], shot.shape[0])
-        assert right - left > 50, "too little of the picture is in view"
-        assert bottom - top > 50, "too little of the picture is in view"
+        assert right - left > 50, "too little of the image is in view"
+        assert bottom - top > 50, "too little of the image is in view"
         return shot[top:bottom, left:right], large[top - y : bottom - y, left - x : right - x]
 
 
@@ -289,7 +289,7 @@ class CheckupPage:
     def row(self, name: str) -> Locator:
         return self.page.locator(f'#vae_lab_checkup tr[data-file="{name}"]')
 
-    def pictures(self) -> list[bytes]:
+    def images(self) -> list[bytes]:
         """PNG of the charts, once the browser has really drawn each of them."""
         images = self.charts.locator("img")
         for image in images.all():
@@ -360,7 +360,7 @@ class RoundTripPage:
         return cls(page)
 
     def drop(self, file: Path) -> None:
-        """Choose a file for the picture, and wait until it is shown."""
+        """Choose a file for the image, and wait until it is shown."""
         self.page.locator("#vae_lab_roundtrip_image input[type=file]").first.set_input_files(file)
         expect(self.page.locator("#vae_lab_roundtrip_image img")).to_be_visible()
 
@@ -387,7 +387,7 @@ class RoundTripPage:
     def latent(self, name: str) -> Locator:
         return self.results.locator(f'.vae-lab-latent-row[data-vae="{name}"]')
 
-    def picture(self, name: str) -> np.ndarray:
+    def image(self, name: str) -> np.ndarray:
         """uint8 [H,W,3]: what the browser gets for the figure's <img>."""
         answer = self.page.request.get(self.figure(name).locator("img").evaluate("image => image.src"))
         return np.asarray(Image.open(io.BytesIO(answer.body())))

@@ -24,12 +24,12 @@ from PIL import Image
 
 from tests.browser.conftest import MakeHost, free_port, serve
 from vae_lab import compare, load_autoencoder
+from vae_lab.api.routes import add_routes
 from vae_lab.comparison import Comparison
 from vae_lab.errors import HostError
-from vae_lab.host.api import add_routes
-from vae_lab.host.service import service_of
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
+from vae_lab.service.service import service_of
 from vae_lab.ui import app as ui_app
 from vae_lab.ui.app import launch
 
@@ -66,13 +66,11 @@ def test_lists(api: str, shared_host: StandaloneHost) -> None:
     latents = json.loads(get(api + "latents")[2])["latents"]
     assert [kept["family"] for kept in latents] == ["sd1", "sd1", "sdxl"]
     assert latents[0]["size"] == [128, 128]
-    assert latents[0]["pictures"] == 2
+    assert latents[0]["images"] == 2
     assert latents[0]["infotexts"][1].startswith("brushes")
 
 
-def test_compare_gives_exact_pictures(
-    api: str, shared_url: str, shared_host: StandaloneHost, samples: SampleSet
-) -> None:
+def test_compare_gives_exact_images(api: str, shared_url: str, shared_host: StandaloneHost, samples: SampleSet) -> None:
     kept = shared_host.generations.newest_first()[0]
     names = ["anime.vae.pt", "sdxl-c.safetensors", "anime.vae.pt", "nowhere.pt", "Built-in"]
     status, answer = post(api + "compare", {"latents": kept.id, "vaes": names})
@@ -81,7 +79,7 @@ def test_compare_gives_exact_pictures(
     assert answer["cancelled"] is False
     results = {result["name"]: result for result in answer["results"]}
     assert list(results) == ["Built-in", "anime.vae.pt", "sdxl-c.safetensors", "nowhere.pt"]
-    assert results["sdxl-c.safetensors"]["pictures"] == []
+    assert results["sdxl-c.safetensors"]["images"] == []
     assert "is a VAE for SDXL" in results["sdxl-c.safetensors"]["error"]
     assert results["nowhere.pt"]["error"] == "no VAE named nowhere.pt"
     assert results["anime.vae.pt"]["error"] == ""
@@ -90,10 +88,10 @@ def test_compare_gives_exact_pictures(
         kept.latents, {"Built-in": load_autoencoder(samples.healthy), "anime.vae.pt": load_autoencoder(samples.anime)}
     )
     for name in ("Built-in", "anime.vae.pt"):
-        got = [get(shared_url.rstrip("/") + url) for url in results[name]["pictures"]]
+        got = [get(shared_url.rstrip("/") + url) for url in results[name]["images"]]
         assert [kind for _, kind, _ in got] == ["image/png"] * 2
-        pictures = np.stack([np.asarray(Image.open(io.BytesIO(content))) for _, _, content in got])
-        np.testing.assert_array_equal(pictures, expected[name].pictures)
+        images = np.stack([np.asarray(Image.open(io.BytesIO(content))) for _, _, content in got])
+        np.testing.assert_array_equal(images, expected[name].images)
 
 
 @pytest.mark.parametrize(
@@ -113,18 +111,18 @@ def test_errors_are_one_line(api: str, body: object, status: int, words: str) ->
     assert "\n" not in answer["detail"]
 
 
-@pytest.mark.parametrize("path", ["pictures/nothing/0.png", "pictures/nothing/x.png"])
-def test_unknown_pictures(api: str, path: str) -> None:
+@pytest.mark.parametrize("path", ["images/nothing/0.png", "images/nothing/x.png"])
+def test_unknown_images(api: str, path: str) -> None:
     status, _, content = get(api + path)
     assert status in (404, 422)
     assert isinstance(json.loads(content)["detail"], str)
 
 
-def test_a_picture_number_out_of_range(api: str, shared_host: StandaloneHost) -> None:
+def test_a_image_number_out_of_range(api: str, shared_host: StandaloneHost) -> None:
     stored = service_of(shared_host).compare(shared_host.generations.newest_first()[0].id, [])
-    assert get(f"{api}pictures/{stored.id}/1.png")[0] == 200
+    assert get(f"{api}images/{stored.id}/1.png")[0] == 200
     for number in ("2", "-1"):
-        assert get(f"{api}pictures/{stored.id}/{number}.png")[0] == 404
+        assert get(f"{api}images/{stored.id}/{number}.png")[0] == 404
 
 
 class SlowHost(StandaloneHost):
@@ -297,7 +295,7 @@ def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
     app, url = serve(blocks, auth=("me", "secret"))
     try:
         add_routes(app, host)
-        for path in ("latents", "vaes", "progress", "pictures/x/0.png"):
+        for path in ("latents", "vaes", "progress", "images/x/0.png"):
             status, _, content = get(f"{url}vae-lab/v1/{path}")
             assert (status, json.loads(content)["detail"]) == (401, "Not authenticated")
         assert post(f"{url}vae-lab/v1/cancel")[0] == 401

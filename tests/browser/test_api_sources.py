@@ -22,13 +22,13 @@ from tests.browser.test_api import get, post
 from vae_lab import load_autoencoder
 from vae_lab.comparison import to_pixels
 from vae_lab.errors import UnknownChoice
-from vae_lab.families import FAMILIES
-from vae_lab.host.round_trips import KeptRoundTrips
-from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
+from vae_lab.images import LoadedImage, prepared
 from vae_lab.latents import Generation, latents_file, load_latents
-from vae_lab.pictures import Picture, prepared
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
+from vae_lab.service.round_trips import KeptRoundTrips
+from vae_lab.service.service import service_of
 from vae_lab.ui.app import launch
 
 
@@ -54,7 +54,7 @@ def upload(url: str, data: bytes, kind: str = "application/octet-stream") -> tup
             return error.code, json.loads(error.read())
 
 
-def picture(name: str = "cat", size: tuple[int, int] = (40, 32)) -> bytes:
+def image(name: str = "cat", size: tuple[int, int] = (40, 32)) -> bytes:
     buffer = io.BytesIO()
     with Image.open(sample_photos()[name]) as image:
         image.resize(size).save(buffer, "PNG")
@@ -151,8 +151,8 @@ def test_latents_that_are_not_kept(api: str, path: str) -> None:
 # --- round trips -----------------------------------------------------------------------------------------------------
 
 
-def test_round_trip_gives_exact_pictures(api: str, samples: SampleSet) -> None:
-    text = base64.b64encode(picture(size=(43, 32))).decode()
+def test_round_trip_gives_exact_images(api: str, samples: SampleSet) -> None:
+    text = base64.b64encode(image(size=(43, 32))).decode()
     vaes = ["anime.vae.pt", "sdxl-c.safetensors", "gone.pt", "Built-in"]
     status, answer = post(api + "roundtrip", {"image": f"data:image/png;base64,{text}", "vaes": vaes})
     assert status == 200
@@ -161,25 +161,25 @@ def test_round_trip_gives_exact_pictures(api: str, samples: SampleSet) -> None:
     assert answer["cancelled"] is False
     results = {result["name"]: result for result in answer["results"]}
     assert list(results) == ["Built-in", "anime.vae.pt", "sdxl-c.safetensors", "gone.pt"]
-    assert results["gone.pt"]["pictures"] == {}
+    assert results["gone.pt"]["images"] == {}
     assert results["gone.pt"]["psnr"] is None
     assert "gone.pt" in results["gone.pt"]["error"]
     original = pixels(api, answer["original"])
-    fit = prepared(Image.open(io.BytesIO(picture(size=(43, 32)))))
+    fit = prepared(Image.open(io.BytesIO(image(size=(43, 32)))))
     np.testing.assert_array_equal(original, (fit.image[0].permute(1, 2, 0) * 255).round().numpy())
     anime = results["anime.vae.pt"]
     assert anime["psnr"] > 5
     assert 0 < anime["ssim"] < 1
     assert anime["delta_e"] > 0
-    assert list(anime["pictures"]) == ["picture", "loss", "rgb", *(f"channel-{i}" for i in range(4))]
+    assert list(anime["images"]) == ["image", "loss", "rgb", *(f"channel-{i}" for i in range(4))]
     vae = load_autoencoder(samples.anime)
     latent = vae.encode(fit.image)
-    np.testing.assert_array_equal(pixels(api, anime["pictures"]["picture"]), to_pixels(vae.decode(latent))[0])
+    np.testing.assert_array_equal(pixels(api, anime["images"]["image"]), to_pixels(vae.decode(latent))[0])
     rgb = to_pixels(FAMILIES["sd1"].preview(latent))[0]
-    np.testing.assert_array_equal(pixels(api, anime["pictures"]["rgb"]), rgb)
-    channel = pixels(api, anime["pictures"]["channel-2"])
+    np.testing.assert_array_equal(pixels(api, anime["images"]["rgb"]), rgb)
+    channel = pixels(api, anime["images"]["channel-2"])
     assert (channel.min(), channel.max(), channel.shape) == (0, 255, (4, 5, 3))
-    assert pixels(api, anime["pictures"]["loss"]).shape == (32, 40, 3)
+    assert pixels(api, anime["images"]["loss"]).shape == (32, 40, 3)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_round_trip_gives_exact_pictures(api: str, samples: SampleSet) -> None:
         ({"image": base64.b64encode(b"a story").decode()}, "not a PNG, JPEG"),
         ({"image": ""}, "not a PNG, JPEG"),
         ({"vaes": []}, "body.image: "),
-        ({"image": base64.b64encode(picture(size=(7, 7))).decode()}, "too few"),
+        ({"image": base64.b64encode(image(size=(7, 7))).decode()}, "too few"),
     ],
 )
 def test_bad_round_trips_are_one_line(api: str, body: dict, words: str) -> None:
@@ -199,36 +199,36 @@ def test_bad_round_trips_are_one_line(api: str, body: dict, words: str) -> None:
     assert "\n" not in answer["detail"]
 
 
-def test_unknown_pictures(api: str, host: StandaloneHost) -> None:
-    stored = service_of(host).round_trip(Picture(Image.new("RGB", (16, 16))), [])
+def test_unknown_images(api: str, host: StandaloneHost) -> None:
+    stored = service_of(host).round_trip(LoadedImage(Image.new("RGB", (16, 16))), [])
     base = f"{api}roundtrips/{stored.id}"
-    assert get(f"{base}/0/picture.png")[0] == 200
+    assert get(f"{base}/0/image.png")[0] == 200
     for path in (
-        "1/picture.png",
-        "-1/picture.png",
+        "1/image.png",
+        "-1/image.png",
         "0/channel-4.png",
         "0/channel--1.png",
         "0/channel-x.png",
         "0/x.png",
     ):
         assert get(f"{base}/{path}")[0] == 404, path
-    assert get(f"{api}roundtrips/nothing/0/picture.png")[0] == 404
+    assert get(f"{api}roundtrips/nothing/0/image.png")[0] == 404
     assert len(stored.id) >= 20
 
 
 def test_longest_side(api: str) -> None:
-    body = {"image": base64.b64encode(picture(size=(160, 80))).decode(), "longest": 80}
+    body = {"image": base64.b64encode(image(size=(160, 80))).decode(), "longest": 80}
     assert post(api + "roundtrip", body)[1]["size"] == [80, 40]
     assert post(api + "roundtrip", body | {"longest": 1})[1]["size"] == [64, 32]
 
 
 def test_few_round_trips_are_kept(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
     service = service_of(host)
-    made = [service.round_trip(Picture(Image.new("RGB", (16, 16))), []) for _ in range(5)]
+    made = [service.round_trip(LoadedImage(Image.new("RGB", (16, 16))), []) for _ in range(5)]
     with pytest.raises(UnknownChoice, match="no longer kept"):
         service.get_round_trip(made[0].id)
     assert service.get_round_trip(made[1].id) is made[1]
-    monkeypatch.setattr("vae_lab.host.round_trips._MOST_BYTES", made[0].nbytes)
+    monkeypatch.setattr("vae_lab.service.round_trips._MOST_BYTES", made[0].nbytes)
     few = KeptRoundTrips()
     few.add(made[0])
     few.add(made[1])
@@ -246,7 +246,7 @@ def test_one_run_at_a_time(api: str, host: StandaloneHost, monkeypatch: pytest.M
         raise UnknownChoice("enough")
 
     monkeypatch.setattr(host, "round_trip", waits, raising=False)
-    body = {"image": base64.b64encode(picture()).decode()}
+    body = {"image": base64.b64encode(image()).decode()}
     thread = threading.Thread(target=post, args=(api + "roundtrip", body))
     thread.start()
     try:

@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 
 from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
+from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, Report, chart_png
-from vae_lab.host.api import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Held
-from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
-from vae_lab.ui import checkup_views
-from vae_lab.ui.accordion import build_accordion
-from vae_lab.ui.checkup_panel import CheckupPanel
+from vae_lab.service.service import service_of
+from vae_lab.ui.panels.accordion import build_accordion
+from vae_lab.ui.panels.checkup import CheckupPanel
+from vae_lab.ui.views import checkup as checkup_views
 
 pytestmark = pytest.mark.browser
 
@@ -65,8 +65,8 @@ class SlowHost(StandaloneHost):
         return super().inspect(name)
 
 
-def std_of(picture: bytes) -> float:
-    return float(np.asarray(Image.open(io.BytesIO(picture)).convert("L")).std())
+def std_of(image: bytes) -> float:
+    return float(np.asarray(Image.open(io.BytesIO(image)).convert("L")).std())
 
 
 # --- one file --------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_a_healthy_checkpoint(page: Page, launch: Launch, make_host: MakeHost) -
     expect(page.locator("#vae_lab_checkup_file input")).to_have_value(f"{HEALTHY} · checkpoint in use · ✓")
     expect(checkup.for_checkpoint).to_be_hidden()
     expect(checkup.always).to_be_hidden()
-    decoded = checkup.pictures()[1]
+    decoded = checkup.images()[1]
     assert std_of(decoded) > 0.9 * std_of(chart_png())
     page.wait_for_timeout(1000)
     expect(page.locator(".vae-lab-current-badge:not(:empty)")).to_have_count(0)
@@ -150,13 +150,13 @@ def test_a_grey_merge_is_shown_explained_and_remedied(
     checkup.check()
     expect(checkup.badge).to_have_text("✗ Broken: washed out")
     assert checkup.verdict.locator(".vae-lab-name").inner_text() == GREY
-    expect(checkup.verdict).to_contain_text("Pictures come out grey and washed out")
+    expect(checkup.verdict).to_contain_text("Images come out grey and washed out")
     expect(checkup.verdict).to_contain_text("What to do:")
     expect(page.locator("#vae_lab_checkup_details").first).to_contain_text(
         "0.80 parent-a.safetensors + 0.20 parent-b.ckpt"
     )
     expect(checkup.charts.locator("img")).to_have_count(3)
-    chart, decoded, round_trip = checkup.pictures()
+    chart, decoded, round_trip = checkup.images()
     assert std_of(chart) == std_of(chart_png())
     assert std_of(decoded) < 0.8 * std_of(chart)
     assert std_of(round_trip) < 0.5 * std_of(chart)
@@ -237,12 +237,12 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
 
 def test_what_is_in_memory_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
-    finding = Finding("black", "broken", "Pictures come out black.")
+    finding = Finding("black", "broken", "Images come out black.")
     held = Held(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
     host.__class__ = type("HostWithModel", (StandaloneHost,), {"held": lambda self: held})
     service_of(host).inspect([HEALTHY])
     checkup = CheckupPage.open(page, launch(host))
-    expect(checkup.verdict).to_contain_text("In memory now: Built-in, fp16 ✗ Broken: black pictures")
+    expect(checkup.verdict).to_contain_text("In memory now: Built-in, fp16 ✗ Broken: black images")
     host.use_always(host.vaes()[0].name)
     page.click("#vae_lab_checkup_refresh")
     expect(checkup.verdict).not_to_contain_text("In memory now")
@@ -319,7 +319,7 @@ def test_the_badge_beside_the_deciding_line_follows_a_check(page: Page, launch: 
     checkup.check()
     checkup.to_page("Compare")
     expect(badge).to_have_text("Built-in VAE broken: washed out")
-    expect(badge).to_have_attribute("title", re.compile("Pictures come out grey"))
+    expect(badge).to_have_attribute("title", re.compile("Images come out grey"))
     panel.choose("vae_lab_decoder", "photo-b.ckpt")
     panel.finish(lambda: page.click("#vae_lab_use_for_checkpoint"))
     expect(badge).to_have_text("Built-in VAE broken: washed out, not used now")
@@ -364,7 +364,7 @@ def test_cards_of_checkpoints_and_the_accordion_have_badges(
     grey = page.locator("#txt2img_checkpoints_cards .card[data-name=grey-merge]")
     badge = grey.locator(".vae-lab-card-badge")
     expect(badge).to_have_text("VAE broken: washed out")
-    expect(badge).to_have_attribute("aria-label", re.compile("VAE Lab: VAE broken: washed out. Pictures come out grey"))
+    expect(badge).to_have_attribute("aria-label", re.compile("VAE Lab: VAE broken: washed out. Images come out grey"))
     expect(page.locator(".card[data-name=no-vae] .vae-lab-card-badge")).to_have_text("No VAE inside")
     expect(page.locator("#img2img_checkpoints_cards .vae-lab-card-badge")).to_have_count(1)
     expect(page.locator(".vae-lab-card-badge")).to_have_count(3)

@@ -15,12 +15,12 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel
 from vae_lab import compare, load_autoencoder
-from vae_lab.families import FAMILIES
 from vae_lab.host.base import AUTOMATIC
-from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation, save_latents
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet
+from vae_lab.service.service import service_of
 
 pytestmark = pytest.mark.browser
 
@@ -45,7 +45,7 @@ def test_page_opens_without_an_error(page: Page, shared_url: str, theme: str) ->
     expect(panel.progress).to_be_hidden()
 
 
-def test_pictures_are_exactly_those_that_compare_makes(
+def test_images_are_exactly_those_that_compare_makes(
     page: Page, shared_url: str, shared_host: StandaloneHost, samples: SampleSet
 ) -> None:
     panel = Panel.open(page, shared_url)
@@ -53,25 +53,25 @@ def test_pictures_are_exactly_those_that_compare_makes(
     panel.compare()
     names = ["Built-in", "anime.vae.pt", "photo-a-sharp.safetensors"]
     assert panel.figures.evaluate_all("all => all.map(figure => figure.dataset.vae)") == names
-    shown = {name: panel.pictures(name) for name in names}
+    shown = {name: panel.images(name) for name in names}
     latents = shared_host.generations.newest_first()[0].latents
     paths = {"Built-in": samples.healthy, "anime.vae.pt": samples.anime, "photo-a-sharp.safetensors": samples.sharp}
     expected = compare(latents, {name: load_autoencoder(path) for name, path in paths.items()})
     for name in names:
-        np.testing.assert_array_equal(shown[name], expected[name].pictures)
+        np.testing.assert_array_equal(shown[name], expected[name].images)
     assert not np.array_equal(shown[names[0]], shown[names[1]])
     assert not np.array_equal(shown[names[1]], shown[names[2]])
     expect(panel.message).to_contain_text("3 VAEs decoded")
 
 
-def test_browser_really_shows_the_pictures(page: Page, shared_url: str) -> None:
+def test_browser_really_shows_the_images(page: Page, shared_url: str) -> None:
     panel = Panel.open(page, shared_url)
     panel.tick_only("anime.vae.pt")
     panel.compare()
     loaded = "all => all.map(image => [image.complete, image.naturalWidth, image.naturalHeight])"
     images = panel.figures.locator("img")
     expect(images).to_have_count(4)
-    # Of the batch the second picture comes when it is shown.
+    # Of the batch the second image comes when it is shown.
     for _ in range(2):
         shown = panel.figures.locator("img:visible")
         expect(shown).to_have_count(2)
@@ -90,10 +90,10 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
     card = panel.figure("sdxl-c.safetensors")
     expect(card).to_contain_text("sdxl-c.safetensors is a VAE for SDXL, the latents are SD1 / SD2")
     expect(card.locator("img")).to_have_count(0)
-    picture = panel.figure("anime.vae.pt").locator(".vae-lab-window:visible").bounding_box()
+    image = panel.figure("anime.vae.pt").locator(".vae-lab-window:visible").bounding_box()
     reason = card.locator(".vae-lab-reason").bounding_box()
-    assert reason["width"] == pytest.approx(picture["width"], abs=2)
-    assert reason["height"] == pytest.approx(picture["height"], abs=2)
+    assert reason["width"] == pytest.approx(image["width"], abs=2)
+    assert reason["height"] == pytest.approx(image["height"], abs=2)
     expect(panel.message).to_contain_text("1 refused")
 
 
@@ -145,7 +145,7 @@ def test_what_has_vanished_is_told_in_one_line(
     expect(panel.figures).to_have_count(2)
 
 
-def test_cancel_stops_after_the_current_picture(
+def test_cancel_stops_after_the_current_image(
     page: Page, launch: Launch, pausing: StandaloneHost, keep_screenshot: Keep
 ) -> None:
     panel = Panel.open(page, launch(pausing))
@@ -212,7 +212,7 @@ def test_another_message_does_not_hide_a_run(page: Page, launch: Launch, pausing
     expect(panel.progress).to_be_hidden()
 
 
-def test_cancelled_before_the_first_picture(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_cancelled_before_the_first_image(page: Page, launch: Launch, make_host: MakeHost) -> None:
     """What was there stays; and so it does while a host's model is not free."""
     host = make_host()
     panel = Panel.open(page, launch(host))
@@ -300,7 +300,7 @@ def test_what_a_script_asks_for_is_answered_with_its_mark(page: Page, launch: La
     expect(answer).to_have_role("alert")
 
 
-def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_pictures(
+def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     page: Page, launch: Launch, make_host: MakeHost
 ) -> None:
     host = make_host()
@@ -312,7 +312,7 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_pictures(
     host.select_checkpoint("grey-merge.safetensors")
     ask(page, wanted("1", "checkpoint", "anime.vae.pt", of))
     expect(panel.message.get_by_role("alert")).to_contain_text(
-        "These pictures are of healthy.safetensors; grey-merge.safetensors is in use now."
+        "These images are of healthy.safetensors; grey-merge.safetensors is in use now."
     )
     assert host.chosen("checkpoint") == AUTOMATIC
     ask(page, wanted("2", "checkpoint", "anime.vae.pt"))
@@ -366,7 +366,7 @@ def test_empty_folders_say_what_to_do(page: Page, launch: Launch, tmp_path: Path
     empty = panel.empty
     expect(empty).to_contain_text("Put latents")
     expect(empty).to_contain_text(str(tmp_path / "latents"))
-    expect(empty).to_contain_text("Or drop a picture into “From an image”")
+    expect(empty).to_contain_text("Or drop an image into “From an image”")
     expect(page.locator("#vae_lab_encode")).to_be_visible()
     expect(page.locator("#vae_lab_built_in").first).to_contain_text("the folders for VAEs are empty")
     keep_screenshot(page, "empty")
@@ -428,7 +428,7 @@ def test_the_demo_shows_what_grey_is(
     page.click("#vae_lab_all")
     panel.compare()
     expect(panel.figures).to_have_count(5)  # the built-in one and the four of its family
-    grey, healthy = (panel.pictures(name).std() for name in ("Built-in", "photo-b.ckpt"))
-    assert grey < 0.8 * healthy, "the built-in VAE's picture has lost contrast"
+    grey, healthy = (panel.images(name).std() for name in ("Built-in", "photo-b.ckpt"))
+    assert grey < 0.8 * healthy, "the built-in VAE's image has lost contrast"
     page.set_viewport_size({"width": 1600, "height": 1000})
     keep_screenshot(page, "comparison")

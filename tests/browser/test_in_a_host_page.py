@@ -13,15 +13,15 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import MakeHost, close, serve, small_latents
 from tests.browser.panel import Panel, RoundTripPage, slowly, wait_as_the_page_does
-from vae_lab.families import FAMILIES
-from vae_lab.host.api import add_routes
+from vae_lab.api.routes import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.plan import AS_IN_SETTINGS
-from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
-from vae_lab.ui.accordion import build_accordion
+from vae_lab.service.service import service_of
+from vae_lab.ui.panels.accordion import build_accordion
 from vae_lab.ui.tab import build_tab
 
 pytestmark = pytest.mark.browser
@@ -75,7 +75,7 @@ def test_a_new_generation_is_there_when_the_tab_comes_into_view(
     page.locator(".tab-nav button", has_text="VAE Lab").click()
     panel.refreshed()
     expect(panel.empty).to_contain_text("Put latents")
-    for title in ("First picture", "Second picture"):
+    for title in ("First image", "Second image"):
         page.locator(".tab-nav button", has_text="txt2img").click()
         host.generations.add(Generation(host.generations.new_id(), small_latents("cat", 16), FAMILIES["sd1"], title))
         wait_as_the_page_does(page, 400)  # longer than the script's clock: it has seen that the tab is out of view
@@ -85,10 +85,10 @@ def test_a_new_generation_is_there_when_the_tab_comes_into_view(
     panel.tick_only("photo-b.ckpt")
     panel.compare()
     expect(panel.figures).to_have_count(2)
-    assert panel.pictures("Built-in").shape == (1, 128, 128, 3)
+    assert panel.images("Built-in").shape == (1, 128, 128, 3)
 
 
-def test_files_and_pictures_reach_the_tab(
+def test_files_and_images_reach_the_tab(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     """Through the host's queue, or without one, files take other ways than in a page of our own."""
@@ -111,7 +111,7 @@ def test_files_and_pictures_reach_the_tab(
     trip.tick_only("photo-b.ckpt")
     trip.run()
     expect(trip.message).to_contain_text("2 VAEs there and back")
-    assert trip.picture("photo-b.ckpt").shape == (40, 48, 3)
+    assert trip.image("photo-b.ckpt").shape == (40, 48, 3)
 
 
 def test_accordion_says_what_decodes_and_hands_over_its_values(

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
 from tests.browser.panel import LightTable, Panel, wait_as_the_page_does
-from vae_lab.host.api import add_routes
+from vae_lab.api.routes import add_routes
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.ui.tab import build_tab
@@ -33,18 +33,18 @@ MODES = ["Grid", "A/B slider", "Blink", "Difference"]
 
 @pytest.fixture
 def table(page: Page, shared_url: str) -> LightTable:
-    """Three VAEs on two pictures of 128 x 128, all in view: what the mouse is at must not scroll away under it."""
+    """Three VAEs on two images of 128 x 128, all in view: what the mouse is at must not scroll away under it."""
     page.set_viewport_size({"width": 1280, "height": 1600})
     return LightTable.open(page, shared_url, ANIME, B)
 
 
-def picture(table: LightTable, name: str, number: int = 0) -> np.ndarray:
+def image(table: LightTable, name: str, number: int = 0) -> np.ndarray:
     """uint8 [H,W,3] of the file."""
-    return Panel(table.page).pictures(name)[number]
+    return Panel(table.page).images(name)[number]
 
 
 def assert_painted(table: LightTable, name: str, number: int = 0) -> None:
-    seen, expected = table.seen(table.window(name), picture(table, name, number))
+    seen, expected = table.seen(table.window(name), image(table, name, number))
     np.testing.assert_array_equal(seen, expected)
 
 
@@ -60,8 +60,8 @@ def test_tools_say_what_they_are_and_what_is_on(table: LightTable) -> None:
         assert table.stage.is_visible() == (mode != "Grid")
     assert table.pair() == (BUILT_IN, ANIME)
     assert table.marked() == (BUILT_IN, ANIME)
-    expect(table.grid.get_by_role("combobox", name="Picture A")).to_have_value(BUILT_IN)
-    expect(table.grid.get_by_role("combobox", name="Picture B")).to_have_value(ANIME)
+    expect(table.grid.get_by_role("combobox", name="Image A")).to_have_value(BUILT_IN)
+    expect(table.grid.get_by_role("combobox", name="Image B")).to_have_value(ANIME)
 
 
 def test_slider_shows_a_on_its_left_and_b_on_its_right(table: LightTable) -> None:
@@ -78,10 +78,10 @@ def test_slider_shows_a_on_its_left_and_b_on_its_right(table: LightTable) -> Non
     edge = round(stage["x"] + 0.4 * stage["width"])
     for side, name in (("a", BUILT_IN), ("b", ANIME)):
         layer = ".vae-lab-half img" if side == "a" else ":scope > img"
-        seen, expected = table.seen(table.stage, picture(table, name), layer)
+        seen, expected = table.seen(table.stage, image(table, name), layer)
         left = max(round(table.stage.locator("> img").bounding_box()["x"]), round(stage["x"]) + 2)
         cut = edge - left
-        assert 40 < cut < seen.shape[1] - 40, "the divider is on the picture"
+        assert 40 < cut < seen.shape[1] - 40, "the divider is on the image"
         part = np.s_[:, : cut - 25] if side == "a" else np.s_[:, cut + 25 :]
         np.testing.assert_array_equal(seen[part], expected[part])
         other = np.s_[:, cut + 25 :] if side == "a" else np.s_[:, : cut - 25]
@@ -100,7 +100,7 @@ def test_blink_shows_b_while_the_space_bar_or_the_button_is_held(table: LightTab
         table.drawn()
         layer = ".vae-lab-half img" if table.stage.locator(".vae-lab-half").is_visible() else ":scope > img"
         for name in (BUILT_IN, ANIME):
-            seen, expected = table.seen(table.stage, picture(table, name), layer)
+            seen, expected = table.seen(table.stage, image(table, name), layer)
             if np.array_equal(seen, expected):
                 return name
         return ""
@@ -135,7 +135,7 @@ def test_gain_goes_back_to_what_fits_the_pair(table: LightTable) -> None:
     assert gain.input_value() == fitting != "64"
 
 
-def test_a_picture_that_is_no_longer_kept_is_told_and_leaves_no_difference_of_another_pair(table: LightTable) -> None:
+def test_a_image_that_is_no_longer_kept_is_told_and_leaves_no_difference_of_another_pair(table: LightTable) -> None:
     table.page.route("**/gone.png", lambda route: route.fulfill(content_type="image/png", body="gone"))
     table.press("Difference")
     largest, told = table.grid.locator(".vae-lab-largest"), table.grid.locator(".vae-lab-told")
@@ -156,7 +156,7 @@ def test_a_picture_that_is_no_longer_kept_is_told_and_leaves_no_difference_of_an
 def test_difference_is_exactly_the_gain_times_a_minus_b(table: LightTable) -> None:
     table.press("Difference")
     gain = table.grid.get_by_role("slider", name="Gain")
-    apart = np.abs(picture(table, BUILT_IN).astype(int) - picture(table, ANIME))
+    apart = np.abs(image(table, BUILT_IN).astype(int) - image(table, ANIME))
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")
     for value in (1, 8, 64):
         gain.fill(str(value))
@@ -169,7 +169,7 @@ def test_difference_is_exactly_the_gain_times_a_minus_b(table: LightTable) -> No
     np.testing.assert_array_equal(seen, expected)
     table.key("2")  # a digit is a key of ours though the focus is on the gain
     table.key("3")
-    apart = np.abs(picture(table, BUILT_IN).astype(int) - picture(table, B))
+    apart = np.abs(image(table, BUILT_IN).astype(int) - image(table, B))
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")
 
 
@@ -189,17 +189,17 @@ def test_a_and_b_are_chosen_by_keys_by_buttons_and_by_menus(table: LightTable) -
     table.figure(B).locator(".vae-lab-name").hover()
     table.key("b")
     assert table.marked() == (BUILT_IN, B)
-    table.figure(ANIME).get_by_role("button", name="as picture B").click()
+    table.figure(ANIME).get_by_role("button", name="as image B").click()
     table.press("Blink")
     assert table.pair() == (BUILT_IN, ANIME)
-    table.grid.get_by_role("combobox", name="Picture A").select_option(B)
+    table.grid.get_by_role("combobox", name="Image A").select_option(B)
     assert table.pair() == (B, ANIME)
-    seen, expected = table.seen(table.stage, picture(table, B), ".vae-lab-half img")
+    seen, expected = table.seen(table.stage, image(table, B), ".vae-lab-half img")
     np.testing.assert_array_equal(seen, expected)
 
 
-def test_pictures_of_a_batch_are_turned_together(table: LightTable) -> None:
-    batch = table.tools.get_by_role("combobox", name="Picture of the batch")
+def test_images_of_a_batch_are_turned_together(table: LightTable) -> None:
+    batch = table.tools.get_by_role("combobox", name="Image of the batch")
     expect(batch).to_have_value("0")
     table.press("200 %")
     assert_painted(table, ANIME, 0)
@@ -211,7 +211,7 @@ def test_pictures_of_a_batch_are_turned_together(table: LightTable) -> None:
     assert_painted(table, ANIME, 0)
     table.key(".")
     table.key("d")
-    apart = np.abs(picture(table, BUILT_IN, 1).astype(int) - picture(table, ANIME, 1))
+    apart = np.abs(image(table, BUILT_IN, 1).astype(int) - image(table, ANIME, 1))
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")
 
 
@@ -219,24 +219,24 @@ def test_pictures_of_a_batch_are_turned_together(table: LightTable) -> None:
 
 
 @pytest.mark.parametrize("dpr", [1, 1.5, 2])
-def test_every_picture_pixel_is_a_square_of_device_pixels(browser: Browser, shared_url: str, dpr: float) -> None:
+def test_every_image_pixel_is_a_square_of_device_pixels(browser: Browser, shared_url: str, dpr: float) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=dpr)
     table = LightTable.open(context.new_page(), shared_url, ANIME, B)
     for words, zoom in (("100 %", 1), ("200 %", 2), ("400 %", 4), ("800 %", 8)):
         table.press(words)
         for name in (BUILT_IN, ANIME):
-            seen, expected = table.seen(table.window(name), picture(table, name))
+            seen, expected = table.seen(table.window(name), image(table, name))
             # Where the page itself lies between two device pixels, browsers round as they like.
             shifts = [(0, 0)] if dpr == 1 else list(itertools.product((-1, 0, 1), repeat=2))
             moved = [np.roll(expected, shift, (0, 1))[2:-2, 2:-2] for shift in shifts]
             assert any(np.array_equal(seen[2:-2, 2:-2], each) for each in moved)
         offsets = table.offsets()
         assert offsets[0][2:] == [128 * zoom, 128 * zoom]
-        assert all(each == offsets[0] for each in offsets), "the same place of every picture"
+        assert all(each == offsets[0] for each in offsets), "the same place of every image"
     context.close()
 
 
-def test_dragging_one_picture_moves_them_all(table: LightTable) -> None:
+def test_dragging_one_image_moves_them_all(table: LightTable) -> None:
     table.press("400 %")
     before = table.offsets()
     box = table.window(BUILT_IN).bounding_box()
@@ -250,12 +250,12 @@ def test_dragging_one_picture_moves_them_all(table: LightTable) -> None:
     assert all(each == after[0] for each in after)
     for name in (BUILT_IN, ANIME):
         assert_painted(table, name)
-    assert len(table.page.context.pages) == 1, "a drag opens no picture"
+    assert len(table.page.context.pages) == 1, "a drag opens no image"
     table.page.mouse.down()
     table.page.mouse.move(box["x"] + 5000, box["y"] + 126, steps=2)
     table.page.mouse.up()
     table.drawn()
-    assert table.offsets()[0][0] == 0, "not beyond the picture's edge"
+    assert table.offsets()[0][0] == 0, "not beyond the image's edge"
 
 
 def test_wheel_zooms_at_the_pointer_and_lets_other_pages_scroll(table: LightTable) -> None:
@@ -283,7 +283,7 @@ def test_wheel_zooms_at_the_pointer_and_lets_other_pages_scroll(table: LightTabl
     assert zooms == [int(fit) + 1, int(fit) + 2, int(fit) + 3]
     assert page.evaluate("window.scrollY") == 0
     assert_painted(table, ANIME)
-    assert len(page.context.pages) == 1, "a click opens no picture"
+    assert len(page.context.pages) == 1, "a click opens no image"
 
 
 def test_zoom_and_pan_by_keyboard(table: LightTable) -> None:
@@ -305,7 +305,7 @@ def test_zoom_and_pan_by_keyboard(table: LightTable) -> None:
     table.key("0")
     expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
     margin = (table.window(ANIME).bounding_box()["width"] - fit * 128) / 2
-    assert 0 <= margin < 64, "as large as whole picture pixels can be"
+    assert 0 <= margin < 64, "as large as whole image pixels can be"
     assert table.offsets()[1] == pytest.approx([margin, margin, fit * 128, fit * 128], abs=1)
 
 
@@ -355,7 +355,7 @@ def test_loupe_magnifies_the_same_place_in_every_figure(table: LightTable) -> No
     for i, name in enumerate((BUILT_IN, ANIME, B)):
         side = loupes.nth(i).evaluate("canvas => canvas.width")
         shown = np.array(loupes.nth(i).evaluate(read), np.uint8).reshape(side, side, 4)[..., :3]
-        middle = picture(table, name)[64:77, 54:67].repeat(8, axis=0).repeat(8, axis=1)
+        middle = image(table, name)[64:77, 54:67].repeat(8, axis=0).repeat(8, axis=1)
         start = side // 2 - 52
         np.testing.assert_array_equal(shown[start + 2 : start + 100, start + 2 : start + 100], middle[2:100, 2:100])
     page.wait_for_timeout(400)
@@ -577,7 +577,7 @@ def test_a_refused_vae_has_no_part_in_it(page: Page, shared_url: str) -> None:
     refused = table.figure("sdxl-c.safetensors")
     expect(refused).to_contain_text("is a VAE for SDXL")
     expect(refused.get_by_role("button")).to_have_count(0)
-    menu = table.grid.get_by_role("combobox", name="Picture B", include_hidden=True)
+    menu = table.grid.get_by_role("combobox", name="Image B", include_hidden=True)
     assert [text.split()[-1] for text in menu.locator("option").all_inner_texts()] == [BUILT_IN, ANIME]
     table.press("400 %")
     for mode in MODES:
@@ -587,7 +587,7 @@ def test_a_refused_vae_has_no_part_in_it(page: Page, shared_url: str) -> None:
     assert table.offsets()[0] == table.offsets()[1]
 
 
-def test_one_picture_alone_can_be_magnified(page: Page, shared_url: str) -> None:
+def test_one_image_alone_can_be_magnified(page: Page, shared_url: str) -> None:
     table = LightTable.open(page, shared_url)
     expect(table.button("A/B slider")).to_be_disabled()
     table.press("400 %")
@@ -609,7 +609,7 @@ def test_a_new_comparison_keeps_the_view(table: LightTable) -> None:
     assert table.pair() == (BUILT_IN, B)
     expect(table.button("400 %")).to_have_attribute("aria-pressed", "true")
     expect(table.divider).to_have_attribute("aria-valuenow", "49")
-    seen, expected = table.seen(table.stage, picture(table, B), ":scope > img")
+    seen, expected = table.seen(table.stage, image(table, B), ":scope > img")
     half = seen.shape[1] // 2 + 30
     np.testing.assert_array_equal(seen[:, half:], expected[:, half:])
     panel.tick_only(SHARP)
@@ -632,7 +632,7 @@ def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
     )
     second = LightTable(table.page, "#elsewhere .vae-lab-grid").ready()
     second.press("400 %")
-    seen, expected = second.seen(second.window("Again"), picture(table, ANIME))
+    seen, expected = second.seen(second.window("Again"), image(table, ANIME))
     np.testing.assert_array_equal(seen, expected)
     expect(table.button("Fit")).to_have_attribute("aria-pressed", "true")
     table.page.evaluate("document.activeElement.blur()")
@@ -646,28 +646,28 @@ def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "pictures", "columns", "side"),
+    ("width", "images", "columns", "side"),
     [(2560, 2, 2, 512), (1760, 3, 3, 512), (1280, 3, 3, None), (2560, 12, 6, None), (400, 3, 1, None)],
 )
-def test_few_pictures_are_shown_as_large_as_they_are(
-    page: Page, shared_url: str, width: int, pictures: int, columns: int, side: int | None
+def test_few_images_are_shown_as_large_as_they_are(
+    page: Page, shared_url: str, width: int, images: int, columns: int, side: int | None
 ) -> None:
     """Up to 100 %, as many columns as there is room for, and all in one order."""
     page.set_viewport_size({"width": width, "height": 1200})
     Panel.open(page, shared_url)
     page.evaluate(
-        """pictures => {
+        """images => {
             const canvas = Object.assign(document.createElement("canvas"), {width: 512, height: 512});
             const figure = i => `<figure data-vae="${i}">${i}<img src="${canvas.toDataURL()}"></figure>`;
-            const figures = [...Array(pictures).keys()].map(figure).join("");
+            const figures = [...Array(images).keys()].map(figure).join("");
             document.querySelector(".gradio-container").insertAdjacentHTML("afterbegin",
                 `<div class="vae-lab"><div class="vae-lab-grid" id="many">${figures}</div></div>`);
         }""",
-        pictures,
+        images,
     )
     table = LightTable(page, "#many").ready()
-    boxes = [table.window(str(i)).bounding_box() for i in range(pictures)]
-    assert len({box["y"] for box in boxes}) == -(-pictures // columns)
+    boxes = [table.window(str(i)).bounding_box() for i in range(images)]
+    assert len({box["y"] for box in boxes}) == -(-images // columns)
     assert [box["x"] for box in boxes[:columns]] == sorted({box["x"] for box in boxes})
     assert all(box["x"] + box["width"] <= width for box in boxes)
     assert all(box["width"] == side if side else 250 < box["width"] < 512 for box in boxes)
@@ -677,10 +677,10 @@ def test_few_pictures_are_shown_as_large_as_they_are(
     assert toolbar["x"] + toolbar["width"] >= last["x"] + last["width"] - 1
 
 
-# --- acting on a picture ---------------------------------------------------------------------------------------------
+# --- acting on an image ---------------------------------------------------------------------------------------------
 
 
-def test_the_vae_of_a_picture_is_used_from_now_on(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_the_vae_of_a_image_is_used_from_now_on(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     table = LightTable.open(page, launch(host), ANIME, B)
     panel = Panel(page)
@@ -707,13 +707,13 @@ def test_the_vae_of_a_picture_is_used_from_now_on(page: Page, launch: Launch, ma
     expect(table.grid.get_by_text("img2img")).to_have_count(0)
 
 
-def test_save_gives_the_picture_that_is_shown(table: LightTable) -> None:
-    table.tools.get_by_role("combobox", name="Picture of the batch").select_option("1")
+def test_save_gives_the_image_that_is_shown(table: LightTable) -> None:
+    table.tools.get_by_role("combobox", name="Image of the batch").select_option("1")
     with table.page.expect_download() as download:
         table.figure(ANIME).get_by_role("link", name="Save").click()
     assert re.fullmatch(r"Astronaut and brushes-anime-\d\.png", download.value.suggested_filename)
     saved = np.asarray(Image.open(io.BytesIO(Path(download.value.path()).read_bytes())))
-    np.testing.assert_array_equal(saved, picture(table, ANIME, 1))
+    np.testing.assert_array_equal(saved, image(table, ANIME, 1))
 
 
 SWITCHES = """
@@ -762,7 +762,7 @@ def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[],
 
 
 def digest(image: Image.Image | dict[str, Image.Image] | None) -> str:
-    """Of the picture's pixels. Gradio 3 gives an image that can be drawn upon together with its mask."""
+    """Of the image's pixels. Gradio 3 gives an image that can be drawn upon together with its mask."""
     image = image["image"] if isinstance(image, dict) else image
     return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() if image else ""
 
@@ -776,13 +776,13 @@ def to_tab(page: Page) -> None:
         Panel(page).refreshed(asked)
 
 
-def test_pictures_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], Page]) -> None:
+def test_images_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], Page]) -> None:
     page = webui_page()
     panel = Panel(page).refreshed()
     panel.tick_only(ANIME, B)
     panel.compare()
     table = LightTable(page).ready()
-    expected = {name: hashlib.sha256(picture(table, name).tobytes()).hexdigest() for name in (ANIME, B)}
+    expected = {name: hashlib.sha256(image(table, name).tobytes()).hexdigest() for name in (ANIME, B)}
     for name in (ANIME, B):  # the second time into images that are not empty
         for i, target in enumerate(("img2img", "inpaint", "extras")):
             to_tab(page)
@@ -791,7 +791,7 @@ def test_pictures_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], P
             expect(page.locator(f"#{IMAGES[i]}").first).to_be_visible()
             expect(page.locator(f"#{IMAGES[i]}").first.locator("img, canvas").first).to_be_attached()
             expect(table.told).to_have_text(f"{name}: sent to {target}.")
-        for _ in range(30):  # an image's field has its value some time after it shows the picture
+        for _ in range(30):  # an image's field has its value some time after it shows the image
             before = page.locator("#said textarea").input_value()
             page.click("#read")
             page.wait_for_function("before => document.querySelector('#said textarea').value !== before", arg=before)

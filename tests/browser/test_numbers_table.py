@@ -15,9 +15,9 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.conftest import Keep, Launch, MakeHost
 from tests.browser.panel import Panel
 from vae_lab.comparison.measures import EXPLANATIONS
-from vae_lab.host.service import service_of
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet
+from vae_lab.service.service import service_of
 
 pytestmark = pytest.mark.browser
 
@@ -195,8 +195,8 @@ def test_names_are_never_cut(
     expect(numbers.rows.nth(2)).to_contain_text("-v2.safetensors")
 
 
-def test_numbers_go_with_their_pictures(page: Page, launch: Launch, make_host: MakeHost) -> None:
-    """A comparison that fails leaves both of the one before; measuring that fails costs no picture."""
+def test_numbers_go_with_their_images(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    """A comparison that fails leaves both of the one before; measuring that fails costs no image."""
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.tick_only("anime.vae.pt")
@@ -208,7 +208,7 @@ def test_numbers_go_with_their_pictures(page: Page, launch: Launch, make_host: M
     expect(panel.figures).to_have_count(2)
 
 
-def test_measuring_that_fails_costs_no_picture(page: Page, shared_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_that_fails_costs_no_image(page: Page, shared_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("no room for <b>numbers</b>")
 
@@ -241,17 +241,17 @@ def test_it_fits_the_page(page: Page, shared_url: str, theme: str, width: int, k
     keep_screenshot(page, f"numbers-{theme}-{width}")
 
 
-def test_saved_picture_carries_what_made_it(shared_url: str, shared_host: StandaloneHost) -> None:
+def test_saved_image_carries_what_made_it(shared_url: str, shared_host: StandaloneHost) -> None:
     kept = shared_host.generations.newest_first()[0]
     stored = service_of(shared_host).compare(kept.id, ["photo-b.ckpt"])
 
     def infotext(path: str) -> str:
         with urllib.request.urlopen(f"{shared_url}vae-lab/v1/{path}", timeout=60) as answer:
             content = io.BytesIO(answer.read())
-        with Image.open(content) as picture:
-            return picture.text.get("parameters", "")
+        with Image.open(content) as image:
+            return image.text.get("parameters", "")
 
     for number, i, vae in ((0, 0, r"healthy\.safetensors"), (3, 1, r"photo-b\.ckpt")):
         ours = rf", VAE Lab override: {vae}, VAE Lab override hash: [0-9a-f]{{10}}"
-        assert re.fullmatch(re.escape(kept.infotexts[i]) + ours, infotext(f"pictures/{stored.id}/{number}.png"))
+        assert re.fullmatch(re.escape(kept.infotexts[i]) + ours, infotext(f"images/{stored.id}/{number}.png"))
     assert infotext(f"sheets/{stored.id}.png") == kept.infotexts[0]

@@ -24,8 +24,8 @@ from PIL import Image
 
 from tests.browser.conftest import MakeHost
 from tests.browser.test_api import SlowHost
+from vae_lab.api.routes import PREFIX
 from vae_lab.comparison import Measures
-from vae_lab.host.api import PREFIX
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, sample_photos
 from vae_lab.ui.app import launch
@@ -188,8 +188,8 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
     ask("get", "/progress")
     ask("post", "/cancel")
-    picture, sheet = "/pictures/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"
-    assert ask("get", picture, comparison_id=compared["id"], number=0)[0] == 200
+    image, sheet = "/images/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"
+    assert ask("get", image, comparison_id=compared["id"], number=0)[0] == 200
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
     kept = latents["latents"][0]["id"]
     for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
@@ -200,7 +200,7 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     _, trip = ask("post", "/roundtrip", {"image": image, "vaes": ["anime.vae.pt", "nowhere.pt"], "longest": 128})
     assert [bool(result["error"]) for result in trip["results"]] == [False, False, True]
     assert trip["results"][0]["psnr"] > 10
-    where = {"round_trip_id": trip["id"], "number": 0, "kind": "picture"}
+    where = {"round_trip_id": trip["id"], "number": 0, "kind": "image"}
     assert ask("get", "/roundtrips/{round_trip_id}/{number}/{kind}.png", **where)[0] == 200
     everything = {(path, method, 200) for path, item in published.paths.items() for method in item}
     assert everything <= published.seen
@@ -214,8 +214,8 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (422, "post", "/compare", {"body": []}),
         (404, "post", "/inspect", {"body": {"names": ["nowhere"]}}),
         (422, "post", "/inspect", {"body": {}}),
-        (404, "get", "/pictures/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),
-        (422, "get", "/pictures/{comparison_id}/{number}.png", {"comparison_id": "none", "number": "x"}),
+        (404, "get", "/images/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),
+        (422, "get", "/images/{comparison_id}/{number}.png", {"comparison_id": "none", "number": "x"}),
         (404, "get", "/sheets/{comparison_id}.png", {"comparison_id": "none"}),
         (404, "get", "/library", {"query": "?status=ill"}),
         (422, "get", "/library", {"query": "?page=x"}),
@@ -281,7 +281,7 @@ def test_script_of_the_page_runs_as_it_stands(running: Any, host: StandaloneHost
     file = tmp_path / "compare.py"
     file.write_text(script, encoding="utf8")
     done = subprocess.run(
-        [sys.executable, "-I", str(file), running.url, "pictures"], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-I", str(file), running.url, "images"], cwd=tmp_path, capture_output=True, text=True,
         check=False, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -290,14 +290,14 @@ def test_script_of_the_page_runs_as_it_stands(running: Any, host: StandaloneHost
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines] == names
     assert "sharpness" in lines[0]
-    files = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    files = sorted(path.name for path in (tmp_path / "images").iterdir())
     assert files[-1] == "sheet.png"
     assert "00-0.png" in files
     assert len(files) == 1 + 2 * sum("sharpness" in line for line in lines)
     for name in files:
-        with Image.open(tmp_path / "pictures" / name) as picture:
-            assert np.asarray(picture).shape[2] == 3
-            assert picture.text["parameters"].startswith(tuple(text[:7] for text in kept.infotexts))
+        with Image.open(tmp_path / "images" / name) as image:
+            assert np.asarray(image).shape[2] == 3
+            assert image.text["parameters"].startswith(tuple(text[:7] for text in kept.infotexts))
 
 
 def test_script_tells_an_error_in_one_line(make_host: MakeHost, tmp_path: Path) -> None:
@@ -307,12 +307,12 @@ def test_script_tells_an_error_in_one_line(make_host: MakeHost, tmp_path: Path) 
     served = launch(make_host(latents=empty))
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", script, served.url, "pictures"], cwd=tmp_path, capture_output=True, text=True,
+            [sys.executable, "-I", "-c", script, served.url, "images"], cwd=tmp_path, capture_output=True, text=True,
             check=False, timeout=120,
         )  # fmt: skip
     finally:
         served.close()
-    assert (done.returncode, done.stderr) == (1, "no latents are kept: generate a picture first\n")
+    assert (done.returncode, done.stderr) == (1, "no latents are kept: generate an image first\n")
 
 
 def test_page_tells_of_every_route_and_number(published: Published) -> None:

@@ -10,15 +10,16 @@ import torch
 from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
 from vae_lab.comparison.round_trip import loss_between
 from vae_lab.errors import UnknownChoice
-from vae_lab.families import FAMILIES
 from vae_lab.host.base import VaeEntry
-from vae_lab.host.round_trips import StoredRoundTrip
-from vae_lab.host.service import StoredComparison
 from vae_lab.latents import Generation
-from vae_lab.ui import round_trip_views, views
-from vae_lab.ui.numbers_views import numbers
+from vae_lab.latents.family import FAMILIES
+from vae_lab.service.round_trips import StoredRoundTrip
+from vae_lab.service.service import StoredComparison
 from vae_lab.ui.pages import WebuiPages
-from vae_lab.ui.selection import Memory, fits, follow_newest, in_order, keep_chosen, latent_choice
+from vae_lab.ui.panels.selection import Memory, fits, follow_newest, in_order, keep_chosen, latent_choice
+from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views import round_trip as round_trip_views
+from vae_lab.ui.views.numbers import numbers
 
 SD1, SDXL, SD3 = FAMILIES["sd1"], FAMILIES["sdxl"], FAMILIES["sd3"]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&.pt"
@@ -93,16 +94,16 @@ def grey(level: int, batch: int = 1) -> np.ndarray:
     return np.full((batch, 32, 48, 3), level, np.uint8)
 
 
-def test_pictures_are_numbered_over_results_and_batch() -> None:
+def test_images_are_numbered_over_results_and_batch() -> None:
     comparison = stored(Decoded("a", grey(1, 2)), Decoded("b", error="no"), Decoded("c", grey(3, 2)))
     assert [list(numbers) for numbers in comparison.numbers()] == [[0, 1], [], [2, 3]]
     assert comparison.png(3)[0] == "c"
     assert comparison.png(3)[1] is comparison.png(3)[1]
-    with pytest.raises(UnknownChoice, match="no picture 4"):
+    with pytest.raises(UnknownChoice, match="no image 4"):
         comparison.png(4)
 
 
-def test_equal_pictures_are_told() -> None:
+def test_equal_images_are_told() -> None:
     comparison = stored(Decoded("a", grey(1)), Decoded("b", grey(2)), Decoded("c", grey(1)))
     assert comparison.twins() == {"c": "a"}
     assert "Equal to a in every pixel." in views.results(comparison)
@@ -145,8 +146,8 @@ def test_a_family_without_a_linear_preview_says_so() -> None:
 
 def measured(*names: str, infotexts: tuple[str, ...] = (), batch: int = 1, refused: str = "") -> StoredComparison:
     """Noise by each of ``names``; and one that was refused."""
-    pictures = np.random.default_rng(0).integers(0, 256, (len(names), batch, 16, 16, 3), dtype=np.uint8)
-    results = [Decoded(name, picture, 0.1 * i) for i, (name, picture) in enumerate(zip(names, pictures, strict=True))]
+    images = np.random.default_rng(0).integers(0, 256, (len(names), batch, 16, 16, 3), dtype=np.uint8)
+    results = [Decoded(name, image, 0.1 * i) for i, (name, image) in enumerate(zip(names, images, strict=True))]
     if refused:
         results.insert(0, Decoded(refused, error=f"{refused} <i>cannot</i> be read"))
     comparison = Comparison(SD1, tuple(results))
@@ -165,11 +166,11 @@ def test_numbers_say_what_they_compare_with() -> None:
     assert "Mean colour difference (CIEDE2000) to the built-in VAE" in numbers(measured("Built-in", "b"))
     html = numbers(measured("b", "c", refused="Built-in"))
     assert "Mean colour difference (CIEDE2000) to b." in html
-    assert "The built-in VAE has no pictures, so the others are compared with b." in html
+    assert "The built-in VAE has no images, so the others are compared with b." in html
 
 
 @pytest.mark.parametrize(
-    ("batch", "words"), [(1, None), (3, "Mean of all 3 pictures"), (6, "Mean of the first 4 of 6 pictures")]
+    ("batch", "words"), [(1, None), (3, "Mean of all 3 images"), (6, "Mean of the first 4 of 6 images")]
 )
 def test_numbers_say_what_they_are_the_mean_of(batch: int, words: str | None) -> None:
     html = numbers(measured("Built-in", "b", batch=batch))
@@ -190,9 +191,9 @@ def test_without_results_there_are_no_numbers() -> None:
 def test_a_round_trip_says_that_memory_was_short() -> None:
     shown = []
     for in_strips in (False, True):
-        picture = np.zeros((16, 16, 3), np.uint8)
+        image = np.zeros((16, 16, 3), np.uint8)
         result = RoundTripped(
-            "a", torch.zeros(1, 4, 2, 2), picture, loss_between(picture, picture), family=SD1, in_strips=in_strips
+            "a", torch.zeros(1, 4, 2, 2), image, loss_between(image, image), family=SD1, in_strips=in_strips
         )
-        shown.append(round_trip_views.results(StoredRoundTrip("id", RoundTrip(picture, (result,)))))
+        shown.append(round_trip_views.results(StoredRoundTrip("id", RoundTrip(image, (result,)))))
     assert ["in strips, as memory was short" in page for page in shown] == [False, True]

@@ -17,7 +17,7 @@ from tests.browser.panel import LightTable, RoundTripPage
 from vae_lab import load_autoencoder
 from vae_lab.comparison import to_pixels
 from vae_lab.host.standalone import StandaloneHost
-from vae_lab.pictures import prepared
+from vae_lab.images import prepared
 from vae_lab.samples import SampleSet, sample_photos
 
 pytestmark = pytest.mark.browser
@@ -32,7 +32,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_pictures_losses_and_latents(page: Page, shared_url: str, samples: SampleSet, photo: Path) -> None:
+def test_images_losses_and_latents(page: Page, shared_url: str, samples: SampleSet, photo: Path) -> None:
     trip = RoundTripPage.open(page, shared_url)
     expect(trip.empty).to_contain_text("Drop one on the left")
     trip.drop(photo)
@@ -45,11 +45,11 @@ def test_pictures_losses_and_latents(page: Page, shared_url: str, samples: Sampl
     assert trip.figures.evaluate_all("all => all.map(figure => figure.dataset.vae)") == names
     with Image.open(photo) as image:
         fit = prepared(image)
-    original = trip.picture("Original")
+    original = trip.image("Original")
     np.testing.assert_array_equal(original, (fit.image[0].permute(1, 2, 0) * 255).round().numpy())
     vae = load_autoencoder(samples.anime)
     again = to_pixels(vae.decode(vae.encode(fit.image)))[0]
-    np.testing.assert_array_equal(trip.picture("anime.vae.pt"), again)
+    np.testing.assert_array_equal(trip.image("anime.vae.pt"), again)
     expect(trip.figure("anime.vae.pt")).to_contain_text(re.compile(r"PSNR \d+\.\d dB · SSIM 0\.\d{3} · ΔE \d+\.\d\d"))
     expect(trip.figure("Built-in")).to_contain_text("of healthy.safetensors")
     assert trip.losses.evaluate_all("all => all.map(figure => figure.dataset.vae)") == names
@@ -94,14 +94,14 @@ def test_losses_as_a_table(page: Page, shared_url: str, photo: Path) -> None:
     assert [float(line[1]) for line in copied[1:]] == [round(value, 1) for value in orders[1]]
 
 
-def test_without_a_picture_it_says_so(page: Page, shared_url: str) -> None:
+def test_without_a_image_it_says_so(page: Page, shared_url: str) -> None:
     trip = RoundTripPage.open(page, shared_url)
     trip.run()
-    expect(trip.message.get_by_role("alert")).to_contain_text("There is no picture yet")
+    expect(trip.message.get_by_role("alert")).to_contain_text("There is no image yet")
     expect(trip.empty).to_be_visible()
 
 
-def test_too_small_a_picture_is_told_in_one_line(page: Page, shared_url: str, tmp_path: Path) -> None:
+def test_too_small_a_image_is_told_in_one_line(page: Page, shared_url: str, tmp_path: Path) -> None:
     Image.new("RGB", (40, 7)).save(tmp_path / "line.png")
     trip = RoundTripPage.open(page, shared_url)
     trip.drop(tmp_path / "line.png")
@@ -109,7 +109,7 @@ def test_too_small_a_picture_is_told_in_one_line(page: Page, shared_url: str, tm
     expect(trip.message.get_by_role("alert")).to_contain_text("40 x 7 pixels are too few")
 
 
-def test_large_pictures_are_resampled_as_chosen(page: Page, shared_url: str, tmp_path: Path) -> None:
+def test_large_images_are_resampled_as_chosen(page: Page, shared_url: str, tmp_path: Path) -> None:
     Image.new("RGB", (1040, 16), (200, 100, 50)).save(tmp_path / "wide.png")
     trip = RoundTripPage.open(page, shared_url)
     trip.drop(tmp_path / "wide.png")
@@ -119,16 +119,16 @@ def test_large_pictures_are_resampled_as_chosen(page: Page, shared_url: str, tmp
     trip.choose("vae_lab_roundtrip_longest", "512 pixels")
     trip.run()
     expect(trip.message).to_contain_text("resampled from 1040 x 16 to 512 x 8")
-    assert trip.picture("Original").shape == (8, 512, 3)
+    assert trip.image("Original").shape == (8, 512, 3)
 
 
-def test_transparent_pictures_lie_on_white(page: Page, shared_url: str, tmp_path: Path) -> None:
+def test_transparent_images_lie_on_white(page: Page, shared_url: str, tmp_path: Path) -> None:
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "glass.png")
     trip = RoundTripPage.open(page, shared_url)
     trip.drop(tmp_path / "glass.png")
     trip.tick_only()
     trip.run()
-    assert trip.picture("Original").min() == 255
+    assert trip.image("Original").min() == 255
 
 
 def test_all_none_and_a_vae_that_cannot_be_used(
@@ -187,7 +187,7 @@ def test_progress_and_cancel(
     expect(page.locator("#vae_lab_roundtrip_cancel")).to_be_hidden()
 
 
-def test_pictures_are_served_and_not_inlined(page: Page, shared_url: str, photo: Path) -> None:
+def test_images_are_served_and_not_inlined(page: Page, shared_url: str, photo: Path) -> None:
     trip = RoundTripPage.open(page, shared_url)
     trip.drop(photo)
     trip.tick_only()
@@ -218,5 +218,5 @@ def test_every_width_shows_all(page: Page, shared_url: str, photo: Path, keep_sc
         assert all(box["width"] >= 250 and box["x"] + box["width"] <= width for box in boxes)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         losses = [figure.bounding_box()["x"] for figure in trip.losses.all()]
-        assert losses == [box["x"] for box in boxes], "each loss map in its picture's column"
+        assert losses == [box["x"] for box in boxes], "each loss map in its image's column"
         keep_screenshot(page, f"roundtrip-{theme}-{width}")

@@ -1,4 +1,4 @@
-"""Where latents come from, as a user meets it: small pictures to choose from, files, and images."""
+"""Where latents come from, as a user meets it: small images to choose from, files, and images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel, slowly
 from vae_lab import load_autoencoder
-from vae_lab.families import FAMILIES
+from vae_lab.images import prepared
 from vae_lab.latents import Generation, load_latents
-from vae_lab.pictures import prepared
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
-from vae_lab.ui.comparison_panel import ComparisonPanel
+from vae_lab.ui.panels.comparison import ComparisonPanel
 
 pytestmark = pytest.mark.browser
 
@@ -29,7 +29,7 @@ def pressed(panel: Panel) -> list[str]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_small_pictures_choose_the_latent(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
+def test_small_images_choose_the_latent(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
     buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
     expect(buttons).to_have_count(3)
@@ -68,17 +68,17 @@ def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
     expect(ticked).to_have_text(["sdxl-c.safetensors · SDXL"])
 
 
-def test_a_small_picture_whose_latent_is_gone_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_a_small_image_whose_latent_is_gone_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
     for image in page.locator("#vae_lab_kept").first.locator("img").all():
-        expect(image).to_have_js_property("complete", True)  # a picture that is asked for later is not found
+        expect(image).to_have_js_property("complete", True)  # an image that is asked for later is not found
     host.generations.clear()
     panel.thumbnail("Brushes").click()
     expect(panel.message.get_by_role("alert")).to_contain_text("is no longer kept; press Refresh")
 
 
-def test_small_pictures_by_keyboard(page: Page, shared_url: str) -> None:
+def test_small_images_by_keyboard(page: Page, shared_url: str) -> None:
     panel = Panel.open(page, shared_url)
     first = panel.thumbnail("Astronaut")
     expect(first).to_have_attribute("tabindex", "0")
@@ -156,7 +156,7 @@ def test_an_image_becomes_a_latent(
     panel = Panel.open(page, launch(host))
     panel.encode(file, "anime.vae.pt")
     said = "my-cat.png: encoded by anime.vae.pt and kept as SD1 / SD2, with its generation parameters."
-    expect(panel.message).to_contain_text(f"{said} The picture was cropped to 128 x 88, multiples of 8.")
+    expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8.")
     expect(panel.latent).to_contain_text("my-cat.png")
     expect(panel.latent.locator("pre")).to_have_text("a cat <i>here</i>\nSteps: 30, Seed: 5")
     expect(panel.thumbnail("my-cat.png")).to_have_attribute("aria-pressed", "true")
@@ -167,7 +167,7 @@ def test_an_image_becomes_a_latent(
     assert torch.equal(kept.latents, expected)
     panel.tick_only()
     panel.compare()
-    assert panel.pictures("Built-in").shape == (1, 88, 128, 3)
+    assert panel.images("Built-in").shape == (1, 88, 128, 3)
 
 
 def test_the_vae_decides_the_family_and_the_exif_the_orientation(

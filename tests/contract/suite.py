@@ -23,9 +23,9 @@ from torch import Tensor
 
 from vae_lab.comparison import Comparison
 from vae_lab.errors import UnknownChoice, VaeLabError
-from vae_lab.families import FAMILIES
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
-from vae_lab.pictures import prepared
+from vae_lab.images import prepared
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import sample_photos
 
 __all__ = ["Case", "HostContract"]
@@ -40,7 +40,7 @@ class Case:
         reopened: another instance over the same folders and settings, as after a restart; the same one where a host
             can exist once only.
         generation: id of a kept generation; small, for it is decoded often.
-        usable: two VAEs that decode it, with different pictures.
+        usable: two VAEs that decode it, with different images.
         refused: VAEs that cannot decode it, each with a fragment of the reason.
         families: of some VAEs, the id of the family they belong to, or None.
         reads: whatever grows when weights are read, such as a count of opened files; None where it is not known.
@@ -191,7 +191,7 @@ class HostContract:
         one = case.usable[0]
         assert [r.name for r in self.compare(case, one, one)] == [BUILT_IN, one]
 
-    def test_pictures_are_those_of_the_latents(self, host: Host, case: Case) -> None:
+    def test_images_are_those_of_the_latents(self, host: Host, case: Case) -> None:
         generation = host.generations.get(case.generation)
         batch, _, height, width = generation.latents.shape
         comparison = self.compare(case, *case.usable)
@@ -200,10 +200,10 @@ class HostContract:
         for result in comparison:
             assert result.error == ""
             assert result.finite
-            assert result.pictures is not None
-            assert result.pictures.dtype == np.uint8
-            assert result.pictures.shape == (batch, height * 8, width * 8, 3)
-        one, two = (comparison[name].pictures for name in case.usable)
+            assert result.images is not None
+            assert result.images.dtype == np.uint8
+            assert result.images.shape == (batch, height * 8, width * 8, 3)
+        one, two = (comparison[name].images for name in case.usable)
         assert one is not None
         assert two is not None
         assert not np.array_equal(one, two), "under some hosts a copy of a VAE decodes with the original's weights"
@@ -218,32 +218,32 @@ class HostContract:
         assert digests[case.usable[0]] != digests[case.usable[1]]
         assert host.digest("gone.safetensors", generation) == ""
 
-    def test_same_comparison_same_pictures(self, host: Host, case: Case) -> None:
+    def test_same_comparison_same_images(self, host: Host, case: Case) -> None:
         one, two = case.usable
         first, second = self.compare(case, one, two), self.compare(case, two, one)
         for name in (BUILT_IN, one, two):
-            assert np.array_equal(first[name].pictures, second[name].pictures)  # type: ignore[arg-type]
+            assert np.array_equal(first[name].images, second[name].images)  # type: ignore[arg-type]
 
     def test_choice_of_the_user_does_not_change_what_is_built_in(self, host: Host, case: Case) -> None:
         before = self.compare(case)
         host.use_always(case.usable[0])
-        assert np.array_equal(before[BUILT_IN].pictures, self.compare(case)[BUILT_IN].pictures)  # type: ignore[arg-type]
+        assert np.array_equal(before[BUILT_IN].images, self.compare(case)[BUILT_IN].images)  # type: ignore[arg-type]
 
     def test_what_cannot_be_used_gives_its_reason_and_stops_nobody(self, host: Host, case: Case) -> None:
         names = [*case.refused, case.usable[0]]
         comparison = self.compare(case, *names)
         assert [result.name for result in comparison] == [BUILT_IN, *names]
         for name, fragment in case.refused.items():
-            assert comparison[name].pictures is None
+            assert comparison[name].images is None
             assert fragment in comparison[name].error
             assert "\n" not in comparison[name].error
-        assert comparison[case.usable[0]].pictures is not None
+        assert comparison[case.usable[0]].images is not None
 
     def test_vae_that_is_not_there_gives_a_result_with_the_reason(self, host: Host, case: Case) -> None:
         comparison = self.compare(case, "gone.safetensors", case.usable[0])
-        assert comparison["gone.safetensors"].pictures is None
+        assert comparison["gone.safetensors"].images is None
         assert "gone.safetensors" in comparison["gone.safetensors"].error
-        assert comparison[case.usable[0]].pictures is not None
+        assert comparison[case.usable[0]].images is not None
 
     def test_generation_that_is_not_kept(self, host: Host) -> None:
         with pytest.raises(UnknownChoice, match="no such generation is no longer kept"):
@@ -271,11 +271,11 @@ class HostContract:
         assert [result.name for result in comparison.decoded] == [BUILT_IN]
 
     def test_two_comparisons_at_once_do_not_mix(self, host: Host, case: Case) -> None:
-        alone = {name: self.compare(case, name)[name].pictures for name in case.usable}
+        alone = {name: self.compare(case, name)[name].images for name in case.usable}
         found: dict[str, object] = {}
 
         def run(name: str) -> None:
-            found[name] = self.compare(case, name)[name].pictures
+            found[name] = self.compare(case, name)[name].images
 
         threads = [threading.Thread(target=run, args=(name,)) for name in case.usable]
         for thread in threads:
@@ -302,8 +302,8 @@ class HostContract:
             result = trip[name]
             assert result.error == ""
             assert result.finite
-            assert result.picture is not None
-            assert result.picture.shape == (64, 72, 3)
+            assert result.image is not None
+            assert result.image.shape == (64, 72, 3)
             assert result.loss is not None
             assert result.loss.psnr > 0
         for name in case.families.keys() & set(names):  # of another family than the checkpoint, too
@@ -318,7 +318,7 @@ class HostContract:
         host.encode(image, case.usable[1])
         after = host.compare(case.generation, case.usable)
         for one, two in zip(before, after, strict=True):
-            assert np.array_equal(one.pictures, two.pictures)  # type: ignore[arg-type]
+            assert np.array_equal(one.images, two.images)  # type: ignore[arg-type]
         assert host.decision() == decision
 
     def test_round_trip_can_be_cancelled(self, host: Host, case: Case, image: Tensor) -> None:

@@ -13,10 +13,10 @@ import torch
 from tests.contract.suite import Case, HostContract
 from tests.unit.makers import F8, kl_state, write
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
-from vae_lab.families import FAMILIES
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, load_sample_latents
 
 
@@ -53,11 +53,11 @@ def models(tmp_path_factory: pytest.TempPathFactory, sample_set: SampleSet) -> P
 class TestStandalone(HostContract):
     @pytest.fixture
     def case(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-        from vae_lab import library
         from vae_lab.host import standalone
+        from vae_lab.library import cache
 
         opened: list[str] = []
-        for module in (library, standalone):
+        for module in (cache, standalone):
 
             def counting(path, original=module.open_vae):
                 opened.append(str(path))
@@ -121,7 +121,7 @@ def test_checkpoint_without_vae_has_no_built_in(models: Path, tmp_path: Path) ->
     host.select_checkpoint("no-vae.safetensors")
     comparison = host.compare(host.generations.newest_first()[0].id, ["sharp.safetensors"])
     assert "a checkpoint without a VAE" in comparison[BUILT_IN].error
-    assert comparison["sharp.safetensors"].pictures is not None
+    assert comparison["sharp.safetensors"].images is not None
 
 
 def test_checkpoint_is_selected_to_stay(models: Path, tmp_path: Path) -> None:

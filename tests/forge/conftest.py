@@ -31,7 +31,7 @@ def forge_dir(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(forge_dir: Path) -> Path:
-    """Some SD 1.5 checkpoint of the user's. Its VAE is not used: each of ours has one that a picture can be told by."""
+    """Some SD 1.5 checkpoint of the user's. Its VAE is not used: each of ours has one that an image can be told by."""
     found = sorted((forge_dir / "models" / "Stable-diffusion").glob("*.safetensors"), key=lambda p: p.stat().st_size)
     for path in found:
         with safetensors.safe_open(path, "pt") as file:
@@ -42,7 +42,7 @@ def checkpoint(forge_dir: Path) -> Path:
 
 
 def _certain(vae: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """With no spread in what it encodes to: Forge draws from it by no seed, and pictures would never be the same."""
+    """With no spread in what it encodes to: Forge draws from it by no seed, and images would never be the same."""
     vae["quant_conv.weight"][4:] = 0.0
     vae["quant_conv.bias"][4:] = -30.0
     return vae
@@ -50,7 +50,7 @@ def _certain(vae: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A sound checkpoint, a grey one, and VAEs that differ in both halves, so that a picture shows which one encoded
+    """A sound checkpoint, a grey one, and VAEs that differ in both halves, so that an image shows which one encoded
     and which one decoded it."""
     data = tmp_path_factory.mktemp("forge-data")
     models, vaes = data / "models" / "Stable-diffusion", data / "models" / "VAE"
@@ -95,17 +95,17 @@ def forge(forge_dir: Path, data_dir: Path, request: pytest.FixtureRequest) -> It
 @pytest.fixture(scope="session")
 def plain(forge: Forge) -> np.ndarray:
     """What Forge makes with nothing chosen, before any test."""
-    return forge.generate().pictures[0]
+    return forge.generate().images[0]
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(forge: Forge, plain: np.ndarray) -> Iterator[None]:
-    """Whatever a test did, Forge's VAE decodes afterwards as it did before: bit for bit, or a picture would show it."""
+    """Whatever a test did, Forge's VAE decodes afterwards as it did before: bit for bit, or an image would show it."""
     yield
     forge.set(vae_lab_external="Automatic", vae_lab_on_grey="warn")
     forge.select_checkpoint("one.safetensors")
     forge.choose_natively()
     (forge.data / "models" / "Stable-diffusion" / "one.json").unlink(missing_ok=True)
     made = forge.generate()
-    assert np.array_equal(made.pictures[0], plain)
+    assert np.array_equal(made.images[0], plain)
     assert "VAE Lab" not in made.infotexts[0]

@@ -31,9 +31,9 @@ CPU_FLAGS = ["--always-cpu"]
 
 @dataclass(frozen=True)
 class Made:
-    """What a generation gave: pictures, and their generation parameters."""
+    """What a generation gave: images, and their generation parameters."""
 
-    pictures: list[np.ndarray]
+    images: list[np.ndarray]
     infotexts: list[str]
 
 
@@ -85,7 +85,7 @@ class Forge:
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from error
 
-    def picture(self, path: str) -> np.ndarray:
+    def image(self, path: str) -> np.ndarray:
         with urllib.request.urlopen(self.url + path, timeout=60) as response:
             return np.asarray(Image.open(response))
 
@@ -94,8 +94,8 @@ class Forge:
         defaults = {"prompt": "a boat", "seed": 5, "steps": 1, "width": 64, "height": 64, "sampler_name": "Euler"}
         defaults |= {"cfg_scale": 1, "scheduler": "Automatic"}
         made = self.post(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}", defaults | scripts | body)
-        pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))) for encoded in made["images"]]
-        return Made(pictures, json.loads(made["info"])["infotexts"])
+        images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded)))) for encoded in made["images"]]
+        return Made(images, json.loads(made["info"])["infotexts"])
 
     def set(self, **options: Any) -> None:
         self.post("/sdapi/v1/options", options)

@@ -52,8 +52,8 @@ def webui(forge_dir: Path, data_dir: Path, request: pytest.FixtureRequest) -> We
 
 @pytest.fixture(scope="module")
 def generation(webui: WebUI) -> str:
-    """Of a picture that Forge has made; each test decodes it."""
-    from vae_lab.host.extension import the_host
+    """Of an image that Forge has made; each test decodes it."""
+    from vae_lab.extension import the_host
 
     webui.generate(batch_size=2, steps=1, width=64, height=64, cfg_scale=1)
     return the_host().generations.newest_first()[0].id
@@ -62,7 +62,7 @@ def generation(webui: WebUI) -> str:
 class TestForge(HostContract):
     @pytest.fixture
     def case(self, webui: WebUI, generation: str) -> Case:
-        from vae_lab.host.extension import the_host
+        from vae_lab.extension import the_host
 
         host = the_host()
         assert host.name == "Forge"

@@ -56,10 +56,8 @@ def test_override_equals_forges_own_choice(forge: Forge, case: str) -> None:
     after = forge.generate(**options)
     forge.choose_natively("first.safetensors")
     native = forge.generate(**options)
-    assert len(ours.pictures) == len(native.pictures)
-    for mine, theirs, without, later in zip(
-        ours.pictures, native.pictures, before.pictures, after.pictures, strict=True
-    ):
+    assert len(ours.images) == len(native.images)
+    for mine, theirs, without, later in zip(ours.images, native.images, before.images, after.images, strict=True):
         assert np.array_equal(mine, theirs)
         assert not np.array_equal(mine, without), "the other VAE must show"
         assert np.array_equal(later, without)
@@ -70,9 +68,9 @@ def test_override_equals_forges_own_choice(forge: Forge, case: str) -> None:
 
 def test_built_in_beats_forges_own_choice(forge: Forge, plain: np.ndarray) -> None:
     forge.choose_natively("first.safetensors")
-    assert not np.array_equal(forge.generate().pictures[0], plain)
+    assert not np.array_equal(forge.generate().images[0], plain)
     ours = forge.generate({"override": "Built-in"})
-    assert np.array_equal(ours.pictures[0], plain)
+    assert np.array_equal(ours.images[0], plain)
     assert "VAE Lab override: Built-in" in ours.infotexts[0]
 
 
@@ -83,9 +81,9 @@ def test_override_holds_when_hires_fix_changes_the_checkpoint(forge: Forge) -> N
     after = forge.generate(**options)
     forge.choose_natively("first.safetensors")
     native = forge.generate(**options)
-    assert np.array_equal(ours.pictures[0], native.pictures[0])
-    assert not np.array_equal(ours.pictures[0], before.pictures[0])
-    assert np.array_equal(after.pictures[0], before.pictures[0])
+    assert np.array_equal(ours.images[0], native.images[0])
+    assert not np.array_equal(ours.images[0], before.images[0])
+    assert np.array_equal(after.images[0], before.images[0])
 
 
 @pytest.mark.parametrize(
@@ -97,10 +95,10 @@ def test_override_holds_when_hires_fix_changes_the_checkpoint(forge: Forge) -> N
         ("gone.safetensors", "no VAE named gone.safetensors"),
     ],
 )
-def test_what_cannot_be_used_costs_no_picture(forge: Forge, plain: np.ndarray, vae: str, reason: str) -> None:
+def test_what_cannot_be_used_costs_no_image(forge: Forge, plain: np.ndarray, vae: str, reason: str) -> None:
     said = len(forge.log)
     made = forge.generate({"override": vae})
-    assert np.array_equal(made.pictures[0], plain)
+    assert np.array_equal(made.images[0], plain)
     assert "VAE Lab override" not in made.infotexts[0]
     told = [line for line in forge.log[said:].splitlines() if "VAE Lab, " in line]
     assert len(told) == 1
@@ -115,40 +113,40 @@ def test_an_axis_of_the_plot_chooses_vaes(forge: Forge, plain: np.ndarray) -> No
     nothing = [0, "", []]
     arguments = [axis, "", names, *nothing, *nothing, False, True, False, False, False, False, False, 0, False]
     made = forge.generate(script_name="x/y/z plot", script_args=arguments)
-    cells = made.pictures[1 : 1 + len(names)]
+    cells = made.images[1 : 1 + len(names)]
     assert len(cells) == len(names)
     for name, cell in zip(names, cells, strict=True):
         expected = forge.generate({"override": name} if name != "Automatic" else None)
-        assert np.array_equal(cell, expected.pictures[0]), name
+        assert np.array_equal(cell, expected.images[0]), name
     assert np.array_equal(cells[0], plain)
     assert np.array_equal(cells[2], plain)
     assert not np.array_equal(cells[1], cells[3])
 
 
 def test_latents_are_kept_and_decoded_again(forge: Forge, plain: np.ndarray) -> None:
-    """A comparison in Forge's own module gives the pictures that Forge gives; hires fix is kept in its final size."""
+    """A comparison in Forge's own module gives the images that Forge gives; hires fix is kept in its final size."""
     forge.generate(**_hires("Lanczos"))
     hires = forge.get("/vae-lab/v1/latents")["latents"][0]
-    assert (hires["size"], hires["family"], hires["pictures"]) == ([96, 96], "sd1", 1)
+    assert (hires["size"], hires["family"], hires["images"]) == ([96, 96], "sd1", 1)
     native = {"Built-in": plain}
     for name in ("first.safetensors", "second.safetensors"):
-        native[name] = forge.generate({"override": name}).pictures[0]
+        native[name] = forge.generate({"override": name}).images[0]
     forge.generate()
     kept = forge.get("/vae-lab/v1/latents")["latents"][0]
     refused = ["xl.safetensors", "small.safetensors", "broken.safetensors"]
     found = forge.post("/vae-lab/v1/compare", {"latents": kept["id"], "vaes": [*native, *refused]})
     results = {result["name"]: result for result in found["results"]}
     for name, expected in native.items():
-        assert np.array_equal(forge.picture(results[name]["pictures"][0]), expected), name
+        assert np.array_equal(forge.image(results[name]["images"][0]), expected), name
     for name in refused:
         assert results[name]["error"]
-        assert results[name]["pictures"] == []
+        assert results[name]["images"] == []
 
 
-def test_pictures_of_others_beside_the_own(forge: Forge, plain: np.ndarray) -> None:
+def test_images_of_others_beside_the_own(forge: Forge, plain: np.ndarray) -> None:
     made = forge.generate({"override": "first.safetensors", "compare": ["second.safetensors"]})
-    second = forge.generate({"override": "second.safetensors"}).pictures[0]
-    own, built_in, other = made.pictures
+    second = forge.generate({"override": "second.safetensors"}).images[0]
+    own, built_in, other = made.images
     assert np.array_equal(built_in, plain)
     assert np.array_equal(other, second)
     assert not np.array_equal(own, plain)
@@ -156,8 +154,8 @@ def test_pictures_of_others_beside_the_own(forge: Forge, plain: np.ndarray) -> N
 
 
 def test_always(forge: Forge) -> None:
-    wanted = forge.generate({"override": "second.safetensors"}).pictures[0]
+    wanted = forge.generate({"override": "second.safetensors"}).images[0]
     forge.set(vae_lab_external="second.safetensors")
     made = forge.generate()
-    assert np.array_equal(made.pictures[0], wanted)
+    assert np.array_equal(made.images[0], wanted)
     assert "VAE Lab override: second.safetensors" in made.infotexts[0]

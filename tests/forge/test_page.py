@@ -101,10 +101,10 @@ def test_who_decides_is_said(forge: Forge, page: Page) -> None:
 
 
 def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
-    """Told in the log and under the picture, and one button, whose choice holds for this checkpoint alone."""
+    """Told in the log and under the image, and one button, whose choice holds for this checkpoint alone."""
     forge.select_checkpoint("grey.safetensors")
     forge.set(vae_lab_preferred=["photo-b.safetensors"])
-    pale = forge.generate().pictures[0]
+    pale = forge.generate().images[0]
     assert status(forge, "grey.safetensors", "broken")
     warning = "VAE Lab: the VAE in grey.safetensors is broken."
     end = time.monotonic() + 120
@@ -114,11 +114,11 @@ def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
     mended = forge.generate()
     assert "VAE Lab override: photo-b.safetensors" in mended.infotexts[0]
     assert "VAE Lab redecoded: " in mended.infotexts[0]
-    wanted = forge.generate({"override": "photo-b.safetensors"}).pictures[0]
-    assert np.array_equal(mended.pictures[0], wanted)
+    wanted = forge.generate({"override": "photo-b.safetensors"}).images[0]
+    assert np.array_equal(mended.images[0], wanted)
     assert not np.array_equal(wanted, pale)
     forge.set(vae_lab_on_grey="warn")
-    assert np.array_equal(forge.generate().pictures[0], pale)
+    assert np.array_equal(forge.generate().images[0], pale)
 
     page.goto(forge.url)
     page.wait_for_selector("#txt2img_prompt textarea")
@@ -131,7 +131,7 @@ def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
     preference = forge.data / "models" / "Stable-diffusion" / "grey.json"
     try:
         assert json.loads(preference.read_text(encoding="utf8")) == {"vae_lab_vae": "photo-b.safetensors"}
-        assert np.array_equal(forge.generate().pictures[0], wanted)
+        assert np.array_equal(forge.generate().images[0], wanted)
         forge.select_checkpoint("one.safetensors")
         assert "VAE Lab" not in forge.generate().infotexts[0]
         assert forge.log.count(warning) == 1

@@ -1,7 +1,7 @@
 """Sample VAEs as wide as Stable Diffusion's own: Forge takes no others, and random ones show nothing.
 
 Each channel becomes several equal ones. Group norms see the same numbers, only more often; what reads a channel reads
-the mean of its copies; and blocks that the small VAEs lack add nothing. So the pictures are those of the small VAE.
+the mean of its copies; and blocks that the small VAEs lack add nothing. So the images are those of the small VAE.
 """
 
 from __future__ import annotations

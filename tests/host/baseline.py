@@ -19,8 +19,8 @@ def main(webui_dir: Path, data: Path, out: Path, flags: list[str]) -> None:
     for name, (title, img2img, arguments) in SCRIPTS.items():
         webui.choose_natively("Automatic")
         made[name] = webui.run_script(title, arguments, **fresh("img2img" if img2img else "txt2img")).images
-    for name, pictures in made.items():
-        for i, image in enumerate(pictures):
+    for name, images in made.items():
+        for i, image in enumerate(images):
             (out / f"{name}-{i}.png").write_bytes(png(image))
 
 

@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 
 def _photo() -> Image.Image:
-    """A smooth coloured picture to start from, 128 px."""
+    """A smooth coloured image to start from, 128 px."""
     y, x = np.mgrid[0:128, 0:128] / 127.0
     return Image.fromarray((np.stack([x, y, 1 - x * y], axis=2) * 255).astype(np.uint8))
 

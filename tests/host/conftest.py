@@ -30,7 +30,7 @@ def webui_dir(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def small_checkpoint(webui_dir: Path) -> Path:
-    """The smallest checkpoint with a VAE in the WebUI's model folder: the tests generate many pictures with it."""
+    """The smallest checkpoint with a VAE in the WebUI's model folder: the tests generate many images with it."""
     found = sorted((webui_dir / "models" / "Stable-diffusion").glob("*.safetensors"), key=lambda p: p.stat().st_size)
     for path in found:
         with safetensors.safe_open(path, "pt") as file:
@@ -82,7 +82,7 @@ def grey_checkpoint(data_dir: Path, small_checkpoint: Path) -> str:
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -> Path:
     """Models made from the user's small checkpoint, and this extension. Two VAEs that differ from the built-in one in
-    both halves, so that a picture shows which one encoded and which one decoded it."""
+    both halves, so that an image shows which one encoded and which one decoded it."""
     data = tmp_path_factory.mktemp("webui-data")
     models, vaes = data / "models" / "Stable-diffusion", data / "models" / "VAE"
     models.mkdir(parents=True)

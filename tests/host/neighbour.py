@@ -19,7 +19,7 @@ shared.face_restorers.append(Mirror())
 
 
 class Nested(scripts.Script):
-    """Refines the finished picture with a generation of its own, as detailers do: ``nested``, or ``nested by two.ckpt``
+    """Refines the finished image with a generation of its own, as detailers do: ``nested``, or ``nested by two.ckpt``
     with a checkpoint of its own, or ``nested by two.ckpt for good``, which stays the chosen one afterwards."""
 
     def title(self):

@@ -1,4 +1,4 @@
-"""The checkup in a real WebUI: flagged on load, told under the picture, decoded again; and never without need."""
+"""The checkup in a real WebUI: flagged on load, told under the image, decoded again; and never without need."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LOOK = 120  # seconds that a look at a VAE may take on a busy machine
 @pytest.fixture
 def host(webui: WebUI) -> Iterator[Any]:
     """The adapter; the preferred VAE is the healthy one."""
-    from vae_lab.host.a1111 import PREFERRED_OPTION
-    from vae_lab.host.extension import the_host
+    from vae_lab.extension import the_host
+    from vae_lab.webui.a1111 import PREFERRED_OPTION
 
     webui.shared.opts.data[PREFERRED_OPTION] = [HEALTHY]
     yield the_host()
@@ -38,28 +38,28 @@ def host(webui: WebUI) -> Iterator[Any]:
 @pytest.fixture
 def grey(webui: WebUI, host: Any, grey_checkpoint: str) -> WebUI:
     """The WebUI with the grey checkpoint loaded, and looked at."""
-    from vae_lab.host.extension import the_attendant
+    from vae_lab.extension import the_background_checkup
 
     webui.sd_models.list_models()
     webui.select_checkpoint(grey_checkpoint)
-    assert the_attendant().wait(LOOK)
+    assert the_background_checkup().wait(LOOK)
     return webui
 
 
 def test_a_grey_checkpoint_is_flagged_when_it_is_loaded(
     webui: WebUI, host: Any, grey_checkpoint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from vae_lab.host.extension import the_attendant
+    from vae_lab.extension import the_background_checkup
 
     webui.sd_models.list_models()
-    attendant = the_attendant()
-    attendant._warned.clear()
+    checkup = the_background_checkup()
+    checkup._warned.clear()
     with caplog.at_level(logging.WARNING, "vae_lab"):
         for _ in range(2):
             webui.select_checkpoint(grey_checkpoint)
-            assert attendant.wait(LOOK)
+            assert checkup.wait(LOOK)
             webui.select_checkpoint("one.safetensors")
-            assert attendant.wait(LOOK)
+            assert checkup.wait(LOOK)
     said = [record.getMessage() for record in caplog.records if "VAE in grey" in record.getMessage()]
     assert len(said) == 1, "once, not at every load"
     assert "broken" in said[0]
@@ -75,26 +75,26 @@ def test_the_vae_in_memory_is_looked_at_too(grey: WebUI, host: Any) -> None:
     assert (held.name, held.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
     assert held.checkup.verdict.status == "broken"
     grey.choose_natively(HEALTHY)
-    from vae_lab.host.extension import the_attendant
+    from vae_lab.extension import the_background_checkup
 
-    assert the_attendant().wait(LOOK)
+    assert the_background_checkup().wait(LOOK)
     assert host.held().name == HEALTHY
     assert host.held().checkup.verdict.status == "healthy"
 
 
 def test_what_is_in_memory_is_of_the_checkpoint_in_use(grey: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several that the WebUI keeps, it goes back to one without loading it, and says so to nobody."""
-    from vae_lab.host.extension import the_attendant
+    from vae_lab.extension import the_background_checkup
 
     monkeypatch.setitem(grey.shared.opts.data, "sd_checkpoints_limit", 2)
     assert host.held().checkup.verdict.status == "broken"
     grey.select_checkpoint("one.safetensors")
-    assert the_attendant().wait(LOOK)
+    assert the_background_checkup().wait(LOOK)
     assert host.held().checkup.verdict.status == "healthy"
     grey.select_checkpoint("grey.safetensors")
     assert host.held() is None
     grey.generate()
-    assert the_attendant().wait(LOOK)
+    assert the_background_checkup().wait(LOOK)
     assert host.held().checkup.verdict.status == "broken"
 
 
@@ -113,7 +113,7 @@ def test_what_the_model_sampled_wrong_is_not_the_vaes_fault(grey: WebUI, monkeyp
     assert "washed out, because Built-in of grey.safetensors is broken" in done.comments
 
 
-def test_the_line_under_the_picture(grey: WebUI) -> None:
+def test_the_line_under_the_image(grey: WebUI) -> None:
     done = grey.generate(batch_size=2)
     (line,) = [line for line in done.comments.splitlines() if "VAE Lab" in line]
     assert "washed out, because Built-in of grey.safetensors is broken" in line
@@ -135,7 +135,7 @@ def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -
     assert "VAE Lab redecoded: Built-in of grey.safetensors was washed out" in done.info
     first = done.index_of_first_image
     kept = list(reversed(host.generations.newest_first()[: 2 if case == "batch-2x2" else 1]))
-    expected = [picture for generation in kept for picture in host.compare(generation.id, [HEALTHY])[HEALTHY].pictures]
+    expected = [image for generation in kept for image in host.compare(generation.id, [HEALTHY])[HEALTHY].images]
     if case != "inpaint":  # where the original is laid over it again
         for made, wanted in zip(pixels(done)[first:], expected, strict=True):
             assert np.array_equal(made, wanted), "the same latent, decoded by the healthy VAE"
@@ -148,11 +148,11 @@ def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -
 
 
 def test_a_broken_encoder_is_told_where_it_matters(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
-    from vae_lab.host.extension import the_attendant
+    from vae_lab.extension import the_background_checkup
 
     webui.sd_models.list_models()
     webui.select_checkpoint("half.safetensors")
-    assert the_attendant().wait(LOOK)
+    assert the_background_checkup().wait(LOOK)
     verdict = host.known_reports(["half.safetensors"])["half.safetensors"].verdict
     assert [finding.code for finding in verdict.faults] == ["encoder-broken"]
     assert "VAE Lab" not in webui.generate(**fresh("txt2img")).comments
@@ -162,7 +162,7 @@ def test_a_broken_encoder_is_told_where_it_matters(webui: WebUI, host: Any, grey
 
 
 def test_by_the_settings(grey: WebUI) -> None:
-    from vae_lab.host.a1111 import ON_GREY_OPTION
+    from vae_lab.webui.a1111 import ON_GREY_OPTION
 
     for mode, said in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
         grey.shared.opts.data[ON_GREY_OPTION] = mode
@@ -224,7 +224,7 @@ def test_a_smaller_stand_in_is_not_blamed(grey: WebUI, host: Any, monkeypatch: p
 
 @pytest.fixture
 def taesd(webui: WebUI, data_dir: Path) -> Iterator[None]:
-    """TAESD decodes instead of the VAE; its weights are random, so that its pictures are as bad as can be."""
+    """TAESD decodes instead of the VAE; its weights are random, so that its images are as bad as can be."""
     from modules import sd_vae_taesd
 
     file = data_dir / "models" / "VAE-taesd" / "taesd_decoder.pth"
@@ -244,11 +244,11 @@ def test_taesd_is_not_blamed(grey: WebUI, taesd: None) -> None:
 
 
 def test_checkpoint_without_a_vae_says_what_is_used(webui: WebUI, host: Any) -> None:
-    from vae_lab.host.extension import the_attendant
+    from vae_lab.extension import the_background_checkup
 
     host.inspect("one.safetensors")
     webui.select_checkpoint("without.safetensors")
-    assert the_attendant().wait(LOOK)
+    assert the_background_checkup().wait(LOOK)
     assert host.known_reports(["without.safetensors"])["without.safetensors"].verdict.status == "missing"
     assert host.used_instead()
     webui.choose_natively("first.safetensors")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.host
 @pytest.fixture
 def host(webui: WebUI, data_dir: Path) -> Iterator[object]:
     """The adapter, with nothing chosen before and after."""
-    from vae_lab.host.extension import the_host
+    from vae_lab.extension import the_host
 
     preferences = data_dir / "models" / "Stable-diffusion" / "one.json"
     preferences.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def test_always(webui: WebUI, host) -> None:
 
 
 def test_what_the_webui_itself_cannot_load(webui: WebUI, host, data_dir: Path, small_checkpoint: Path) -> None:
-    """Left to itself, it copies what fits, fails, and no picture can be made any longer. VAE Lab loads such a file."""
+    """Left to itself, it copies what fits, fails, and no image can be made any longer. VAE Lab loads such a file."""
     file = data_dir / "models" / "VAE" / "from-diffusers.safetensors"
     own = built_in(small_checkpoint)
     own["decoder.conv_out.weight"] = own["decoder.conv_out.weight"] * 0.8
@@ -223,7 +223,7 @@ def test_paste_finds_a_renamed_file_by_its_weights(webui: WebUI, data_dir: Path)
     try:
         from modules import script_callbacks
 
-        from vae_lab.host.extension import the_host
+        from vae_lab.extension import the_host
 
         the_host().identify()
         parameters = parse_generation_parameters(info)

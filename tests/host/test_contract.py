@@ -30,7 +30,7 @@ def misfits(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 class TestA1111(HostContract):
     @pytest.fixture
     def case(self, webui: WebUI, misfits: None) -> Case:
-        from vae_lab.host.extension import the_host
+        from vae_lab.extension import the_host
 
         host = the_host()
         webui.sd_vae.refresh_vae_list()

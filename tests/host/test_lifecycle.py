@@ -25,9 +25,9 @@ def test_exception_while_decoding(webui: WebUI, monkeypatch: pytest.MonkeyPatch)
         webui.generate(lab=FIRST)
     assert webui.vae_bytes() == before
     monkeypatch.undo()
-    from vae_lab.host.extension import the_host
+    from vae_lab.extension import the_host
 
-    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed picture are kept"
+    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed image are kept"
 
 
 def test_exception_inside_xyz_plot(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_exception_inside_xyz_plot(webui: WebUI, monkeypatch: pytest.MonkeyPatch
     calls = []
 
     def fail_at_the_second(latent: torch.Tensor, original=webui.model.decode_first_stage) -> object:
-        if latent.shape[-2:] == (16, 16):  # a picture, not the chart that the VAE in memory is looked at by
+        if latent.shape[-2:] == (16, 16):  # an image, not the chart that the VAE in memory is looked at by
             calls.append(1)
         if len(calls) > 1:
             raise RuntimeError("out of order")
@@ -136,7 +136,7 @@ def test_checkpoints_that_the_webui_keeps(webui: WebUI, monkeypatch: pytest.Monk
 
 def test_the_infotext_follows_a_change_of_checkpoint(webui: WebUI, data_dir) -> None:
     """``Built-in`` is the VAE of whichever checkpoint decodes, and so is its hash."""
-    from vae_lab.host.extension import the_host
+    from vae_lab.extension import the_host
     from vae_lab.identity import short
 
     title = webui.sd_models.get_closet_checkpoint_match("two.safetensors").title
@@ -148,7 +148,7 @@ def test_the_infotext_follows_a_change_of_checkpoint(webui: WebUI, data_dir) -> 
 def test_an_override_that_is_refused_later_is_not_claimed(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
     """The VAE fits the first checkpoint, and cannot be had any longer for the second one."""
     from vae_lab.errors import HostError
-    from vae_lab.host.extension import the_host
+    from vae_lab.extension import the_host
 
     host, asked = the_host(), []
 

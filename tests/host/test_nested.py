@@ -22,7 +22,7 @@ FOR_GOOD = f"{BY_TWO} for good"
 
 @pytest.fixture
 def host(webui: WebUI) -> Any:
-    from vae_lab.host.extension import the_host
+    from vae_lab.extension import the_host
 
     return the_host()
 
@@ -47,8 +47,8 @@ def digest(host: Any, data_dir: Path, checkpoint: str) -> str:
 
 
 def each_decode(monkeypatch: pytest.MonkeyPatch, see: Callable[[Any, torch.Tensor], None]) -> None:
-    """Have ``see(job, latents)`` called after each picture, while the override is in."""
-    from vae_lab.host.grey_watch import GreyWatch
+    """Have ``see(job, latents)`` called after each image, while the override is in."""
+    from vae_lab.webui.grey_watch import GreyWatch
 
     def after_decode(_: Any, job: Any, latents: torch.Tensor, decoded: Any, again: Any) -> Any:
         see(job, latents)
@@ -64,7 +64,7 @@ def test_latents_belong_to_the_checkpoint_that_decoded_them(
     webui: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the outer generation ends, the model in memory is still the inner one's."""
-    from vae_lab.families import FAMILIES
+    from vae_lab.latents.family import FAMILIES
 
     def family(vae: Any) -> Any:
         return FAMILIES["sdxl" if vae.path().endswith("two.safetensors") else "sd1"]
@@ -77,7 +77,7 @@ def test_latents_belong_to_the_checkpoint_that_decoded_them(
     assert (inner.title, inner.family.id, Path(inner.checkpoint).name) == ("inner", "sdxl", "two.safetensors")
 
 
-def test_pictures_beside_the_own_are_by_the_right_checkpoint(webui: WebUI, host: Any, data_dir: Path) -> None:
+def test_images_beside_the_own_are_by_the_right_checkpoint(webui: WebUI, host: Any, data_dir: Path) -> None:
     done = webui.generate(prompt=BY_TWO, lab={"on_grey": "off", "compare": ["first.safetensors"]})
     assert len(done.images) == 3
     own = f"VAE Lab override: Built-in, VAE Lab override hash: {digest(host, data_dir, 'one.safetensors')}"
@@ -100,8 +100,8 @@ def test_batches_by_different_checkpoints_are_filed_apart(webui: WebUI, host: An
 def test_a_long_run_keeps_no_more_latents_than_the_setting_allows(
     webui: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vae_lab.host.a1111 import KEEP_OPTION
-    from vae_lab.host.capture import Generations
+    from vae_lab.webui.a1111 import KEEP_OPTION
+    from vae_lab.webui.capture import Generations
 
     held: list[int] = []
 
@@ -121,7 +121,7 @@ def test_a_long_run_keeps_no_more_latents_than_the_setting_allows(
 # --- the infotext --------------------------------------------------------------------------------------------------
 
 
-def test_the_outer_infotext_names_what_decoded_the_outer_picture(webui: WebUI, host: Any, data_dir: Path) -> None:
+def test_the_outer_infotext_names_what_decoded_the_outer_image(webui: WebUI, host: Any, data_dir: Path) -> None:
     one = f"VAE Lab override: Built-in, VAE Lab override hash: {digest(host, data_dir, 'one.safetensors')}"
     done = webui.generate(prompt=BY_TWO, n_iter=2, lab={"override": "Built-in", "on_grey": "off"})
     assert [one in text for text in done.infotexts[done.index_of_first_image :]] == [True, True]
@@ -156,7 +156,7 @@ def test_what_the_webui_has_chosen_is_not_in_memory_while_an_override_is(
     webui: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its setting still says ``first``, and the module holds ``second``."""
-    from vae_lab.host.job import Job
+    from vae_lab.webui.job import Job
 
     webui.choose_natively("first.safetensors")
     native, expected = webui.vae_bytes(), pixels(webui.generate())[0]
@@ -179,11 +179,11 @@ def test_what_the_webui_has_chosen_is_not_in_memory_while_an_override_is(
     assert seen["within"] == seen["after"] != native
 
 
-def test_a_vae_that_is_in_no_list_costs_no_walk_for_each_picture(
+def test_a_vae_that_is_in_no_list_costs_no_walk_for_each_image(
     webui: WebUI, host: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with --vae-path. Building the page goes through the folders too, and so does the checkup in its thread."""
-    from vae_lab.host.grey_watch import GreyWatch
+    from vae_lab.webui.grey_watch import GreyWatch
 
     file = data_dir / "unlisted.safetensors"
     file.write_bytes((data_dir / "models" / "VAE" / "first.safetensors").read_bytes())
@@ -204,7 +204,7 @@ def test_a_vae_that_is_in_no_list_costs_no_walk_for_each_picture(
 
     monkeypatch.setattr(GreyWatch, "after_decode", watched)
     monkeypatch.setattr(host, "vae_files", counted)
-    monkeypatch.setattr(host, "recommendation", lambda **_: None)  # asked for where a picture looks pale
+    monkeypatch.setattr(host, "recommendation", lambda **_: None)  # asked for where an image looks pale
     webui.sd_vae.vae_dict[file.name] = str(file)
     try:
         webui.shared.opts.set("sd_vae", file.name)

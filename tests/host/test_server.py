@@ -146,11 +146,11 @@ def test_override_and_comparison_over_the_api(server: Server) -> None:
     infotexts = json.loads(ours["info"])["infotexts"]
     assert [text.count("VAE Lab override:") for text in infotexts] == [1, 1, 1]
     assert "VAE Lab override: second.safetensors" in infotexts[2]
-    assert len(ours["images"]) == 3, "the picture, the built-in VAE's, and the one asked for"
+    assert len(ours["images"]) == 3, "the image, the built-in VAE's, and the one asked for"
     assert np.array_equal(image(ours["images"][1]), image(plain["images"][0]))
     latents = server.get("/vae-lab/v1/latents")["latents"]
     compared = server.post("/vae-lab/v1/compare", {"latents": latents[0]["id"], "vaes": ["first.safetensors"]})
-    with urllib.request.urlopen(server.url + compared["results"][1]["pictures"][0], timeout=60) as response:
+    with urllib.request.urlopen(server.url + compared["results"][1]["images"][0], timeout=60) as response:
         assert np.array_equal(np.asarray(Image.open(response)), image(native["images"][0]))
 
 
@@ -167,7 +167,7 @@ def generate(page: Page, errors: list[str]) -> None:
 
 
 def compare_in_tab(page: Page) -> list[str]:
-    """Go through the tab as a user does; returns the addresses of the pictures."""
+    """Go through the tab as a user does; returns the addresses of the images."""
     page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
     page.click("#vae_lab_refresh")
     page.wait_for_function("document.querySelectorAll('#vae_lab_vaes input').length >= 2")

@@ -1,4 +1,4 @@
-"""A user's story: a grey picture, the tab, the remedy. Its screenshot is the README's.
+"""A user's story: a grey image, the tab, the remedy. Its screenshot is the README's.
 
 Needs a checkpoint whose VAE has the sample VAEs' architecture, since only those can be shown to repair something.
 """
@@ -34,7 +34,7 @@ from tests.host.test_server import (  # noqa: F401  fixtures
 )
 from tests.host.webui import CPU_FLAGS
 from vae_lab import load_autoencoder
-from vae_lab.pictures import prepared
+from vae_lab.images import prepared
 from vae_lab.samples import build_sample_set, sample_photos
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
@@ -69,8 +69,8 @@ def server(webui_dir: Path, small_checkpoint: Path, tmp_path_factory, request) -
     assert running.errors == 0, running.log[-5000:]
 
 
-def contrast(picture: np.ndarray) -> float:
-    return float(picture.astype(np.float32).mean(axis=2).std())
+def contrast(image: np.ndarray) -> float:
+    return float(image.astype(np.float32).mean(axis=2).std())
 
 
 def within(seconds: float, fact: Callable[[], bool]) -> bool:
@@ -101,7 +101,7 @@ def keep(page: Page, name: str) -> None:  # noqa: F811
 
 
 def generate_in_txt2img(page: Page, errors: list[str]) -> str:  # noqa: F811
-    """Generate as a user does; returns what stands under the picture."""
+    """Generate as a user does; returns what stands under the image."""
     page.click("#tabs > .tab-nav button:has-text('txt2img')")
     page.click("#txt2img_extra_tabs button:has-text('Generation')")
     page.fill("#txt2img_prompt textarea", "a harbour")
@@ -112,7 +112,7 @@ def generate_in_txt2img(page: Page, errors: list[str]) -> str:  # noqa: F811
 
 
 def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
-    """Flagged on load, badge on its card, a line under its picture, one button; and all of that sticks."""
+    """Flagged on load, badge on its card, a line under its image, one button; and all of that sticks."""
     assert status(server, "one.safetensors", "broken")
     assert "is washed out, because Built-in of one.safetensors is broken" in generate_in_txt2img(page, errors)
     keep(page, "webui-grey-line")
@@ -179,10 +179,10 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
         "alwayson_scripts": {"VAE Lab": {"args": [{"override": "photo-a-smooth.safetensors"}]}},
     }
     good = np.asarray(Image.open(io.BytesIO(base64.b64decode(server.post("/sdapi/v1/img2img", body)["images"][0]))))
-    pictures = compare_in_tab(page)
-    shown = [np.asarray(Image.open(io.BytesIO(page.request.get(address).body()))) for address in pictures]
-    assert contrast(shown[0]) < 0.75 * contrast(good), "the built-in VAE's picture is washed out"
-    assert any(np.array_equal(picture, good) for picture in shown[1:])
+    images = compare_in_tab(page)
+    shown = [np.asarray(Image.open(io.BytesIO(page.request.get(address).body()))) for address in images]
+    assert contrast(shown[0]) < 0.75 * contrast(good), "the built-in VAE's image is washed out"
+    assert any(np.array_equal(image, good) for image in shown[1:])
     assert "SDXL" in page.inner_text("#vae_lab_results"), "the VAE of another family is refused with the reason"
     page.set_viewport_size({"width": 1600, "height": 900})
     page.evaluate("window.scrollTo(0, 0)")
@@ -199,12 +199,12 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
 
 
 def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
-    """Every way of looking at two pictures, by mouse and keys; and from there into img2img, inpaint and extras."""
+    """Every way of looking at two images, by mouse and keys; and from there into img2img, inpaint and extras."""
     server.txt2img()
     compare_in_tab(page)
     page.set_viewport_size({"width": 1600, "height": 1000})
     table = LightTable(page).ready()
-    built_in_picture, wanted = Panel(page).pictures("Built-in")[0], Panel(page).pictures(SHARP)[0]
+    built_in_image, wanted = Panel(page).images("Built-in")[0], Panel(page).images(SHARP)[0]
     zoomed = table.tools.get_by_label("Zoom", exact=True).last
     for mode in ("A/B slider", "Blink", "Difference"):
         table.press(mode)
@@ -225,7 +225,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     table.key("0")
 
     sharp = table.figure(SHARP)
-    sharp.get_by_role("button", name=f"{SHARP} as picture B").click()
+    sharp.get_by_role("button", name=f"{SHARP} as image B").click()
     assert table.marked() == ("Built-in", SHARP)
     table.key("s")
     box, handle = table.stage.bounding_box(), table.divider.bounding_box()
@@ -243,10 +243,10 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     assert np.array_equal(seen, expected), "B while held"
     page.keyboard.up(" ")
     table.drawn()
-    seen, expected = table.seen(table.stage, built_in_picture, ".vae-lab-half img")
+    seen, expected = table.seen(table.stage, built_in_image, ".vae-lab-half img")
     assert np.array_equal(seen, expected), "A again"
     table.key("d")
-    largest = np.abs(wanted.astype(int) - built_in_picture).max()
+    largest = np.abs(wanted.astype(int) - built_in_image).max()
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {largest} of 255")
     table.grid.get_by_label("Gain").fill("7")
     expect(table.grid.locator(".vae-lab-gain label output")).to_have_text("× 7")
@@ -311,7 +311,7 @@ def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: 
     panel.compare()
     vae = load_autoencoder(server.data / "models" / "VAE" / "photo-a-smooth.safetensors")
     there_and_back = vae.decode(vae.encode(prepared(photo).image))[0].permute(1, 2, 0).numpy() * 255
-    assert np.abs(panel.pictures(vae.name)[0] - there_and_back).max() < 1.5
+    assert np.abs(panel.images(vae.name)[0] - there_and_back).max() < 1.5
 
     page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
     page.get_by_role("button", name="Copy table").click()

@@ -127,7 +127,7 @@ class WebUI:
 
 
 def pixels(processed: Any) -> list[np.ndarray]:
-    """All pictures of a result."""
+    """All images of a result."""
     return [np.asarray(image) for image in processed.images]
 
 

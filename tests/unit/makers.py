@@ -16,9 +16,9 @@ from vae_lab.autoencoders.taesd.module import Taesd
 State = dict[str, Tensor]
 
 F8 = KLConfig(channels=(32, 32, 32, 32), blocks=1)
-"""The smallest AutoencoderKL with 8 picture pixels to a latent pixel, as every published family has."""
+"""The smallest AutoencoderKL with 8 image pixels to a latent pixel, as every published family has."""
 F2 = KLConfig(channels=(32, 32), blocks=1)
-"""Smaller still, for what does not depend on the size of pictures."""
+"""Smaller still, for what does not depend on the size of images."""
 
 UNET = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4, 3, 3)}
 SD1_TEXT = {"cond_stage_model.transformer.text_model.final_layer_norm.weight": torch.ones(8)}

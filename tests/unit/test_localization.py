@@ -22,13 +22,16 @@ from vae_lab.checkup.findings import TITLES
 from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import build_sample_set
-from vae_lab.ui import checkup_views, library_views, numbers_views, round_trip_views
-from vae_lab.ui.accordion import build_accordion
+from vae_lab.ui.panels.accordion import build_accordion
+from vae_lab.ui.views import checkup as checkup_views
+from vae_lab.ui.views import library as library_views
+from vae_lab.ui.views import numbers as numbers_views
+from vae_lab.ui.views import round_trip as round_trip_views
 
 ROOT = Path(__file__).resolve().parents[2]
 TRANSLATIONS: dict[str, str] = json.loads((ROOT / "localizations" / "zh_CN.json").read_text(encoding="utf8"))
 
-PAGES = [*sorted((ROOT / "vae_lab" / "ui").glob("*.py")), ROOT / "vae_lab" / "host" / "extension.py"]
+PAGES = [*sorted((ROOT / "vae_lab" / "ui").rglob("*.py")), ROOT / "vae_lab" / "extension.py"]
 CHECKUP = [ROOT / "vae_lab" / "checkup" / f"{name}.py" for name in ("judge", "report", "watch", "weights")]
 
 # Alike in both languages, or a value that is written in settings and API calls as it is.
@@ -41,9 +44,9 @@ NOT_SHOWN = {"A", "CORSMiddleware", "POST", "Arrow", "Picked row", "Picked VAE",
 # Parts of sentences that get a name or a number put in and stay English as a whole.
 PARTS = {
     "Use", "One VAE is", "Built-in VAE ", "These are relatives, which can be merged without harm.",
-    "These were trained independently: their weights average to nothing useful, and pictures turn grey.",
+    "These were trained independently: their weights average to nothing useful, and images turn grey.",
 }  # fmt: skip
-# What the host puts in: names of files, sizes, times, titles of pictures, the reason for a choice.
+# What the host puts in: names of files, sizes, times, titles of images, the reason for a choice.
 OF_THE_HOST = re.compile(r"\w\.(safetensors|ckpt|pt)\b|\d ?x ?\d|\d\d:\d\d|Astronaut|Built-in: | into /")
 PUT_IN = "\x1a"
 
@@ -117,7 +120,7 @@ def in_script(path: Path) -> list[str]:
 
 def of_settings() -> Iterator[str]:
     """Explanations in the settings, which the WebUI puts into parentheses."""
-    tree = ast.parse((ROOT / "vae_lab" / "host" / "extension.py").read_text(encoding="utf8"))
+    tree = ast.parse((ROOT / "vae_lab" / "extension.py").read_text(encoding="utf8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "info":
             yield f"({ast.literal_eval(node.args[0])})"

@@ -15,8 +15,8 @@ from vae_lab.autoencoders.family_detection import FamilyEvidence, detect_family
 from vae_lab.autoencoders.kl import KLArchitecture
 from vae_lab.autoencoders.taesd import TaesdArchitecture
 from vae_lab.errors import FamilyMismatch, NotAnAutoencoder
-from vae_lab.families import Family, get_family
 from vae_lab.formats import WeightFile, file_name, open_weights
+from vae_lab.latents.family import Family, get_family
 from vae_lab.state_dict import Layout, canonical_shape, find_vae, read_tensors
 
 __all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
@@ -45,7 +45,7 @@ class Autoencoder:
 
     @property
     def downscale(self) -> int:
-        """Picture pixels per latent pixel, along one side."""
+        """Image pixels per latent pixel, along one side."""
         return self.architecture.downscale(self.module)
 
     @property
@@ -103,7 +103,7 @@ class Autoencoder:
 
     @torch.no_grad()
     def decode_in_strips(self, latents: Tensor) -> Tensor | None:
-        """As :meth:`decode_unclamped`, of one latent, to the same picture in little memory; None if that cannot be."""
+        """As :meth:`decode_unclamped`, of one latent, to the same image in little memory; None if that cannot be."""
         return self.architecture.decode_in_strips(self.module, self._in_own_units(latents))
 
     def bytes_to_decode(self, latents: Tensor) -> int:
@@ -111,7 +111,7 @@ class Autoencoder:
         return self.architecture.bytes_to_decode(self.module, latents)
 
     def bytes_to_encode(self, images: Tensor) -> int:
-        """About how much memory encoding one picture takes, beside the weights; 0 if that is not known."""
+        """About how much memory encoding one image takes, beside the weights; 0 if that is not known."""
         return self.architecture.bytes_to_encode(self.module, images)
 
     def _known_family(self) -> Family:

@@ -49,18 +49,18 @@ class Architecture(ABC):
 
     @abstractmethod
     def image_channels(self, module: nn.Module) -> int:
-        """Channels of a picture: 3, except where there is alpha too."""
+        """Channels of an image: 3, except where there is alpha too."""
 
     @abstractmethod
     def downscale(self, module: nn.Module) -> int:
-        """Picture pixels per latent pixel, along one side."""
+        """Image pixels per latent pixel, along one side."""
 
     @abstractmethod
     def encode(self, module: nn.Module, images: Tensor) -> Tensor:
         """[B,3,H,W] in 0..1 -> [B,C,h,w] in the units that ``scales_latents`` tells."""
 
     def decode_in_strips(self, module: nn.Module, latents: Tensor) -> Tensor | None:  # noqa: ARG002
-        """As ``decode``, of one latent, to the same picture in little memory; None where that cannot be."""
+        """As ``decode``, of one latent, to the same image in little memory; None where that cannot be."""
         return None
 
     def bytes_to_decode(self, module: nn.Module, latents: Tensor) -> int:  # noqa: ARG002
@@ -68,7 +68,7 @@ class Architecture(ABC):
         return 0
 
     def bytes_to_encode(self, module: nn.Module, images: Tensor) -> int:  # noqa: ARG002
-        """About how much memory ``encode`` takes for one picture, beside the weights; 0 where it is not known."""
+        """About how much memory ``encode`` takes for one image, beside the weights; 0 where it is not known."""
         return 0
 
     @abstractmethod

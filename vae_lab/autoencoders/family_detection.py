@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vae_lab.charts import chart_image, chart_latents
-from vae_lab.families import FAMILIES, Family
+from vae_lab.latents.chart import chart_image, chart_latents
+from vae_lab.latents.family import FAMILIES, Family
 
 if TYPE_CHECKING:
     from vae_lab.autoencoders.autoencoder import Autoencoder
@@ -61,7 +61,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     if not all(family.id in chart_latents() for family in candidates):
         return _by_spread(autoencoder, candidates)
     decoded = _decoded(autoencoder, candidates)
-    by_decoder = {family: _score(picture) for family, picture in decoded.items()}
+    by_decoder = {family: _score(image) for family, image in decoded.items()}
     best = _clear_best(by_decoder)
     by_encoder: dict[str, float] = {}
     encoded: dict[str, Tensor] = {}
@@ -73,7 +73,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
 
 
 def can_take_the_chart(autoencoder: Autoencoder) -> bool:
-    """Every family has 8 picture pixels to a latent pixel, and pictures of three channels."""
+    """Every family has 8 image pixels to a latent pixel, and images of three channels."""
     return autoencoder.downscale == 8 and autoencoder.architecture.image_channels(autoencoder.module) == 3
 
 
@@ -82,9 +82,9 @@ def _decoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Te
         return {}
     decoded = {}
     for family in candidates:
-        picture = autoencoder.with_family(family).decode_unclamped(chart_latents()[family.id]).cpu()
-        decoded[family.id] = picture
-        if _score(picture) >= _BEYOND_DOUBT:
+        image = autoencoder.with_family(family).decode_unclamped(chart_latents()[family.id]).cpu()
+        decoded[family.id] = image
+        if _score(image) >= _BEYOND_DOUBT:
             break
     return decoded
 
@@ -98,8 +98,8 @@ def _encoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Te
     return {family.id: family.to_model_space(first.to_vae_space(latents)) for family in candidates}
 
 
-def _score(picture: Tensor) -> float:
-    return _correlation(_colour(picture.clamp(0.0, 1.0)), _colour(chart_image()))
+def _score(image: Tensor) -> float:
+    return _correlation(_colour(image.clamp(0.0, 1.0)), _colour(chart_image()))
 
 
 def _encoder_scores(latents: Tensor, candidates: list[Family]) -> dict[str, float]:
@@ -125,9 +125,9 @@ def _has_half(autoencoder: Autoencoder, half: str) -> bool:
     return any(half in name.split(".")[0] for name, _ in autoencoder.module.named_parameters())
 
 
-def _colour(picture: Tensor) -> Tensor:
+def _colour(image: Tensor) -> Tensor:
     """Two colour-opponent channels, lightness left out: [1,2,n]."""
-    red, green, blue = picture.flatten(2).unbind(dim=1)
+    red, green, blue = image.flatten(2).unbind(dim=1)
     return torch.stack([red - green, blue - (red + green) / 2], dim=1)
 
 

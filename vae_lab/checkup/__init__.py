@@ -1,4 +1,4 @@
-"""Judging VAEs, and the pictures that they make."""
+"""Judging VAEs, and the images that they make."""
 
 from vae_lab.checkup.findings import TITLES, Evidence, Finding, Verdict
 from vae_lab.checkup.recommend import Recommendation, recommend

@@ -30,8 +30,8 @@ _RANK = {INFORMATION: 0, SUSPECT: 1, MISSING: 2, BROKEN: 3, UNREADABLE: 4}
 
 TITLES: Mapping[str, str] = {
     "grey": "Washed out",
-    "flat": "No picture at all",
-    "black": "Black pictures",
+    "flat": "No image at all",
+    "black": "Black images",
     "nan": "Not a number",
     "fp16-overflow": "Too large for half precision",
     "wrong-family": "Made for another model",
@@ -73,7 +73,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found out about a VAE or a picture.
+    """One thing that was found out about a VAE or an image.
 
     Attributes:
         code: a key of :data:`TITLES`.

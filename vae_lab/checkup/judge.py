@@ -30,7 +30,7 @@ class _Lines:
         gain: the same of the slope of lightness over the patches.
         photo: the same in the photo.
         colour: the same of what is kept of colour.
-        overall: the same of the mean of these four: where all are a little low, the picture is paler than each says.
+        overall: the same of the mean of these four: where all are a little low, the image is paler than each says.
         too_much: broken and suspect above: slope of lightness in the photo.
         too_much_raw: the same before values are cut to 0..1, which is what scaled weights cannot hide.
     """
@@ -49,7 +49,7 @@ _DECODER = _Lines((80.0, 90.0), (0.78, 0.88), (0.75, 0.90), (0.75, 0.90), (0.90,
 # Through the VAE's own encoder as well, which loses a little of its own, and makes photos harder:
 _OWN = _Lines((80.0, 88.0), (0.75, 0.85), (0.70, 0.80), (0.75, 0.85), (0.90, 0.95), (1.7, 1.55), (2.2, 1.9))
 
-_DEAD = (5.0, 0.1)  # contrast and gain below which there is no picture at all
+_DEAD = (5.0, 0.1)  # contrast and gain below which there is no image at all
 # (broken above, suspect above)
 _DELTA_E = (18.0, 15.0)  # mean CIEDE2000
 _CAST = (20.0, 12.0)  # C* of neutral patches
@@ -73,7 +73,7 @@ def judge_probe(probe: Probe) -> tuple[Finding, ...]:
 
 def decoder_findings(reading: Reading) -> Iterator[Finding]:
     """What the reference latents, decoded, say about the decoder."""
-    dead = _no_picture(reading)
+    dead = _no_image(reading)
     if dead:
         yield dead
         return
@@ -81,9 +81,9 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
     if loss:
         severity, evidence = loss
         text = (
-            "Pictures come out grey and washed out: contrast and colours are lost on the way from latent to picture."
+            "Images come out grey and washed out: contrast and colours are lost on the way from latent to image."
             if severity == BROKEN
-            else "Pictures come out a little paler than they should."
+            else "Images come out a little paler than they should."
         )
         yield Finding("grey", severity, text, evidence, _GREY_REMEDY)
     yield from _wrong_colours(reading, _DECODER, loss is not None)
@@ -92,7 +92,7 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
 
 def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
     """What the way through encoder and decoder adds. ``alone``: nothing is known of the decoder by itself."""
-    dead = _no_picture(reading)
+    dead = _no_image(reading)
     loss = _loss(reading, _OWN)
     if dead and (alone or reading.finite < 1.0):
         yield dead
@@ -105,7 +105,7 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
         else:
             much = "lose most of their" if severity == BROKEN else "lose some"
             text = (
-                f"The encoder is damaged: pictures that go in {much} contrast and colour. "
+                f"The encoder is damaged: images that go in {much} contrast and colour. "
                 "img2img, inpainting and hires fix suffer; plain txt2img does not."
             )
             yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
@@ -114,22 +114,22 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
         yield from _texture(reading)
 
 
-def _no_picture(reading: Reading) -> Finding | None:
+def _no_image(reading: Reading) -> Finding | None:
     if reading.finite < 1.0:
         evidence = (Evidence("values that are not numbers", 100.0 * (1.0 - reading.finite), "%", "0 %"),)
-        text = "The VAE computes values that are not numbers (NaN or infinite): pictures come out black."
+        text = "The VAE computes values that are not numbers (NaN or infinite): images come out black."
         remedy = "Choose another VAE; if it is one of SDXL, start the WebUI with --no-half-vae."
         return Finding("nan", BROKEN, text, evidence, remedy)
     if reading.contrast < _DEAD[0] and reading.gain_l < _DEAD[1]:
         level = (reading.white + reading.black) / 2
         evidence = (*_levels(reading), Evidence("lightness everywhere", level, "L*"))
         if level < 2.0:
-            return Finding("black", BROKEN, "Every picture comes out black.", evidence, _GREY_REMEDY)
+            return Finding("black", BROKEN, "Every image comes out black.", evidence, _GREY_REMEDY)
         if reading.noise > _NOISE[0]:
             noise = Evidence("unevenness of flat patches", reading.noise, "L*", "0")
-            text = "Nothing of the picture is left but noise."
+            text = "Nothing of the image is left but noise."
             return Finding("noisy-or-patterned", BROKEN, text, (*evidence, noise), _GREY_REMEDY)
-        return Finding("flat", BROKEN, "Nothing of the picture is left: one flat tone.", evidence, _GREY_REMEDY)
+        return Finding("flat", BROKEN, "Nothing of the image is left: one flat tone.", evidence, _GREY_REMEDY)
     return None
 
 
@@ -211,6 +211,6 @@ def _texture(reading: Reading) -> Iterator[Finding]:
 
 def _overflow(largest: float) -> Finding:
     evidence = (Evidence("largest activation", largest, "", f"half precision ends at {HALF_PRECISION_LIMIT:.0f}"),)
-    text = "In half precision this VAE can give black pictures; in full precision or bfloat16 it is fine."
-    remedy = "If pictures come out black, start the WebUI with --no-half-vae, or use a VAE made for half precision."
+    text = "In half precision this VAE can give black images; in full precision or bfloat16 it is fine."
+    remedy = "If images come out black, start the WebUI with --no-half-vae, or use a VAE made for half precision."
     return Finding("fp16-overflow", INFORMATION, text, evidence, remedy)

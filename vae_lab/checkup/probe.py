@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from vae_lab.autoencoders import Autoencoder
-from vae_lab.charts import CHART_COLOURS, COLUMNS, PATCH, PHOTO_TOP, chart_image, chart_latents
 from vae_lab.errors import UnknownChoice
-from vae_lab.families import Family
+from vae_lab.latents.chart import CHART_COLOURS, COLUMNS, PATCH, PHOTO_TOP, chart_image, chart_latents
+from vae_lab.latents.family import Family
 
 __all__ = ["Probe", "Reading", "probe", "read_chart"]
 
@@ -36,7 +36,7 @@ class Reading:
     """One decoded chart. Lightness and colour are CIELAB (D65), of values cut to 0..1 except where it says raw.
 
     Attributes:
-        picture: uint8 [256,192,3].
+        image: uint8 [256,192,3].
         white, black: L* of the white and of the black patches; 100 and 0 are right.
         gain_l: slope of the patches' L* on the chart's; 1 is right, 0 is flat.
         gain_c: the same of a* and b*, through grey.
@@ -50,7 +50,7 @@ class Reading:
         finite: share of values that are neither NaN nor infinite.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     white: float
     black: float
     gain_l: float
@@ -160,7 +160,7 @@ def read_chart(decoded: Tensor) -> Reading:
     wanted = _wanted()
     means, wanted_means = lab.mean(axis=(1, 2)), wanted.means
     return Reading(
-        picture=(255 * clipped).astype(np.uint8),
+        image=(255 * clipped).astype(np.uint8),
         white=float(means[_WHITE, 0].mean()),
         black=float(means[_BLACK, 0].mean()),
         gain_l=_slope(means[:, 0], _centred(wanted_means[:, 0])),
@@ -189,16 +189,16 @@ def _delta_e(found: np.ndarray, wanted: np.ndarray) -> tuple[float, ...]:
     return tuple(map(float, deltaE_ciede2000(wanted, found)))
 
 
-def _patches(picture: np.ndarray) -> np.ndarray:
+def _patches(image: np.ndarray) -> np.ndarray:
     """[256,192,C] -> the insides of the patches [24,16,16,C]."""
     rows = len(CHART_COLOURS) // COLUMNS
-    tiles = picture[: rows * PATCH].reshape(rows, PATCH, COLUMNS, PATCH, -1).swapaxes(1, 2)
+    tiles = image[: rows * PATCH].reshape(rows, PATCH, COLUMNS, PATCH, -1).swapaxes(1, 2)
     return tiles.reshape(len(CHART_COLOURS), PATCH, PATCH, -1)[:, _INNER, _INNER]
 
 
-def _cells(picture: np.ndarray) -> np.ndarray:
+def _cells(image: np.ndarray) -> np.ndarray:
     """[256,192,C] -> means of the photo's cells, [72,C]."""
-    photo = picture[PHOTO_TOP:]
+    photo = image[PHOTO_TOP:]
     rows, columns = photo.shape[0] // _CELL, photo.shape[1] // _CELL
     return photo.reshape(rows, _CELL, columns, _CELL, -1).mean(axis=(1, 3)).reshape(rows * columns, -1)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vae_lab.checkup.findings import HEALTHY
 from vae_lab.checkup.report import Report
-from vae_lab.families import Family
 from vae_lab.identity import Style, style_of_checkpoint, suits
+from vae_lab.latents.family import Family
 
 __all__ = ["Recommendation", "recommend"]
 
@@ -34,7 +34,7 @@ def recommend(
     """The best of the VAEs that are known to be healthy and of the family; None if there is none.
 
     Args:
-        checkpoint: file name of the checkpoint that it is for: the name hints at anime or realistic pictures.
+        checkpoint: file name of the checkpoint that it is for: the name hints at anime or realistic images.
         family: latent family of that checkpoint.
         reports: name -> report of the VAEs that there are, in the host's order.
         preferred: name -> where the user has chosen it, in words; the first one wins.
@@ -50,7 +50,7 @@ def recommend(
     made_for = _made_for(name, sound[name])
     reason = f"it is healthy and of the family {family.title}"
     if made_for and made_for == style:
-        reason += f", and made for {style} pictures, which by its name this checkpoint makes"
+        reason += f", and made for {style} images, which by its name this checkpoint makes"
     return Recommendation(name, reason, fits=_misfit(made_for, style) == 0)
 
 

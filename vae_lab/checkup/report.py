@@ -15,7 +15,6 @@ from vae_lab.autoencoders import VaeFile
 from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Evidence, Finding, Verdict
 from vae_lab.checkup.weights import Checkup, check_weights
 from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder, NotFinite
-from vae_lab.families import FAMILIES, Family
 from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
 from vae_lab.identity import (
     KnownCheckpoint,
@@ -28,6 +27,7 @@ from vae_lab.identity import (
     known_file,
     sketch_of_state,
 )
+from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.state_dict import family_hint
 
 __all__ = ["Memory", "Report", "identity_key", "inspect_file"]
@@ -247,7 +247,7 @@ def _finding_of(error: FileError) -> Finding:
 
 
 def _not_finite(error: NotFinite) -> Finding:
-    text = f"{error.reason[:1].upper()}{error.reason[1:]}: every picture comes out black."
+    text = f"{error.reason[:1].upper()}{error.reason[1:]}: every image comes out black."
     return Finding("nan", BROKEN, text, (), _CHOOSE)
 
 
@@ -275,7 +275,7 @@ def _merged(merge: Merge) -> Finding:
     why = (
         "These are relatives, which can be merged without harm."
         if merge.relatives
-        else "These were trained independently: their weights average to nothing useful, and pictures turn grey."
+        else "These were trained independently: their weights average to nothing useful, and images turn grey."
     )
     severity = INFORMATION if merge.relatives else SUSPECT
     remedy = "" if merge.relatives else _CHOOSE

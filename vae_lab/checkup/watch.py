@@ -1,8 +1,8 @@
-"""The watch on pictures: whether one is grey because its VAE is broken, or because it shows fog.
+"""Decide whether an output is grey because of its VAE or because of its content.
 
-A picture alone proves nothing. So it is held against what its own latent says that it should look like, by a small net
-that knows the latent space (:mod:`vae_lab.estimates`). What looks too pale beside that is only suspected: whether a
-broken VAE is to blame is for the VAE's own probe to say, or for a second decode of the same latent.
+An image alone proves nothing. It is compared with what its own latent predicts, by a small network that knows the
+latent space (:mod:`vae_lab.latents.preview`). An image that is much paler than predicted is only suspected: the VAE's
+own probe, or a second decode of the same latent, has to confirm that a broken VAE is to blame.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup.findings import BROKEN, Evidence, Finding, Verdict
 from vae_lab.checkup.weights import Checkup, check_weights
 from vae_lab.errors import FamilyMismatch
-from vae_lab.estimates import expected_picture
-from vae_lab.families import Family, get_family
 from vae_lab.identity import memory_digest
+from vae_lab.latents.family import Family, get_family
+from vae_lab.latents.preview import expected_image
 
 __all__ = ["Glance", "confirmed", "glance", "judge_output"]
 
-_BLOCK = 8  # picture pixels to a latent pixel
-_PALE = 0.62  # of the expected contrast; below, a picture is suspected
-_SURE = 0.42  # below, a picture with enough to see is called grey without any proof against its VAE
+_BLOCK = 8  # image pixels to a latent pixel
+_PALE = 0.62  # of the expected contrast; below, an image is suspected
+_SURE = 0.42  # below, an image with enough to see is called grey without any proof against its VAE
 _SURE_SPREAD = 5.0  # standard deviation of the expected L* that is enough for that
 _FLAT_EXPECTED = 3.0  # standard deviation of L* below which contrast means nothing
-_FLAT = 0.7  # standard deviation of L* of a picture that shows nothing
-_BLACK = 1.0  # mean L* of a black picture
+_FLAT = 0.7  # standard deviation of L* of an image that shows nothing
+_BLACK = 1.0  # mean L* of a black image
 _MATTERS = 6.0  # standard deviation of L* from which on a flat or black result is a fault
 _CONFIRMED = 0.70  # of the contrast that another VAE gives the same latent
 
@@ -41,14 +41,14 @@ _REMEDY = "Decode the latent with another VAE; choose a healthy one for this che
 
 @dataclass(frozen=True)
 class Glance:
-    """One picture beside its latent.
+    """One image beside its latent.
 
     Attributes:
-        finite: share of the picture's raw values that are neither NaN nor infinite.
-        level: mean L* of the picture.
+        finite: share of the image's raw values that are neither NaN nor infinite.
+        level: mean L* of the image.
         spread: standard deviation of its L*, at 1/8 of its size.
         expected_spread: the same of what the latent says; None for a family of which that is not known.
-        kept: slope of the picture's L* on the expected one: 1 is right, 0 is flat; None where too little is to be seen.
+        kept: slope of the image's L* on the expected one: 1 is right, 0 is flat; None where too little is to be seen.
     """
 
     finite: float
@@ -59,7 +59,7 @@ class Glance:
 
     @property
     def fault(self) -> str:
-        """``nan``, ``black`` or ``flat`` where the picture shows for itself that it went wrong, else ""."""
+        """``nan``, ``black`` or ``flat`` where the image shows for itself that it went wrong, else ""."""
         if self.finite < 1.0:
             return "nan"
         if self.expected_spread is None or self.expected_spread < _MATTERS or self.spread >= _FLAT:
@@ -73,12 +73,12 @@ class Glance:
 
     @property
     def beyond_doubt(self) -> bool:
-        """Whether so much contrast is missing that no sound VAE can have made the picture."""
+        """Whether so much contrast is missing that no sound VAE can have made the image."""
         return self.pale and (self.expected_spread or 0.0) >= _SURE_SPREAD and (self.kept or 0.0) < _SURE
 
 
 def glance(latents: Tensor, images: Tensor, family: Family) -> list[Glance]:
-    """Look at pictures beside their latents; takes milliseconds.
+    """Look at images beside their latents; takes milliseconds.
 
     Args:
         latents: [B,C,h,w] in model space.
@@ -86,12 +86,12 @@ def glance(latents: Tensor, images: Tensor, family: Family) -> list[Glance]:
         family: of the latents.
 
     Raises:
-        FamilyMismatch: the pictures are not as large as the latents say.
+        FamilyMismatch: the images are not as large as the latents say.
     """
     if images.shape[0] != latents.shape[0] or images.shape[2:] != tuple(_BLOCK * side for side in latents.shape[2:]):
-        raise FamilyMismatch(f"pictures {list(images.shape)} are not decoded from latents {list(latents.shape)}")
+        raise FamilyMismatch(f"images {list(images.shape)} are not decoded from latents {list(latents.shape)}")
     try:
-        expected = [*expected_picture(latents, family).split(1)]
+        expected = [*expected_image(latents, family).split(1)]
     except FamilyMismatch:
         expected = [None] * len(latents)
     return [_glance(image, wanted) for image, wanted in zip(images.split(1), expected, strict=True)]
@@ -115,7 +115,7 @@ def _glance(image: Tensor, expected: Tensor | None) -> Glance:
 
 
 def confirmed(images: Tensor, others: Tensor) -> list[bool]:
-    """For each picture, whether another decode of the same latent has clearly more contrast.
+    """For each image, whether another decode of the same latent has clearly more contrast.
 
     Args:
         images: [B,3,H,W], about 0..1.
@@ -132,11 +132,11 @@ def _small(image: Tensor) -> Tensor:
     return F.avg_pool2d(torch.nan_to_num(image, nan=0.0, posinf=1.0, neginf=0.0).clamp(0.0, 1.0), _BLOCK)
 
 
-def _lightness(picture: Tensor) -> np.ndarray:
+def _lightness(image: Tensor) -> np.ndarray:
     """[1,3,h,w] in 0..1 -> L* [h,w]."""
     from skimage.color import rgb2lab  # takes a moment to import, and no generation may wait for it
 
-    return rgb2lab(picture[0].permute(1, 2, 0).double().numpy())[..., 0]
+    return rgb2lab(image[0].permute(1, 2, 0).double().numpy())[..., 0]
 
 
 def _slope(seen: np.ndarray, wanted: np.ndarray) -> float:
@@ -147,9 +147,9 @@ def _slope(seen: np.ndarray, wanted: np.ndarray) -> float:
 def judge_output(
     latents: Tensor, images: Tensor, *, family: str | Family, autoencoder: Autoencoder | None = None
 ) -> Verdict:
-    """Tell whether pictures lost something that their latents had, and whether the VAE is to blame.
+    """Tell whether images lost something that their latents had, and whether the VAE is to blame.
 
-    Pictures that were not decoded by a VAE (smaller previews) give no finding.
+    Images that were not decoded by a VAE (smaller previews) give no finding.
 
     Args:
         latents: [B,C,h,w] in model space.
@@ -158,7 +158,7 @@ def judge_output(
         autoencoder: the VAE that decoded them. With it, the chart decides; without, only what is beyond doubt is told.
 
     Returns:
-        The worst that was found in any of the pictures; ``healthy`` if nothing was.
+        The worst that was found in any of the images; ``healthy`` if nothing was.
 
     Raises:
         FamilyMismatch: the latents are not of this family.
@@ -178,7 +178,7 @@ def judge_output(
 
 
 def _blamed(checkup: Checkup) -> list[Finding]:
-    """What in a VAE's checkup explains a bad picture: a broken decoder, or a pale one beside a broken encoder."""
+    """What in a VAE's checkup explains a bad image: a broken decoder, or a pale one beside a broken encoder."""
     faults = checkup.verdict.faults
     broken = [finding for finding in faults if finding.severity == BROKEN]
     decoder = [finding for finding in broken if finding.code != "encoder-broken"]
@@ -205,7 +205,7 @@ _checkup_of = _make_checkup_of()
 
 
 def _obvious(seen: Glance) -> Finding | None:
-    """What a picture shows for itself."""
+    """What an image shows for itself."""
     fault = seen.fault
     if not fault:
         return None
@@ -216,21 +216,21 @@ def _obvious(seen: Glance) -> Finding | None:
         Evidence("spread of lightness", seen.spread, "L*", f"{seen.expected_spread:.1f} by the latent"),
         Evidence("lightness", seen.level, "L*"),
     )
-    text = "The picture is black, its latent is not." if fault == "black" else "The picture is flat, its latent is not."
+    text = "The image is black, its latent is not." if fault == "black" else "The image is flat, its latent is not."
     return Finding(fault, BROKEN, text, evidence, _REMEDY)
 
 
 def _pale(seen: Sequence[Glance], latents: Tensor, images: Tensor, autoencoder: Autoencoder | None) -> list[Finding]:
-    """Pictures paler than their latents, while nothing speaks against the VAE: told only where it is beyond doubt."""
+    """Images paler than their latents, while nothing speaks against the VAE: told only where it is beyond doubt."""
     if autoencoder is None:
         told = [one for one in seen if one.beyond_doubt]
-        text = "The picture is much paler than its latent."
+        text = "The image is much paler than its latent."
     else:
-        # The VAE is sound; so whatever made these pictures so pale was not this VAE as it is now.
+        # The VAE is sound; so whatever made these images so pale was not this VAE as it is now.
         pale = [i for i, one in enumerate(seen) if one.pale]
         again = confirmed(images[pale], autoencoder.decode_unclamped(latents[pale]))
         told = [seen[i] for i, lost in zip(pale, again, strict=True) if lost]
-        text = "The picture is much paler than what this VAE makes of its latent."
+        text = "The image is much paler than what this VAE makes of its latent."
     return [
         Finding("grey", BROKEN, text, (Evidence("contrast kept", one.kept or 0.0, "", "1 by the latent"),), _REMEDY)
         for one in told[:1]

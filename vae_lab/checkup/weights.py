@@ -10,12 +10,12 @@ from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, detect_family
 from vae_lab.autoencoders.family_detection import can_take_the_chart
-from vae_lab.charts import chart_image, chart_latents
 from vae_lab.checkup.findings import BROKEN, HEALTHY, Evidence, Finding, Verdict
 from vae_lab.checkup.judge import decoder_findings, judge_probe
 from vae_lab.checkup.probe import Probe, Reading, probe, read_chart
 from vae_lab.comparison.pixels import png_bytes, to_pixels
-from vae_lab.families import FAMILIES, Family
+from vae_lab.latents.chart import chart_image, chart_latents
+from vae_lab.latents.family import FAMILIES, Family
 
 __all__ = ["DECODED", "ROUND_TRIP", "Checkup", "chart_png", "check_decoder", "check_weights"]
 
@@ -189,4 +189,4 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
 
 def _charts(measured: Probe) -> dict[str, bytes]:
     readings = {DECODED: measured.reference, ROUND_TRIP: measured.own}
-    return {name: png_bytes(reading.picture) for name, reading in readings.items() if reading is not None}
+    return {name: png_bytes(reading.image) for name, reading in readings.items() if reading is not None}

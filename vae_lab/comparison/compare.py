@@ -3,95 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vae_lab.autoencoders import Autoencoder, open_vae
+from vae_lab.autoencoders import Autoencoder
 from vae_lab.comparison.pixels import to_pixels
+from vae_lab.decoding import Decoder, check_family, error_line, is_out_of_memory
 from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
-from vae_lab.families import Family, get_family
-from vae_lab.memory import SHARE, free_memory
+from vae_lab.latents.family import Family, get_family
+from vae_lab.progress import Progress
 
-__all__ = [
-    "IN_STRIPS",
-    "Candidate",
-    "Comparison",
-    "Decode",
-    "Decoded",
-    "Decoder",
-    "check_family",
-    "compare",
-    "compare_candidates",
-    "decoder_of",
-    "error_line",
-    "is_out_of_memory",
-]
+__all__ = ["Candidate", "Comparison", "Decoded", "compare", "compare_candidates"]
 
 log = logging.getLogger("vae_lab")
-
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it, on other devices
-
-IN_STRIPS = "in strips, as memory was short"
-"""How a result is told from one that was decoded as usual."""
-
-Decode = Callable[[Tensor], Tensor]
-"""[1,C,h,w] in model space -> [1,3,H,W], about 0..1. Best not cut to that, so that infinite values can be told."""
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A VAE that is ready to decode.
-
-    Attributes:
-        whole: the usual way.
-        in_strips: the same picture in less memory; gives None where that cannot be.
-        needs: about how many bytes of the system's memory ``whole`` takes for a latent; 0 if it is not known, or if it
-            takes another kind of memory.
-    """
-
-    whole: Decode
-    in_strips: Callable[[Tensor], Tensor | None] = lambda _: None
-    needs: Callable[[Tensor], int] = lambda _: 0
-
-    @classmethod
-    def of(cls, autoencoder: Autoencoder) -> Decoder:
-        """That of a VAE which is loaded."""
-        needs = autoencoder.bytes_to_decode if autoencoder.device.type == "cpu" else lambda _: 0
-        return cls(autoencoder.decode_unclamped, autoencoder.decode_in_strips, needs)
-
-    def decode(self, latent: Tensor) -> tuple[Tensor, bool]:
-        """[1,C,h,w] in model space -> [1,3,H,W] on the CPU, and whether that was in strips, since memory is short.
-
-        Raises:
-            MemoryError, torch.cuda.OutOfMemoryError: there is too little memory for either way.
-        """
-        if self.needs(latent) > SHARE * free_memory():
-            image = self.in_strips(latent)
-            if image is not None:
-                return image.float().cpu(), True
-        try:
-            return self.whole(latent).float().cpu(), False
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            # What the decode held lives as long as the frames that its traceback leads to.
-            failure = error.with_traceback(None)
-        torch.cuda.empty_cache()
-        image = self.in_strips(latent)
-        if image is None:
-            raise failure
-        return image.float().cpu(), True
-
-
-Report = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what comes next."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +42,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one VAE made of the latents: pictures, or the reason why not.
+    """What one VAE made of the latents: images, or the reason why not.
 
     Attributes:
         name: the candidate's.
-        pictures: uint8 [B,H,W,3], or None.
+        images: uint8 [B,H,W,3], or None.
         seconds: time for decoding alone, loading not included.
         error: one line, or "".
         family: the VAE's family, where known.
@@ -125,7 +55,7 @@ class Decoded:
     """
 
     name: str
-    pictures: np.ndarray | None = None
+    images: np.ndarray | None = None
     seconds: float = 0.0
     error: str = ""
     family: Family | None = None
@@ -149,8 +79,8 @@ class Comparison:
 
     @property
     def decoded(self) -> tuple[Decoded, ...]:
-        """Those that have pictures."""
-        return tuple(result for result in self.results if result.pictures is not None)
+        """Those that have images."""
+        return tuple(result for result in self.results if result.images is not None)
 
 
 @dataclass
@@ -158,7 +88,7 @@ class _Progress:
     """Counts decodes, tells the caller, and stops when asked to."""
 
     total: int
-    report: Report | None
+    report: Progress | None
     cancelled: Callable[[], bool] | None
     done: int = field(default=0)
 
@@ -182,7 +112,7 @@ def compare(
     autoencoders: Mapping[str, Autoencoder] | Sequence[Autoencoder],
     *,
     family: str | Family | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Comparison:
     """Decode ``latents`` ([B,C,h,w], model space) with each of ``autoencoders``.
@@ -194,7 +124,7 @@ def compare(
         progress: called before and after every decode.
         cancelled: asked before every decode.
 
-    A VAE of another family is not used; its result has the reason instead of pictures.
+    A VAE of another family is not used; its result has the reason instead of images.
 
     Raises:
         FamilyMismatch: the family of the latents cannot be told.
@@ -213,7 +143,7 @@ def compare_candidates(
     candidates: Iterable[Candidate],
     family: Family,
     *,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Comparison:
     """As :func:`compare`, with VAEs that are opened one at a time, so that one is in memory at a time."""
@@ -248,46 +178,10 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
         raise
     except VaeLabError as error:
         return Decoded(candidate.name, error=str(error), family=candidate.family)
-    # Of torch, or of the disk: it must not cost the pictures of the others.
+    # Of torch, or of the disk: it must not cost the images of the others.
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             log.exception("VAE Lab, decoding with %s", candidate.name)
         return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
     finite = bool(torch.isfinite(stacked).all())
     return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite, in_strips)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was too short, of a device or of the system: torch has a class of its own for CUDA's alone."""
-    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and any(told in words for told in _NO_MEMORY)
-
-
-def error_line(name: str, error: Exception) -> str:
-    """What went wrong with the VAE ``name``, of an error that is none of ours."""
-    kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    first = next(iter(str(error).splitlines()), "")
-    return f"{name}: {kind}" + (f": {first}" if first else "")
-
-
-@contextmanager
-def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decoder]:
-    """Open the VAE in a file for a comparison of latents of the family ``wanted``.
-
-    Raises:
-        FileError: the file cannot be used.
-        FamilyMismatch: the VAE belongs to another family.
-    """
-    with open_vae(path) as file:
-        autoencoder = file.load()
-    check_family(autoencoder.name, autoencoder.family, wanted)
-    yield Decoder.of(autoencoder if autoencoder.family else autoencoder.with_family(wanted))
-
-
-def check_family(name: str, found: Family | None, wanted: Family) -> None:
-    """Raises FamilyMismatch: ``found`` is known and is not ``wanted``."""
-    if found is not None and found.id != wanted.id:
-        raise FamilyMismatch(f"{name} is a VAE for {found.title}, the latents are {wanted.title}")

@@ -1,4 +1,4 @@
-"""What VAEs do to pictures, in numbers: contrast, saturation, sharpness, clipping, and differences to a reference.
+"""What VAEs do to images, in numbers: contrast, saturation, sharpness, clipping, and differences to a reference.
 
 All of it is measured on 8-bit pixels, as they are saved. Lightness and colour are CIELAB (D65).
 """
@@ -15,15 +15,15 @@ import numpy as np
 
 from vae_lab.comparison.compare import Comparison, Decoded
 
-__all__ = ["EXPLANATIONS", "MOST_PICTURES", "Explanation", "Measured", "Measures", "measure", "measure_comparison"]
+__all__ = ["EXPLANATIONS", "MOST_IMAGES", "Explanation", "Measured", "Measures", "measure", "measure_comparison"]
 
 log = logging.getLogger("vae_lab")
 
-MOST_PICTURES = 4
+MOST_IMAGES = 4
 """Of a larger batch the first few are measured: the numbers shall not take longer than the decodes."""
 
-_COMPARED_PIXELS = 512 * 512  # of a larger picture, CIEDE2000 takes every second, third … pixel each way
-_SSIM_SIDE = 11  # of the Gaussian window: smaller pictures have no SSIM
+_COMPARED_PIXELS = 512 * 512  # of a larger image, CIEDE2000 takes every second, third … pixel each way
+_SSIM_SIDE = 11  # of the Gaussian window: smaller images have no SSIM
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. 601, as SSIM is defined on
 
 # What skimage and numpy raise: out of memory, or two of their versions that do not fit together.
@@ -78,24 +78,24 @@ EXPLANATIONS: Mapping[str, Explanation] = {
 
 @dataclass(frozen=True)
 class Measures:
-    """The pictures of one VAE in numbers, mean over the batch, but for ``seconds``, ``delta_e_95`` and ``psnr``.
+    """The images of one VAE in numbers, mean over the batch, but for ``seconds``, ``delta_e_95`` and ``psnr``.
 
     Attributes:
         seconds: time for decoding alone, of the whole batch.
         contrast: standard deviation of L*.
         saturation: mean C*.
         sharpness: root mean square of the highest octave of L*, that is of L* less its 1-2-1 blur. It is not divided
-            by the contrast: all VAEs decode the same latent, so the contents are the same already, and a picture that
+            by the contrast: all VAEs decode the same latent, so the contents are the same already, and an image that
             turns grey would pass for a sharp one.
         clipped_blacks, clipped_whites: % of pixels with 0, or 255, in all three channels. One channel at its limit is
             usual in a saturated colour and loses nothing; all three mean that nothing is left to bring back.
-        delta_e, delta_e_95: CIEDE2000 to the reference, mean and 95th percentile over the pixels. Of a picture larger
+        delta_e, delta_e_95: CIEDE2000 to the reference, mean and 95th percentile over the pixels. Of an image larger
             than 512 x 512, over every second (third, …) pixel each way.
         ssim: structural similarity of luma to the reference, with the Gaussian window of Wang et al. (2004).
         psnr: to the reference, in dB, of RGB; infinite if equal.
         equal: every pixel equals the reference's.
 
-    What compares is None without a reference; ``ssim`` also of pictures below 11 px.
+    What compares is None without a reference; ``ssim`` also of images below 11 px.
     """
 
     seconds: float
@@ -111,7 +111,7 @@ class Measures:
     equal: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values to four decimals. JSON has no infinity: ``psnr`` of equal pictures is None."""
+        """Plain values to four decimals. JSON has no infinity: ``psnr`` of equal images is None."""
         plain = {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(self).items()}
         return {**plain, "psnr": None if self.equal else plain["psnr"]}
 
@@ -122,7 +122,7 @@ class Measured:
 
     Attributes:
         reference: name of the VAE that the others are compared with; "" if nothing was decoded.
-        of: name -> numbers, of each VAE that has pictures.
+        of: name -> numbers, of each VAE that has images.
         problem: why some or all are missing, or "".
     """
 
@@ -132,9 +132,9 @@ class Measured:
 
 
 def measure_comparison(comparison: Comparison) -> Measured:
-    """Measure all pictures. The reference is the first VAE that has any: the built-in one, if it decoded.
+    """Measure all images. The reference is the first VAE that has any: the built-in one, if it decoded.
 
-    Never raises for what goes wrong in measuring: numbers shall not cost anyone the pictures.
+    Never raises for what goes wrong in measuring: numbers shall not cost anyone the images.
     """
     decoded = comparison.decoded
     if not decoded:
@@ -142,59 +142,59 @@ def measure_comparison(comparison: Comparison) -> Measured:
     found: dict[str, Measures] = {}
     problem = ""
     try:
-        reference = _seen(_pictures(decoded[0]))
+        reference = _seen(_images(decoded[0]))
         for result in decoded:
-            seen = reference if result is decoded[0] else _seen(_pictures(result))
+            seen = reference if result is decoded[0] else _seen(_images(result))
             found[result.name] = _measure(seen, reference, result.seconds)
     except _FAILURES as error:
-        log.exception("VAE Lab, measuring pictures")
+        log.exception("VAE Lab, measuring images")
         problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     return Measured(decoded[0].name, found, problem)
 
 
-def measure(pictures: np.ndarray, reference: np.ndarray | None = None, *, seconds: float = 0.0) -> Measures:
-    """Measure pictures.
+def measure(images: np.ndarray, reference: np.ndarray | None = None, *, seconds: float = 0.0) -> Measures:
+    """Measure images.
 
     Args:
-        pictures: uint8 [B,H,W,3].
+        images: uint8 [B,H,W,3].
         reference: uint8 [B,H,W,3] to compare with.
         seconds: that decoding took.
 
     Raises:
         ValueError: the shapes differ.
     """
-    seen = _seen(pictures)
+    seen = _seen(images)
     return _measure(seen, _seen(reference) if reference is not None else None, seconds)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """One picture: uint8 [H,W,3], CIELAB [H,W,3], luma 0..255 [H,W]."""
+    """One image: uint8 [H,W,3], CIELAB [H,W,3], luma 0..255 [H,W]."""
 
     pixels: np.ndarray
     lab: np.ndarray
     luma: np.ndarray
 
 
-def _pictures(result: Decoded) -> np.ndarray:
-    assert result.pictures is not None
-    return result.pictures[:MOST_PICTURES]
+def _images(result: Decoded) -> np.ndarray:
+    assert result.images is not None
+    return result.images[:MOST_IMAGES]
 
 
-def _seen(pictures: np.ndarray) -> list[_Seen]:
+def _seen(images: np.ndarray) -> list[_Seen]:
     from skimage.color import rgb2lab  # takes a moment to import, which only those who measure shall wait for
 
     # Single precision: a fifth of the time, and the same to three digits.
-    return [_Seen(p, rgb2lab(p.astype(np.float32) / 255), p.astype(np.float32) @ _LUMA) for p in pictures]
+    return [_Seen(p, rgb2lab(p.astype(np.float32) / 255), p.astype(np.float32) @ _LUMA) for p in images]
 
 
-def _measure(pictures: Sequence[_Seen], reference: Sequence[_Seen] | None, seconds: float) -> Measures:
-    own = np.mean([_of_one(picture) for picture in pictures], axis=0).tolist()
+def _measure(images: Sequence[_Seen], reference: Sequence[_Seen] | None, seconds: float) -> Measures:
+    own = np.mean([_of_one(image) for image in images], axis=0).tolist()
     if reference is None:
         return Measures(seconds, *own)
-    delta_e = np.concatenate([_delta_e(a, b) for a, b in zip(pictures, reference, strict=True)])
-    likeness = [_ssim(a, b) for a, b in zip(pictures, reference, strict=True)]
-    error = float(np.mean([_squared_error(a, b) for a, b in zip(pictures, reference, strict=True)]))
+    delta_e = np.concatenate([_delta_e(a, b) for a, b in zip(images, reference, strict=True)])
+    likeness = [_ssim(a, b) for a, b in zip(images, reference, strict=True)]
+    error = float(np.mean([_squared_error(a, b) for a, b in zip(images, reference, strict=True)]))
     return Measures(
         seconds,
         *own,
@@ -206,14 +206,14 @@ def _measure(pictures: Sequence[_Seen], reference: Sequence[_Seen] | None, secon
     )
 
 
-def _of_one(picture: _Seen) -> tuple[float, ...]:
+def _of_one(image: _Seen) -> tuple[float, ...]:
     """Contrast, saturation, sharpness, clipped blacks and whites."""
-    lightness = picture.lab[..., 0]
+    lightness = image.lab[..., 0]
     detail = lightness - _blurred(lightness)
-    darkest, brightest = picture.pixels.max(axis=2), picture.pixels.min(axis=2)
+    darkest, brightest = image.pixels.max(axis=2), image.pixels.min(axis=2)
     return (
         float(lightness.std()),
-        float(np.hypot(picture.lab[..., 1], picture.lab[..., 2]).mean()),
+        float(np.hypot(image.lab[..., 1], image.lab[..., 2]).mean()),
         float(np.sqrt(np.square(detail).mean())),
         100 * float((darkest == 0).mean()),
         100 * float((brightest == 255).mean()),
@@ -253,4 +253,4 @@ def _squared_error(a: _Seen, b: _Seen) -> float:
 
 def _check_shapes(a: _Seen, b: _Seen) -> None:
     if a.pixels.shape != b.pixels.shape:
-        raise ValueError(f"pictures of {a.pixels.shape} cannot be compared with {b.pixels.shape}")
+        raise ValueError(f"images of {a.pixels.shape} cannot be compared with {b.pixels.shape}")

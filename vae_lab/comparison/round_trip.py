@@ -1,4 +1,4 @@
-"""A picture through encode and decode of many VAEs, one after the other, and what is lost on the way."""
+"""An image through encode and decode of many VAEs, one after the other, and what is lost on the way."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, open_vae
-from vae_lab.comparison.compare import Decoded, Decoder, error_line, is_out_of_memory
+from vae_lab.comparison.compare import Decoded
 from vae_lab.comparison.measures import measure
 from vae_lab.comparison.pixels import to_pixels
+from vae_lab.decoding import Decoder, error_line, is_out_of_memory
 from vae_lab.errors import Cancelled, FamilyMismatch, NotEnoughMemory, VaeLabError
-from vae_lab.families import Family
+from vae_lab.latents.family import Family
 from vae_lab.memory import SHARE, free_memory
+from vae_lab.progress import Progress
 
 __all__ = [
     "LOSS_COLOURS",
@@ -31,7 +33,7 @@ __all__ = [
     "RoundTrip",
     "RoundTripped",
     "as_decoded",
-    "channel_pictures",
+    "channel_images",
     "check_encodes",
     "coder_of",
     "loss_between",
@@ -53,10 +55,7 @@ LOSS_COLOURS = (
 
 LOSS_IN_WORDS = f"loss maps: CIEDE2000 (ΔE) from black, 0, to bright yellow, {LOSS_SCALE:.0f} or more"
 
-_ROWS = 128  # of the picture at a time: CIEDE2000 takes dozens of arrays as large as what it is given
-
-Report = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what comes next."""
+_ROWS = 128  # of the image at a time: CIEDE2000 takes dozens of arrays as large as what it is given
 
 
 @dataclass(frozen=True)
@@ -75,19 +74,19 @@ class Coder:
 
 @dataclass(frozen=True)
 class Loss:
-    """How far a picture is from the original, both in 8 bits.
+    """How far an image is from the original, both in 8 bits.
 
     Attributes:
-        psnr: peak signal-to-noise ratio in dB, over all channels; infinite for equal pictures.
-        ssim: structural similarity as in :class:`Measures`, 1 for equal pictures; None of pictures below 11 px.
-        delta_e: CIEDE2000, mean over all pixels; 0 for equal pictures.
-        picture: uint8 [H,W,3], CIEDE2000 of each pixel in :data:`LOSS_COLOURS`.
+        psnr: peak signal-to-noise ratio in dB, over all channels; infinite for equal images.
+        ssim: structural similarity as in :class:`Measures`, 1 for equal images; None of images below 11 px.
+        delta_e: CIEDE2000, mean over all pixels; 0 for equal images.
+        image: uint8 [H,W,3], CIEDE2000 of each pixel in :data:`LOSS_COLOURS`.
     """
 
     psnr: float
     ssim: float | None
     delta_e: float
-    picture: np.ndarray
+    image: np.ndarray
 
     def __str__(self) -> str:
         psnr = f"{self.psnr:.1f} dB" if math.isfinite(self.psnr) else "infinite"
@@ -106,23 +105,23 @@ class Loss:
 
 @dataclass(frozen=True)
 class RoundTripped:
-    """What one VAE made of the picture, or the reason why not.
+    """What one VAE made of the image, or the reason why not.
 
     Attributes:
         name: the VAE's.
         latent: [1,C,h,w] in model space, fp32, or None.
-        picture: uint8 [H,W,3], or None.
+        image: uint8 [H,W,3], or None.
         loss: against the original, or None.
         encode_seconds, decode_seconds: loading not included.
         error: one line, or "".
         family: the VAE's, where known.
-        finite: False if latent or decoded picture had NaN or infinite values.
+        finite: False if latent or decoded image had NaN or infinite values.
         in_strips: True if the decoder went over the latent in strips, because memory was short.
     """
 
     name: str
     latent: Tensor | None = None
-    picture: np.ndarray | None = None
+    image: np.ndarray | None = None
     loss: Loss | None = None
     encode_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -134,7 +133,7 @@ class RoundTripped:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """The results in the order asked for, and the picture that they are held against, uint8 [H,W,3]."""
+    """The results in the order asked for, and the image that they are held against, uint8 [H,W,3]."""
 
     original: np.ndarray
     results: tuple[RoundTripped, ...] = ()
@@ -151,7 +150,7 @@ def round_trip(
     image: Tensor,
     coders: Iterable[Coder],
     *,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> RoundTrip:
     """Put ``image`` through each VAE and back; one VAE is in memory at a time.
@@ -198,40 +197,40 @@ def _there_and_back(
             again = time.perf_counter()
             decoded, in_strips = Decoder.of(vae).decode(latent)
             decode_seconds = time.perf_counter() - again
-        picture = to_pixels(decoded)[0]
-        loss = loss_between(original, picture)
+        pixels = to_pixels(decoded)[0]
+        loss = loss_between(original, pixels)
     except Cancelled:
         raise
     except VaeLabError as error:
         return RoundTripped(coder.name, error=str(error), family=family)
-    # Of torch, or of the disk: it must not cost the pictures of the others.
+    # Of torch, or of the disk: it must not cost the images of the others.
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             log.exception("VAE Lab, round trip with %s", coder.name)
         return RoundTripped(coder.name, error=error_line(coder.name, error), family=family)
     finite = bool(torch.isfinite(latent).all() and torch.isfinite(decoded).all())
     return RoundTripped(
-        coder.name, latent, picture, loss, encoded - start, decode_seconds, "", family, finite, in_strips
+        coder.name, latent, pixels, loss, encoded - start, decode_seconds, "", family, finite, in_strips
     )
 
 
 def check_encodes(vae: Autoencoder, image: Tensor) -> None:
-    """Refuse a picture ([1,3,H,W]) that cannot be encoded, before it is tried.
+    """Refuse an image ([1,3,H,W]) that cannot be encoded, before it is tried.
 
     Raises:
-        FamilyMismatch: the VAE does not take pictures of that size.
+        FamilyMismatch: the VAE does not take images of that size.
         NotEnoughMemory: on the CPU, where the system would kill the process that takes too much.
     """
     step, (height, width) = vae.downscale, image.shape[-2:]
     if height % step or width % step:
-        raise FamilyMismatch(f"{vae.name} takes pictures whose sides are multiples of {step}")
+        raise FamilyMismatch(f"{vae.name} takes images whose sides are multiples of {step}")
     if vae.device.type != "cpu":
         return
     needed, free = vae.bytes_to_encode(image), free_memory()
     if needed > SHARE * free:
         raise NotEnoughMemory(
             f"{vae.name}: encoding {width} x {height} pixels takes about {needed / 2**30:.1f} GiB of memory, and "
-            f"{free / 2**30:.1f} GiB are free; a smaller picture takes less"
+            f"{free / 2**30:.1f} GiB are free; a smaller image takes less"
         )
 
 
@@ -262,19 +261,19 @@ def coder_of(
 # --- what is lost ----------------------------------------------------------------------------------------------------
 
 
-def loss_between(original: np.ndarray, picture: np.ndarray) -> Loss:
-    """Hold ``picture`` against ``original``, both uint8 [H,W,3] and of one size."""
-    known = measure(picture[None], original[None])
-    delta = _delta_e(original, picture)
+def loss_between(original: np.ndarray, image: np.ndarray) -> Loss:
+    """Hold ``image`` against ``original``, both uint8 [H,W,3] and of one size."""
+    known = measure(image[None], original[None])
+    delta = _delta_e(original, image)
     return Loss(
         psnr=known.psnr if known.psnr is not None else math.inf,
         ssim=known.ssim,
         delta_e=float(delta.mean(dtype=np.float64)),
-        picture=_in_colours(delta),
+        image=_in_colours(delta),
     )
 
 
-def _delta_e(original: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def _delta_e(original: np.ndarray, image: np.ndarray) -> np.ndarray:
     """CIEDE2000 of each pixel, [H,W]."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
@@ -282,7 +281,7 @@ def _delta_e(original: np.ndarray, picture: np.ndarray) -> np.ndarray:
         return rgb2lab(pixels.astype(np.float32) / np.float32(255.0))
 
     strips = [
-        deltaE_ciede2000(lab(original[top : top + _ROWS]), lab(picture[top : top + _ROWS]))
+        deltaE_ciede2000(lab(original[top : top + _ROWS]), lab(image[top : top + _ROWS]))
         for top in range(0, len(original), _ROWS)
     ]
     return np.concatenate(strips)
@@ -301,25 +300,25 @@ def loss_colour(delta_e: float) -> tuple[int, int, int]:
     return int(red), int(green), int(blue)
 
 
-def channel_pictures(latent: Tensor) -> list[tuple[np.ndarray, float, float]]:
+def channel_images(latent: Tensor) -> list[tuple[np.ndarray, float, float]]:
     """Of each channel of [1,C,h,w]: uint8 [h,w,3] in greys, and the values that black and white stand for."""
-    pictures = []
+    images = []
     for channel in torch.nan_to_num(latent[0].float()):
         low, high = float(channel.min()), float(channel.max())
         grey = ((channel - low) / (high - low or 1.0) * 255.0).round().to(torch.uint8).numpy()
-        pictures.append((np.repeat(grey[:, :, None], 3, axis=2), low, high))
-    return pictures
+        images.append((np.repeat(grey[:, :, None], 3, axis=2), low, high))
+    return images
 
 
 def as_decoded(trip: RoundTrip, original: str = "Original") -> tuple[Decoded, ...]:
-    """For a contact sheet: the original, then of each VAE the picture and below it the loss map."""
+    """For a contact sheet: the original, then of each VAE the image and below it the loss map."""
     black = np.zeros_like(trip.original)
     results = [Decoded(original, np.stack([trip.original, black]))]
     for result in trip:
-        pictures = None
-        if result.picture is not None and result.loss is not None:
-            pictures = np.stack([result.picture, result.loss.picture])
+        images = None
+        if result.image is not None and result.loss is not None:
+            images = np.stack([result.image, result.loss.image])
         seconds = result.encode_seconds + result.decode_seconds
         told = (result.error, result.family, result.finite, result.in_strips)
-        results.append(Decoded(result.name, pictures, seconds, *told))
+        results.append(Decoded(result.name, images, seconds, *told))
     return tuple(results)

@@ -1,4 +1,4 @@
-"""A labelled sheet of pictures, side by side."""
+"""A labelled sheet of images, side by side."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vae_lab.comparison.compare import IN_STRIPS, Comparison, Decoded
+from vae_lab.comparison.compare import Comparison, Decoded
+from vae_lab.decoding import IN_STRIPS
 
 __all__ = ["contact_sheet"]
 
 _GAP = 12
-_MOST_PIXELS = 64_000_000  # for pictures; more are made smaller, and the sheet says so
+_MOST_PIXELS = 64_000_000  # for images; more are made smaller, and the sheet says so
 _NARROWEST = 200  # of a column, so that there is room to read
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
@@ -35,7 +36,7 @@ def contact_sheet(
 ) -> Image.Image:
     """One column for each VAE, one row for each latent of the batch; a refused VAE shows its reason.
 
-    Pictures are drawn pixel for pixel, unless they would fill more than 64 megapixels.
+    Images are drawn pixel for pixel, unless they would fill more than 64 megapixels.
 
     Args:
         comparison: what to draw.
@@ -44,7 +45,7 @@ def contact_sheet(
         notes: by the results' names, what stands below each in place of family and seconds.
     """
     results = comparison.results
-    shown = next((r.pictures for r in results if r.pictures is not None), None)
+    shown = next((r.images for r in results if r.images is not None), None)
     height, width = (256, 256) if shown is None else shown.shape[1:3]
     batch = 1 if shown is None else shown.shape[0]
     bands = [results[i : i + most_columns] for i in range(0, len(results), most_columns)]
@@ -52,7 +53,7 @@ def contact_sheet(
     scale = min(1.0, (_MOST_PIXELS / max(columns * len(bands) * batch * height * width, 1)) ** 0.5)
     if scale < 1:
         height, width = max(int(height * scale), 1), max(int(width * scale), 1)
-        rows = [*rows, f"pictures at {scale:.0%} of their size"]
+        rows = [*rows, f"images at {scale:.0%} of their size"]
     column = max(width, _NARROWEST)
     title = _Text.set(" / ".join(rows), 16, columns * (column + _GAP) - _GAP)
     cells = {id(result): _Cell.of(result, column, (notes or {}).get(result.name)) for result in results}
@@ -68,14 +69,14 @@ def contact_sheet(
             cell = cells[id(result)]
             cell.name.write(draw, (x, y), _INK)
             cell.note.write(draw, (x, y + cell.name.height), _QUIET)
-            if result.pictures is None:
+            if result.images is None:
                 box = (x, y + label, x + column - 1, y + label + body - _GAP - 1)
                 draw.rectangle(box, outline=_ALARM, width=2)
                 cell.reason.write(draw, (x + _GAP, y + label + _GAP), _ALARM)
                 continue
-            for i, picture in enumerate(result.pictures):
+            for i, pixels in enumerate(result.images):
                 place = (x, y + label + i * (height + _GAP))
-                image = Image.fromarray(np.ascontiguousarray(picture))
+                image = Image.fromarray(np.ascontiguousarray(pixels))
                 sheet.paste(image if scale == 1 else image.resize((width, height), Image.Resampling.LANCZOS), place)
     return sheet
 
@@ -118,7 +119,7 @@ class _Cell:
     def of(cls, result: Decoded, width: int, note: str | None) -> _Cell:
         if note is None:
             note = result.family.title if result.family else "family unknown"
-            note += f" · {result.seconds:.2f} s" if result.pictures is not None else ""
+            note += f" · {result.seconds:.2f} s" if result.images is not None else ""
         note += " · NaN or infinite values" if not result.finite else ""
         note += f" · {IN_STRIPS}" if result.in_strips else ""
         return cls(

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from vae_lab.errors import UnreadableFile
+from vae_lab.text import one_line, quoted, sized
 from vae_lab.version import __version__
 
 from .addresses import Address, shown_name
 from .range_cache import READ_AHEAD, RangeCache
-from .wording import one_line, quoted, sized
 
 __all__ = ["HttpFile"]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from vae_lab.errors import MalformedFile, UnreadableFile, UnsafePickle
+from vae_lab.text import one_line, quoted
 
 from .limits import Limits
 from .pickle_records import Opaque, StorageRef, Symbol, as_key, build_storage, call
 from .pickle_stream import PickleStream
 from .unsafe_globals import is_unsafe
-from .wording import one_line, quoted
 
 __all__ = ["PickleReader"]
 

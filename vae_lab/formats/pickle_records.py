@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vae_lab.text import quoted, sized
+
 from .dtypes import STORAGE_TYPES, TORCH_TYPES, itemsize
 from .limits import Limits
 from .weight_file import check_shape, contiguous_stride
-from .wording import quoted, sized
 
 __all__ = ["Opaque", "StorageRef", "Symbol", "TensorRef", "as_key", "build_storage", "call"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vae_lab.errors import MalformedFile
+from vae_lab.text import sized
 
 from .limits import Limits
 from .source import ByteSource
-from .wording import sized
 
 __all__ = ["PickleStream"]
 

@@ -10,12 +10,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from vae_lab.errors import UnreadableFile
+from vae_lab.text import one_line
 
 from .addresses import is_http, is_url, shown_name
 from .http_file import HttpFile
 from .range_cache import RangeCache
 from .source import ByteSource, LocalFile
-from .wording import one_line
 
 __all__ = ["FsspecFile", "open_source"]
 

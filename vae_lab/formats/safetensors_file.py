@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from vae_lab.errors import MalformedFile, UnreadableFile
+from vae_lab.text import one_line, quoted, sized
 
 from .dtypes import SAFETENSORS_TYPES, ElementType
 from .limits import Limits
 from .source import ByteSource
 from .weight_file import Contents, Extent, StoredTensor, TensorInfo, check_shape, contiguous_stride
-from .wording import one_line, quoted, sized
 
 __all__ = ["LENGTH_BYTES", "parse_safetensors"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 from vae_lab.errors import UnreadableFile
+from vae_lab.text import quoted
 
 from .source import ByteSource
-from .wording import quoted
 
 __all__ = ["Format", "sniff"]
 
@@ -38,8 +38,8 @@ _FOREIGN = {
     b"\xfd7zXZ\x00": "an xz archive: unpack it first",
     b"\x89HDF": "an HDF5 file (Keras), not torch weights",
     b"\x93NUMPY": "a NumPy array, not torch weights",
-    b"\x89PNG": "a PNG picture, not weights",
-    b"\xff\xd8\xff": "a JPEG picture, not weights",
+    b"\x89PNG": "a PNG image, not weights",
+    b"\xff\xd8\xff": "a JPEG image, not weights",
     b"RIFF": "a media file, not weights",
 }
 

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 from vae_lab.errors import MalformedFile, UnreadableFile
+from vae_lab.text import one_line, quoted
 
 from .limits import Limits
 from .pickle_reader import PickleReader
@@ -14,7 +15,6 @@ from .pickle_stream import PickleStream
 from .source import ByteSource
 from .torch_tensors import find_tensors
 from .weight_file import Contents
-from .wording import one_line, quoted
 
 __all__ = ["parse_torch_legacy"]
 

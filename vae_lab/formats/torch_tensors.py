@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from vae_lab.text import quoted
+
 from .limits import Limits
 from .pickle_records import Opaque, StorageRef, TensorRef
 from .weight_file import Extent, StoredTensor, TensorInfo
-from .wording import quoted
 
 __all__ = ["find_tensors"]
 

@@ -12,6 +12,7 @@ import struct
 import zipfile
 
 from vae_lab.errors import MalformedFile, UnreadableFile
+from vae_lab.text import one_line, quoted, sized
 
 from .limits import Limits
 from .pickle_reader import PickleReader
@@ -20,7 +21,6 @@ from .pickle_stream import PickleStream
 from .source import ByteSource
 from .torch_tensors import find_tensors
 from .weight_file import Contents
-from .wording import one_line, quoted, sized
 
 __all__ = ["parse_torch_zip"]
 

@@ -10,11 +10,11 @@ from types import MappingProxyType
 import torch
 
 from vae_lab.errors import MalformedFile, UnreadableFile
+from vae_lab.text import quoted, sized
 
 from .dtypes import itemsize
 from .limits import Limits
 from .source import ByteSource, PrefetchingSource
-from .wording import quoted, sized
 
 __all__ = ["Contents", "Extent", "StoredTensor", "TensorInfo", "WeightFile", "check_shape", "contiguous_stride"]
 

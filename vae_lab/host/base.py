@@ -18,13 +18,14 @@ from torch import Tensor
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup import Checkup, Recommendation, Report, Verdict, recommend
 from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
-from vae_lab.comparison.compare import error_line
 from vae_lab.comparison.round_trip import check_encodes, coder_of
+from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
-from vae_lab.families import Family
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
-from vae_lab.library import Checkups, FactsCache
+from vae_lab.latents.family import Family
+from vae_lab.library.cache import Checkups, FactsCache
+from vae_lab.progress import Progress
 
 __all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Place", "Progress", "VaeEntry"]
 
@@ -35,9 +36,6 @@ BUILT_IN = "Built-in"
 """Choice: the VAE inside the checkpoint's file."""
 
 _MOST_LOOKED_AT = 12  # VAEs, in search of one to recommend; each takes seconds
-
-Progress = Callable[[int, int, str], None]
-"""Steps done, steps in all, what comes next."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class Host(ABC):
 
     @abstractmethod
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        """Which VAE would decode the next picture if the accordion's choice were ``generation_choice``."""
+        """Which VAE would decode the next image if the accordion's choice were ``generation_choice``."""
 
     @abstractmethod
     def chosen(self, reach: str) -> str:
@@ -208,7 +206,7 @@ class Host(ABC):
     ) -> Comparison:
         """Decode a kept generation with the built-in VAE and with each of ``vaes``; nothing is sampled.
 
-        What cannot be used gives a result with the reason instead of pictures.
+        What cannot be used gives a result with the reason instead of images.
 
         Raises:
             UnknownChoice: the generation is not kept any longer.
@@ -275,9 +273,9 @@ class Host(ABC):
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> RoundTrip:
-        """Put a picture through encode and decode of the built-in VAE and of each of ``vaes``.
+        """Put an image through encode and decode of the built-in VAE and of each of ``vaes``.
 
-        What cannot be used gives a result with the reason instead of a picture.
+        What cannot be used gives a result with the reason instead of an image.
 
         Args:
             image: [1,3,H,W] in 0..1; H and W are multiples of 8.
@@ -291,7 +289,7 @@ class Host(ABC):
             return round_trip(image, coders, progress=progress, cancelled=cancelled)
 
     def encode(self, image: Tensor, vae: str) -> tuple[Tensor, Family]:
-        """The latent of a picture, [1,C,h,w] in model space on the CPU, by a VAE or by a checkpoint's; and its family.
+        """The latent of an image, [1,C,h,w] in model space on the CPU, by a VAE or by a checkpoint's; and its family.
 
         Args:
             image: [1,3,H,W] in 0..1; H and W are multiples of 8.

@@ -15,7 +15,7 @@ __all__ = [
 OVERRIDE_KEY = "VAE Lab override"
 HASH_KEY = "VAE Lab override hash"
 REDECODED_KEY = "VAE Lab redecoded"
-"""Why the override came in only when the picture was decoded: what the VAE before it had made of it."""
+"""Why the override came in only when the image was decoded: what the VAE before it had made of it."""
 
 _HOST_KEYS = ("VAE hash", "VAE")
 _OWN_KEYS = (OVERRIDE_KEY, HASH_KEY, REDECODED_KEY)
@@ -33,7 +33,7 @@ def quote(value: str) -> str:
 
 
 def with_override(infotext: str, vae: str, digest: str) -> str:
-    """``infotext`` of a picture that ``vae`` decoded: our keys, and no other VAE claimed.
+    """``infotext`` of an image that ``vae`` decoded: our keys, and no other VAE claimed.
 
     Args:
         infotext: as the host wrote it.

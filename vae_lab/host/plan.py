@@ -12,7 +12,7 @@ from vae_lab.host.base import AUTOMATIC
 __all__ = ["AS_IN_SETTINGS", "ON_GREY", "Plan"]
 
 ON_GREY = ("off", "warn", "redecode")
-"""What can be done when a picture comes out grey."""
+"""What can be done when an image comes out grey."""
 
 AS_IN_SETTINGS = "As in Settings"
 """The accordion's choice that leaves it to the settings."""
@@ -24,8 +24,8 @@ class Plan:
 
     Attributes:
         override: name of a VAE, ``Built-in`` or ``Automatic``.
-        compare: VAEs whose pictures are wanted too.
-        on_grey: what to do when a picture comes out grey: ``off``, ``warn`` or ``redecode``; None as in the settings.
+        compare: VAEs whose images are wanted too.
+        on_grey: what to do when an image comes out grey: ``off``, ``warn`` or ``redecode``; None as in the settings.
     """
 
     override: str = AUTOMATIC

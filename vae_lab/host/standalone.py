@@ -11,13 +11,13 @@ from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
-from vae_lab.comparison.compare import Decoder, check_family
+from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
-from vae_lab.families import Family
-from vae_lab.host.attendant import Attendant
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Place, Progress
 from vae_lab.latents import GenerationStore, load_latents
-from vae_lab.library import FactsCache, apart, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.latents.family import Family
+from vae_lab.library.cache import FactsCache
+from vae_lab.library.folders import apart, find_weight_files, is_vae_beside_checkpoint
 
 __all__ = ["Folders", "StandaloneHost"]
 
@@ -94,7 +94,7 @@ class StandaloneHost(Host):
         self._seen: dict[Path, int] = {}
         self._looking = threading.Lock()
         self._untold: list[str] = []
-        self._attendant: Attendant | None = None
+        self.on_checkpoint_changed: Callable[[], None] = lambda: None
         where = " or ".join(map(str, folders.latents)) or "a folder that this app is told of"
         self.how_to_begin = (
             f"Put latents (.safetensors, one tensor [B,C,h,w] in model space) into {where}, then press Refresh."
@@ -104,11 +104,6 @@ class StandaloneHost(Host):
     def used_instead(self) -> str:
         decision = self.decision()
         return decision.reason if decision.vae != BUILT_IN else "No VAE decodes: choose one for this checkpoint."
-
-    def attend(self) -> None:
-        """Look at the checkpoint in use in the background, now and whenever another one is selected."""
-        self._attendant = self._attendant or Attendant(self)
-        self._attendant.checkpoint_changed()
 
     def refresh(self) -> list[str]:
         """Load latents whose files are new or changed since the last look."""
@@ -156,8 +151,7 @@ class StandaloneHost(Host):
             raise UnknownChoice(f"no checkpoint named {name}; there are {', '.join(self.checkpoints()) or 'none'}")
         self._choices.checkpoint = name
         self._choices.save()
-        if self._attendant is not None:
-            self._attendant.checkpoint_changed()
+        self.on_checkpoint_changed()
 
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
         if generation_choice != AUTOMATIC:

@@ -44,14 +44,14 @@ __all__ = [
 Style = Literal["anime", "realistic"]
 Verdict = Literal["broken", "reported grey", "good", "remark"]
 
-_FACTS = Path(__file__).parents[1] / "data" / "known_files.json"
+_FACTS = Path(__file__).parent / "known_files.json"
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 _PIECE = 2**22
 _SD_WEIGHTS = 83_653_863
 _SCALAR_UNIT = 17870.7051
 
 # What VAEs and checkpoints of such names are for. This is our own judgement, from what their authors publish them as
-# and what their pictures look like; no source says so file by file. A word counts where a word of the name begins with
+# and what their images look like; no source says so file by file. A word counts where a word of the name begins with
 # it, a short one only where it is all of it: "nai" is a model, "naive" is not.
 _ANIME_VAES = ("anime", "nai", "novelai", "orangemix", "anything")
 _REALISTIC_VAES = (frozenset({"mse"}), frozenset({"ft", "ema"}))  # "ema" alone says how weights were averaged
@@ -73,7 +73,7 @@ class KnownVae:
     Attributes:
         name: what it is called.
         aliases: names under which the very same file is handed on.
-        family: id of its latent family, see :mod:`vae_lab.families`.
+        family: id of its latent family, see :mod:`vae_lab.latents.family`.
         grade: ``A``, two sources or the publisher's own code; ``B``, one source; "" of a hint.
         note: what else is known, or "".
         match: ``file`` where the file itself is known; ``hint`` where only a number over its weights agrees.
@@ -226,13 +226,13 @@ def file_sha256(path: str | os.PathLike[str], cancelled: Callable[[], bool] | No
 
 
 def suits(name: str) -> Style | None:
-    """What pictures a VAE of this file name is made for; a hint from its name, no more."""
+    """What images a VAE of this file name is made for; a hint from its name, no more."""
     words = _words(name)
     return _one_of(_names(words, _ANIME_VAES), any(phrase <= words for phrase in _REALISTIC_VAES))
 
 
 def style_of_checkpoint(name: str) -> Style | None:
-    """What pictures a checkpoint of this file name makes; a hint from its name, no more."""
+    """What images a checkpoint of this file name makes; a hint from its name, no more."""
     words = _words(name)
     return _one_of(_names(words, _ANIME_CHECKPOINTS), _names(words, _REALISTIC_CHECKPOINTS))
 

@@ -15,7 +15,7 @@ _MOST_NAMED = 4  # files in a sentence
 
 
 class HasVae(Protocol):
-    """What has to be known of a file; a :class:`vae_lab.scan.ScanRecord` has it."""
+    """What has to be known of a file; a :class:`vae_lab.library.ScanRecord` has it."""
 
     @property
     def path(self) -> str:

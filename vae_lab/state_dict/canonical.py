@@ -84,7 +84,7 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
     video = next((info for name, info in tensors.items() if name.endswith(_ANCHORS) and len(info.shape) == 5), None)
     if video is not None:
         raise NotAnAutoencoder(
-            path, f"a video VAE: {video.name} has shape {list(video.shape)}, pictures need a 2-D convolution"
+            path, f"a video VAE: {video.name} has shape {list(video.shape)}, images need a 2-D convolution"
         )
     raise NotAnAutoencoder(
         path,

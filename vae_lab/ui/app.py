@@ -15,10 +15,10 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 
+from vae_lab.api.routes import add_routes
 from vae_lab.errors import HostError
-from vae_lab.host.api import add_routes
 from vae_lab.host.base import Host
-from vae_lab.host.service import ComparisonService, service_of
+from vae_lab.service.service import ComparisonService, service_of
 from vae_lab.ui.compat import page
 from vae_lab.ui.tab import build_tab
 

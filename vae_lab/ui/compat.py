@@ -23,7 +23,7 @@ def connect(
 ) -> Any:
     """Attach ``handler`` to a component's event; give what another handler can be attached to with ``then``.
 
-    Without gradio's own progress display, which would cover the pictures, and without a name in the host's API.
+    Without gradio's own progress display, which would cover the images, and without a name in the host's API.
     Whoever comes while another user's run goes on is answered at once, and not queued behind it.
 
     What comes from a page while an earlier event of the same handler is being answered: gradio 4 answers the last of it
@@ -105,7 +105,7 @@ def html_update(text: str) -> Any:
 
 
 def image_input(**options: Any) -> gr.Image:
-    """A field that a picture is dropped into, and that gives a PIL image with its alpha channel."""
+    """A field that an image is dropped into, and that gives a PIL image with its alpha channel."""
     known = inspect.signature(gr.Image.__init__).parameters
     source = {"sources": ["upload", "clipboard"]} if "sources" in known else {"source": "upload"}
     return gr.Image(type="pil", image_mode="RGBA", interactive=True, **source, **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lab.ui.accordion import build_accordion
+from vae_lab.ui.panels.accordion import build_accordion
 from vae_lab.ui.tab import build_tab
 
 __all__ = ["WebuiPages"]

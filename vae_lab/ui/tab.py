@@ -5,23 +5,23 @@ from __future__ import annotations
 import gradio as gr
 
 from vae_lab.host.base import Host
-from vae_lab.ui.checkup_panel import build_checkup_panel
-from vae_lab.ui.comparison_panel import build_comparison_panel
-from vae_lab.ui.library_panel import build_library_panel
-from vae_lab.ui.round_trip_panel import build_round_trip_panel
+from vae_lab.ui.panels.checkup import build_checkup_panel
+from vae_lab.ui.panels.comparison import build_comparison_panel
+from vae_lab.ui.panels.library import build_library_panel
+from vae_lab.ui.panels.round_trip import build_round_trip_panel
 
 __all__ = ["build_tab"]
 
 
 def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
-    """Build the tab for ``host``: pages to compare VAEs, to put a picture through, to check them, and of all files.
+    """Build the tab for ``host``: pages to compare VAEs, to put an image through, to check them, and of all files.
 
     Args:
         host: what the panels ask and tell.
         page: Blocks to build it in, where it is to be a page of its own.
 
     Returns:
-        Blocks for the host to show. They need the routes of :func:`vae_lab.host.api.add_routes` on the same app.
+        Blocks for the host to show. They need the routes of :func:`vae_lab.api.routes.add_routes` on the same app.
     """
     with page or gr.Blocks(analytics_enabled=False) as tab, gr.Tabs(elem_id="vae_lab_pages") as pages:
         # The WebUI would store the page of today as everyone's first page of tomorrow.

@@ -1,4 +1,4 @@
-"""The same weights, saved and run by diffusers: equal pictures and equal latents."""
+"""The same weights, saved and run by diffusers: equal images and equal latents."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def saved(model, folder: Path) -> Path:
 def assert_same(path: Path, model, family: str) -> None:
     ours = load_autoencoder(path, family=family)
     scale, shift = SCALING[family]
-    picture = torch.rand(2, 3, 32, 32)
+    image = torch.rand(2, 3, 32, 32)
     latents = torch.randn(2, model.config.latent_channels, 8, 8)
     with torch.no_grad():
-        mean = model.encode(picture * 2 - 1).latent_dist.mode()
+        mean = model.encode(image * 2 - 1).latent_dist.mode()
         decoded = model.decode(latents / scale + shift).sample
-    assert torch.allclose(ours.encode(picture), (mean - shift) * scale, atol=TOLERANCE)
+    assert torch.allclose(ours.encode(image), (mean - shift) * scale, atol=TOLERANCE)
     assert torch.allclose(ours.decode_unclamped(latents), (decoded + 1) / 2, atol=TOLERANCE)
 
 
@@ -109,9 +109,9 @@ def test_autoencoder_tiny(tmp_path: Path) -> None:
     widths = (16, 16, 16, 16)
     model = diffusers.AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths).eval()
     ours = load_autoencoder(saved(model, tmp_path), family="sd1")
-    picture, latents = torch.rand(1, 3, 32, 32), torch.randn(1, 4, 4, 4) * 2
+    image, latents = torch.rand(1, 3, 32, 32), torch.randn(1, 4, 4, 4) * 2
     with torch.no_grad():
-        encoded = model.encode(picture * 2 - 1).latents
+        encoded = model.encode(image * 2 - 1).latents
         decoded = model.decode(latents).sample
-    assert torch.allclose(ours.encode(picture), encoded, atol=TOLERANCE)
+    assert torch.allclose(ours.encode(image), encoded, atol=TOLERANCE)
     assert torch.allclose(ours.decode_unclamped(latents), (decoded + 1) / 2, atol=TOLERANCE)

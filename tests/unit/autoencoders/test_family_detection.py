@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.unit.makers import F2, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
 from vae_lab.autoencoders import detect_family, load_autoencoder, open_vae
 from vae_lab.autoencoders.kl import KLConfig
-from vae_lab.charts import chart_image, chart_latents
-from vae_lab.families import FAMILIES
+from vae_lab.latents.chart import chart_image, chart_latents
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import GREY_SHARE, SampleSet, load_sample_vae
 
 State = dict[str, Tensor]
@@ -94,7 +94,7 @@ def test_family_that_was_named_is_taken_and_nothing_is_decoded(tmp_path: Path) -
         KLConfig(channels=F8.channels, blocks=1, image_channels=4),
         KLConfig(channels=F8.channels, blocks=1, latent_channels=3, z_channels=3),
     ],
-    ids=["2 pixels", "16 pixels", "pictures with alpha", "3 latent channels"],
+    ids=["2 pixels", "16 pixels", "images with alpha", "3 latent channels"],
 )
 def test_vae_unlike_those_of_every_family_belongs_to_none(tmp_path: Path, config: KLConfig) -> None:
     assert load_autoencoder(write(tmp_path / "v.safetensors", kl_state(config))).family is None

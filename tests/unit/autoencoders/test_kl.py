@@ -48,7 +48,7 @@ def test_real_sd1_vae_has_this_many_weights() -> None:
 
 
 @pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
-def test_saved_detected_loaded_same_config_and_same_pictures(tmp_path: Path, config: KLConfig) -> None:
+def test_saved_detected_loaded_same_config_and_same_images(tmp_path: Path, config: KLConfig) -> None:
     module = kl_module(config)
     loaded = load_autoencoder(write(tmp_path / "v.safetensors", module.state_dict()), family="sd1")
     assert loaded.architecture.name == "AutoencoderKL"
@@ -58,11 +58,11 @@ def test_saved_detected_loaded_same_config_and_same_pictures(tmp_path: Path, con
     assert loaded.downscale == 2 ** (len(config.channels) - 1)
     side = 8
     latents = torch.randn(2, config.latent_channels, side, side)
-    picture = torch.rand(2, config.image_channels, side * loaded.downscale, side * loaded.downscale)
+    image = torch.rand(2, config.image_channels, side * loaded.downscale, side * loaded.downscale)
     with torch.no_grad():
-        decoded, encoded = (module.decode(latents) + 1) / 2, module.encode(picture * 2 - 1)
+        decoded, encoded = (module.decode(latents) + 1) / 2, module.encode(image * 2 - 1)
     assert torch.allclose(loaded.decode_unclamped(latents * 0.18215), decoded, atol=1e-5)
-    assert torch.equal(loaded.encode(picture), encoded * 0.18215)
+    assert torch.equal(loaded.encode(image), encoded * 0.18215)
 
 
 def test_decode_is_cut_to_0_and_1_and_decode_unclamped_is_not(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_decode_is_cut_to_0_and_1_and_decode_unclamped_is_not(tmp_path: Path) ->
 
 
 def test_half_precision_result_is_taken_to_pixels_in_full_precision(tmp_path: Path) -> None:
-    """As the WebUI does; (x + 1) / 2 in bf16 would lose the last bits of a picture."""
+    """As the WebUI does; (x + 1) / 2 in bf16 would lose the last bits of an image."""
     module = kl_module().to(torch.bfloat16)
     path = write(tmp_path / "v.safetensors", module.state_dict())
     loaded = load_autoencoder(path, family="sd1", dtype=torch.bfloat16)

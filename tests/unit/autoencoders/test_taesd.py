@@ -1,4 +1,4 @@
-"""TAESD: latents in model space already, pictures 0..1, often one half to a file."""
+"""TAESD: latents in model space already, images 0..1, often one half to a file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vae_lab.errors import BadShape, FamilyMismatch, MissingKeys, NotAnAutoencod
 
 
 @pytest.mark.parametrize("channels", [4, 16])
-def test_saved_detected_loaded_same_channels_and_same_pictures(tmp_path: Path, channels: int) -> None:
+def test_saved_detected_loaded_same_channels_and_same_images(tmp_path: Path, channels: int) -> None:
     module = Taesd(channels, encoder=True, decoder=True, width=16).eval()
     loaded = load_autoencoder(write(tmp_path / "t.safetensors", module.state_dict()))
     assert (loaded.latent_channels, loaded.downscale) == (channels, 8)
-    latents, picture = torch.randn(1, channels, 4, 4), torch.rand(1, 3, 32, 32)
+    latents, image = torch.randn(1, channels, 4, 4), torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(loaded.decode_unclamped(latents), module.taesd_decoder(latents))
-        assert torch.equal(loaded.encode(picture), module.taesd_encoder(picture))
+        assert torch.equal(loaded.encode(image), module.taesd_encoder(image))
 
 
 def test_familys_scaling_is_not_applied(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vae_lab.checkup import Checkup, Finding, Report, recommend
-from vae_lab.families import FAMILIES
+from vae_lab.latents.family import FAMILIES
 
 SD1 = FAMILIES["sd1"]
 SOUND = Report("", kind="vae", family_id="sd1", architecture="AutoencoderKL", checkup=Checkup("sd1", ()))

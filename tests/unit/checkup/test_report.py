@@ -197,7 +197,7 @@ def test_taesd_halves(tmp_path: Path) -> None:
 
 
 def test_vaes_that_cannot_take_the_chart_have_no_verdict_on_it(tmp_path: Path) -> None:
-    """Of 2 picture pixels to a latent pixel: no published family is like that, and the chart is made for 8."""
+    """Of 2 image pixels to a latent pixel: no published family is like that, and the chart is made for 8."""
     report = inspect_file(write(tmp_path / "v.safetensors", kl_state(F2)))
     assert (report.verdict.findings, report.checkup.measured, report.family_id) == ((), (), "")
     assert len(report.fingerprint) == 64

@@ -1,4 +1,4 @@
-"""The watch: pictures of broken VAEs are told, pictures that are grey on purpose are not."""
+"""The watch: images of broken VAEs are told, images that are grey on purpose are not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vae_lab.autoencoders import Autoencoder
 from vae_lab.autoencoders.kl import KLArchitecture
 from vae_lab.checkup import glance
 from vae_lab.errors import FamilyMismatch
-from vae_lab.estimates import expected_picture
-from vae_lab.families import FAMILIES
+from vae_lab.latents.family import FAMILIES
+from vae_lab.latents.preview import expected_image
 from vae_lab.samples import load_sample_latents, load_sample_vae, sample_photos
 
 SD1 = FAMILIES["sd1"]
@@ -47,17 +47,17 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_no_picture_of_a_sound_vae_is_told(loaded: Load, name: str) -> None:
+def test_no_image_of_a_sound_vae_is_told(loaded: Load, name: str) -> None:
     vae = loaded(load_sample_vae(name))
     latents = crops()
     for latent in latents.split(1):
-        picture = vae.decode_unclamped(latent)
-        assert judge_output(latent, picture, family="sd1", autoencoder=vae).findings == ()
-        assert judge_output(latent, picture, family=SD1).findings == ()
+        image = vae.decode_unclamped(latent)
+        assert judge_output(latent, image, family="sd1", autoencoder=vae).findings == ()
+        assert judge_output(latent, image, family=SD1).findings == ()
 
 
 @pytest.mark.parametrize("state", BROKEN.values(), ids=BROKEN)
-def test_every_picture_of_a_broken_vae_is_told(state: Callable[[], dict[str, Tensor]]) -> None:
+def test_every_image_of_a_broken_vae_is_told(state: Callable[[], dict[str, Tensor]]) -> None:
     vae = _assembled(state())
     for latent in crops().split(1):
         verdict = judge_output(latent, vae.decode_unclamped(latent), family="sd1", autoencoder=vae)
@@ -92,14 +92,14 @@ ON_PURPOSE: dict[str, Callable[[Tensor], Tensor]] = {
 def test_what_is_grey_on_purpose_is_not_told(loaded: Load, name: str, change: Callable[[Tensor], Tensor]) -> None:
     vae = loaded(load_sample_vae(name))
     photo = Image.open(sample_photos()["cat"]).convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
-    picture = torch.tensor(list(photo.getdata())).reshape(1, 192, 192, 3).permute(0, 3, 1, 2) / 255.0
-    latent = vae.encode(change(picture))
+    image = torch.tensor(list(photo.getdata())).reshape(1, 192, 192, 3).permute(0, 3, 1, 2) / 255.0
+    latent = vae.encode(change(image))
     decoded = vae.decode_unclamped(latent)
     assert judge_output(latent, decoded, family="sd1", autoencoder=vae).findings == ()
     assert judge_output(latent, decoded, family="sd1").findings == ()
 
 
-def test_a_sound_vae_is_not_blamed_but_a_spoilt_picture_is_told(loaded: Load) -> None:
+def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_told(loaded: Load) -> None:
     """Such as one that another extension has decoded in pieces, or in too little precision."""
     vae = loaded(load_sample_vae("photo-a"))
     latent = crops()[:1]
@@ -111,7 +111,7 @@ def test_a_sound_vae_is_not_blamed_but_a_spoilt_picture_is_told(loaded: Load) ->
 
 def test_without_the_vae_only_what_is_beyond_doubt_is_told() -> None:
     latent = crops()[:1]
-    expected = F.interpolate(expected_picture(latent, SD1), scale_factor=8)
+    expected = F.interpolate(expected_image(latent, SD1), scale_factor=8)
     assert judge_output(latent, expected, family="sd1").status == "healthy"
     assert judge_output(latent, expected * 0.7 + 0.15, family="sd1").status == "healthy"
     assert judge_output(latent, expected * 0.3 + 0.35, family="sd1").status == "broken"
@@ -131,9 +131,9 @@ def test_previews_are_not_blamed_on_the_vae(scale: int) -> None:
 
 def test_families_without_an_estimate_still_tell_nan() -> None:
     latents = torch.randn(1, 16, 8, 8)
-    picture = torch.rand(1, 3, 64, 64)
-    assert judge_output(latents, picture, family="sd3").findings == ()
-    assert judge_output(latents, picture * float("nan"), family="flux").findings[0].code == "nan"
+    image = torch.rand(1, 3, 64, 64)
+    assert judge_output(latents, image, family="sd3").findings == ()
+    assert judge_output(latents, image * float("nan"), family="flux").findings[0].code == "nan"
 
 
 def test_wrong_sizes_and_families_are_refused() -> None:
@@ -143,9 +143,9 @@ def test_wrong_sizes_and_families_are_refused() -> None:
         judge_output(torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 64, 72), family="sd1")
 
 
-def test_a_batch_is_judged_picture_by_picture() -> None:
+def test_a_batch_is_judged_image_by_image() -> None:
     latents = crops()[:2]
-    good = F.interpolate(expected_picture(latents, SD1), scale_factor=8)
+    good = F.interpolate(expected_image(latents, SD1), scale_factor=8)
     mixed = torch.cat([good[:1], good[1:] * 0.2 + 0.4])
     seen = glance(latents, mixed, SD1)
     assert [one.beyond_doubt for one in seen] == [False, True]

@@ -22,16 +22,16 @@ from vae_lab.autoencoders import Autoencoder
 from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture, config_from_shapes
 from vae_lab.autoencoders.kl.strips import decode_in_strips
 from vae_lab.comparison import Candidate, Comparison, compare_candidates, to_pixels
-from vae_lab.comparison.compare import Decoder, decoder_of
+from vae_lab.decoding import Decoder, decoder_of
 from vae_lab.errors import Cancelled, FamilyMismatch, MissingVae, UnknownChoice
-from vae_lab.families import FAMILIES
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, load_sample_latents, load_sample_vae
 
 SD1, SDXL = FAMILIES["sd1"], FAMILIES["sdxl"]
 
 
 def flat(value: float) -> Callable[[Tensor], Tensor]:
-    """A decoder that paints everything in one grey, four picture pixels to a latent pixel."""
+    """A decoder that paints everything in one grey, four image pixels to a latent pixel."""
     return lambda latent: torch.full((1, 3, latent.shape[2] * 2, latent.shape[3] * 2), value)
 
 
@@ -83,14 +83,14 @@ def test_each_result_is_what_the_vae_decodes_alone(vaes: list[Autoencoder]) -> N
     assert comparison.family is SD1
     assert names(comparison) == ["3.safetensors", "1.safetensors", "2.safetensors"], "in the order asked for"
     for vae, result in zip(vaes, comparison, strict=True):
-        assert result.pictures is not None
-        assert result.pictures.dtype == np.uint8
-        assert result.pictures.shape == (2, 16, 16, 3)
+        assert result.images is not None
+        assert result.images.dtype == np.uint8
+        assert result.images.shape == (2, 16, 16, 3)
         alone = np.concatenate([to_pixels(vae.decode(one)) for one in wanted.split(1)])
-        assert np.array_equal(result.pictures, alone)
+        assert np.array_equal(result.images, alone)
         assert result.finite
         assert result.seconds > 0
-    assert not np.array_equal(comparison["1.safetensors"].pictures, comparison["2.safetensors"].pictures)
+    assert not np.array_equal(comparison["1.safetensors"].images, comparison["2.safetensors"].images)
 
 
 def test_a_mapping_names_the_vaes(vaes: list[Autoencoder]) -> None:
@@ -127,7 +127,7 @@ def test_vae_of_another_family_is_refused_and_the_rest_decoded() -> None:
     candidates = [good("a"), Candidate("xl", never, SDXL), good("b")]
     comparison = compare_candidates(latents(), candidates, SD1)
     assert names(comparison) == ["a", "xl", "b"]
-    assert comparison["xl"].pictures is None
+    assert comparison["xl"].images is None
     assert comparison["xl"].error == "xl is a VAE for SDXL, the latents are SD1 / SD2"
     assert comparison["xl"].family is SDXL
     assert [result.name for result in comparison.decoded] == ["a", "b"]
@@ -148,7 +148,7 @@ def test_one_bad_candidate_never_stops_the_others(
 ) -> None:
     comparison = compare_candidates(latents(2), [good("a"), where("x", error), good("b")], SD1)
     assert names(comparison) == ["a", "x", "b"]
-    assert comparison["x"].pictures is None
+    assert comparison["x"].images is None
     assert comparison["x"].error
     assert "\n" not in comparison["x"].error
     assert [result.name for result in comparison.decoded] == ["a", "b"]
@@ -160,10 +160,10 @@ def test_error_nobody_expected_is_named_and_logged(caplog: pytest.LogCaptureFixt
     assert "second line" in caplog.text
 
 
-def test_pictures_of_a_batch_that_fails_halfway_are_not_shown() -> None:
+def test_images_of_a_batch_that_fails_halfway_are_not_shown() -> None:
     calls = iter([flat(0.5), failing(UnknownChoice("gone"))])
     candidate = Candidate("x", lambda: nullcontext(Decoder(lambda latent: next(calls)(latent))))
-    assert compare_candidates(latents(2), [candidate], SD1)["x"].pictures is None
+    assert compare_candidates(latents(2), [candidate], SD1)["x"].images is None
 
 
 def test_candidate_is_closed_whatever_happens() -> None:
@@ -189,7 +189,7 @@ def test_out_of_memory_is_reported() -> None:
     error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
     comparison = compare_candidates(latents(), [bad("x", error), good("b")], SD1)
     assert comparison["x"].error == "x: out of memory: CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert comparison["b"].pictures is not None
+    assert comparison["b"].images is not None
 
 
 def test_out_of_memory_with_torch_2_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_out_of_memory_with_torch_2_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "OutOfMemoryError", raising=False)
     comparison = compare_candidates(latents(), [bad("x", torch.cuda.OutOfMemoryError("full")), good("b")], SD1)
     assert comparison["x"].error == "x: out of memory: full"
-    assert comparison["b"].pictures is not None
+    assert comparison["b"].images is not None
 
 
 # --- progress and cancel ---------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_cancel_keeps_what_is_finished() -> None:
     )
     assert comparison.cancelled
     assert names(comparison) == ["a"]
-    assert comparison["a"].pictures is not None
+    assert comparison["a"].images is not None
 
 
 def test_cancel_during_the_last_decode_loses_nothing() -> None:
@@ -259,7 +259,7 @@ def test_cancel_during_the_last_decode_loses_nothing() -> None:
     candidates = [good("a"), Candidate("b", lambda: nullcontext(Decoder(decode)))]
     comparison = compare_candidates(latents(), candidates, SD1, cancelled=lambda: bool(stop))
     assert names(comparison) == ["a", "b"]
-    assert comparison["b"].pictures is not None
+    assert comparison["b"].images is not None
 
 
 def test_cancel_before_anything() -> None:
@@ -268,7 +268,7 @@ def test_cancel_before_anything() -> None:
     assert names(comparison) == []
 
 
-def test_cancel_inside_a_batch_stops_after_the_current_picture() -> None:
+def test_cancel_inside_a_batch_stops_after_the_current_image() -> None:
     decoded: list[int] = []
 
     def decode(latent: Tensor) -> Tensor:
@@ -299,18 +299,18 @@ def test_nothing_to_compare() -> None:
 # --- broken decoders -------------------------------------------------------------------------------------------------
 
 
-def test_nan_gives_a_black_picture_and_is_told() -> None:
+def test_nan_gives_a_black_image_and_is_told() -> None:
     result = compare_candidates(latents(), [good("x", float("nan"))], SD1)["x"]
     assert not result.finite
-    assert result.pictures is not None
-    assert not result.pictures.any()
+    assert result.images is not None
+    assert not result.images.any()
 
 
 def test_a_single_nan_is_told(vaes: list[Autoencoder]) -> None:
     def decode(latent: Tensor) -> Tensor:
-        picture = flat(0.5)(latent)
-        picture[0, 2, 3, 1] = float("nan")
-        return picture
+        image = flat(0.5)(latent)
+        image[0, 2, 3, 1] = float("nan")
+        return image
 
     assert not compare_candidates(latents(), [Candidate("x", lambda: nullcontext(Decoder(decode)))], SD1)["x"].finite
 
@@ -362,7 +362,7 @@ def vae() -> Autoencoder:
 
 
 def in_wrapped_padding(vae: Autoencoder) -> Autoencoder:
-    """As a host that makes pictures which tile."""
+    """As a host that makes images which tile."""
     module = copy.deepcopy(vae.module)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -380,7 +380,7 @@ CHANGES = {"zeros": lambda vae: vae, "circular": in_wrapped_padding, "channels-l
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("elements", [2**12, 2**16, 2**21])
-def test_strips_give_the_same_picture(
+def test_strips_give_the_same_image(
     vae: Autoencoder, elements: int, change: Callable[[Autoencoder], Autoencoder]
 ) -> None:
     """From one row at a time to a few strips: no seam, since nothing but the work is cut."""
@@ -401,7 +401,7 @@ def test_memory_that_is_short_is_told_before(vae: Autoencoder, monkeypatch: pyte
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         result = compare(latent, {"a": vae})["a"]
         assert result.in_strips == in_strips
-        assert np.array_equal(result.pictures, plain.pictures)
+        assert np.array_equal(result.images, plain.images)
 
 
 def test_what_a_failed_decode_held_is_let_go_before_the_strips(vae: Autoencoder) -> None:
@@ -434,9 +434,9 @@ OUT_OF_MEMORY = {
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
-def test_running_out_of_memory_does_not_cost_the_picture(vae: Autoencoder, error: BaseException) -> None:
+def test_running_out_of_memory_does_not_cost_the_image(vae: Autoencoder, error: BaseException) -> None:
     latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()
     candidate = Candidate("a", lambda: nullcontext(Decoder(failing(error), vae.decode_in_strips)), SD1)
     result = compare_candidates(latent, [candidate], SD1)["a"]
     assert (result.error, result.in_strips) == ("", True)
-    assert np.array_equal(result.pictures, compare(latent, {"a": vae})["a"].pictures)
+    assert np.array_equal(result.images, compare(latent, {"a": vae})["a"].images)

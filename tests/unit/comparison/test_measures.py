@@ -1,4 +1,4 @@
-"""What the numbers say of pictures whose properties are known."""
+"""What the numbers say of images whose properties are known."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from vae_lab import load_autoencoder
 from vae_lab.comparison import Comparison, Decoded, compare, measure, measure_comparison
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_PICTURES, Measures
-from vae_lab.families import FAMILIES
+from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES, Measures
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, load_sample_latents
 
 SD1 = FAMILIES["sd1"]
@@ -22,7 +22,7 @@ GREY, BLACK, WHITE = (119, 119, 119), (0, 0, 0), (255, 255, 255)
 
 
 def flat(*colours: tuple[int, int, int], side: int = 64) -> np.ndarray:
-    """A batch of one picture in bands of equal height."""
+    """A batch of one image in bands of equal height."""
     bands = [np.full((side // len(colours), side, 3), colour, dtype=np.uint8) for colour in colours]
     return np.concatenate(bands)[None]
 
@@ -45,17 +45,17 @@ def test_sharpness_orders_the_sample_vaes(sample_set: SampleSet) -> None:
         assert found["smooth"].sharpness < found["plain"].sharpness < found["sharp"].sharpness, photo
 
 
-def test_a_paler_picture_is_no_sharper() -> None:
-    """What a grey VAE does: the same picture with half of the contrast and of the colour."""
-    picture = noise()
-    pale = (picture.astype(float) / 2 + 64).astype(np.uint8)
-    own, paler = measure(picture), measure(pale)
+def test_a_paler_image_is_no_sharper() -> None:
+    """What a grey VAE does: the same image with half of the contrast and of the colour."""
+    image = noise()
+    pale = (image.astype(float) / 2 + 64).astype(np.uint8)
+    own, paler = measure(image), measure(pale)
     assert paler.sharpness < own.sharpness
     assert paler.contrast < 0.7 * own.contrast
     assert paler.saturation < 0.7 * own.saturation
 
 
-def test_identical_pictures() -> None:
+def test_identical_images() -> None:
     found = measure(noise(), noise())
     assert (found.delta_e, found.delta_e_95) == (0, 0)
     assert found.ssim == pytest.approx(1)
@@ -96,7 +96,7 @@ def test_saturation_of_a_known_colour() -> None:
 
 
 def test_colour_difference_of_known_colours() -> None:
-    """Of greys, CIEDE2000 of black and white is 100; half of the picture differs, so the mean is 50."""
+    """Of greys, CIEDE2000 of black and white is 100; half of the image differs, so the mean is 50."""
     found = measure(flat(BLACK, BLACK), flat(BLACK, WHITE))
     assert found.delta_e == pytest.approx(50, abs=0.1)
     assert found.delta_e_95 == pytest.approx(100, abs=0.1)
@@ -108,17 +108,17 @@ def test_psnr_of_a_known_error() -> None:
 
 
 def test_ssim_orders_distortions() -> None:
-    picture = np.repeat(np.repeat(noise(side=16), 4, axis=1), 4, axis=2)
-    near = np.clip(picture.astype(int) + np.random.default_rng(1).integers(-8, 9, picture.shape), 0, 255)
-    far = np.clip(picture.astype(int) + np.random.default_rng(1).integers(-80, 81, picture.shape), 0, 255)
-    close, distant = (measure(other.astype(np.uint8), picture).ssim for other in (near, far))
+    image = np.repeat(np.repeat(noise(side=16), 4, axis=1), 4, axis=2)
+    near = np.clip(image.astype(int) + np.random.default_rng(1).integers(-8, 9, image.shape), 0, 255)
+    far = np.clip(image.astype(int) + np.random.default_rng(1).integers(-80, 81, image.shape), 0, 255)
+    close, distant = (measure(other.astype(np.uint8), image).ssim for other in (near, far))
     assert 0 < distant < close < 1
 
 
-def test_a_large_picture_gives_nearly_the_same_colour_difference() -> None:
+def test_a_large_image_gives_nearly_the_same_colour_difference() -> None:
     """Of more than 512 x 512 pixels, not every one is looked at."""
     small, other = noise(0, 256), noise(1, 256)
-    large = [np.tile(picture, (1, 3, 3, 1)) for picture in (small, other)]
+    large = [np.tile(image, (1, 3, 3, 1)) for image in (small, other)]
     assert measure(*large).delta_e == pytest.approx(measure(small, other).delta_e, rel=0.02)
 
 
@@ -131,12 +131,12 @@ def test_batches_are_averaged() -> None:
 
 
 def test_of_large_batches_the_first_are_measured() -> None:
-    pictures = np.concatenate([flat(GREY)] * MOST_PICTURES + [flat(BLACK)] * 5)
-    found = measure_comparison(Comparison(SD1, (Decoded("a", pictures, 1.0),)))
+    images = np.concatenate([flat(GREY)] * MOST_IMAGES + [flat(BLACK)] * 5)
+    found = measure_comparison(Comparison(SD1, (Decoded("a", images, 1.0),)))
     assert found.of["a"].clipped_blacks == 0
 
 
-def test_tiny_pictures_have_no_ssim() -> None:
+def test_tiny_images_have_no_ssim() -> None:
     found = measure(noise(side=8), noise(1, side=8))
     assert found.ssim is None
     assert found.delta_e > 0
@@ -203,7 +203,7 @@ def test_what_fails_is_told_and_never_raised(monkeypatch: pytest.MonkeyPatch, er
     assert found.of == {}
 
 
-def test_five_large_pictures_take_seconds() -> None:
+def test_five_large_images_take_seconds() -> None:
     results = tuple(Decoded(str(i), noise(i, 1024), 1.0) for i in range(5))
     measure(noise(), noise())  # skimage is imported once
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""A picture through encode and decode of many VAEs."""
+"""An image through encode and decode of many VAEs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from vae_lab.comparison.round_trip import (
     LOSS_COLOURS,
     LOSS_SCALE,
     as_decoded,
-    channel_pictures,
+    channel_images,
     coder_of,
     loss_between,
     loss_colour,
 )
-from vae_lab.families import FAMILIES
-from vae_lab.pictures import prepared
+from vae_lab.images import prepared
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
 
 
@@ -55,7 +55,7 @@ def test_result_is_what_the_vae_makes_alone(photo: torch.Tensor, sample_set: Sam
     latent = vae.encode(photo)
     assert result.latent is not None
     assert torch.equal(result.latent, latent)
-    assert np.array_equal(result.picture, to_pixels(vae.decode(latent))[0])
+    assert np.array_equal(result.image, to_pixels(vae.decode(latent))[0])
     assert result.family is FAMILIES["sd1"]
     assert result.finite
     assert result.error == ""
@@ -69,7 +69,7 @@ def test_every_vae_encodes_for_itself_whatever_its_family(photo: torch.Tensor, s
     assert one.latent is not None
     assert two.latent is not None
     assert not torch.equal(one.latent, two.latent)
-    assert not np.array_equal(one.picture, two.picture)  # type: ignore[arg-type]
+    assert not np.array_equal(one.image, two.image)  # type: ignore[arg-type]
 
 
 def test_numbers_show_what_people_claim(photo: torch.Tensor, sample_set: SampleSet) -> None:
@@ -93,8 +93,8 @@ def test_what_cannot_be_used_gives_its_reason_and_stops_nobody(
     for result, fragment in zip(found.results[:-1], words, strict=True):
         assert fragment in result.error, result.name
         assert "\n" not in result.error
-        assert (result.picture, result.latent, result.loss) == (None, None, None)
-    assert found.results[-1].picture is not None
+        assert (result.image, result.latent, result.loss) == (None, None, None)
+    assert found.results[-1].image is not None
 
 
 def test_taesd_needs_no_family(photo: torch.Tensor, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_error_of_torch_or_of_the_disk(photo: torch.Tensor, sample_set: SampleSe
     failing = Failing(kind, "", whole.architecture, whole.module, whole.family, whole.latent_channels)
     found = round_trip(photo, [Coder("x", lambda: nullcontext(failing)), Coder("y", lambda: nullcontext(whole))])
     assert found["x"].error == line
-    assert found["y"].picture is not None
+    assert found["y"].image is not None
 
 
 def test_sides_that_a_vae_cannot_take(tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_when_memory_is_short(photo: torch.Tensor, sample_set: SampleSet, monkey
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         short = round_trip(photo, [Coder("x", lambda: nullcontext(vae))])["x"]
         assert (short.error, short.in_strips) == ("", in_strips)
-        assert np.abs(short.picture.astype(int) - plain.picture).max() <= 1
+        assert np.abs(short.image.astype(int) - plain.image).max() <= 1
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=to_encode))
     refused = round_trip(photo, [Coder("x", lambda: nullcontext(vae))])["x"]
-    assert refused.picture is None
+    assert refused.image is None
     assert load_autoencoder(sample_set.smooth).family == vae.family, "the small chart that tells it is not refused"
     assert f"encoding {photo.shape[3]} x {photo.shape[2]} pixels takes about" in refused.error
 
@@ -152,8 +152,8 @@ def test_nan_is_told(photo: torch.Tensor, sample_set: SampleSet) -> None:
     next(iter(vae.module.decoder.parameters())).data.fill_(float("nan"))  # type: ignore[union-attr]
     (result,) = round_trip(photo, [Coder("nan", lambda: nullcontext(vae))])
     assert not result.finite
-    assert result.picture is not None
-    assert not result.picture.any()
+    assert result.image is not None
+    assert not result.image.any()
 
 
 def test_one_vae_is_in_memory_at_a_time(photo: torch.Tensor, sample_set: SampleSet) -> None:
@@ -191,7 +191,7 @@ def test_cancel_keeps_what_is_finished(photo: torch.Tensor, sample_set: SampleSe
     found = trip(photo, sample_set.smooth, sample_set.sharp, cancelled=cancelled)
     assert found.cancelled
     assert len(found.results) == stop // 2
-    assert all(result.picture is not None for result in found)
+    assert all(result.image is not None for result in found)
 
 
 # --- what is lost ----------------------------------------------------------------------------------------------------
@@ -201,11 +201,11 @@ def noise(seed: int = 0, shape: tuple[int, ...] = (300, 40, 3)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def test_equal_pictures_lose_nothing() -> None:
+def test_equal_images_lose_nothing() -> None:
     loss = loss_between(noise(), noise())
     assert (loss.psnr, loss.delta_e) == (math.inf, 0.0)
     assert loss.ssim == pytest.approx(1, abs=1e-6)
-    assert not loss.picture.any()
+    assert not loss.image.any()
     assert loss.to_json() == {"psnr": None, "ssim": 1.0, "delta_e": 0.0}
 
 
@@ -216,13 +216,13 @@ def test_numbers_are_those_of_the_literature() -> None:
     one, two = noise(0), noise(1)
     loss = loss_between(one, two)
     assert loss.psnr == pytest.approx(peak_signal_noise_ratio(one, two), rel=1e-5)
-    luma = [picture @ np.array([0.299, 0.587, 0.114]) for picture in (one, two)]
+    luma = [image @ np.array([0.299, 0.587, 0.114]) for image in (one, two)]
     wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     assert loss.ssim == pytest.approx(structural_similarity(*luma, **wang), rel=1e-4)
     assert loss.delta_e == pytest.approx(deltaE_ciede2000(rgb2lab(one), rgb2lab(two)).mean(), rel=1e-3)
 
 
-def test_small_pictures_have_no_ssim() -> None:
+def test_small_images_have_no_ssim() -> None:
     loss = loss_between(noise(0, (8, 40, 3)), noise(1, (8, 40, 3)))
     assert loss.ssim is None
     assert "SSIM" not in str(loss)
@@ -238,17 +238,17 @@ def test_loss_map_is_one_fixed_scale_dark_to_bright() -> None:
     black, grey = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)
     grey[:, 8:] = 255
     loss = loss_between(black, grey)
-    assert tuple(loss.picture[0, 0]) == LOSS_COLOURS[0]
-    assert tuple(loss.picture[0, 15]) == LOSS_COLOURS[-1], f"all above {LOSS_SCALE} is brightest"
+    assert tuple(loss.image[0, 0]) == LOSS_COLOURS[0]
+    assert tuple(loss.image[0, 15]) == LOSS_COLOURS[-1], f"all above {LOSS_SCALE} is brightest"
     assert loss_colour(0) == LOSS_COLOURS[0]
     assert loss_colour(LOSS_SCALE) == loss_colour(99) == LOSS_COLOURS[-1]
     grey[:, 8:] = 20
-    assert tuple(loss_between(black, grey).picture[0, 15]) not in (LOSS_COLOURS[0], LOSS_COLOURS[-1])
+    assert tuple(loss_between(black, grey).image[0, 15]) not in (LOSS_COLOURS[0], LOSS_COLOURS[-1])
 
 
 def test_channels_in_greys_of_their_own_range() -> None:
     latent = torch.stack([torch.linspace(-1, 3, 16).view(4, 4), torch.full((4, 4), 2.0)])[None]
-    (first, low, high), (flat, *both) = channel_pictures(latent)
+    (first, low, high), (flat, *both) = channel_images(latent)
     assert (low, high, both) == (-1.0, 3.0, [2.0, 2.0])
     assert (first[0, 0, 0], first[-1, -1, 2]) == (0, 255)
     assert first.shape == (4, 4, 3)
@@ -261,7 +261,7 @@ def test_contact_sheet_has_the_original_and_every_loss(photo: torch.Tensor, samp
     assert [column.name for column in columns] == ["Original", "photo-a-smooth.safetensors", "gone.safetensors"]
     result = found.results[0]
     assert result.loss is not None
-    assert np.array_equal(columns[1].pictures[1], result.loss.picture)  # type: ignore[index]
+    assert np.array_equal(columns[1].images[1], result.loss.image)  # type: ignore[index]
     with_notes, without = (
         np.asarray(contact_sheet(Comparison(FAMILIES["sd1"], columns), notes=notes))
         for notes in ({"photo-a-smooth.safetensors": "PSNR 30 dB"}, None)

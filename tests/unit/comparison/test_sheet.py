@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from vae_lab.comparison import Comparison, Decoded, contact_sheet
-from vae_lab.families import FAMILIES
+from vae_lab.latents.family import FAMILIES
 
 SD1 = FAMILIES["sd1"]
 RED, GREEN = (200, 30, 40), (20, 180, 60)
@@ -15,12 +15,12 @@ LONG = "a-folder-of-mine/" + "x" * 75
 REASON = "the file /models/VAE/" + "very-long-folder-name-without-a-space/" * 5 + "vae.safetensors cannot be read: "
 
 
-def picture(colour: tuple[int, int, int], batch: int = 1, side: int = 256) -> np.ndarray:
+def image(colour: tuple[int, int, int], batch: int = 1, side: int = 256) -> np.ndarray:
     return np.tile(np.array(colour, dtype=np.uint8), (batch, side, side, 1))
 
 
 def result(name: str, colour: tuple[int, int, int] = RED, batch: int = 1, side: int = 256) -> Decoded:
-    return Decoded(name, picture(colour, batch, side), 0.5, family=SD1)
+    return Decoded(name, image(colour, batch, side), 0.5, family=SD1)
 
 
 def sheet(*results: Decoded, **options: object) -> np.ndarray:
@@ -36,14 +36,14 @@ def columns_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, i
     return int(found.min()), int(found.max())
 
 
-def test_every_picture_is_there_pixel_for_pixel() -> None:
+def test_every_image_is_there_pixel_for_pixel() -> None:
     pixels = sheet(result("a", RED, batch=2), result("b", GREEN, batch=2))
     assert area(pixels, RED) == 2 * 256 * 256
     assert area(pixels, GREEN) == 2 * 256 * 256
     assert columns_of(pixels, RED)[1] < columns_of(pixels, GREEN)[0]
 
 
-def test_picture_is_not_scaled_or_turned() -> None:
+def test_image_is_not_scaled_or_turned() -> None:
     own = np.random.default_rng(0).integers(0, 255, (1, 200, 300, 3), dtype=np.uint8)
     pixels = np.asarray(contact_sheet(Comparison(SD1, (Decoded("a", own, 1.0, family=SD1),))))
     first = own[0, 0, 0]
@@ -51,7 +51,7 @@ def test_picture_is_not_scaled_or_turned() -> None:
     assert any(np.array_equal(pixels[y : y + 200, x : x + 300], own[0]) for y, x in corners)
 
 
-def test_pictures_of_a_huge_comparison_are_made_smaller() -> None:
+def test_images_of_a_huge_comparison_are_made_smaller() -> None:
     """Six VAEs over a batch of sixteen: 101 megapixels in their own size."""
     colours = [(20 + 25 * i, 40, 200) for i in range(6)]
     results = [
@@ -95,8 +95,8 @@ def test_text_stays_within_its_column(side: int) -> None:
         assert (pixels[:, gap] == 255).all(), f"something crosses column {gap}"
 
 
-def test_small_pictures_get_room_for_their_labels() -> None:
-    """A 64 px picture is a test of a tiny latent; its label must be legible all the same."""
+def test_small_images_get_room_for_their_labels() -> None:
+    """A 64 px image is a test of a tiny latent; its label must be legible all the same."""
     assert sheet(result("a", side=64)).shape[1] >= 200
 
 
@@ -123,22 +123,22 @@ def test_empty_comparison_is_a_sheet_all_the_same() -> None:
 
 def test_family_and_seconds_are_on_it() -> None:
     shown = [
-        sheet(Decoded("a", picture(RED), seconds, family=family))
+        sheet(Decoded("a", image(RED), seconds, family=family))
         for seconds, family in ((0.5, SD1), (0.7, SD1), (0.5, FAMILIES["sdxl"]))
     ]
     assert not np.array_equal(shown[0], shown[1])
     assert not np.array_equal(shown[0], shown[2])
 
 
-def test_what_is_wrong_with_a_picture_is_on_it() -> None:
+def test_what_is_wrong_with_a_image_is_on_it() -> None:
     plain, nan, strips = (
-        sheet(Decoded("a", picture(RED), family=SD1, **kind)) for kind in ({}, {"finite": False}, {"in_strips": True})
+        sheet(Decoded("a", image(RED), family=SD1, **kind)) for kind in ({}, {"finite": False}, {"in_strips": True})
     )
     assert not np.array_equal(plain, nan)
     assert not np.array_equal(plain, strips)
     assert not np.array_equal(nan, strips)
     noted = [
-        np.asarray(contact_sheet(Comparison(SD1, (Decoded("a", picture(RED), finite=finite),)), notes={"a": "mine"}))
+        np.asarray(contact_sheet(Comparison(SD1, (Decoded("a", image(RED), finite=finite),)), notes={"a": "mine"}))
         for finite in (True, False)
     ]
     assert not np.array_equal(*noted), "also below a note of one's own"
@@ -174,11 +174,11 @@ def test_names_in_any_script_without_a_font_of_the_system() -> None:
 
 
 def test_names_in_any_script_stay_different() -> None:
-    """What the font has no picture of must not become the same box for every letter."""
+    """What the font has no image of must not become the same box for every letter."""
     assert not np.array_equal(sheet(result("动漫.safetensors")), sheet(result("写实.safetensors")))
 
 
-def test_it_is_an_rgb_picture() -> None:
+def test_it_is_an_rgb_image() -> None:
     made = contact_sheet(Comparison(SD1, (result("a"),)))
     assert isinstance(made, Image.Image)
     assert made.mode == "RGB"

@@ -38,7 +38,7 @@ def tar_bytes():
         (gzip.compress(b"x" * 100, mtime=0), "a gzip archive: unpack it first"),
         (b"GGUF\x03\x00\x00\x00" + bytes(100), "a GGUF file"),
         (b"PK\x05\x06" + bytes(18), "an empty zip archive"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "a PNG picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "a PNG image"),
         (b"\x93NUMPY\x01\x00", "a NumPy array"),
         (b"\xde\xad\xbe\xef" * 10, "neither safetensors nor a torch checkpoint"),
         (b"\x00", "begins with zeros only"),

@@ -59,7 +59,7 @@ def test_without_a_hash() -> None:
     ],
 )
 def test_hosts_own_vae_is_taken_out(parameters: str) -> None:
-    """One VAE decoded the picture, so one is named."""
+    """One VAE decoded the image, so one is named."""
     text = with_override(f"{PROMPT}\n{parameters}", "mine.pt", "ab")
     assert text == f"{PROMPT}\n{HEAD}, {TAIL}, VAE Lab override: mine.pt, VAE Lab override hash: ab"
 

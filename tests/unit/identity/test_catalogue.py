@@ -13,7 +13,6 @@ import torch
 
 from vae_lab.autoencoders.kl import AutoencoderKL, KLConfig
 from vae_lab.errors import Cancelled, UnreadableFile
-from vae_lab.families import FAMILIES
 from vae_lab.identity import (
     KnownCheckpoint,
     KnownVae,
@@ -28,6 +27,7 @@ from vae_lab.identity import (
     suits,
     weight_scalar,
 )
+from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import load_sample_vae
 
 MSE = "735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75"

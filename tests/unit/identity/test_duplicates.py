@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.makers import F2, SD1_TEXT, UNET, diffusers_names, kl_state, prefixed, write, write_zip
 from vae_lab.identity import already_contains, contains_sentence, find_duplicates, sketch_digest, sketch_of_state
-from vae_lab.scan import ScanRecord, scan_file
+from vae_lab.library import ScanRecord, scan_file
 
 
 def vae(name: str, fingerprint: str = "f", size: int = 100, **facts: str) -> ScanRecord:

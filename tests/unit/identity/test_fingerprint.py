@@ -83,7 +83,7 @@ def test_names_and_shapes_count() -> None:
 
 
 def test_fingerprint_stays_what_it_is() -> None:
-    """It is written into pictures and caches: another version of VAE Lab must find the same one."""
+    """It is written into images and caches: another version of VAE Lab must find the same one."""
     state = {"decoder.conv_in.weight": torch.arange(8.0).reshape(1, 2, 2, 2), "decoder.conv_in.bias": torch.ones(1)}
     assert fingerprint(state) == "987d6bbf237a054c9a9f21c513d0ee3e0401fcae15a090d76aa2451b6602ddff"
 

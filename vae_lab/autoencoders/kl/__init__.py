@@ -20,7 +20,7 @@ _ATTENTION = re.compile(r"^(?:encoder\.down|decoder\.up)\.(\d+)\.attn\.")
 
 
 class KLArchitecture(Architecture):
-    """Pictures -1..1 and unscaled latents inside; the family's scaling is applied outside."""
+    """Images -1..1 and unscaled latents inside; the family's scaling is applied outside."""
 
     name = "AutoencoderKL"
     scales_latents = True

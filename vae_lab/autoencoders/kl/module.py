@@ -26,7 +26,7 @@ class KLConfig:
         blocks: residual blocks for each resolution of the encoder (the decoder has one more).
         latent_channels: channels of a latent.
         z_channels: channels between the quant convs and the encoder or decoder.
-        image_channels: channels of a picture.
+        image_channels: channels of an image.
         attention: resolutions (indices into ``channels``) whose blocks are followed by attention.
         mid_attention: whether the middle has an attention block.
         quant_conv: whether 1x1 convs sit between encoder, latent and decoder.
@@ -43,7 +43,7 @@ class KLConfig:
 
     @property
     def downscale(self) -> int:
-        """Picture pixels per latent pixel, along one side."""
+        """Image pixels per latent pixel, along one side."""
         return 2 ** (len(self.channels) - 1)
 
 
@@ -139,7 +139,7 @@ class _Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture [B,3,H,W] in -1..1 -> moments [B,2z,h,w]."""
+    """Image [B,3,H,W] in -1..1 -> moments [B,2z,h,w]."""
 
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent [B,z,h,w] -> picture [B,3,H,W], about -1..1, not clamped."""
+    """Latent [B,z,h,w] -> image [B,3,H,W], about -1..1, not clamped."""
 
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """The whole autoencoder, in the VAE's own units: pictures -1..1, latents not scaled."""
+    """The whole autoencoder, in the VAE's own units: images -1..1, latents not scaled."""
 
     def __init__(self, config: KLConfig) -> None:
         super().__init__()

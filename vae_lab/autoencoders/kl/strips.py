@@ -1,4 +1,4 @@
-"""Decode a large latent in little memory, strip by strip, to the same picture.
+"""Decode a large latent in little memory, strip by strip, to the same image.
 
 Cutting a latent into tiles and blending them hides that each tile was normalised by itself: colours shift from tile to
 tile. Here only the work is cut. Every layer goes over its input in strips of rows, with a row more on each side for the
@@ -52,7 +52,7 @@ def decode_in_strips(module: nn.Module, latents: Tensor, *, elements: int = _ELE
 def bytes_to_decode(module: nn.Module, latents: Tensor) -> int:
     """About how much memory decoding one latent as a whole takes, beside the weights.
 
-    Measured: eight times what the narrowest map takes at the size of the picture. The widest one has twice its
+    Measured: eight times what the narrowest map takes at the size of the image. The widest one has twice its
     channels, and there are its input, its output, and what norm and activation make of them.
     """
     decoder: Any = module.decoder
@@ -61,9 +61,9 @@ def bytes_to_decode(module: nn.Module, latents: Tensor) -> int:
 
 
 def bytes_to_encode(module: nn.Module, images: Tensor) -> int:
-    """About how much memory encoding one picture takes, beside the weights.
+    """About how much memory encoding one image takes, beside the weights.
 
-    Measured: six times what the first map takes. It has the size of the picture, and none that is so large is wider.
+    Measured: six times what the first map takes. It has the size of the image, and none that is so large is wider.
     """
     encoder: Any = module.encoder
     pixels = images.shape[2] * images.shape[3]

@@ -13,7 +13,7 @@ __all__ = ["TaesdArchitecture"]
 
 
 class TaesdArchitecture(Architecture):
-    """Pictures 0..1, latents in model space already: the family's scaling does not apply."""
+    """Images 0..1, latents in model space already: the family's scaling does not apply."""
 
     name = "TAESD"
     scales_latents = False

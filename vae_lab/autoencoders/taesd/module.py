@@ -1,7 +1,7 @@
 """TAESD, the tiny autoencoder, as a plain ``nn.Module``.
 
 Layer numbering is that of the published weights (github.com/madebyollin/taesd, MIT), so that they
-load as they are. TAESD works on pictures in 0..1 and on latents in model space.
+load as they are. TAESD works on images in 0..1 and on latents in model space.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _conv(inputs: int, outputs: int, **kwargs: int | bool) -> Conv2d:
 
 
 def build_encoder(latent_channels: int, width: int = 64) -> nn.Sequential:
-    """Picture [B,3,H,W] in 0..1 -> latent [B,C,H/8,W/8] in model space."""
+    """Image [B,3,H,W] in 0..1 -> latent [B,C,H/8,W/8] in model space."""
     layers: list[nn.Module] = [_conv(3, width), Block(width, width)]
     for _ in range(3):
         layers += [_conv(width, width, stride=2, bias=False), *(Block(width, width) for _ in range(3))]
@@ -51,7 +51,7 @@ def build_encoder(latent_channels: int, width: int = 64) -> nn.Sequential:
 
 
 def build_decoder(latent_channels: int, width: int = 64) -> nn.Sequential:
-    """Latent [B,C,h,w] in model space -> picture [B,3,8h,8w], about 0..1, not clamped."""
+    """Latent [B,C,h,w] in model space -> image [B,3,8h,8w], about 0..1, not clamped."""
     layers: list[nn.Module] = [Clamp(), _conv(latent_channels, width), nn.ReLU()]
     for _ in range(3):
         layers += [Block(width, width) for _ in range(3)]

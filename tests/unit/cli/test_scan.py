@@ -1,0 +1,314 @@
+"""``scan`` from the command line: two thousand files, killed in the middle, and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import diskcache
+import pytest
+
+from tests.unit.conftest import ROOT, start_cli
+from tests.unit.makers import SD1_TEXT, UNET, kl_state, prefixed, write
+from tests.unit.scan_tree import build, small_vae
+from vae_lab.cli import main
+from vae_lab.cli import scan as cli_scan
+from vae_lab.library import Scan
+from vae_lab.library.cache import FactsCache
+
+FILES = 2000
+
+
+def lines(path: Path) -> list[dict]:
+    """The whole lines: the last one may be torn where the process was killed."""
+    whole = path.read_text(encoding="utf8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder of so many files, and what is to be found in them."""
+    folder = tmp_path_factory.mktemp("disk")
+    return folder, build(folder / "models", FILES, 20)
+
+
+@pytest.fixture(scope="module")
+def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
+    """The records of a scan whose process was killed in the middle."""
+    folder, _ = disk
+    options = ("--jsonl", "first.jsonl", "--cache", "cache", "--jobs", "2")
+    process = start_cli("scan", folder / "models", *options, folder=folder)
+    first = folder / "first.jsonl"
+    for _ in range(1000):
+        # Until weights are being checked.
+        if first.exists() and first.read_text(encoding="utf8").count('"fingerprint": "') >= 10:
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    process.communicate()
+    assert process.returncode != 0
+    return lines(first)
+
+
+# Run in a process of its own, which is warm before it is measured.
+MEASURED = """
+import gc, json, sys
+import torch
+from vae_lab.formats import source
+from vae_lab.library.cache import FactsCache
+from vae_lab.library import Scan, ScanRecord, scan_file
+
+torch.set_num_threads(1)
+folder, warm = sys.argv[1:]
+scan_file(warm)
+opened = []
+open_file = source.LocalFile.__init__
+
+def opening(self, path):
+    opened.append(str(path))
+    open_file(self, path)
+
+source.LocalFile.__init__ = opening
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+
+sizes = []
+def step(done, total, what):
+    if done >= (sizes[-1][0] if sizes else 0) + 100:
+        sizes.append((done, resident()))
+
+facts = FactsCache(f"{folder}/cache")
+scan = Scan([f"{folder}/models"], facts, jobs=2, progress=step)
+records = 0
+with open(f"{folder}/second.jsonl", "w") as out:
+    for record in scan.run():
+        records += 1
+        out.write(json.dumps(record.to_json()) + "\\n")
+alive = sum(type(thing) is ScanRecord for thing in gc.get_objects())
+print(json.dumps({"sizes": sizes, "opened": opened, "alive": alive, "records": records, "complete": scan.complete}))
+"""
+
+
+@pytest.fixture(scope="module")
+def resumed(disk: tuple[Path, dict[str, str]], killed: list[dict]) -> dict:
+    """What was measured of the scan that goes on from there."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    folder, _ = disk
+    warm = small_vae(folder / "warm.safetensors", 99)
+    command = [sys.executable, "-c", MEASURED, str(folder), str(warm)]
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_killed_in_the_middle(killed: list[dict]) -> None:
+    assert 10 <= len(killed) < FILES
+    assert len({row["path"] for row in killed}) == len(killed)
+
+
+def test_resumed_scan_reports_every_file_once(disk: tuple[Path, dict[str, str]], resumed: dict) -> None:
+    folder, wanted = disk
+    rows = lines(folder / "second.jsonl")
+    assert resumed["complete"]
+    assert Counter(row["path"] for row in rows) == Counter(wanted.keys())
+    wrong = [row for row in rows if wanted[row["path"]] not in ("", row["status"])]
+    assert wrong == []
+    assert len({row["name"] for row in rows}) == FILES
+    assert not list(folder.rglob("it-ran")), "a pickle was run"
+
+
+def test_resumed_scan_does_no_work_again(killed: list[dict], resumed: dict) -> None:
+    """What was reported before the kill was stored before."""
+    assert {row["path"] for row in killed}.isdisjoint(resumed["opened"])
+    assert len(resumed["opened"]) < 5 * (FILES - len(killed))
+
+
+def test_memory_does_not_grow_with_the_files(resumed: dict) -> None:
+    early = resumed["sizes"][0][1]
+    assert resumed["sizes"][0][0] <= 2 * 200, "steps, two for each file"
+    assert resumed["records"] == FILES
+    assert resumed["alive"] <= 2
+    assert resumed["sizes"][-1][1] - early < 48, "MB, of which the first probe takes most"
+
+
+def test_third_scan_reads_nothing_and_is_quick(
+    disk: tuple[Path, dict[str, str]], resumed: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, wanted = disk
+
+    def opening(*arguments: object) -> None:
+        pytest.fail("a file was opened")
+
+    monkeypatch.setattr("vae_lab.formats.source.LocalFile.__init__", opening)
+    facts = FactsCache(folder / "cache")
+    start = time.perf_counter()
+    assert sum(1 for _ in Scan([folder / "models"], facts).run()) == len(wanted)
+    assert time.perf_counter() - start < 30, "it takes a second"
+    facts.close()
+
+
+# --- what it writes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A VAE twice, a checkpoint that contains it, and a file that is none."""
+    folder = tmp_path / "models"
+    (folder / "VAE").mkdir(parents=True)
+    state = kl_state()
+    write(folder / "VAE" / "a.safetensors", state)
+    write(folder / "VAE" / "b.safetensors", state)
+    write(folder / "model.safetensors", UNET | SD1_TEXT | prefixed("first_stage_model.", state))
+    (folder / "VAE" / "=text\x1b[2J.pt").write_text("no weights")
+    return folder
+
+
+@pytest.fixture
+def scan(models: Path, tmp_path: Path):
+    """Run the command without the probe, in this process."""
+
+    def run(*options: str | Path) -> int:
+        return main(["scan", str(models), "--no-probe", "--cache", str(tmp_path / "cache"), *map(str, options)])
+
+    return run
+
+
+def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scan() == 2
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "4 files: 1 cannot be read, 3 healthy"
+    assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
+    assert out[2].startswith("VAEs that are in several files: 1, 0.9 MB could be freed (nothing is ever deleted")
+    assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
+
+
+def test_reports(scan, tmp_path: Path) -> None:
+    outs = [tmp_path / f"out.{suffix}" for suffix in ("jsonl", "csv", "html")]
+    for _ in range(2):  # the second time from what is known
+        assert scan("--jsonl", outs[0], "--csv", outs[1], "--html", outs[2]) == 2
+        assert len(lines(outs[0])) == 4
+        with outs[1].open(encoding="utf8", newline="") as table:
+            rows = list(csv.DictReader(table))
+        assert [row["status"] for row in rows] == ["unreadable", "healthy", "healthy", "healthy"]
+        assert rows[0]["name"].startswith("VAE/=text")
+        assert "already contains" in outs[2].read_text(encoding="utf8")
+
+
+def test_jsonl_to_the_output_is_alone_there(scan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scan("--jsonl", "-") == 2
+    captured = capsys.readouterr()
+    assert len([json.loads(line) for line in captured.out.splitlines()]) == 4
+    assert captured.err.startswith("4 files: ")
+
+
+@pytest.mark.parametrize(("name", "code"), [("VAE/a.safetensors", 0), ("gone.pt", 2), ("VAE/=text\x1b[2J.pt", 2)])
+def test_exit_codes(models: Path, tmp_path: Path, name: str, code: int) -> None:
+    assert main(["scan", str(models / name), "--no-probe", "--cache", str(tmp_path / "cache")]) == code
+
+
+def test_exit_code_of_what_is_broken(tmp_path: Path) -> None:
+    path = small_vae(tmp_path / "v.safetensors", 0)
+    assert main(["scan", str(path), "--cache", str(tmp_path / "cache"), "--jobs", "1"]) == 1
+
+
+def test_html_shows_charts(tmp_path: Path) -> None:
+    path = small_vae(tmp_path / "v.safetensors", 0)
+    main(["scan", str(path), "--cache", str(tmp_path / "c"), "--html", str(tmp_path / "o.html"), "--jobs", "1"])
+    page = (tmp_path / "o.html").read_text(encoding="utf8")
+    assert page.count("data:image/png") == 2, "before and after"
+
+
+BAD_CALLS = {
+    "no folder for the report": (("--html", "gone/o.html"), "there is no folder gone"),
+    "dask without its scheduler": (("--engine", "dask"), "go together"),
+    "scheduler without dask": (("--dask-scheduler", "tcp://x:1"), "go together"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_calls(scan, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str) -> None:
+    assert scan(*options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_dask_that_is_not_installed(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("vae_lab.library.cluster.importlib.import_module", failing)
+    assert scan("--engine", "dask", "--dask-scheduler", "tcp://127.0.0.1:1") == 2
+    assert capsys.readouterr().err == 'the engine "dask" needs Dask: pip install "dask[distributed]"\n'
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many"])
+def test_bad_number_of_jobs(scan, jobs: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        scan("--jobs", jobs)
+    assert caught.value.code == 2
+
+
+def test_cache_that_cannot_be_used(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["scan", str(models), "--cache", str(tmp_path / "file")]) == 2
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "cache.db").write_bytes(b"no database" * 1000)
+    assert main(["scan", str(models), "--cache", str(broken)]) == 2
+    assert "choose another folder with --cache" in capsys.readouterr().err
+
+
+def test_cache_that_is_locked(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise diskcache.Timeout
+
+    monkeypatch.setattr(diskcache.Cache, "set", locked)
+    assert scan() == 2
+    assert "choose another folder with --cache: it is locked" in capsys.readouterr().err
+
+
+def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done is told and kept, and the same command goes on."""
+
+    class Stopped(Scan):
+        def run(self):
+            for i, record in enumerate(super().run()):
+                yield record
+                if i == 1:
+                    raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cli_scan, "Scan", Stopped)
+        assert scan("--jobs", "1") == 130
+    out = capsys.readouterr().out
+    assert out.startswith("4 files: 1 cannot be read, 2 not checked yet, 1 healthy")
+    assert "Stopped. The same command goes on from here." in out
+    assert "as far as a sample of the weights tells" in out
+    assert scan() == 2
+    assert capsys.readouterr().out.startswith("4 files: 1 cannot be read, 3 healthy")
+
+
+def test_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    assert cli_scan._cache_folder() == tmp_path / "vae-lab"
+
+
+def test_every_option_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["scan", "--help"])
+    shown = capsys.readouterr().out
+    for option in ("--jsonl", "--csv", "--html", "--jobs", "--no-probe", "--engine", "--dask-scheduler", "--cache"):
+        assert option in shown

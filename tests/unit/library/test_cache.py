@@ -1,0 +1,404 @@
+"""What is known of the files on a disk: found once, looked at once, and again when they change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import diskcache
+import pytest
+import torch
+
+from tests.unit.makers import F2, F8, SDXL_TEXT, UNET, kl_state, prefixed, write
+from vae_lab.checkup import identity_key
+from vae_lab.identity import fingerprint
+from vae_lab.library import cache as library
+from vae_lab.library.cache import Checkups, FactsCache
+from vae_lab.library.folders import apart, find_weight_files
+from vae_lab.samples import SampleSet
+
+
+@pytest.fixture
+def cache(tmp_path: Path):
+    """An empty cache."""
+    cache = FactsCache(tmp_path / "cache")
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def vae(tmp_path: Path) -> Path:
+    """A VAE that belongs to no family."""
+    return write(tmp_path / "vae.safetensors", kl_state(F2))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the files that are opened, in order."""
+    opened: list[str] = []
+
+    def counting(path: str, original=library.open_vae):
+        opened.append(Path(path).name)
+        return original(path)
+
+    monkeypatch.setattr(library, "open_vae", counting)
+    return opened
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def test_facts_of_a_vae(cache: FactsCache, sample_set: SampleSet) -> None:
+    facts = cache.look(str(sample_set.sdxl))
+    assert (facts.family_id, facts.problem, facts.architecture) == ("sdxl", "", "AutoencoderKL")
+    assert facts.family is not None
+    assert facts.family.title == "SDXL"
+    assert len(facts.fingerprint) == 64
+
+
+def test_facts_of_weights_that_do_not_tell(cache: FactsCache, vae: Path) -> None:
+    facts = cache.look(str(vae))
+    assert facts.family is None
+    assert facts.fingerprint == fingerprint(kl_state(F2))
+
+
+def test_facts_of_a_checkpoint_by_its_text_encoder(cache: FactsCache, tmp_path: Path) -> None:
+    path = write(tmp_path / "c.safetensors", UNET | SDXL_TEXT | prefixed("first_stage_model.", kl_state(F8)))
+    assert cache.look(str(path)).family_id == "sdxl"
+
+
+def test_a_file_is_looked_at_once(cache: FactsCache, vae: Path, reads: list[str]) -> None:
+    assert cache.known(str(vae)) is None
+    assert reads == []
+    first = cache.look(str(vae))
+    assert cache.look(str(vae)) == first
+    assert cache.known(str(vae)) == first
+    assert reads == ["vae.safetensors"]
+
+
+def test_facts_outlive_the_program(tmp_path: Path, vae: Path, reads: list[str]) -> None:
+    for _ in range(2):
+        cache = FactsCache(tmp_path / "cache")
+        cache.look(str(vae))
+        cache.close()
+    assert reads == ["vae.safetensors"]
+
+
+def full(*_: object, **__: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def locked(*_: object, **__: object) -> None:
+    raise diskcache.Timeout
+
+
+@pytest.mark.parametrize("fail", [full, locked])
+def test_cache_that_cannot_be_written_costs_time_alone(
+    cache: FactsCache, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable
+) -> None:
+    monkeypatch.setattr(diskcache.Cache, "set", fail)
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        facts = cache.look(str(vae))
+        report = Checkups(cache).look(str(vae))
+    assert facts.fingerprint == report.fingerprint == fingerprint(kl_state(F2))
+    assert len(caplog.records) == 1, "told once"
+    assert cache.known(str(vae)) == facts, "a search for a healthy VAE asks for what it has just looked at"
+    assert Checkups(cache).known(str(vae)) == report
+
+
+@pytest.mark.parametrize("fail", [full, locked])
+def test_cache_that_cannot_be_read(
+    cache: FactsCache, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable
+) -> None:
+    facts = cache.look(str(vae))
+    monkeypatch.setattr(diskcache.Cache, "get", fail)
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        assert cache.known(str(vae)) is None
+        assert Checkups(cache).known_verdict(str(vae)) is None
+        assert cache.look(str(vae)) == facts
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", ["a file", "damaged"])
+def test_without_a_folder_for_the_cache_it_is_kept_in_memory(
+    tmp_path: Path, vae: Path, reads: list[str], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "cache"
+    if kind == "damaged":
+        folder.mkdir()
+    (folder / "cache.db" if kind == "damaged" else folder).write_bytes(b"no database" * 1000)
+    with pytest.raises(sqlite3.Error):
+        FactsCache(folder, required=True)
+    with caplog.at_level(logging.WARNING, "vae_lab"):
+        cache = FactsCache(folder)
+    assert str(folder) in caplog.text
+    assert cache.look(str(vae)) == cache.look(str(vae)) == cache.known(str(vae))
+    assert reads == ["vae.safetensors"]
+    cache.close()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not write everywhere")
+def test_folder_that_may_not_be_written(tmp_path: Path, vae: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    cache = FactsCache(tmp_path / "locked" / "cache")
+    assert cache.look(str(vae)) == cache.known(str(vae))
+    cache.close()
+
+
+def test_other_ways_to_write_the_path_do_not_matter(cache: FactsCache, vae: Path, reads: list[str]) -> None:
+    cache.look(str(vae))
+    cache.look(str(vae.parent / ".." / vae.parent.name / vae.name))
+    assert reads == ["vae.safetensors"]
+
+
+def replacement(folder: Path, *, longer: bool) -> Path:
+    state = kl_state(F2, seed=1)
+    if longer:
+        state["loss.logvar"] = torch.zeros(100)
+    return write(folder / "replacement.safetensors", state)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600], ids=["older", "newer"])
+def test_replaced_file_is_looked_at_anew(cache: FactsCache, vae: Path, tmp_path: Path, seconds: int) -> None:
+    """Older too: people unpack archives and restore backups."""
+    before, stat = cache.look(str(vae)), vae.stat()
+    other = replacement(tmp_path, longer=False)
+    assert other.stat().st_size == stat.st_size
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns + seconds * 10**9))
+    other.replace(vae)
+    assert cache.known(str(vae)) is None
+    after = cache.look(str(vae))
+    assert after.fingerprint == fingerprint(kl_state(F2, seed=1)) != before.fingerprint
+
+
+def test_file_of_another_size_with_the_same_time_is_looked_at_anew(
+    cache: FactsCache, vae: Path, tmp_path: Path
+) -> None:
+    before, stat = cache.look(str(vae)), vae.stat()
+    other = replacement(tmp_path, longer=True)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(vae)
+    assert cache.look(str(vae)).fingerprint != before.fingerprint
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell when a file's entry changed")
+def test_file_of_the_same_size_and_time_is_looked_at_anew(cache: FactsCache, vae: Path, tmp_path: Path) -> None:
+    """VAEs are all of one size, and archives and ``cp -p`` give files the times that they had elsewhere."""
+    before, stat = cache.look(str(vae)), vae.stat()
+    other = replacement(tmp_path, longer=False)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(vae)
+    assert vae.stat().st_mtime_ns == stat.st_mtime_ns
+    assert cache.look(str(vae)).fingerprint != before.fingerprint
+
+
+def test_file_replaced_while_it_is_looked_at_is_not_mistaken(
+    cache: FactsCache, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replacement(tmp_path, longer=True)
+
+    def slow(path: str, original=library.open_vae):
+        opened = original(path)
+        other.replace(vae)
+        return opened
+
+    with monkeypatch.context() as patched:
+        patched.setattr(library, "open_vae", slow)
+        cache.look(str(vae))
+    assert cache.look(str(vae)).fingerprint == fingerprint(kl_state(F2, seed=1))
+
+
+def test_two_files_of_one_name_are_kept_apart(cache: FactsCache, tmp_path: Path) -> None:
+    for seed, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "vae.safetensors", kl_state(F2, seed))
+    one, two = (cache.look(str(tmp_path / folder / "vae.safetensors")) for folder in "ab")
+    assert one.fingerprint != two.fingerprint
+
+
+BAD = {
+    "no VAE": (lambda path: write(path, {"a": torch.zeros(1)}), "no VAE in it"),
+    "checkpoint without VAE": (lambda path: write(path, UNET), "a checkpoint without a VAE"),
+    "truncated": (lambda path: path.write_bytes(b"\x80\x00\x00\x00\x00\x00\x00\x00{"), ""),
+    "empty": (lambda path: path.touch(), ""),
+    "text": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), ""),
+    "not finite": (
+        lambda path: write(path, kl_state(F2) | {"decoder.conv_out.bias": torch.full((3,), float("nan"))}),
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "fragment"), BAD.values(), ids=BAD)
+def test_bad_file_is_a_fact_too(cache: FactsCache, tmp_path: Path, make, fragment: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    make(path)
+    facts = cache.look(str(path))
+    assert facts.problem
+    assert fragment in facts.problem
+    assert str(path) not in facts.problem, "the name is shown beside it already"
+    assert "\n" not in facts.problem
+    assert (facts.family, facts.fingerprint) == (None, "")
+    assert cache.known(str(path)) == facts
+
+
+def test_missing_file_is_a_fact_that_is_not_kept(cache: FactsCache, tmp_path: Path, vae: Path) -> None:
+    path = tmp_path / "later.safetensors"
+    assert cache.look(str(path)).problem
+    assert cache.known(str(path)) is None
+    shutil.copy(vae, path)
+    assert cache.look(str(path)).problem == ""
+
+
+# --- finding files ---------------------------------------------------------------------------------------------------
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def names(*folders: Path) -> list[str]:
+    return [name for name, _ in find_weight_files(folders)]
+
+
+def test_weight_files_of_every_kind_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b.ckpt", "A.safetensors", "c.pt", "d.PTH", "e.bin", "notes.txt", "f.safetensors.part", "vae.yaml"):
+        touch(tmp_path / name)
+    assert names(tmp_path) == ["A.safetensors", "b.ckpt", "c.pt", "d.PTH", "e.bin"]
+
+
+def test_subfolders_are_searched_and_same_basenames_kept_apart(tmp_path: Path) -> None:
+    for name in ("x/vae.pt", "y/vae.pt", "y/z/vae.pt", "vae.pt"):
+        touch(tmp_path / name)
+    found = dict(find_weight_files([tmp_path]))
+    assert set(found) == {"vae.pt", "x/vae.pt", "y/vae.pt", "y/z/vae.pt"}
+    assert all(path == tmp_path / name for name, path in found.items())
+
+
+def test_same_relative_names_in_several_folders_are_kept_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / "1" / "VAE", tmp_path / "2" / "VAE", tmp_path / "3" / "VAE"]
+    paths = [touch(folder / "vae.pt") for folder in folders]
+    found = list(find_weight_files(folders))
+    assert [path for _, path in found] == paths
+    assert [name for name, _ in found] == ["vae.pt", "VAE/vae.pt", (folders[2] / "vae.pt").as_posix()]
+
+
+def test_folder_given_twice_or_inside_another_gives_each_file_once(tmp_path: Path) -> None:
+    touch(tmp_path / "sub" / "vae.pt")
+    assert names(tmp_path, tmp_path, tmp_path / "sub") == ["sub/vae.pt"]
+
+
+def test_missing_folder_is_fine(tmp_path: Path) -> None:
+    touch(tmp_path / "there" / "vae.pt")
+    assert names(tmp_path / "gone", tmp_path / "there") == ["vae.pt"]
+
+
+def test_file_in_place_of_a_folder_is_fine(tmp_path: Path) -> None:
+    assert names(touch(tmp_path / "VAE.pt")) == []
+
+
+def test_folder_called_like_a_weight_file_is_none(tmp_path: Path) -> None:
+    touch(tmp_path / "folder.ckpt" / "vae.pt")
+    assert names(tmp_path) == ["folder.ckpt/vae.pt"]
+
+
+def test_unreadable_folder_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/vae.pt", "secret/vae.pt", "z/vae.pt"):
+        touch(tmp_path / name)
+
+    def guarded(path: object = ".", original=os.scandir):
+        if Path(os.fspath(path)).name == "secret":  # type: ignore[call-overload]
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert names(tmp_path) == ["a/vae.pt", "z/vae.pt"]
+
+
+def link(path: Path, target: Path) -> None:
+    try:
+        path.symlink_to(target)
+    except OSError:
+        pytest.skip("this system does not let us make links")
+
+
+def test_links_that_go_in_circles_do_not_hang(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "vae.pt")
+    link(tmp_path / "a" / "up", tmp_path)
+    link(tmp_path / "b", tmp_path / "a")
+    link(tmp_path / "self.pt", tmp_path / "self.pt")
+    assert len(names(tmp_path)) == 1
+
+
+def test_linked_folder_is_searched(tmp_path: Path) -> None:
+    """As the WebUI does: many keep their models on another disk."""
+    touch(tmp_path / "disk" / "sub" / "vae.pt")
+    (tmp_path / "VAE").mkdir()
+    link(tmp_path / "VAE" / "mine", tmp_path / "disk")
+    assert names(tmp_path / "VAE") == ["mine/sub/vae.pt"]
+
+
+def test_linked_file_is_found_and_a_broken_link_is_not(tmp_path: Path) -> None:
+    target = touch(tmp_path / "disk" / "real.pt")
+    (tmp_path / "VAE").mkdir()
+    link(tmp_path / "VAE" / "linked.pt", target)
+    link(tmp_path / "VAE" / "broken.pt", tmp_path / "gone.pt")
+    assert names(tmp_path / "VAE") == ["linked.pt"]
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def test_report_that_was_remembered_is_whole(cache: FactsCache, sample_set: SampleSet) -> None:
+    checkups = Checkups(cache)
+    report = checkups.look(str(sample_set.smooth))
+    assert report.checkup is not None
+    assert report.checkup.charts
+    assert checkups.known(str(sample_set.smooth)) == report
+
+
+def test_report_whose_checkup_was_forgotten_is_not_known(cache: FactsCache, tmp_path: Path) -> None:
+    """It is kept by what is in the file, and goes when charts are judged otherwise."""
+    path = str(write(tmp_path / "v.safetensors", kl_state(F8)))
+    checkups = Checkups(cache)
+    report = checkups.look(path)
+    cache.store.delete(("checkup", identity_key(report.fingerprint, None)))
+    assert checkups.known(path) is None
+    assert checkups.look(path).verdict == report.verdict
+
+
+def test_sketches_are_read_once_and_shared_by_copies(cache: FactsCache, tmp_path: Path, reads: list[str]) -> None:
+    checkups = Checkups(cache)
+    paths = [str(write(tmp_path / f"{i}.safetensors", kl_state(F2))) for i in range(3)]
+    sketches = [checkups.sketch(path) for path in paths * 2]
+    assert len(reads) == 3
+    assert all(sketch is not None and sketch.to_bytes() == sketches[0].to_bytes() for sketch in sketches)  # type: ignore[union-attr]
+    kept = [key for key in cache.store.iterkeys() if isinstance(key, tuple) and key[0] == "sketch" and len(key) == 2]
+    assert len(kept) == 1
+
+
+def test_file_without_a_vae_has_no_sketch(cache: FactsCache, tmp_path: Path, reads: list[str]) -> None:
+    path = str(write(tmp_path / "v.safetensors", UNET))
+    assert Checkups(cache).sketch(path) is None
+    assert Checkups(cache).sketch(path) is None
+    assert len(reads) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_is_no_text_is_listed_as_one(tmp_path: Path) -> None:
+    """Gradio, JSON and the browser take text alone; one such file would take the page down."""
+    (tmp_path / os.fsdecode(b"caf\xe9.safetensors")).write_bytes(b"")
+    ((name, path),) = find_weight_files([tmp_path])
+    assert name == "caf\\udce9.safetensors"
+    assert path.exists()
+
+
+def test_a_vae_that_is_called_as_a_checkpoint_is(tmp_path: Path) -> None:
+    vaes = {"a.pt": tmp_path / "VAE" / "a.pt", "b.pt": tmp_path / "VAE" / "b.pt"}
+    assert list(apart(vaes, {"b.pt": tmp_path / "b.pt"})) == ["a.pt", "VAE/b.pt"]

@@ -1,0 +1,198 @@
+"""Counting, filtering, sorting and paging what a scan has found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vae_lab.checkup import Finding
+from vae_lab.checkup.findings import Verdict
+from vae_lab.errors import UnknownChoice
+from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.library import ScanRecord
+from vae_lab.library.inventory import Inventory, LibraryPage
+from vae_lab.samples import SampleSet
+from vae_lab.service.service import service_of
+
+BROKEN = Verdict((Finding("grey", "broken", "Images come out grey."),)).to_json()
+
+
+class Known:
+    """Stands for ``Records``, over records that are in memory."""
+
+    def __init__(self, records: Sequence[ScanRecord], unknown: int = 0) -> None:
+        self._records = records
+        self._unknown = unknown
+
+    def __len__(self) -> int:
+        return len(self._records) + self._unknown
+
+    def __iter__(self) -> Iterator[ScanRecord]:
+        return iter(self._records)
+
+    def worst_first(self) -> Iterator[ScanRecord]:
+        return iter(self._records)
+
+    def charts(self, record: ScanRecord) -> Mapping[str, bytes]:
+        return {}
+
+
+def record(name: str, fingerprint: str = "", **more: object) -> ScanRecord:
+    return ScanRecord(f"/models/{name}", name, fingerprint=fingerprint, **{"kind": "vae", "depth": 2, **more})
+
+
+def inventory(*records: ScanRecord, unknown: int = 0) -> Inventory:
+    return Inventory(Known(records, unknown))  # type: ignore[arg-type]
+
+
+def page(of: Inventory, words: str = "", status: str = "", sort: str = "worst", page: int = 0, size: int = 50):
+    return of.page(words, status, sort, page, size)
+
+
+def names(shown: LibraryPage) -> list[str]:
+    return [row.name for row in shown.rows]
+
+
+def test_pages_follow_one_another_without_gap() -> None:
+    many = inventory(*(record(f"{i:03}.pt") for i in range(101)))
+    pages = [page(many, page=i, size=25) for i in range(5)]
+    assert [len(one.rows) for one in pages] == [25, 25, 25, 25, 1]
+    assert [name for one in pages for name in names(one)] == [f"{i:03}.pt" for i in range(101)]
+    assert {(one.total, one.pages) for one in pages} == {(101, 5)}
+    assert page(many, page=99, size=25) == pages[-1]
+    assert page(many, page=-1, size=25) == pages[0]
+
+
+def test_no_files() -> None:
+    empty = inventory()
+    assert page(empty) == LibraryPage((), 0, 1, 0)
+    assert (empty.overview.files, empty.overview.unknown, empty.overview.counts) == (0, 0, {})
+
+
+def test_orders() -> None:
+    found = inventory(
+        record("b.pt", "x", size=2), record("A.pt", size=9), record("c.pt", "x", size=3), record("z.pt", verdict=BROKEN)
+    )
+    assert names(page(found)) == ["z.pt", "A.pt", "b.pt", "c.pt"]
+    assert names(page(found, sort="name")) == ["A.pt", "b.pt", "c.pt", "z.pt"]
+    assert names(page(found, sort="size")) == ["A.pt", "c.pt", "b.pt", "z.pt"]
+    assert names(page(found, sort="duplicates"))[:2] == ["c.pt", "b.pt"]
+
+
+def test_filter_looks_at_all_words_in_name_identity_and_finding() -> None:
+    known = {"name": "sd-vae-ft-mse", "match": "file", "aliases": [], "grade": ""}
+    found = inventory(
+        record("one.pt", identity=known), record("two.pt", verdict=BROKEN), record("three-MSE.pt", family="sdxl")
+    )
+    assert names(page(found, "MSE")) == ["one.pt", "three-MSE.pt"]
+    assert names(page(found, "mse sdxl")) == ["three-MSE.pt"]
+    assert names(page(found, "come GREY")) == ["two.pt"]
+    assert names(page(found, status="broken")) == ["two.pt"]
+    assert names(page(found, "one", status="broken")) == []
+
+
+def test_the_same_vae_elsewhere() -> None:
+    found = inventory(
+        record("large.pt", "x", size=8, file_id="1"),
+        record("small.pt", "x", size=5, file_id="2"),
+        record("a.ckpt", "x", size=90, kind="checkpoint"),
+        record("b.ckpt", "x", size=90, kind="checkpoint"),
+        unknown=3,
+    )
+    rows = {row.name: row for row in page(found).rows}
+    assert rows["large.pt"].same_as == ("small.pt",)
+    assert rows["large.pt"].inside == ("a.ckpt", "b.ckpt")
+    assert rows["a.ckpt"].same_as == ("b.ckpt",)
+    assert rows["a.ckpt"].contains == ("large.pt", "small.pt")
+    overview = found.overview
+    assert (overview.files, overview.unknown, overview.groups) == (7, 3, 1)
+    assert (overview.copies, overview.freeable_bytes) == (1, 5)
+
+
+def test_of_many_copies_the_first_are_named_and_the_rest_counted() -> None:
+    found = inventory(*(record(f"{i:03}.pt", "x", size=1) for i in range(100)))
+    row = page(found).rows[0]
+    assert (row.same_as, row.more_same) == (("001.pt", "002.pt", "003.pt", "004.pt"), 95)
+
+
+def test_what_a_sample_tells_is_not_called_sure() -> None:
+    found = inventory(record("a.pt", sketch="s", depth=0), record("b.pt", sketch="s", depth=0))
+    row = page(found, status="unchecked").rows[0]
+    assert (row.same_as, row.sure) == (("b.pt",), False)
+
+
+def test_a_record_is_known_until_its_file_is_looked_at_again() -> None:
+    before = record("a.pt", "x", seconds=0.5)
+    found = inventory(before)
+    assert found.has(before)
+    assert not found.has(replace(before, seconds=0.7))
+    assert not found.has(record("b.pt", "x", seconds=0.5))
+
+
+# --- on a host -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> StandaloneHost:
+    """Files that are no VAEs, two of one name in different folders."""
+    for name in ("one/same.pt", "two/same.pt", "other.safetensors"):
+        (tmp_path / "VAE" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "VAE" / name).write_bytes(b"not a VAE at all")
+    return StandaloneHost(Folders.of_models(tmp_path, tmp_path / "data"))
+
+
+def test_same_basenames_are_kept_apart(host: StandaloneHost) -> None:
+    service = service_of(host)
+    assert service.overview().unknown == 3
+    summary = service.scan()
+    assert (summary.scanned, summary.read, summary.complete) == (3, 3, True)
+    assert names(service.library(sort="name")) == ["one/same.pt", "other.safetensors", "two/same.pt"]
+    assert [row.listed for row in service.library(sort="name").rows] == names(service.library(sort="name"))
+
+
+def test_what_is_new_and_what_is_gone(host: StandaloneHost, tmp_path: Path) -> None:
+    service = service_of(host)
+    service.scan()
+    (tmp_path / "VAE" / "new.pt").write_bytes(b"neither is this")
+    (tmp_path / "VAE" / "one" / "same.pt").unlink()
+    assert service.inventory(fresh=True).overview.unknown == 1
+    assert names(service.library(sort="name")) == ["other.safetensors", "two/same.pt"]
+    summary = service.scan()
+    assert (summary.scanned, summary.read) == (3, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"status": "ill"}, {"sort": "beauty"}])
+def test_unknown_choices(host: StandaloneHost, wrong: dict[str, str]) -> None:
+    with pytest.raises(UnknownChoice, match="there are"):
+        service_of(host).library(**wrong)
+
+
+_opened: list[str] = []
+_listening: list[bool] = []
+
+
+def _note_open(event: str, arguments: tuple[object, ...]) -> None:
+    if _listening and event == "open":
+        _opened.append(str(arguments[0]))
+
+
+def test_what_is_known_is_told_without_opening_a_file(sample_set: SampleSet, tmp_path: Path) -> None:
+    """As Python itself tells what it opens."""
+    folders = Folders(tmp_path / "data", vaes=(sample_set.sdxl.parent,))
+    models = str(sample_set.folder)
+    sys.addaudithook(_note_open)  # it stays for as long as the process does
+    _listening.append(True)
+    service_of(first := StandaloneHost(folders)).scan()
+    assert any(path.startswith(models) for path in _opened)
+    first.facts.close()
+    _opened.clear()
+    again = StandaloneHost(folders)
+    assert service_of(again).overview().unknown == 0
+    summary = service_of(again).scan()
+    _listening.clear()
+    assert (summary.scanned, summary.read, summary.bytes_read, summary.complete) == (5, 0, 0, True)
+    assert not [path for path in _opened if path.startswith(models)]

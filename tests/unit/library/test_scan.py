@@ -1,0 +1,452 @@
+"""Scans: every file once, the worst suspects first, and nothing twice."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from tests.unit.makers import F2, F8, SD1_TEXT, UNET, kl_state, prefixed, write, write_zip
+from tests.unit.scan_tree import BROKEN, build, small_vae
+from vae_lab.checkup import report as report_module
+from vae_lab.errors import HostError
+from vae_lab.formats import source
+from vae_lab.library import UNCHECKED, DaskEngine, Scan, ScanRecord, scan_file
+from vae_lab.library import scan as scan_module
+from vae_lab.library.cache import Checkups, FactsCache
+from vae_lab.samples import SampleSet, load_sample_vae
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Iterator[FactsCache]:
+    """An empty cache."""
+    facts = FactsCache(tmp_path / "cache")
+    yield facts
+    facts.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder to scan."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+class Counter:
+    """Files that are opened, how many bytes of each are read, and how many VAEs are probed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: list[str] = []
+        self.bytes = 0
+        self.probed = 0
+        lock = threading.Lock()
+        open_file, read, check = source.LocalFile.__init__, source.LocalFile.read_at, report_module.check_weights
+
+        def opening(this: source.LocalFile, path: str) -> None:
+            with lock:
+                self.opened.append(Path(path).name)
+            open_file(this, path)
+
+        def reading(this: source.LocalFile, offset: int, length: int) -> bytes:
+            with lock:
+                self.bytes += length
+            return read(this, offset, length)
+
+        def checking(*arguments: object) -> object:
+            with lock:
+                self.probed += 1
+            return check(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(source.LocalFile, "__init__", opening)
+        monkeypatch.setattr(source.LocalFile, "read_at", reading)
+        monkeypatch.setattr(report_module, "check_weights", checking)
+
+    def reset(self) -> None:
+        self.opened, self.bytes, self.probed = [], 0, 0
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    return Counter(monkeypatch)
+
+
+def names(records: list[ScanRecord]) -> list[str]:
+    return [record.name for record in records]
+
+
+# --- one file --------------------------------------------------------------------------------------------------------
+
+
+def test_record_of_a_sound_vae(sample_set: SampleSet) -> None:
+    record = scan_file(sample_set.smooth, charts=True)
+    stat = sample_set.smooth.stat()
+    assert (record.status, record.kind, record.family, record.problem) == ("healthy", "vae", "sd1", "")
+    assert (record.path, record.name) == (str(sample_set.smooth), sample_set.smooth.name)
+    assert (record.size, record.mtime) == (stat.st_size, stat.st_mtime)
+    assert len(record.fingerprint) == 64
+    assert len(record.sketch) == 32
+    assert set(record.charts) == {"decoded", "round trip"}
+    assert all(png.startswith(b"\x89PNG") for png in record.charts.values())
+
+
+def test_charts_are_there_only_where_asked_for(tmp_path: Path) -> None:
+    assert not scan_file(small_vae(tmp_path / "v.safetensors", 0)).charts
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_bad_file_is_a_record(tmp_path: Path, way: str) -> None:
+    suffix, status, make = BROKEN[way]
+    path = tmp_path / f"file{suffix}"
+    make(path)
+    record = scan_file(path)
+    assert record.status == status
+    assert record.problem
+    assert record.findings[0].text
+    assert (record.fingerprint, record.sketch) == ("", "")
+    assert not (tmp_path / "it-ran").exists(), "the pickle was run"
+
+
+@pytest.mark.parametrize("path", ["gone.safetensors", "", "nul\0byte.pt"])
+def test_missing_file_is_a_record(path: str) -> None:
+    assert scan_file(path).status == "unreadable"
+
+
+def test_folder_is_a_record(tmp_path: Path) -> None:
+    assert scan_file(tmp_path).status == "unreadable"
+
+
+def test_file_that_vanishes_while_it_is_read_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = small_vae(tmp_path / "v.safetensors", 0)
+
+    def vanishing(*arguments: object, original=report_module.fingerprint) -> str:
+        path.unlink(missing_ok=True)
+        return original(*arguments)
+
+    monkeypatch.setattr(report_module, "fingerprint", vanishing)
+    record = scan_file(path)
+    assert record.status == "unreadable"
+    assert "no such file" in record.problem
+
+
+def test_what_nobody_foresaw_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: object) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(report_module, "check_weights", failing)
+    record = scan_file(small_vae(tmp_path / "v.safetensors", 0))
+    assert record.status == "unreadable"
+    assert record.problem == "it could not be checked: RuntimeError: out of memory"
+
+
+def test_records_are_plain(sample_set: SampleSet) -> None:
+    record = scan_file(sample_set.grey_merge)
+    assert pickle.loads(pickle.dumps(record)) == record
+    assert json.loads(json.dumps(record.to_json()))["verdict"]["findings"][0]["code"] == "grey"
+
+
+def test_scan_file_can_be_mapped_over_processes(tmp_path: Path) -> None:
+    paths = [str(small_vae(tmp_path / f"{seed}.safetensors", seed)) for seed in range(2)]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        away = list(pool.map(partial(scan_file, probe=False), paths))
+    assert [record.fingerprint for record in away] == [scan_file(path, probe=False).fingerprint for path in paths]
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_exactly_once(folder: Path, facts: FactsCache) -> None:
+    wanted = build(folder, 80, 4)
+    scan = Scan([folder], facts)
+    records = list(scan.run())
+    assert sorted(record.path for record in records) == sorted(wanted)
+    assert len(set(names(records))) == len(wanted), "names are unique, though basenames are not"
+    for record in records:
+        assert wanted[record.path] in ("", record.status), record
+    assert scan.complete
+    assert not list(folder.rglob("it-ran"))
+
+
+def test_second_scan_reads_nothing(folder: Path, facts: FactsCache, counter: Counter) -> None:
+    build(folder, 40, 3)
+    first = {record.path: record for record in Scan([folder], facts).run()}
+    counter.reset()
+    assert {record.path: record for record in Scan([folder], facts).run()} == first
+    assert (counter.opened, counter.bytes, counter.probed) == ([], 0, 0)
+
+
+def test_what_is_known_outlives_the_program(folder: Path, tmp_path: Path, counter: Counter) -> None:
+    small_vae(folder / "v.safetensors", 0)
+    for _ in range(2):
+        facts = FactsCache(tmp_path / "cache")
+        assert len(list(Scan([folder], facts).run())) == 1
+        facts.close()
+    assert counter.probed == 1
+
+
+def test_only_what_has_changed_is_read_again(folder: Path, facts: FactsCache, counter: Counter) -> None:
+    paths = [small_vae(folder / f"{seed}.safetensors", seed) for seed in range(3)]
+    before = {record.path: record for record in Scan([folder], facts).run()}
+    counter.reset()
+    stat = paths[1].stat()
+    older = small_vae(folder / "other", 7)
+    os.utime(older, ns=(stat.st_atime_ns, stat.st_mtime_ns - 10**12))
+    older.replace(paths[1])
+    after = {record.path: record for record in Scan([folder], facts).run()}
+    assert set(counter.opened) == {"1.safetensors"}
+    changed = {path for path in before if before[path].fingerprint != after[path].fingerprint}
+    assert changed == {str(paths[1])}
+
+
+def test_same_weights_are_probed_once(folder: Path, facts: FactsCache, counter: Counter) -> None:
+    """Whatever the container and the precision; and in two threads."""
+    state = kl_state(F8)
+    write(folder / "a.safetensors", state)
+    write(folder / "b.safetensors", {name: tensor.half() for name, tensor in state.items()})
+    write_zip(folder / "c.ckpt", state)
+    records = list(Scan([folder], facts, jobs=4).run())
+    assert len({record.fingerprint for record in records}) == 1
+    assert counter.probed == 1
+
+
+def test_weights_that_the_host_has_judged_are_not_probed_again(
+    folder: Path, facts: FactsCache, counter: Counter
+) -> None:
+    path = small_vae(folder / "v.safetensors", 0)
+    report = Checkups(facts).look(str(path))
+    counter.reset()
+    (record,) = Scan([folder], facts).run()
+    assert record.verdict == report.to_json()["verdict"]
+    assert counter.probed == 0
+
+
+def test_host_knows_what_a_scan_has_found(folder: Path, facts: FactsCache, counter: Counter) -> None:
+    path = small_vae(folder / "v.safetensors", 0)
+    list(Scan([folder], facts).run())
+    counter.reset()
+    report = Checkups(facts).known(str(path))
+    assert report is not None
+    assert report.checkup is not None
+    assert report.checkup.charts
+    assert counter.opened == []
+
+
+def test_charts_of_a_thousand_copies_are_kept_once(folder: Path, facts: FactsCache) -> None:
+    path = small_vae(folder / "v.safetensors", 0)
+    list(Scan([folder], facts).run())
+    before = facts.store.volume()
+    for i in range(20):
+        (folder / f"copy {i}.safetensors").hardlink_to(path)
+    list(Scan([folder], facts).run())
+    charts = sum(map(len, Scan([folder], facts).records.charts(scan_file(path)).values()))
+    assert charts > 20_000
+    assert facts.store.volume() - before < 10 * charts
+
+
+def test_worst_suspects_first(facts: FactsCache, folder: Path, sample_set: SampleSet) -> None:
+    for name in ("photo-a", "photo-b"):
+        write(folder / f"{name}.safetensors", load_sample_vae(name))
+    list(Scan([folder], facts).run())
+    write_zip(folder / "0 known healthy.ckpt", load_sample_vae("photo-a"))
+    small_vae(folder / "1 unknown.safetensors", 0)
+    (folder / "2 merged.safetensors").write_bytes(sample_set.grey_merge.read_bytes())
+    state = kl_state(F2)
+    state["decoder.conv_in.weight"].fill_(float("nan"))
+    write(folder / "3 nan.safetensors", state)
+    BROKEN["missing keys"][2](folder / "4 keys.ckpt")
+    found = names(list(Scan([folder], facts, jobs=1).run()))
+    order = [name for name in found if name[0].isdigit()]
+    assert order == [
+        *("4 keys.ckpt", "3 nan.safetensors", "2 merged.safetensors"),
+        *("1 unknown.safetensors", "0 known healthy.ckpt"),
+    ]
+    merged = next(record for record in Scan([folder], facts).run() if record.name.startswith("2"))
+    assert merged.merge is not None
+    assert [round(parent["weight"], 2) for parent in merged.merge["parents"]] == [0.8, 0.2]
+
+
+def test_without_the_probe(folder: Path, facts: FactsCache, counter: Counter) -> None:
+    small_vae(folder / "v.safetensors", 0)
+    (record,) = Scan([folder], facts, probe=False).run()
+    assert (record.status, record.measured, counter.probed) == ("healthy", [], 0)
+    assert len(record.fingerprint) == 64
+    (record,) = Scan([folder], facts).run()
+    assert (record.status, counter.probed) == ("broken", 1), "the probe is made up for"
+    counter.reset()
+    (record,) = Scan([folder], facts, probe=False).run()
+    assert (record.status, counter.opened) == ("broken", []), "what is known is told"
+
+
+def test_files_and_folders_together(folder: Path, tmp_path: Path, facts: FactsCache) -> None:
+    inside = small_vae(folder / "v.safetensors", 0)
+    outside = small_vae(tmp_path / "v.safetensors", 1)
+    oddly = small_vae(tmp_path / "named.otherwise", 2)
+    paths = [folder, inside, outside, oddly, tmp_path / "gone.pt", folder]
+    records = list(Scan(paths, facts, probe=False).run())
+    assert sorted(record.path for record in records) == sorted(map(str, (inside, outside, oddly, tmp_path / "gone.pt")))
+    assert len(set(names(records))) == 4
+    assert next(record for record in records if record.name == "gone.pt").status == "unreadable"
+
+
+def test_nothing_to_scan(folder: Path, facts: FactsCache) -> None:
+    scan = Scan([folder], facts)
+    assert list(scan.run()) == []
+    assert len(scan.records) == 0
+
+
+def test_progress(folder: Path, facts: FactsCache) -> None:
+    build(folder, 20, 2)
+    steps: list[tuple[int, int, str]] = []
+    list(Scan([folder], facts, progress=lambda *step: steps.append(step)).run())
+    done = [step[0] for step in steps]
+    assert done == sorted(set(done)), "never back, nothing twice"
+    assert {total for _, total, _ in steps} == {40}
+    assert all(what.split(" ", 1)[0] in ("reading", "checking") for _, _, what in steps)
+    assert done[-1] >= 39
+
+
+def test_cancel_and_go_on(folder: Path, facts: FactsCache, counter: Counter) -> None:
+    for seed in range(6):
+        small_vae(folder / f"{seed}.safetensors", seed)
+    seen: list[ScanRecord] = []
+    scan = Scan([folder], facts, jobs=1, cancelled=lambda: len(seen) >= 2)
+    for record in scan.run():
+        seen += [record]
+    assert 2 <= len(set(names(seen))) < 6
+    assert not scan.complete
+    assert {record.status for record in scan.records} == {"broken", UNCHECKED}, "identified, and not called healthy"
+    probed = counter.probed
+    scan = Scan([folder], facts)
+    assert len(list(scan.run())) == 6
+    assert counter.probed == 6 > probed
+    assert scan.complete
+
+
+def test_whoever_has_had_enough_may_stop_iterating(folder: Path, facts: FactsCache) -> None:
+    build(folder, 40, 4)
+    run = Scan([folder], facts).run()
+    next(run)
+    run.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vae-lab-scan")]
+
+
+def test_file_replaced_while_it_is_checked_is_looked_at_again(
+    folder: Path, facts: FactsCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small_vae(folder / "v.safetensors", 0)
+    other = small_vae(folder / "other", 1)
+
+    def replacing(*arguments: object, original=report_module.check_weights) -> object:
+        if other.exists():
+            other.replace(path)
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(report_module, "check_weights", replacing)
+        (before,) = Scan([folder], facts).run()
+    (after,) = Scan([folder], facts).run()
+    assert after.fingerprint == scan_file(path).fingerprint != before.fingerprint
+
+
+def test_one_file_that_cannot_be_checked_does_not_end_the_scan(
+    folder: Path, facts: FactsCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        small_vae(folder / f"{seed}.safetensors", seed)
+
+    def failing(loaded, hint, original=report_module.check_weights):
+        if loaded.name == "1.safetensors":
+            raise RuntimeError("out of memory")
+        return original(loaded, hint)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(report_module, "check_weights", failing)
+        records = {record.name: record for record in Scan([folder], facts).run()}
+    assert [records[name].status for name in sorted(records)] == ["broken", "unreadable", "broken"]
+    assert "out of memory" in records["1.safetensors"].problem
+    again = {record.name: record for record in Scan([folder], facts).run()}
+    assert again["1.safetensors"].status == "broken", "that was no fact about the file"
+
+
+def test_records_are_not_kept_in_memory(folder: Path, facts: FactsCache) -> None:
+    build(folder, 200, 3)
+    scan = Scan([folder], facts, probe=False)
+    for record in scan.run():
+        last = record
+    del record
+    gc.collect()
+    alive = [thing for thing in gc.get_objects() if isinstance(thing, ScanRecord)]
+    assert len(alive) <= 2, "last, and what pytest may hold"
+    assert last.path
+    assert len(list(scan.records)) == 200
+
+
+def test_checkpoints_are_kept_apart_by_their_model(folder: Path, facts: FactsCache) -> None:
+    """The same weights are sound in one model and wrong in another: each is judged by itself."""
+    state = prefixed("first_stage_model.", kl_state(F8))
+    write(folder / "plain.safetensors", kl_state(F8))
+    write(folder / "sd1.safetensors", state | UNET | SD1_TEXT)
+    records = {record.name: record for record in Scan([folder], facts).run()}
+    assert records["plain.safetensors"].fingerprint == records["sd1.safetensors"].fingerprint
+    assert (records["plain.safetensors"].kind, records["sd1.safetensors"].kind) == ("vae", "checkpoint")
+    assert (records["plain.safetensors"].hint, records["sd1.safetensors"].hint) == ("", "sd1")
+
+
+# --- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+def test_engine_gets_what_is_not_known(folder: Path, facts: FactsCache) -> None:
+    for seed in range(3):
+        small_vae(folder / f"{seed}.safetensors", seed)
+    list(Scan([folder / "0.safetensors"], facts).run())
+    asked: list[str] = []
+
+    def engine(paths):
+        for path in paths:
+            asked.append(Path(path).name)
+            yield path, scan_file(path, charts=True)
+
+    scan = Scan([folder], facts, engine=engine)
+    assert sorted(names(list(scan.run()))) == [f"{seed}.safetensors" for seed in range(3)]
+    assert asked == ["1.safetensors", "2.safetensors"]
+    assert all(scan.records.charts(record) for record in scan.records)
+    assert all(not record.charts for record in scan.records)
+    asked.clear()
+    assert len(list(Scan([folder], facts, engine=engine).run())) == 3
+    assert asked == []
+
+
+def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr("vae_lab.library.cluster.importlib.import_module", failing)
+    with pytest.raises(HostError, match=r'pip install "dask\[distributed\]"'):
+        DaskEngine("tcp://127.0.0.1:1")
+
+
+def test_dask(folder: Path, facts: FactsCache) -> None:
+    distributed = pytest.importorskip("distributed")
+    build(folder, 30, 3)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as cluster:
+        engine = DaskEngine(cluster.scheduler_address, probe=False)
+        records = list(Scan([folder], facts, probe=False, engine=engine).run())
+        engine.close()
+    assert len({record.path for record in records}) == len(records) == 30
+    assert {record.status for record in records} >= {"healthy", "broken", "unreadable"}
+
+
+def test_threads_are_few(facts: FactsCache) -> None:
+    assert scan_module._MOST_PROBES == 2, "each takes the memory of a VAE and of its activations"
+    assert Scan([], facts, jobs=3)._jobs == 3

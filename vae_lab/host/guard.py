@@ -1,0 +1,33 @@
+"""The boundary to the host: our failures never affect a generation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vae_lab.errors import VaeLabError
+
+__all__ = ["guarded"]
+
+log = logging.getLogger("vae_lab")
+
+
+@contextmanager
+def guarded(what: str, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """The host boundary: an error of ours is reported, and the host goes on.
+
+    Args:
+        what: what was being done, for the log.
+        tell: told one line for the user, where there is a place to show it.
+    """
+    try:
+        yield
+    except VaeLabError as error:
+        log.warning("VAE Lab, %s: %s", what, error)
+        if tell:
+            tell(f"VAE Lab: {error}")
+    except Exception:
+        log.exception("VAE Lab, %s", what)
+        if tell:
+            tell(f"VAE Lab: an error while {what}; the log has the details. The image is the host's own.")

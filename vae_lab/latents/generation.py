@@ -1,0 +1,54 @@
+"""A generation: latents just before decoding, and what is known about them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from vae_lab.latents.family import Family
+
+__all__ = ["Generation"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Latents as they were just before decoding.
+
+    Attributes:
+        id: unique within its store.
+        latents: [B,C,h,w] in model space, on the CPU.
+        family: their latent space.
+        title: for people.
+        infotexts: generation parameters, one for each image; may be empty.
+        checkpoint: file of the checkpoint that sampled them, or "".
+        decoded_by: what decoded them in the host, or "".
+        tiling: whether the image is meant to tile, so that convolutions wrap around.
+        created: seconds since the epoch.
+    """
+
+    id: str
+    latents: Tensor
+    family: Family
+    title: str = ""
+    infotexts: tuple[str, ...] = ()
+    checkpoint: str = ""
+    decoded_by: str = ""
+    tiling: bool = False
+    created: float = field(default_factory=time.time)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the latents and the texts take."""
+        return self.latents.numel() * self.latents.element_size() + sum(
+            map(sys.getsizeof, (self.title, *self.infotexts))
+        )
+
+    @property
+    def label(self) -> str:
+        """One line for a list: when, how large, what."""
+        batch, _, height, width = self.latents.shape
+        size = f"{width * 8}x{height * 8}" + (f" x {batch}" if batch > 1 else "")
+        return f"{time.strftime('%H:%M:%S', time.localtime(self.created))} · {self.title or 'no prompt'} · {size}"

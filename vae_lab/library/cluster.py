@@ -1,0 +1,63 @@
+"""Scans on more than one machine."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from vae_lab.errors import HostError
+from vae_lab.library.record import PROBED, ScanRecord, failed, record_of, scan_file
+
+__all__ = ["DaskEngine"]
+
+_WINDOW = 4  # files that are on their way for each thread of the cluster
+
+
+class DaskEngine:
+    """Checks files on a Dask cluster that is running, whose workers see them under the same paths.
+
+    Args:
+        scheduler: its address, such as ``tcp://10.0.0.1:8786``.
+        probe: as in :func:`scan_file`.
+        charts: whether the charts are sent back, for a page of HTML: 100 KB for each file.
+
+    Raises:
+        HostError: Dask is not installed.
+        OSError: the scheduler does not answer.
+    """
+
+    def __init__(self, scheduler: str, *, probe: bool = True, charts: bool = False) -> None:
+        try:
+            self._dask = importlib.import_module("distributed")
+        except ImportError as error:
+            raise HostError('the engine "dask" needs Dask: pip install "dask[distributed]"') from error
+        self._client = self._dask.Client(scheduler, timeout="10s", set_as_default=False)
+        self._scan = partial(scan_file, probe=probe, charts=charts)
+
+    def __call__(self, paths: Iterable[str]) -> Iterator[tuple[str, ScanRecord]]:
+        """Yield each path and its record as soon as it is there; few are on their way, so that memory stays flat."""
+        waiting = iter(paths)
+        running: dict[Any, str] = {}
+        done = self._dask.as_completed(loop=self._client.loop, raise_errors=False)
+        most = _WINDOW * max(1, sum(self._client.nthreads().values()))
+        while True:
+            while len(running) < most and (path := next(waiting, None)) is not None:
+                future = self._client.submit(self._scan, path, pure=False)
+                running[future.key] = path
+                done.add(future)
+            if not running:
+                return
+            future = next(done)
+            path = running.pop(future.key)
+            if future.status == "finished":
+                yield path, future.result()
+            else:  # its worker was killed, again and again: most likely by what this file does to its memory
+                reason = f"it could not be checked: {future.exception()}"
+                yield path, record_of(failed(path, reason), "", PROBED)
+            future.release()
+
+    def close(self) -> None:
+        """Leave the cluster, which goes on."""
+        self._client.close()

@@ -1,0 +1,326 @@
+"""Many files: found, identified, and then checked, the worst suspects first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from vae_lab.autoencoders import open_vae
+from vae_lab.checkup import Report, inspect_file
+from vae_lab.checkup.findings import HEALTHY
+from vae_lab.errors import FileError
+from vae_lab.formats import is_url, shown_name
+from vae_lab.identity import Merge, Sketch, explain_merge
+from vae_lab.library.cache import Checkups, FactsCache
+from vae_lab.library.folders import FileKey, file_key, find_weight_files
+from vae_lab.library.record import (
+    IDENTIFIED,
+    PROBED,
+    UNFORESEEN,
+    WEIGHTS_READ,
+    ScanRecord,
+    digest_of,
+    failed,
+    record_of,
+    scan_file,
+)
+from vae_lab.library.store import Records, RecordStore
+from vae_lab.progress import Progress
+
+__all__ = ["Engine", "Progress", "Scan"]
+
+_MOST_PARENTS = 64  # VAEs that others may be merged from; their sketches are all there is in memory, 30 MB at most
+_MOST_PROBES = 2  # at a time: each takes the memory of a VAE and of its activations, and torch has threads of its own
+_WINDOW = 4  # files that wait for each thread
+
+# In which order the weights are checked.
+_NOT_FINITE, _KNOWN_BAD, _NO_FAMILY, _MERGED, _UNKNOWN, _KNOWN_HEALTHY = range(6)
+
+
+Engine = Callable[[Iterable[str]], Iterator[tuple[str, ScanRecord]]]
+"""Maps :func:`scan_file` over paths, elsewhere, and yields each with its record; in any order, each once."""
+
+_Result = TypeVar("_Result")
+
+
+class Scan:
+    """A scan of folders and files. What is found is stored by file, so that the next scan reads what has changed alone.
+
+    Args:
+        paths: folders, which are searched for files of weights; files; and addresses.
+        facts: where all that is known of files is stored. It may be used by others at the same time.
+        probe: whether to put the colour chart through VAEs that were not judged yet.
+        jobs: threads; by default as many as there are processors, 8 at most. At most two of them check weights.
+        engine: checks files elsewhere, instead of threads.
+        progress: told of each step, from the thread that iterates.
+        cancelled: asked between files; what is running is finished and stored.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        facts: FactsCache,
+        *,
+        probe: bool = True,
+        jobs: int | None = None,
+        engine: Engine | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self._paths = [os.fspath(path) for path in paths]
+        self._checkups = Checkups(facts)
+        self._store = RecordStore(facts)
+        self._wanted = PROBED if probe else WEIGHTS_READ
+        self._jobs = max(1, jobs or min(8, os.cpu_count() or 1))
+        self._engine = engine
+        self._progress = progress
+        self._cancelled = cancelled or (lambda: False)
+        self._files: list[tuple[str, str]] = []
+        self._done = 0
+        self._total = 0
+        self._found = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every file that was found has been looked at, as far as was asked for."""
+        return bool(self._total) and self._found == len(self._files)
+
+    @property
+    def records(self) -> Records:
+        """What is known of all files, also of those that were identified only; see :class:`Records`."""
+        return Records(self._files, self._store)
+
+    def run(self) -> Generator[ScanRecord, None, None]:
+        """Yield the record of each file, once, as soon as it is there. Ends early if ``cancelled`` says so."""
+        self._files = list(_found(self._paths))
+        self._done, self._total, self._found = 0, 2 * len(self._files), 0
+        for record in self._elsewhere(self._engine) if self._engine else self._here():
+            self._found += 1
+            yield record
+
+    # --- in threads ----------------------------------------------------------------------------------------------
+
+    def _here(self) -> Iterator[ScanRecord]:
+        pending: list[_Pending] = []
+        everything = (_Pending(index) for index in range(len(self._files)))
+        for found in self._parallel(self._identify, everything, self._jobs, "reading"):
+            if isinstance(found, ScanRecord):
+                self._done += 1  # nothing is left to check
+                yield found
+            else:
+                pending.append(found)
+        first, copies = self._in_order(pending)
+        for group in (first, copies):  # the copies of one VAE wait until that was judged
+            yield from self._parallel(self._check, group, min(self._jobs, _MOST_PROBES), "checking")
+
+    def _identify(self, one: _Pending) -> ScanRecord | _Pending:
+        """The record of a file that there is nothing more to find out about; else what is to be checked."""
+        name, path = self._files[one.index]
+        key = file_key(path)
+        record = self._store.get(path, name)
+        if record is not None and record.depth >= self._wanted:
+            return record
+        try:
+            record, sketch = self._identity(path) if record is None else (record, self._checkups.sketch(path))
+        except FileError:
+            # Such a file ends here: no VAE can be taken from it, and inspecting it reads no weights.
+            record = replace(scan_file(path), name=name)
+            self._store.put(path, record, key)
+            return record
+        except UNFORESEEN:
+            return one  # the checkup will tell
+        record = replace(record, name=name, sketch=digest_of(sketch))
+        self._store.put(path, record, key)
+        return replace(
+            one, kind=record.kind, hint=record.hint, sketch=record.sketch, finite=sketch is None or sketch.finite
+        )
+
+    def _identity(self, path: str) -> tuple[ScanRecord, Sketch | None]:
+        """What header and sketch tell, for which about a megabyte is read."""
+        with open_vae(path) as file:
+            layout = file.layout
+            report = Report(path, layout.kind, layout.label, hint_id=layout.family_hint or "")
+            return record_of(report, "", IDENTIFIED), self._checkups.sketch(path, file)
+
+    def _in_order(self, pending: Sequence[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
+        """Those to be checked first, the worst suspects first; and those whose weights are among them already."""
+        parents = self._parents(pending)
+        first: list[_Pending] = []
+        copies: list[_Pending] = []
+        leaders: dict[tuple[str, str], _Pending] = {}
+        for one in pending:
+            leader = leaders.get((one.sketch, one.hint)) if one.sketch else None
+            if leader is not None:
+                copies.append(replace(one, rank=leader.rank, merge=leader.merge))
+                continue
+            if self._cancelled():
+                break
+            ranked = self._ranked(one, parents)
+            leaders[one.sketch, one.hint] = ranked
+            first.append(ranked)
+        return sorted(first, key=_rank), sorted(copies, key=_rank)
+
+    def _ranked(self, one: _Pending, parents: Mapping[str, tuple[str, Sketch]]) -> _Pending:
+        if not one.finite:
+            return replace(one, rank=_NOT_FINITE)
+        merge = self._merge(one, parents)
+        if merge is not None:
+            return replace(one, rank=_MERGED, merge=merge)
+        judged = self._store.judged(one.sketch, one.hint)
+        if judged is not None:
+            return replace(one, rank=_KNOWN_HEALTHY if judged == HEALTHY else _KNOWN_BAD)
+        return replace(one, rank=_NO_FAMILY if one.kind == "checkpoint" and not one.hint else _UNKNOWN)
+
+    def _parents(self, pending: Sequence[_Pending]) -> dict[str, tuple[str, Sketch]]:
+        """Digest -> name and sketch of external VAEs that others may be merged from, the first so many."""
+        parents: dict[str, tuple[str, Sketch]] = {}
+        for name, path, kind, digest in self._external(pending):
+            if digest in parents or kind != "vae" or not digest:
+                continue
+            sketch = self._checkups.sketch(path)
+            if sketch is not None and sketch.finite:
+                parents[digest] = name, sketch
+            if len(parents) == _MOST_PARENTS:
+                break
+        return parents
+
+    def _external(self, pending: Sequence[_Pending]) -> Iterator[tuple[str, str, str, str]]:
+        """Name, path, kind and sketch digest of what was just identified, then of what was known before."""
+        if not pending:
+            return
+        for one in pending:
+            yield *self._files[one.index], one.kind, one.sketch
+        for name, path in self._files:
+            if self._cancelled():
+                return
+            stored = self._store.get(path, name)
+            if stored is not None and not stored.problem:
+                yield name, path, stored.kind, stored.sketch
+
+    def _merge(self, one: _Pending, parents: Mapping[str, tuple[str, Sketch]]) -> Merge | None:
+        others = dict(sketch for digest, sketch in parents.items() if digest != one.sketch)
+        if len(others) < 2:
+            return None
+        sketch = self._checkups.sketch(self._files[one.index][1])
+        return explain_merge(sketch, others) if sketch is not None else None
+
+    def _check(self, one: _Pending) -> ScanRecord:
+        name, path = self._files[one.index]
+        key, depth = file_key(path), self._wanted
+        try:
+            if self._wanted == PROBED:
+                report = self._checkups.look(path)
+            else:
+                report = self._checkups.known(path) or inspect_file(path, probe=False)
+            if one.merge is not None and report.fingerprint:
+                report = report.with_merge(one.merge)
+        except UNFORESEEN as error:
+            report = failed(path, f"it could not be checked: {type(error).__name__}: {error}")
+            key = None  # another version may know better
+        if report.checkup is not None or report.problem:
+            depth = PROBED
+        record = replace(record_of(report, one.sketch, depth), name=name)
+        self._store.put(path, record, key)
+        return record
+
+    def _parallel(
+        self, function: Callable[[_Pending], _Result], items: Iterable[_Pending], threads: int, what: str
+    ) -> Iterator[_Result]:
+        """Yield what ``function`` makes of each item, in the order in which they are done."""
+        waiting = iter(items)
+        running: dict[Future[_Result], _Pending] = {}
+        with ThreadPoolExecutor(threads, thread_name_prefix="vae-lab-scan") as pool:
+            try:
+                while True:
+                    while len(running) < threads * _WINDOW and not self._cancelled():
+                        item = next(waiting, None)
+                        if item is None:
+                            break
+                        running[pool.submit(function, item)] = item
+                    if self._cancelled():
+                        running = {future: item for future, item in running.items() if not future.cancel()}
+                    if not running:
+                        return
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        self._step(f"{what} {self._files[running.pop(done).index][0]}")
+                        yield done.result()
+            finally:  # also when whoever iterates has had enough
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _step(self, what: str) -> None:
+        self._done += 1
+        if self._progress:
+            self._progress(self._done, self._total, what)
+
+    # --- elsewhere -----------------------------------------------------------------------------------------------
+
+    def _elsewhere(self, engine: Engine) -> Iterator[ScanRecord]:
+        left: dict[str, str] = {}
+        for name, path in self._files:
+            stored = self._store.get(path, name)
+            if stored is None or stored.depth < self._wanted:
+                left[path] = name
+                continue
+            self._done += 1
+            self._step(f"known: {name}")
+            yield stored
+        keys: dict[str, FileKey | None] = {}
+
+        def handed_out() -> Iterator[str]:
+            for path in left:
+                if self._cancelled():
+                    return
+                keys[path] = file_key(path)
+                yield path
+
+        for path, found in engine(handed_out()):
+            record = replace(found, name=left[path], charts={})
+            self._store.put(path, record, keys.pop(path))
+            self._store.put_charts(found)
+            self._done += 1
+            self._step(f"checking {record.name}")
+            yield record
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A file whose weights are to be checked: little enough for ten thousand of them."""
+
+    index: int
+    kind: str = ""
+    hint: str = ""
+    sketch: str = ""
+    finite: bool = True
+    rank: int = _UNKNOWN
+    merge: Merge | None = None
+
+
+def _rank(one: _Pending) -> tuple[int, int]:
+    return one.rank, one.index
+
+
+def _found(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(name, path) of each file once: those that are named themselves, then those in folders."""
+    folders = [path for path in dict.fromkeys(paths) if not is_url(path) and Path(path).is_dir()]
+    named: set[str] = set()
+    names: set[str] = set()
+    for path in dict.fromkeys(paths):
+        if path in folders:
+            continue
+        if is_url(path):
+            yield shown_name(path), path
+            continue
+        resolved = str(Path(path).resolve())
+        if resolved in named:
+            continue
+        named.add(resolved)
+        name = Path(path).name if Path(path).name not in names else path
+        names.add(name)
+        yield name, path
+    for name, path in find_weight_files(folders):
+        if not named or str(path.resolve()) not in named:
+            yield (str(path) if name in names else name), str(path)

@@ -1,0 +1,101 @@
+"""The accordion below the settings of txt2img and img2img."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from vae_lab.errors import VaeLabError
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.plan import AS_IN_SETTINGS, ON_GREY
+from vae_lab.ui.compat import choice_update, connect
+from vae_lab.ui.panels.selection import decoder_choices
+from vae_lab.ui.views import comparison as views
+
+__all__ = ["Accordion", "build_accordion"]
+
+_ON_GREY = (
+    "off: nothing is said. warn: a line below the image. redecode: the same latent is decoded again by a healthy "
+    "VAE, without sampling."
+)
+
+
+@dataclass(frozen=True)
+class Accordion:
+    """What the host's script needs to know of the accordion.
+
+    Attributes:
+        components: inputs of the script, in an order that never changes, since API calls name them by position:
+            the VAE that decodes (a name, ``Built-in`` or ``Automatic``), the list of those that also decode, and what
+            is done if an image comes out grey (one of ``ON_GREY``, or ``As in Settings``).
+        deciding: HTML line that says which VAE decodes, and why.
+    """
+
+    components: tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]
+    deciding: gr.HTML
+
+
+def build_accordion(host: Host, tab: str) -> Accordion:
+    """Add the accordion to the Blocks that is being built. No side effects: hosts build it several times.
+
+    Args:
+        host: what is asked for VAEs and for the decision.
+        tab: ``txt2img`` or ``img2img``, part of the element ids.
+    """
+    entries = host.vaes()
+    names = [entry.name for entry in entries]
+
+    with gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
+        with gr.Row(elem_classes=["vae-lab-top"]):
+            override = gr.Dropdown(
+                decoder_choices(entries),
+                value=AUTOMATIC,
+                label="VAE to use here",
+                scale=2,
+                elem_id=f"vae_lab_{tab}_override",
+            )
+            compare = gr.Dropdown(
+                names, value=[], multiselect=True, label="Also decode with", scale=3,
+                elem_id=f"vae_lab_{tab}_compare",
+            )  # fmt: skip
+            refresh = gr.Button("Refresh", size="sm", scale=0, min_width=90, elem_id=f"vae_lab_{tab}_refresh")
+        on_grey = gr.Dropdown(
+            [AS_IN_SETTINGS, *ON_GREY], value=AS_IN_SETTINGS, label="If the image comes out grey", info=_ON_GREY,
+            elem_id=f"vae_lab_{tab}_on_grey",
+        )  # fmt: skip
+        # A callable is asked again whenever the page is loaded; the host's own settings may have changed since.
+        deciding = gr.HTML(_starting_line(host, override), elem_id=f"vae_lab_{tab}_deciding")
+        listed = gr.State([decoder_choices(entries), names])  # what this page's menus have
+
+    def on_refresh(choice: str | None, also: list[str] | None, listed: list[list[str]]) -> tuple[Any, ...]:
+        entries = host.vaes()
+        choices, now = decoder_choices(entries), [entry.name for entry in entries]
+        kept = choice if choice in choices else AUTOMATIC
+        still = [name for name in also or () if name in now]
+        menus = choice_update(choices, kept, choice, listed[0]), choice_update(now, still, also, listed[1])
+        return (*menus, [choices, now])
+
+    def on_choice(choice: str | None) -> str:
+        return _line(host, choice)
+
+    connect(override.change, on_choice, [override], [deciding])
+    refreshed = connect(refresh.click, on_refresh, [override, compare, listed], [override, compare, listed])
+    # A second look at the menu: the first may have taken a while.
+    connect(refreshed.then, on_choice, [override], [deciding])
+    return Accordion((override, compare, on_grey), deciding)
+
+
+def _line(host: Host, choice: str | None) -> str:
+    try:
+        decision = host.decision(choice or AUTOMATIC)
+        return views.deciding(decision.reason, built_in_decodes=decision.vae == BUILT_IN)
+    except VaeLabError as error:
+        return views.alert(error)
+
+
+def _starting_line(host: Host, override: gr.Dropdown) -> Callable[[], str]:
+    # The host may have given the dropdown another value since it was built, from its file of defaults.
+    return lambda: _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)

@@ -1,0 +1,125 @@
+"""The panel that puts an image through encode and decode of many VAEs, and shows what is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from vae_lab.errors import VaeLabError
+from vae_lab.host.base import Host
+from vae_lab.images import LONGEST_SIDE, LoadedImage, read_image
+from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.ui.compat import choice_update, connect, html_update, image_input
+from vae_lab.ui.panels.selection import Memory, in_order, keep_chosen, vae_choices
+from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views import round_trip as round_trip_views
+
+__all__ = ["RoundTripPanel", "build_round_trip_panel"]
+
+_SIDES = {f"{side} pixels": side for side in (512, LONGEST_SIDE, 1536, 2048)}
+
+
+class RoundTripPanel:
+    """Layout and behaviour. Handlers return one update for each output that they are wired to."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.service: ComparisonService = service_of(host)
+
+    # --- layout ----------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Add the panel to the Blocks that is being built."""
+        entries = self.host.vaes()
+        with (
+            gr.Column(elem_id="vae_lab_roundtrip", elem_classes=["vae-lab"]),
+            gr.Row(elem_classes=["vae-lab-columns"]),
+        ):
+            with gr.Column(scale=1, min_width=320, elem_classes=["vae-lab-choices"]):
+                self.image = image_input(label="Image", height=280, elem_id="vae_lab_roundtrip_image")
+                self.longest = gr.Dropdown(
+                    list(_SIDES), value=f"{LONGEST_SIDE} pixels", label="Longer side at most",
+                    elem_id="vae_lab_roundtrip_longest",
+                )  # fmt: skip
+                self.built_in = gr.HTML(self._built_in_line(), elem_id="vae_lab_roundtrip_built_in")
+                self.vaes = gr.CheckboxGroup(
+                    vae_choices(entries), value=keep_chosen(entries, None, (), None), label="VAEs",
+                    elem_id="vae_lab_roundtrip_vaes", elem_classes=["vae-lab-vaes"],
+                )  # fmt: skip
+                with gr.Row(elem_classes=["vae-lab-tools"]):
+                    self.all = gr.Button("All", size="sm", min_width=60, elem_id="vae_lab_roundtrip_all")
+                    self.none = gr.Button("None", size="sm", min_width=60, elem_id="vae_lab_roundtrip_none")
+                    self.refresh = gr.Button("Refresh", size="sm", min_width=80, elem_id="vae_lab_roundtrip_refresh")
+                self.run = gr.Button("Round trip", variant="primary", elem_id="vae_lab_roundtrip_run")
+            with gr.Column(scale=4, min_width=480, elem_classes=["vae-lab-results"]):
+                with gr.Row(elem_classes=["vae-lab-running"]):
+                    gr.HTML(views.PROGRESS, elem_id="vae_lab_roundtrip_progress")
+                    gr.Button(
+                        "Cancel", variant="stop", size="sm", scale=0, min_width=100, elem_id="vae_lab_roundtrip_cancel"
+                    )
+                self.message = gr.HTML(elem_id="vae_lab_roundtrip_message")
+                self.empty = gr.HTML(round_trip_views.BEGIN, elem_id="vae_lab_roundtrip_empty")
+                self.results = gr.HTML(elem_id="vae_lab_roundtrip_results")
+        # The WebUI would store lists of today as everyone's defaults of tomorrow.
+        for component in (self.longest, self.vaes):
+            component.do_not_save_to_config = True
+        self._wire()
+
+    def _wire(self) -> None:
+        connect(self.refresh.click, self.on_refresh, [self.vaes], [self.vaes, self.built_in, self.message])
+        connect(self.all.click, self.on_all, [self.vaes], [self.vaes])
+        connect(self.none.click, self.on_none, [], [self.vaes])
+        asked = [self.image, self.longest, self.vaes]
+        connect(self.run.click, self.on_run, asked, [self.results, self.empty, self.message])
+        # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+
+    def _built_in_line(self) -> str:
+        return views.built_in(self.host.current_checkpoint(), alone=not self.host.vaes())
+
+    # --- handlers --------------------------------------------------------------------------------------------
+
+    def on_refresh(self, ticked: list[str] | None) -> tuple[Any, ...]:
+        """Show the VAEs that the host has now."""
+        try:
+            entries = self.host.vaes()
+            kept = keep_chosen(entries, None, ticked or (), Memory())
+            return choice_update(vae_choices(entries), kept, ticked), self._built_in_line(), gr.update()
+        except VaeLabError as error:
+            return gr.update(), gr.update(), views.alert(error)
+
+    def on_all(self, ticked: list[str] | None) -> Any:
+        """Tick all that can be used, of whatever family: each encodes for itself."""
+        entries = self.host.vaes()
+        usable = [entry.name for entry in entries if not entry.problem]
+        return choice_update(vae_choices(entries), usable, ticked)
+
+    def on_none(self) -> Any:
+        """Tick none; the built-in VAE stays."""
+        return gr.update(value=[])
+
+    def on_run(self, image: Any, longest: str | None, ticked: list[str] | None) -> tuple[Any, ...]:
+        """Encode, decode, and show what came out."""
+        if image is None:
+            return (
+                gr.update(),
+                gr.update(),
+                views.alert("There is no image yet: drop one into the field on the left."),
+            )
+        try:
+            loaded = LoadedImage(image) if isinstance(image, Image.Image) else read_image(image)
+            side = _SIDES.get(longest or "", LONGEST_SIDE)
+            stored = self.service.round_trip(loaded, in_order(self.host.vaes(), ticked or ()), side)
+        except VaeLabError as error:
+            return gr.update(), gr.update(), views.alert(error)
+        if not stored.trip.results:  # cancelled before the first: what was there stays
+            return gr.update(), gr.update(), round_trip_views.summary(stored)
+        return round_trip_views.results(stored), html_update(""), round_trip_views.summary(stored)
+
+
+def build_round_trip_panel(host: Host) -> RoundTripPanel:
+    """Add the panel to the Blocks that is being built."""
+    panel = RoundTripPanel(host)
+    panel.build()
+    return panel

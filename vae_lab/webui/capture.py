@@ -1,0 +1,194 @@
+"""Follow the WebUI's generations: one job each, the latents caught on their way to the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from modules import devices, processing, shared
+from PIL import Image
+from torch import Tensor
+
+from vae_lab.comparison import Comparison
+from vae_lab.host.guard import guarded
+from vae_lab.host.infotext import with_override
+from vae_lab.latents import Generation
+from vae_lab.webui.a1111 import KEEP_OPTION, A1111Host
+from vae_lab.webui.grey_watch import GreyWatch
+from vae_lab.webui.job import Captured, Job
+from vae_lab.webui.patching import patch
+
+__all__ = ["Generations"]
+
+
+class Generations:
+    """The jobs that are open, innermost last: a script may start a generation inside another one.
+
+    Args:
+        host: where they run.
+        undo: closed when the scripts are unloaded.
+        checkpoint_changed: called after a generation that ended with another checkpoint than the one before. The host
+            itself tells of those that it loads, but not of those that it has kept.
+    """
+
+    def __init__(self, host: A1111Host, undo: ExitStack, checkpoint_changed: Callable[[], None]) -> None:
+        self.host = host
+        self._checkpoint_changed = checkpoint_changed
+        self._checkpoint = ""
+        self.watch = GreyWatch(host)
+        self._jobs: list[Job] = []
+        patch(processing, "process_images_inner", self._around_generation, undo)
+        patch(processing, "decode_latent_batch", self._around_decode, undo)
+
+    def job_of(self, p: Any) -> Job | None:
+        """The job of ``p``, if ``p`` is being generated now."""
+        return next((job for job in reversed(self._jobs) if job.p is p), None)
+
+    def _around_generation(self, original: Callable[..., Any], p: Any, *args: Any, **kwargs: Any) -> Any:
+        job = Job(p, self.host.vae, self._jobs[-1] if self._jobs else None)
+        self._jobs.append(job)
+        try:
+            processed = original(p, *args, **kwargs)
+        except BaseException:
+            self._finish(job, None)
+            raise
+        self._finish(job, processed)
+        return processed
+
+    def _finish(self, job: Job, processed: Any) -> None:
+        """Close first: whatever fails afterwards, the host has its own VAE again."""
+        with guarded("restoring the VAE"):
+            job.close()
+        self._jobs.remove(job)
+        with guarded("keeping the latents"):
+            self._file(job, processed)
+        with guarded("following the checkpoint"):
+            before, self._checkpoint = self._checkpoint, self.host.vae.path()
+            if before != self._checkpoint:
+                self._checkpoint_changed()
+
+    def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Keep the latents before they are decoded, so that they are there even if that fails, and watch what comes."""
+        job = self._jobs[-1] if self._jobs and model is shared.sd_model else None
+        if job is None:
+            return original(model, batch, *args, **kwargs)
+        decoder = _decoder()
+        with guarded("keeping the latents"):
+            self._keep(job, batch, decoder)
+        with guarded("naming the VAE that decodes"):
+            if decoder == "Full":
+                job.tell()
+            else:
+                job.retract()
+        if decoder != "Full":
+            return original(model, batch, *args, **kwargs)
+        return self._watched(job, batch, lambda: original(model, batch, *args, **kwargs))
+
+    def _keep(self, job: Job, batch: Tensor, decoder: str) -> None:
+        """Hires fix decodes twice for one iteration; the later, final one replaces the earlier."""
+        with torch.inference_mode(False):  # Forge samples in it, and what it makes could never be changed
+            latents = batch.detach().float().to("cpu", copy=True)
+        vae = self.host.vae
+        captured = Captured(latents, decoder, vae.family(), vae.path(), bool(job.p.tiling))
+        job.keep(getattr(job.p, "iteration", 0), captured, _byte_limit())
+
+    def _watched(self, job: Job, latents: Tensor, decode: Callable[[], Any]) -> Any:
+        try:
+            decoded = decode()
+        except devices.NansException as error:
+            if not latents.isfinite().all():
+                raise  # the model's, not the VAE's
+            failure = error
+            with guarded("decoding again", job.p.comment):
+                return self.watch.after_failure(job, decode)
+            raise failure from None
+        with guarded("watching the image", job.p.comment):
+            return self.watch.after_decode(job, latents, decoded, decode)
+        return decoded
+
+    def _file(self, job: Job, processed: Any) -> None:
+        """Each iteration is a generation of its own, with the checkpoint that it was decoded with."""
+        self.host.generations.byte_limit = _byte_limit()
+        infotexts = list(processed.infotexts[processed.index_of_first_image :]) if processed is not None else []
+        comparing = processed is not None and bool(job.compare) and not self._inside_something(job)
+        done = 0
+        for iteration, batch in sorted(job.images.items()):
+            captured = job.captured.get(iteration)
+            generation = captured and self._generation(job, captured, tuple(infotexts[done : done + batch]))
+            if generation is not None:
+                self.host.generations.add(generation)
+                if comparing:
+                    self._compare(job, generation, processed)
+            done += batch
+        let_go = len(job.images) - len(job.captured)
+        if comparing and let_go:
+            processed.comments += (
+                f"VAE Lab: {let_go} of {len(job.images)} batches were decoded with no other VAE: "
+                "their latents had to make room, see Settings > VAE Lab > Memory for the latents.\n"
+            )
+
+    def _inside_something(self, job: Job) -> bool:
+        """Whether a script of the "Script" menu or another generation waits for the images: more would confuse it."""
+        chosen_script = next(iter(job.p.script_args or ()), 0)
+        return bool(self._jobs) or chosen_script != 0
+
+    def _generation(self, job: Job, captured: Captured, infotexts: tuple[str, ...]) -> Generation | None:
+        """What is kept of an iteration; None if its family is not known."""
+        family = captured.family
+        if family is None or captured.latents.shape[1] != family.latent_channels:
+            return None
+        prompt = job.p.prompt[0] if isinstance(job.p.prompt, list) else job.p.prompt
+        return Generation(
+            id=self.host.generations.new_id(),
+            latents=captured.latents,
+            family=family,
+            title=str(prompt or "").strip().replace("\n", " ")[:80],
+            infotexts=infotexts,
+            checkpoint=captured.checkpoint,
+            decoded_by=captured.decoder,
+            tiling=captured.tiling,
+        )
+
+    def _compare(self, job: Job, generation: Generation, processed: Any) -> None:
+        """The images of the other VAEs, after the host's own: each with an infotext that names its VAE."""
+
+        def tell(line: str) -> None:
+            processed.comments += f"{line}\n"
+
+        with guarded("comparing VAEs", tell):
+            comparison = self.host.compare_unlocked(
+                generation, job.compare, cancelled=lambda: shared.state.interrupted or shared.state.skipped
+            )
+            _append(comparison, generation, processed, self.host)
+            for result in comparison:
+                if result.error:
+                    tell(f"VAE Lab: {result.error}")
+
+
+def _byte_limit() -> int:
+    """Memory for latents, by the settings."""
+    return int(getattr(shared.opts, KEEP_OPTION, 256)) * 2**20
+
+
+def _decoder() -> str:
+    """What the host decodes with: ``Full`` is the VAE, all else a stand-in that ignores it."""
+    if shared.state.interrupted and shared.opts.live_preview_fast_interrupt:
+        return f"{shared.opts.show_progress_type}, because of the interrupt"
+    return shared.opts.sd_vae_decode_method
+
+
+def _append(comparison: Comparison, generation: Generation, processed: Any, host: A1111Host) -> None:
+    # The host's own masks, and what other extensions add, may have come without one each.
+    processed.infotexts += [processed.info] * (len(processed.images) - len(processed.infotexts))
+    for result in comparison.decoded:
+        assert result.images is not None
+        for i, pixels in enumerate(result.images):
+            base = generation.infotexts[i] if i < len(generation.infotexts) else processed.info
+            text = with_override(base, result.name, host.digest(result.name, generation))
+            image = Image.fromarray(pixels)
+            if shared.opts.enable_pnginfo:
+                image.info["parameters"] = text
+            processed.images.append(image)
+            processed.infotexts.append(text)

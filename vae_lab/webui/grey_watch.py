@@ -1,0 +1,151 @@
+"""The watch on what the WebUI decodes: a line under an image whose VAE is broken, or the image decoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from modules import shared
+from torch import Tensor
+
+from vae_lab.checkup import Finding, Recommendation, glance
+from vae_lab.checkup.findings import BROKEN
+from vae_lab.checkup.watch import confirmed
+from vae_lab.errors import HostError
+from vae_lab.host.base import BUILT_IN
+from vae_lab.host.infotext import REDECODED_KEY
+from vae_lab.latents.family import Family
+from vae_lab.webui.a1111 import A1111Host
+from vae_lab.webui.job import Job
+
+__all__ = ["GreyWatch"]
+
+_LOOKS = {
+    "grey": "washed out",
+    "flat": "one flat tone",
+    "black": "black",
+    "nan": "made of values that are not numbers",
+    "wrong-family": "in wrong colours",
+    "colour-cast": "in wrong colours",
+    "noisy-or-patterned": "noisy",
+}
+
+
+class GreyWatch:
+    """Sees latent and image together, after the host has decoded."""
+
+    def __init__(self, host: A1111Host) -> None:
+        self.host = host
+
+    def after_decode(self, job: Job, latents: Tensor, decoded: Any, again: Callable[[], Any]) -> Any:
+        """What the host is to use: ``decoded``, or what ``again`` gives with a better VAE.
+
+        Args:
+            job: of this generation.
+            latents: [B,C,h,w] in model space.
+            decoded: B tensors [3,H,W] in -1..1, as the host has them.
+            again: decodes the same latents with whatever VAE is in then.
+        """
+        family = self.host.vae.family()
+        if family is None or job.on_grey == "off" or job.redecoded:
+            return decoded
+        code = self._fault(job, latents, decoded, family)
+        if not code:
+            if _encodes(job.p) and self._encoder_is_broken(job):
+                told = f"the encoder of {self._name(job)} is broken, so what went in came out paler"
+                job.p.comment(f"VAE Lab: {told}. {_advice(self.host.recommendation(), family)}")
+            return decoded
+        name = self._name(job)
+        if job.on_grey == "redecode":
+            found = self.host.recommendation(search=True)
+            if found is not None and found.name != name:
+                return self._redecoded(job, code, name, found, again)
+        found = self.host.recommendation()
+        job.p.comment(f"VAE Lab: this image is {_LOOKS[code]}, because {name} is broken. {_advice(found, family)}")
+        return decoded
+
+    def after_failure(self, job: Job, again: Callable[[], Any]) -> Any:
+        """The host has given up, since its VAE computed NaN: what ``again`` gives with a better VAE, if that is wanted.
+
+        Raises:
+            HostError: nothing better is to be had, or wanted.
+        """
+        name = self._name(job)
+        found = self.host.recommendation(search=True) if job.on_grey == "redecode" and not job.redecoded else None
+        if found is None or found.name == name:
+            raise HostError(f"{name} computed values that are not numbers (NaN)")
+        return self._redecoded(job, "nan", name, found, again)
+
+    def _name(self, job: Job) -> str:
+        """The VAE in use, for people."""
+        name = job.overriding or self.host.host_decision().vae
+        return f"{BUILT_IN} of {self.host.current_checkpoint()}" if name == BUILT_IN else name
+
+    def _fault(self, job: Job, latents: Tensor, decoded: Any, family: Family) -> str:
+        """Code of what is wrong with these images, by the VAE's fault; "" if nothing is."""
+        images = _images(decoded)
+        if images.shape[2] < 8 * latents.shape[2]:
+            return ""  # not decoded by a VAE
+        sampled = latents.isfinite().flatten(1).all(dim=1).cpu()  # NaN in a latent is the model's fault
+        if not sampled.any():
+            return ""
+        latents, images = latents[sampled], images[sampled]
+        seen = glance(latents, images, family)
+        obvious = next((one.fault for one in seen if one.fault), "")
+        if obvious:
+            return obvious
+        held = self.host.look_at_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
+        blamed = _blamed(held.checkup.findings) if held else ""
+        if blamed:
+            return blamed
+        pale = [i for i, one in enumerate(seen) if one.pale]
+        return "grey" if pale and self._second_opinion(job, latents[pale], images[pale]) else ""
+
+    def _encoder_is_broken(self, job: Job) -> bool:
+        """By the report on its file, where there is one: an image alone does not tell."""
+        decision = self.host.decision(job.overriding) if job.overriding else self.host.host_decision()
+        verdict = self.host.checkups.known_verdict(decision.path) if decision.path else None
+        return verdict is not None and any(f.code == "encoder-broken" and f.severity == BROKEN for f in verdict.faults)
+
+    def _second_opinion(self, job: Job, latents: Tensor, images: Tensor) -> bool:
+        """Whether a healthy VAE gives these latents clearly more contrast."""
+        found = self.host.recommendation()
+        if found is None or found.name == job.overriding:
+            return False
+        return any(confirmed(images, job.decoded_with(self.host.weights(found.name), latents)))
+
+    def _redecoded(self, job: Job, code: str, name: str, found: Recommendation, again: Callable[[], Any]) -> Any:
+        back = job.override(lambda: self.host.weights(found.name))
+        try:
+            better = again()
+        except BaseException:
+            back()
+            raise
+        job.redecoded = True
+        job.p.extra_generation_params[REDECODED_KEY] = f"{name} was {_LOOKS[code]}"
+        job.p.comment(f"VAE Lab: {name} is broken ({_LOOKS[code]}); decoded again with {found.name}: {found.reason}.")
+        return better
+
+
+def _encodes(p: Any) -> bool:
+    """Whether its VAE encodes an image for this generation: img2img, and hires fix with a pixel upscaler."""
+    if getattr(shared.opts, "sd_vae_encode_method", "Full") != "Full":
+        return False
+    hires = getattr(p, "enable_hr", False) and getattr(p, "latent_scale_mode", None) is None
+    return bool(getattr(p, "init_images", None)) or hires
+
+
+def _blamed(findings: Sequence[Finding]) -> str:
+    return next((finding.code for finding in findings if finding.severity == BROKEN and finding.code in _LOOKS), "")
+
+
+def _images(decoded: Any) -> Tensor:
+    """The host's images as [B,3,H,W], about 0..1, NaN left in."""
+    return (torch.stack([image.float().cpu() for image in decoded]) + 1.0) / 2.0
+
+
+def _advice(found: Recommendation | None, family: Family) -> str:
+    if found is None:
+        return f"Get a healthy VAE for {family.title} and choose it for this checkpoint in the tab VAE Lab > Checkup."
+    return f"Choose {found.name} for this checkpoint in the tab VAE Lab > Checkup: {found.reason}."

@@ -1,0 +1,269 @@
+"""One generation in the WebUI: the only object that may change the host.
+
+A job lives exactly as long as the host's ``process_images_inner``: it is closed there, whatever happened, and so
+before the host restores its own settings (``override_settings`` may reload a VAE, and must find its own weights).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from modules import devices, shared
+from torch import Tensor
+
+from vae_lab.errors import VaeLabError
+from vae_lab.host.base import BUILT_IN
+from vae_lab.host.guard import guarded
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
+from vae_lab.latents.family import Family
+from vae_lab.webui.loaded_vae import HeldVae
+from vae_lab.webui.patching import patch
+from vae_lab.webui.weight_swap import VaeSwap
+
+__all__ = ["Captured", "Job", "Weights"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A VAE's weights, for the host's module.
+
+    Attributes:
+        name: for people.
+        path: the file they come from.
+        digest: short fingerprint.
+        held: whether the host has loaded this very file; its module holds it as long as no override is in.
+        load: gives canonical names to tensors; raises VaeLabError.
+    """
+
+    name: str
+    path: str
+    digest: str
+    held: bool
+    load: Callable[[], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The latents of one batch, just before decoding, and what was true then: the host may load another checkpoint.
+
+    Attributes:
+        latents: [B,C,h,w] in model space, on the CPU.
+        decoder: see :attr:`vae_lab.latents.files.Generation.decoded_by`.
+        family: of the loaded checkpoint; None if it is not known.
+        checkpoint: file of the loaded checkpoint, or "".
+        tiling: whether the image is meant to tile.
+    """
+
+    latents: Tensor
+    decoder: str
+    family: Family | None
+    checkpoint: str
+    tiling: bool
+
+
+class Job:
+    """What VAE Lab does around one ``process_images``.
+
+    Attributes:
+        p: the host's processing object.
+        vae: the host's VAE in memory.
+        outer: the job inside which this one runs, if any.
+        captured: iteration -> latents that were decoded last in it (of hires fix, the final ones); see :meth:`keep`.
+        images: iteration -> how many images it had, also where the latents are not kept any longer.
+        compare: names of VAEs whose images are wanted too.
+        on_grey: what to do when an image comes out grey; see ``vae_lab.host.plan.ON_GREY``.
+        redecoded: whether that VAE came in because the one before was broken.
+    """
+
+    def __init__(self, p: Any, vae: HeldVae, outer: Job | None = None) -> None:
+        self.p = p
+        self.vae = vae
+        self.outer = outer
+        self.captured: dict[int, Captured] = {}
+        self.images: dict[int, int] = {}
+        self.compare: tuple[str, ...] = ()
+        self.on_grey = "off"
+        self.redecoded = False
+        self._undo = ExitStack()
+        self._swap: VaeSwap | None = None
+        self._dtype: Any = None
+        self._choose: Callable[[], Weights] | None = None
+        self._used: Weights | None = None
+        self._refused: VaeLabError | None = None
+        self._patched = False
+        self._named: tuple[Any, Any] | None = None
+        self._reloading = 0
+
+    @property
+    def overriding(self) -> str:
+        """Name of the VAE that was chosen instead of the host's and decodes now, or ""."""
+        return self._used.name if self._used else ""
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the host's module holds other weights than the host knows of, by this job or by one around it."""
+        return self._swap is not None or (self.outer is not None and self.outer.swapped)
+
+    def keep(self, iteration: int, captured: Captured, byte_limit: int) -> None:
+        """Keep the latents of an iteration, and let go of the oldest ones over the limit (the newest are kept)."""
+        self.images[iteration] = captured.latents.shape[0]
+        self.captured.pop(iteration, None)
+        self.captured[iteration] = captured
+        while len(self.captured) > 1 and sum(map(_nbytes, self.captured.values())) > byte_limit:
+            del self.captured[next(iter(self.captured))]
+
+    def override(self, choose: Callable[[], Weights]) -> Callable[[], None]:
+        """Have the host use other weights from now until the job is closed, or until the next override.
+
+        The infotext says so, for as long as it is true.
+
+        Args:
+            choose: gives the weights for the checkpoint that the host has at that moment; asked again after the
+                host has changed the checkpoint (refiner, hires checkpoint).
+
+        Returns:
+            What puts the override before this one back, or, if there was none, the host's own weights.
+
+        Raises:
+            VaeLabError: they cannot be used; everything is as it was.
+        """
+        weights = choose()
+        before = self._choose
+
+        def back() -> None:
+            self._suspend()
+            self._choose = before
+            self._resume()
+            self.tell()
+
+        if not self._patched:
+            self._patched = True
+            self._undo.callback(self._suspend)
+            for owner, name, changes in self.vae.reloads():
+                patch(owner, name, functools.partial(self._around_reload, changes), self._undo)
+        self._suspend()
+        self._choose = choose
+        try:
+            self._put(weights)
+        except BaseException:
+            back()
+            raise
+        self.tell()
+        return back
+
+    def decoded_with(self, weights: Weights, latents: Tensor) -> Tensor:
+        """[B,C,h,w] in model space -> [B,3,H,W], about 0..1, by other weights; the VAE in use comes back at once.
+
+        Raises:
+            VaeLabError: the weights do not fit.
+        """
+        with VaeSwap(self.vae.module()) as swap:
+            swap.put(weights.load(), weights.path)
+            return torch.cat([self.vae.decode(latent).cpu() for latent in latents.split(1)])
+
+    def _put(self, weights: Weights) -> None:
+        if not weights.held or self.swapped:
+            state = weights.load()
+            self._swap = VaeSwap(self.vae.module())
+            self._dtype = devices.dtype_vae
+            try:
+                self._swap.put(state, weights.path)
+            except BaseException:
+                self._suspend()
+                raise
+        self._used = weights
+
+    def _suspend(self) -> None:
+        """Give the host its own weights back."""
+        self._used, self._refused = None, None
+        if self._swap is None:
+            return
+        try:
+            self._swap.restore()
+        finally:
+            # A VAE that gives NaN makes the host change the precision of all VAEs for the rest of the session.
+            devices.dtype_vae = self._dtype
+        self._swap = None
+
+    def _resume(self) -> None:
+        """Put the chosen weights in again. Says nothing: see :meth:`tell`."""
+        if self._choose is None:
+            return
+        try:
+            self._put(self._choose())
+        except VaeLabError as error:
+            self._refused = error
+
+    def _around_reload(
+        self, changes: Callable[..., bool], original: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """The host must find its own weights in the module: it copies them, and keeps them where a file has none.
+
+        It calls some of these before every batch; that matters only if the checkpoint will change.
+        """
+        will_change = True
+        with guarded("looking whether the checkpoint changes"):
+            will_change = changes(*args, **kwargs)
+        if not will_change:
+            return original(*args, **kwargs)
+        self._suspend()
+        self._reloading += 1
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self._reloading -= 1
+            # One of these functions calls another; while the outer one is at work, the module is still the host's.
+            if not self._reloading:
+                with guarded("choosing the VAE again after the checkpoint changed", self.p.comment):
+                    self._resume()
+
+    def tell(self) -> None:
+        """Let the infotext say which VAE decodes now.
+
+        To be called before each decode, and not when the checkpoint changes: a generation inside this one may load a
+        checkpoint of its own, and that says nothing about the images that were decoded before.
+        """
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            with guarded("choosing the VAE again after the checkpoint changed", self.p.comment):
+                raise refused
+        if self._used is not None:
+            self._announce(self._used)
+        elif self._named is not None:
+            self.retract()
+
+    def _announce(self, weights: Weights) -> None:
+        """Say in the infotext which VAE really decodes; the host's own keys were written before we were asked."""
+        p = self.p
+        if shared.opts.sd_vae_decode_method != "Full":
+            return
+        if self._named is None:
+            self._named = getattr(p, "sd_vae_name", None), getattr(p, "sd_vae_hash", None)
+        p.extra_generation_params[OVERRIDE_KEY] = weights.name
+        if weights.digest:
+            p.extra_generation_params[HASH_KEY] = weights.digest
+        else:
+            p.extra_generation_params.pop(HASH_KEY, None)
+        p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
+        p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights
+
+    def retract(self) -> None:
+        """The host's own VAE decodes after all, or none: let the infotext say what it would have said."""
+        named, self._named = self._named, None
+        if named is not None:
+            self.p.sd_vae_name, self.p.sd_vae_hash = named
+        forget_override(self.p)
+
+    def close(self) -> None:
+        """Undo everything, in reverse order."""
+        self._choose = None
+        self._undo.close()
+
+
+def _nbytes(captured: Captured) -> int:
+    return captured.latents.numel() * captured.latents.element_size()

@@ -1,0 +1,191 @@
+"""The VAE module in the WebUI's memory: decode with it as the WebUI does, and with other weights in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from modules import devices, sd_hijack, sd_models, sd_vae, shared
+from torch import Tensor, nn
+
+from vae_lab.autoencoders.kl.strips import bytes_to_decode, decode_in_strips
+from vae_lab.decoding import Decoder
+from vae_lab.errors import HostError
+from vae_lab.host.guard import guarded
+from vae_lab.latents import Generation
+from vae_lab.latents.family import FAMILIES, Family
+from vae_lab.state_dict import VAE_PARTS
+from vae_lab.webui.weight_swap import VaeSwap
+
+__all__ = ["Bench", "HeldVae", "Reload", "host_decodes"]
+
+
+class Reload(NamedTuple):
+    """A function of the host that may put another VAE into memory.
+
+    Attributes:
+        owner: whose attribute it is.
+        name: of the attribute.
+        changes: called with its arguments, tells whether this call would do anything.
+    """
+
+    owner: Any
+    name: str
+    changes: Callable[..., bool]
+
+
+class HeldVae:
+    """Where the WebUI holds the loaded checkpoint's model and its VAE, and how it decodes with it."""
+
+    def model(self) -> Any:
+        """The model of the loaded checkpoint; None if none is loaded. Loads nothing."""
+        return sd_models.model_data.sd_model
+
+    def path(self) -> str:
+        """File of the loaded checkpoint, or ""."""
+        model = self.model()
+        return model.sd_checkpoint_info.filename if model is not None else ""
+
+    def family(self) -> Family | None:
+        """Latent family of the loaded checkpoint."""
+        model = self.model()
+        if model is None:
+            return None
+        if getattr(model, "is_sdxl", False):
+            return FAMILIES["sdxl"]
+        return FAMILIES["sd3" if getattr(model, "is_sd3", False) else "sd1"]
+
+    def module(self) -> nn.Module:
+        """The VAE's module, of a model that is loaded."""
+        return self.model().first_stage_model
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The VAE's own tensors (not copies), by canonical name."""
+        return {name: tensor for name, tensor in self.module().state_dict().items() if name.startswith(VAE_PARTS)}
+
+    def reloads(self) -> Sequence[Reload]:
+        """What an override must step aside for."""
+        return (
+            Reload(sd_models, "reload_model_weights", _will_reload),
+            Reload(sd_vae, "reload_vae_weights", lambda *_, **__: True),
+        )
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """[1,C,h,w] in model space -> [1,3,H,W], about 0..1, as the host does it."""
+        return self.decode_in(latent)[0]
+
+    def decode_in(self, latent: Tensor) -> tuple[Tensor, torch.dtype]:
+        """As :meth:`decode`, and the precision: where its own gives NaN, the host turns to another one.
+
+        As ``modules/processing.py: decode_latent_batch``, but that the module is as it was afterwards.
+        """
+        image = self._decode(latent)
+        before, precision = devices.dtype_vae, self._against_nan()
+        try:
+            devices.test_for_nans(image[0], "vae")
+        except devices.NansException:
+            if precision is None:
+                return image, before
+        else:
+            return image, before
+        with VaeSwap(self.module()) as swap:
+            swap.keep()
+            devices.dtype_vae = precision
+            try:
+                self.module().to(precision)
+                return self._decode(latent), precision
+            finally:
+                devices.dtype_vae = before
+
+    @staticmethod
+    def _against_nan() -> torch.dtype | None:
+        """The precision that the host decodes in where its own gave NaN; None if it would not."""
+        wanted = None
+        if getattr(shared.opts, "auto_vae_precision_bfloat16", False):
+            wanted = torch.bfloat16
+        elif getattr(shared.opts, "auto_vae_precision", False):
+            wanted = torch.float32
+        return wanted if wanted != devices.dtype_vae else None
+
+    @torch.no_grad()
+    def _decode(self, latent: Tensor) -> Tensor:
+        """As ``modules/sd_samplers_common.py: decode_first_stage``, without its stand-ins for a full decode."""
+        model = self.model()
+        with host_decodes():
+            sample = latent.to(devices.device, devices.dtype_vae).to(model.first_stage_model.dtype)
+            image = model.decode_first_stage(sample)
+        return (image.float() + 1.0) / 2.0
+
+    @torch.no_grad()
+    def decode_in_strips(self, latent: Tensor, family: Family) -> Tensor | None:
+        """As :meth:`decode`, to the same image in little memory and in another precision where its own gives NaN.
+
+        None where that cannot be.
+
+        The host's own hooks, which move the VAE to the device under ``--medvram``, are those of its whole decode: this
+        is for when that was tried.
+        """
+        image, precision = self._decode_in_strips(latent, family), self._against_nan()
+        if precision is None or bool(torch.isfinite(image).all()):
+            return image
+        with VaeSwap(self.module()) as swap:
+            swap.keep()
+            self.module().to(precision)
+            return self._decode_in_strips(latent, family)
+
+    def _decode_in_strips(self, latent: Tensor, family: Family) -> Tensor:
+        with host_decodes():
+            image = decode_in_strips(self.module(), family.to_vae_space(latent))
+        return (image.float() + 1.0) / 2.0
+
+    def set_tiling(self, tiling: bool) -> None:
+        """Have it decode images that repeat, or not."""
+        sd_hijack.model_hijack.apply_circular(tiling)
+
+
+class Bench:
+    """The host's own VAE module, with one VAE's weights after the other, decoding as the host does."""
+
+    def __init__(self, vae: HeldVae, generation: Generation, undo: ExitStack) -> None:
+        self._vae = vae
+        self._family = generation.family
+        self._swap = undo.enter_context(VaeSwap(vae.module()))
+        # The preview thread decodes whatever this holds, with the weights that happen to be in.
+        shared.state.current_latent = None
+        with guarded("setting up tiling"):
+            vae.set_tiling(generation.tiling)
+
+    @contextmanager
+    def with_weights(self, state: dict[str, Tensor], path: str) -> Iterator[Decoder]:
+        self._swap.put(state, path)
+        yield Decoder(
+            whole=self._vae.decode,
+            in_strips=lambda latent: self._vae.decode_in_strips(latent, self._family),
+            needs=lambda latent: bytes_to_decode(self._vae.module(), latent) if _on_cpu() else 0,
+        )
+
+
+@contextmanager
+def host_decodes() -> Iterator[None]:
+    """The host boundary of a decode: in the precision that the host has set, and with errors that can be told."""
+    try:
+        with devices.without_autocast():
+            yield
+    except (RuntimeError, MemoryError):
+        raise  # of torch; the comparison tells these, out of memory among them
+    except Exception as error:  # other extensions patch the decoder too
+        raise HostError(f"the WebUI could not decode: {type(error).__name__}: {error}") from error
+
+
+def _on_cpu() -> bool:
+    return torch.device(devices.device).type == "cpu"
+
+
+def _will_reload(sd_model: Any = None, info: Any = None, forced_reload: bool = False) -> bool:
+    """Whether ``sd_models.reload_model_weights`` would do anything, by its own rules."""
+    model = sd_model or sd_models.model_data.sd_model
+    if forced_reload or model is None or sd_models.check_fp8(model) != devices.fp8:
+        return True
+    return model.sd_model_checkpoint != (info or sd_models.select_checkpoint()).filename

@@ -1,0 +1,37 @@
+"""Change the host, and undo every change."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+__all__ = ["patch"]
+
+
+def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) -> None:
+    """Replace ``owner.name`` by ``around(original, *args, **kwargs)``, until ``undo`` is closed.
+
+    If somebody else has patched over us by then, their patch is left alone and ours becomes a pass-through.
+    """
+    original = getattr(owner, name)
+    own = name in vars(owner)  # else it comes from the owner's class, and must not stay behind on the owner
+    active = True
+
+    @functools.wraps(original)
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs) if active else original(*args, **kwargs)
+
+    def restore() -> None:
+        nonlocal active
+        active = False
+        if getattr(owner, name) is not replacement:
+            return
+        if own:
+            setattr(owner, name, original)
+        else:
+            delattr(owner, name)
+
+    undo.callback(restore)
+    setattr(owner, name, replacement)

@@ -19,7 +19,13 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("model.pt", "model.pt"), ("猫.pt", "猫.pt"), ("\x1b[2J.pt", "\\x1b[2J.pt"), ("a\rb", "a\\rb"), ("\udc80", "\\udc80")],
+    [
+        ("model.pt", "model.pt"),
+        ("猫.pt", "猫.pt"),
+        ("\x1b[2J.pt", "\\x1b[2J.pt"),
+        ("a\rb", "a\\rb"),
+        ("\udc80", "\\udc80"),
+    ],
 )
 def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown

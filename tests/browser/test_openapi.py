@@ -312,7 +312,7 @@ def test_script_tells_an_error_in_one_line(make_host: MakeHost, tmp_path: Path) 
         )  # fmt: skip
     finally:
         served.close()
-    assert (done.returncode, done.stderr) == (1, "no latents are kept: generate an image first\n")
+    assert (done.returncode, done.stderr) == (1, "no latents are stored: generate an image first\n")
 
 
 def test_page_tells_of_every_route_and_number(published: Published) -> None:

@@ -24,7 +24,8 @@ from vae_lab.ui.tab import build_tab
 
 __all__ = ["Running", "launch", "serve"]
 
-_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGED = Path(__file__).resolve().parent / "assets"  # in an installed package; a checkout has them in its root
+_ASSETS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2]
 _HERE_ONLY = "127.0.0.1"
 _log = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ def launch(host: Host, port: int = 0) -> Running:
     Raises:
         HostError: the port is in use, or may not be used.
     """
-    css = (_ROOT / "style.css").read_text(encoding="utf8")
-    scripts = [path.read_text(encoding="utf8") for path in sorted((_ROOT / "javascript").glob("*.js"))]
+    css = (_ASSETS / "style.css").read_text(encoding="utf8")
+    scripts = [path.read_text(encoding="utf8") for path in sorted((_ASSETS / "javascript").glob("*.js"))]
     blocks = build_tab(host, page("VAE Lab", css, "\n".join(scripts)))
     for tries_left in range(0 if port else 2, -1, -1):
         free = _free_port(port)

@@ -189,7 +189,7 @@ def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "4 files: 1 cannot be read, 3 healthy"
     assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
-    assert out[2].startswith("VAEs that are in several files: 1, 0.9 MB could be freed (nothing is ever deleted")
+    assert out[2].startswith("VAEs found in more than one file: 1, 0.9 MB could be freed (nothing is ever deleted")
     assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
 
 
@@ -230,9 +230,9 @@ def test_html_shows_charts(tmp_path: Path) -> None:
 
 
 BAD_CALLS = {
-    "no folder for the report": (("--html", "gone/o.html"), "there is no folder gone"),
-    "dask without its scheduler": (("--engine", "dask"), "go together"),
-    "scheduler without dask": (("--dask-scheduler", "tcp://x:1"), "go together"),
+    "no folder for the report": (("--html", "gone/o.html"), "the folder gone does not exist"),
+    "dask without its scheduler": (("--engine", "dask"), "Give both or neither"),
+    "scheduler without dask": (("--dask-scheduler", "tcp://x:1"), "Give both or neither"),
 }
 
 
@@ -294,7 +294,7 @@ def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch
         assert scan("--jobs", "1") == 130
     out = capsys.readouterr().out
     assert out.startswith("4 files: 1 cannot be read, 2 not checked yet, 1 healthy")
-    assert "Stopped. The same command goes on from here." in out
+    assert "Interrupted. Run the same command to resume." in out
     assert "as far as a sample of the weights tells" in out
     assert scan() == 2
     assert capsys.readouterr().out.startswith("4 files: 1 cannot be read, 3 healthy")

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
-from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
+from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, Report, chart_png
@@ -24,13 +24,13 @@ from vae_lab.host.base import AUTOMATIC, BUILT_IN, Held
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
 from vae_lab.service.service import service_of
+from vae_lab.ui.assets import style_sheet
 from vae_lab.ui.panels.accordion import build_accordion
 from vae_lab.ui.panels.checkup import CheckupPanel
 from vae_lab.ui.views import checkup as checkup_views
 
 pytestmark = pytest.mark.browser
 
-SCRIPT = Path(__file__).resolve().parents[2] / "javascript" / "vae_lab.js"
 GREY, HEALTHY, NO_VAE = "grey-merge.safetensors", "healthy.safetensors", "no-vae.safetensors"
 
 
@@ -339,16 +339,15 @@ CARDS = (
 @pytest.fixture
 def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
     """A host's page with cards of checkpoints and the accordion, and our script in its head, as in the WebUI."""
-    css = (SCRIPT.parents[1] / "style.css").read_text(encoding="utf8")
     fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
-    with gr.Blocks(theme=fonts_of_this_machine, css=css, analytics_enabled=False) as blocks:
+    with gr.Blocks(theme=fonts_of_this_machine, css=style_sheet(), analytics_enabled=False) as blocks:
         gr.HTML(CARDS)
         build_accordion(checked_host, "txt2img")
 
     def open_page() -> Page:
         app, url = serve(blocks)
         add_routes(app, checked_host)
-        page.add_init_script(path=SCRIPT)
+        load_scripts(page, app)
         page.goto(url)
         return page
 

@@ -1,0 +1,137 @@
+// @ts-check
+// What can be done with the image of a VAE: use its VAE from now on, or send it to an image of the WebUI.
+
+import {fill, find, make, until} from "../shared/dom.mjs";
+import {t} from "../shared/text.mjs";
+import {fileName} from "./draw.mjs";
+import {imageIn, sizeOf} from "./geometry.mjs";
+import {showMessage} from "./view.mjs";
+
+/** @import {Figure, Table} from "./types" */
+
+const WAIT_MS = 10000; // for the page to answer
+const LONG_WAIT_MS = 600000; // for the host's model to be free
+
+// --- use -------------------------------------------------------------------------------------------------------------
+
+/** @type {Promise<unknown>} */
+let lastRequest = Promise.resolve(); // gradio 3 drops a request that is sent before the previous one is answered
+
+/**
+ * Whether a figure's VAE can be used from now on.
+ *
+ * @param {Figure} figure
+ */
+export function canUse(figure) {
+    return find("vae_lab_wanted") !== null && !figure.isReference && !figure.isMap;
+}
+
+/**
+ * Use a VAE from now on, or undo that.
+ *
+ * @param {Table} table
+ * @param {string} reach "checkpoint", "always" or "undo"
+ * @param {string} vae its name, or "" to undo
+ */
+export function use(table, reach, vae) {
+    const next = () => requestUse(table, reach, vae);
+    lastRequest = lastRequest.then(next, next);
+}
+
+/**
+ * Python receives it through a hidden text field, and answers in the panel's message.
+ *
+ * @param {Table} table
+ * @param {string} reach
+ * @param {string} vae
+ */
+async function requestUse(table, reach, vae) {
+    const asked = String(Date.now()); // makes the same choice a new one, and marks its answer
+    const checkpoint = table.grid.dataset.checkpoint ?? "";
+    showMessage(table, "");
+    if (!fill("vae_lab_wanted", JSON.stringify({asked, reach, vae, checkpoint}))) return;
+    const answer = () => find("vae_lab_message")?.querySelector(`[data-asked="${asked}"]`);
+    let message = await until(answer, WAIT_MS);
+    if (!message && reach === "checkpoint") {
+        showMessage(table, t("Waiting for the current generation…"));
+        message = await until(answer, LONG_WAIT_MS);
+    }
+    const undo = make("button", {type: "button", "data-act": "use", "data-value": "undo"}, t("Undo"));
+    const text = message?.firstChild?.textContent?.trim() ?? t("No response from VAE Lab.");
+    showMessage(table, text, ...(message?.querySelector("[data-undo]") ? [" ", undo] : []));
+}
+
+// --- send ------------------------------------------------------------------------------------------------------------
+
+/**
+ * Images of the WebUI, and its own functions that switch to them.
+ *
+ * @typedef {{id: string, label: string, switchTo: "switch_to_img2img" | "switch_to_inpaint" | "switch_to_extras",
+ *   hasSize: boolean}} SendTarget
+ */
+
+/** @type {SendTarget[]} */
+export const SEND_TARGETS = [
+    {id: "img2img_image", label: "img2img", switchTo: "switch_to_img2img", hasSize: true},
+    {id: "img2maskimg", label: t("inpaint"), switchTo: "switch_to_inpaint", hasSize: true},
+    {id: "extras_image", label: t("extras"), switchTo: "switch_to_extras", hasSize: false},
+];
+const CLEAR_BUTTONS =
+    ".modify-upload button + button, .touch-none + div button + button, button[aria-label='Clear']";
+
+/**
+ * @param {Table} table
+ * @param {string} id of the target
+ * @param {Figure} figure
+ */
+export async function send(table, id, figure) {
+    const target = SEND_TARGETS.find((each) => each.id === id);
+    if (!target) return;
+    const label = target.label;
+    showMessage(table, t("Sending to {target}…", {target: label}));
+    try {
+        const answer = await fetch(figure.save.href);
+        if (!answer.ok) throw new Error(t("the image cannot be read ({status})", {status: answer.status}));
+        const file = new File([await answer.blob()], fileName(table, figure), {type: "image/png"});
+        await put(file, target.id);
+        showMessage(table, t("{name}: sent to {target}.", {name: figure.name, target: label}));
+        if (document.fullscreenElement) await document.exitFullscreen();
+        if (document.activeElement instanceof HTMLElement) document.activeElement.blur(); // hiding does not always
+        window[target.switchTo]?.();
+        if (target.hasSize && window.opts?.send_size) sendSize(figure);
+        find(target.id)?.scrollIntoView({block: "center"});
+    } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        showMessage(table, t("Could not send to {target}: {reason}.", {target: label, reason}));
+    }
+}
+
+/**
+ * Into an image component of gradio, which takes a file only when it is empty.
+ *
+ * @param {File} file
+ * @param {string} id
+ */
+async function put(file, id) {
+    const component = find(id);
+    /** @type {HTMLElement | null | undefined} */ (component?.querySelector(CLEAR_BUTTONS))?.click();
+    /** @type {() => HTMLInputElement | null | undefined} */
+    const field = () => component?.querySelector("input[type=file]");
+    const input = await until(field, WAIT_MS);
+    if (!input) throw new Error(t("it has no place for a file"));
+    const transfer = new DataTransfer();
+    transfer.items.add(file);
+    input.files = transfer.files;
+    input.dispatchEvent(new Event("change"));
+}
+
+/**
+ * As the WebUI's own "Send to" does, if its settings say so.
+ *
+ * @param {Figure} figure
+ */
+function sendSize(figure) {
+    const [columns, rows] = sizeOf(imageIn(figure.boxes[0]));
+    fill("img2img_width", columns);
+    fill("img2img_height", rows);
+}

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from modules import script_callbacks, scripts, shared
 
 from vae_lab.api.routes import add_routes
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
-from vae_lab.host.plan import ON_GREY
 from vae_lab.service.background_checkup import BackgroundCheckup
 from vae_lab.webui.a1111 import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION, A1111Host
 from vae_lab.webui.capture import Generations

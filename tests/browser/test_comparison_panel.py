@@ -39,7 +39,7 @@ def test_page_opens_without_an_error(page: Page, shared_url: str, theme: str) ->
     panel = Panel.open(page, shared_url, theme)
     assert page.title() == "VAE Lab"
     expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("Astronaut and brushes"))
-    expect(panel.deciding).to_contain_text("Built-in: nothing else was chosen.")
+    expect(panel.deciding).to_contain_text("Built-in: no other VAE is chosen.")
     expect(panel.latent.locator("img")).to_have_count(2)
     expect(page.locator("#vae_lab_cancel")).to_be_hidden()
     expect(panel.progress).to_be_hidden()

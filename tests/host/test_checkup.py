@@ -252,7 +252,7 @@ def test_checkpoint_without_a_vae_says_what_is_used(webui: WebUI, host: Any) -> 
     assert host.known_reports(["without.safetensors"])["without.safetensors"].verdict.status == "missing"
     assert host.used_instead()
     webui.choose_natively("first.safetensors")
-    assert host.used_instead().startswith("first.safetensors decodes")
+    assert host.used_instead().startswith("first.safetensors: ")
 
 
 def test_a_checkpoint_with_a_healthy_vae_baked_in(grey: WebUI, data_dir: Path) -> None:

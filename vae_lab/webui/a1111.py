@@ -20,7 +20,8 @@ from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.formats import WeightFile
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Held, Host, Place, Progress
+from vae_lab.host.base import Held, Host, Place, Progress
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices
 from vae_lab.host.guard import guarded
 from vae_lab.identity import fingerprint, memory_digest, short
 from vae_lab.latents import Generation, GenerationStore
@@ -37,6 +38,12 @@ EXTERNAL_OPTION = "vae_lab_external"
 KEEP_OPTION = "vae_lab_keep_mb"
 ON_GREY_OPTION = "vae_lab_on_grey"
 PREFERRED_OPTION = "vae_lab_preferred"
+_PREFERENCE = "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
+_REASONS: dict[Source, str] = {
+    "generation": "chosen in the VAE Lab accordion for this generation",
+    "always": "Settings > VAE Lab > External VAE",
+    "checkpoint": "chosen in VAE Lab for this checkpoint",
+}
 _KEPT_STATES = 1  # the override's weights stay in memory between generations; 160 to 330 MB each
 
 
@@ -121,46 +128,38 @@ class A1111Host(Host):
 
     # --- who decides -----------------------------------------------------------------------------------------
 
-    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        if generation_choice != AUTOMATIC:
-            return self._decided(generation_choice, "generation", "chosen in the VAE Lab accordion for this generation")
-        always = self.always()
-        if always != AUTOMATIC:
-            return self._decided(always, "always", "Settings > VAE Lab > External VAE")
-        return self.host_decision()
+    def standing_choices(self) -> StandingChoices:
+        """The WebUI itself applies what is saved for a checkpoint, so that is part of its own decision."""
+        return StandingChoices(getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC))
 
-    @staticmethod
-    def always() -> str:
-        """What the settings choose for every checkpoint, or ``Automatic``."""
-        return getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
+    def standing_choices_when_loaded(self) -> StandingChoices:
+        """As :meth:`standing_choices`, for the checkpoint in memory instead of the selected one."""
+        return self.standing_choices()
 
-    def standing_choice(self) -> str:
-        """What VAE Lab is to put in where a generation asks for nothing, or ``Automatic``."""
-        return self.always()
-
-    def _decided(self, vae: str, source: str, why: str) -> Decision:
-        path = self.checkpoint_path() if vae == BUILT_IN else str(self.vae_files().get(vae, ""))
-        missing = "" if path else " The file is not there: the WebUI's own choice decodes instead."
-        return Decision(vae, source, f"{vae} decodes: {why}.{missing}", path)
+    def decision_for(self, choice: Choice) -> Decision:
+        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_files().get(choice.vae, ""))
+        missing = "" if path else " The file is missing, so the WebUI's own choice is used."
+        return Decision(choice.vae, choice.source, f"{choice.vae}: {_REASONS[choice.source]}.{missing}", path)
 
     def host_decision(self) -> Decision:
         """Which VAE the WebUI itself has chosen, without VAE Lab."""
         checkpoint = self.checkpoint_path()
         if not checkpoint:
             return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
+        source: Source = "host"
         resolved = sd_vae.resolve_vae(checkpoint)
         if resolved.source == "from user metadata":
-            source, why = "checkpoint", "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
+            source, why = "checkpoint", _PREFERENCE
         elif resolved.source == "specified in settings":
-            source, why = "host", "Settings > VAE > SD VAE"
+            why = "Settings > VAE > SD VAE"
         elif resolved.vae:
-            source, why = "host", f"the WebUI, {resolved.source}"
+            why = f"chosen by the WebUI, {resolved.source}"
         elif self.chosen("checkpoint") == BUILT_IN and not self._settings_come_first():
-            source, why = "checkpoint", "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
+            source, why = "checkpoint", _PREFERENCE
         else:
-            source, why = "host", "no external VAE is chosen"
+            why = "no external VAE is chosen"
         name = self._name_of(resolved.vae) if resolved.vae else BUILT_IN
-        return Decision(name, source, f"{name} decodes: {why}.", resolved.vae or checkpoint)
+        return Decision(name, source, f"{name}: {why}.", resolved.vae or checkpoint)
 
     def _name_of(self, path: str) -> str:
         """How the VAE in a file is listed. Asked for every image, so the folders are not gone through each time."""
@@ -178,9 +177,9 @@ class A1111Host(Host):
             shared.opts.sd_vae_overrides_per_model_preferences and not sd_vae.is_automatic()
         )
 
-    def chosen(self, reach: str) -> str:
+    def chosen(self, reach: Reach) -> str:
         if reach == "always":
-            return self.always()
+            return super().chosen(reach)
         checkpoint = self.checkpoint_path()
         preferred = self._read_preference(checkpoint) if checkpoint else AUTOMATIC
         if preferred == "None":
@@ -197,7 +196,7 @@ class A1111Host(Host):
         now = self.decision()
         if vae in (AUTOMATIC, now.vae):
             return f"Saved for {self.current_checkpoint()}. {now.reason}"
-        return f"Saved for {self.current_checkpoint()}, but without effect for now: {now.reason}"
+        return f"Saved for {self.current_checkpoint()}, but it has no effect yet. {now.reason}"
 
     def _save_preference(self, checkpoint: str, vae: str) -> None:
         with queue_lock:
@@ -291,7 +290,7 @@ class A1111Host(Host):
 
     def use_always(self, vae: str) -> str:
         self.check_choice(vae)
-        before = self.always()
+        before = self.chosen("always")
         try:
             shared.opts.set(EXTERNAL_OPTION, vae)
             shared.opts.save(shared.config_filename)

@@ -13,7 +13,7 @@ from vae_lab.checkup import Finding, Recommendation, glance
 from vae_lab.checkup.findings import BROKEN
 from vae_lab.checkup.watch import confirmed
 from vae_lab.errors import HostError
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.infotext import REDECODED_KEY
 from vae_lab.latents.family import Family
 from vae_lab.webui.a1111 import A1111Host

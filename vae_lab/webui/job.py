@@ -17,7 +17,7 @@ from modules import devices, shared
 from torch import Tensor
 
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.latents.family import Family

@@ -8,7 +8,7 @@ from typing import Any
 from modules import shared
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, resolve
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.plan import Plan
@@ -34,8 +34,7 @@ class ScriptBehaviour:
         forget_override(p)
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
-            wanted = chosen_by_axis(p) or plan.override
-            choice = wanted if wanted != AUTOMATIC else self.host.standing_choice()
+            choice = resolve(self.host.standing_choices_when_loaded(), plan.override, chosen_by_axis(p)).vae
             job = self.generations.job_of(p)
             if job is None:
                 return

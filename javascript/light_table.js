@@ -25,7 +25,6 @@
     const HOLD_MS = 350; // L held for longer is let go with the key
     const WHEEL_STEP = 60; // a wheel's notch is about 100, a touchpad's event a few
     const WAIT_MS = 10000; // for the page to answer
-    const LONG_WAIT_MS = 600000; // for the host's model to be free
     const BUILT_IN = "Built-in";
     const CONTROLS = "button, a, select, input, output, [role=slider], [role=dialog]";
     // Images of the WebUI, and its own functions that turn to them.
@@ -209,7 +208,7 @@
         figure.open = make("a", {target: "_blank"}, "Open");
         row.append(make("span", {}, figure.save, figure.open));
         const isMap = Boolean(figure.figure.closest(".vae-lab-losses")); // no image that anything could be done with
-        if (find("vae_lab_wanted") && !figure.reference && !isMap) {
+        if (find("vae_lab_panel") && !figure.reference && !isMap) {
             const uses = [["checkpoint", "Use for this checkpoint"], ["always", "Use always"]];
             row.append(make("span", {}, ...uses.map(([reach, words]) => button(words, "use", reach))));
         }
@@ -638,23 +637,23 @@
 
     // --- acting on an image ----------------------------------------------------------------------------------------
 
-    // Python hears of it through a text field that nobody sees, and answers in the panel's message.
+    // Saves which VAE decodes from now on. javascript/vae_lab.js handles the Undo button, and refreshes the page.
     async function use(table, reach, vae) {
-        const field = find("vae_lab_wanted")?.querySelector("textarea, input");
-        if (!field) return;
-        const asked = String(Date.now()); // so that the same can be chosen twice, and its own answer is known
-        const checkpoint = table.grid.dataset.checkpoint ?? "";
+        const body = JSON.stringify({reach, vae, checkpoint: table.grid.dataset.checkpoint ?? ""});
+        const request = {method: "POST", headers: {"Content-Type": "application/json"}, body};
         say(table, "");
-        field.value = JSON.stringify({asked, reach, vae, checkpoint});
-        field.dispatchEvent(new Event("input", {bubbles: true}));
-        const answer = () => find("vae_lab_message")?.querySelector(`[data-asked="${asked}"]`);
-        let message = await until(answer);
-        if (!message && reach === "checkpoint") {
-            say(table, "Waiting for the model…"); // which may be at work on an image
-            message = await until(answer, LONG_WAIT_MS);
+        const waiting = setTimeout(() => say(table, "Waiting for the current generation…"), WAIT_MS);
+        try {
+            const answer = await fetch(new URL("vae-lab/v1/choose", document.baseURI), request);
+            const {message, undo_id: undoId, detail} = await answer.json();
+            const undo = undoId && make("button", {type: "button", class: "vae-lab-link", "data-undo": undoId}, "Undo");
+            say(table, message ?? detail, ...(undo ? [" ", undo] : []));
+        } catch (error) {
+            say(table, "No response from VAE Lab.");
+        } finally {
+            clearTimeout(waiting);
         }
-        const undo = message?.querySelector("[data-undo]") ? [" ", button("Undo", "use", "undo")] : [];
-        say(table, message ? message.firstChild.textContent.trim() : "VAE Lab does not answer.", ...undo);
+        document.dispatchEvent(new CustomEvent("vae-lab-choice"));
     }
 
     async function send(table, target, figure) {

@@ -12,11 +12,11 @@
 
     const PAGES = [
         {
-            name: "vae_lab", panel: "vae_lab_panel", step: "image",
+            name: "vae_lab", panel: "vae_lab_panel", step: "image", decides: true,
             starts: ["vae_lab_compare", "vae_lab_identify", "vae_lab_encode"],
         },
         {
-            name: "vae_lab_checkup", panel: "vae_lab_checkup", step: "file",
+            name: "vae_lab_checkup", panel: "vae_lab_checkup", step: "file", decides: true,
             starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
         },
         {name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", starts: ["vae_lab_roundtrip_run"], step: "step"},
@@ -153,14 +153,13 @@
 
     function onClick(event) {
         const row = event.target.closest?.("#vae_lab_checkup tr[data-file]");
-        if (row) pick("vae_lab_checkup_picked", row.dataset.file);
+        if (row) pick("file", row.dataset.file);
         const thumbnail = event.target.closest?.("#vae_lab_kept [data-pick]");
-        if (thumbnail) pick("vae_lab_picked_latent", thumbnail.dataset.pick);
+        if (thumbnail) pick("latent", thumbnail.dataset.pick);
         const listed = event.target.closest?.("#vae_lab_library tr[data-file] .vae-lab-link");
         if (listed) openInCheckup(listed.closest("tr").dataset.file);
-        const undo = event.target.closest?.(".vae-lab [data-undo]");
-        if (undo && !undo.disabled) takeBack(undo);
-        if (undo) undo.disabled = true; // a second click would undo that it was undone
+        const undoButton = event.target.closest?.(".vae-lab [data-undo]");
+        if (undoButton && !undoButton.disabled) undo(undoButton);
         const badge = event.target.closest?.(".vae-lab-current-badge:not(:empty)");
         const named = badge && checkpointOf(badge)?.name;
         if (named) openInCheckup(named);
@@ -177,20 +176,44 @@
         }
     }
 
-    // A row of the checkup's table, or a latent: Python hears of it through a text field that nobody sees.
-    function pick(id, what) {
-        fill(id, `${Date.now()}|${what}`); // the time, so that the same one can be picked twice
+    // What the server answers to a request with a JSON body; of an error, {detail: one line}.
+    async function post(path, body) {
+        const headers = {"Content-Type": "application/json"};
+        try {
+            const answer = await fetch(address(path), {method: "POST", headers, body: JSON.stringify(body)});
+            return await answer.json();
+        } catch (error) {
+            return {detail: "No response from VAE Lab."};
+        }
     }
 
-    function takeBack(undo) {
-        if (undo.closest("#vae_lab_checkup")) pick("vae_lab_checkup_undo", "undo");
-        else fill("vae_lab_wanted", JSON.stringify({asked: String(Date.now()), reach: "undo", vae: "", checkpoint: ""}));
+    // The answer replaces the text around the button, so that it stands where the user is looking.
+    async function undo(undoButton) {
+        undoButton.disabled = true;
+        const line = undoButton.parentElement;
+        const {message, undo_id: undoId, detail} = await post("undo", {undo_id: undoButton.dataset.undo});
+        // Only inside the line: gradio removes the line itself when it has something new to show.
+        line.replaceChildren(message ?? detail);
+        if (undoId) {
+            undoButton.dataset.undo = undoId;
+            undoButton.disabled = false;
+            line.append(" ", undoButton);
+        }
+        refreshDecision();
     }
 
-    function fill(id, words) {
-        const field = find(id)?.querySelector("textarea, input");
+    // Another VAE may decode from now on.
+    function refreshDecision() {
+        for (const page of PAGES) {
+            if (page.decides && inView.has(page.name)) find(page.name + "_refresh")?.click();
+        }
+    }
+
+    // Python learns of clicks in our HTML through one hidden text field; see vae_lab/ui/panels/picks.py.
+    function pick(kind, name) {
+        const field = find("vae_lab_picked")?.querySelector("textarea, input");
         if (!field) return;
-        field.value = words;
+        field.value = JSON.stringify({kind, name, time: Date.now()}); // the time, so that the same can be picked twice
         field.dispatchEvent(new Event("input", {bubbles: true}));
     }
 
@@ -200,7 +223,7 @@
         document.activeElement?.blur();
         inView.add("vae_lab_checkup");
         for (const id of ["tab_vae_lab", "vae_lab_page_checkup"]) turnTo(find(id)); // the first is the WebUI's
-        pick("vae_lab_checkup_picked", file);
+        pick("file", file);
     }
 
     // By its place, since the words on tabs may be translated.
@@ -359,5 +382,6 @@
 
     document.addEventListener("click", onClick, true);
     document.addEventListener("keydown", onKey, true);
+    document.addEventListener("vae-lab-choice", refreshDecision); // by javascript/light_table.js
     setInterval(look, POLL_MS);
 })();

@@ -176,7 +176,7 @@ def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
 ) -> None:
     host = make_host()
     host.select_checkpoint("grey-merge.safetensors")
-    service_of(host).inspect(["grey-merge.safetensors"])
+    service_of(host).checkups.inspect(["grey-merge.safetensors"])
     open_host_page(host_page(host, lambda *values: ""), host)
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
     deciding = page.locator("#vae_lab_txt2img_deciding").first

@@ -110,7 +110,7 @@ class Generations:
 
     def _file(self, job: Job, processed: Any) -> None:
         """Each iteration is a generation of its own, with the checkpoint that it was decoded with."""
-        self.host.generations.byte_limit = _byte_limit()
+        self.host.generations.max_bytes = _byte_limit()
         infotexts = list(processed.infotexts[processed.index_of_first_image :]) if processed is not None else []
         comparing = processed is not None and bool(job.compare) and not self._inside_something(job)
         done = 0

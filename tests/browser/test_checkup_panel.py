@@ -20,7 +20,7 @@ from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, Report, chart_png
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Held
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, MemoryCheckup
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
 from vae_lab.service.service import service_of
@@ -238,8 +238,8 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
 def test_what_is_in_memory_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     finding = Finding("black", "broken", "Images come out black.")
-    held = Held(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
-    host.__class__ = type("HostWithModel", (StandaloneHost,), {"held": lambda self: held})
+    held = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
+    host.__class__ = type("HostWithModel", (StandaloneHost,), {"memory_checkup": lambda self: held})
     service_of(host).checkups.inspect([HEALTHY])
     checkup = CheckupPage.open(page, launch(host))
     expect(checkup.verdict).to_contain_text("In memory now: Built-in, fp16 ✗ Broken: black images")
@@ -456,7 +456,7 @@ def test_names_and_findings_cannot_smuggle_markup() -> None:
         checkup_views.checked({HOSTILE: report}, 1),
         checkup_views.used_instead(HOSTILE),
         checkup_views.remedied(HOSTILE),
-        checkup_views.held(Held(Checkup("", (finding,)), HOSTILE, HOSTILE)),
+        checkup_views.held(MemoryCheckup(Checkup("", (finding,)), HOSTILE, HOSTILE)),
     ]
     assert all("<img src=x" not in piece for piece in pieces)
     assert all("\"'&.pt" not in piece for piece in pieces)

@@ -28,7 +28,7 @@ from vae_lab.latents.family import Family
 from vae_lab.library.cache import Checkups, FactsCache
 from vae_lab.progress import Progress
 
-__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Place", "Progress", "VaeEntry"]
+__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "MemoryCheckup", "Place", "Progress", "VaeEntry"]
 
 _MOST_LOOKED_AT = 12  # VAEs, in search of one to recommend; each takes seconds
 
@@ -57,14 +57,14 @@ class VaeEntry:
 
 
 @dataclass(frozen=True)
-class Held:
-    """The VAE that a host holds in memory, as it was at its last checkup.
+class MemoryCheckup:
+    """The last checkup of the VAE that a host has in memory.
 
     Attributes:
-        checkup: of the decoder, by what the host itself makes of the chart's latents.
-        precision: in which the host decodes, such as ``fp16``.
+        checkup: of the decoder: what the host itself decodes from the chart's latents.
+        precision: in which the host decodes, such as ``float16``.
         name: the VAE's, as in :class:`Decision`.
-        checkpoint: file of the checkpoint that it was with.
+        checkpoint: file of the checkpoint that was loaded.
     """
 
     checkup: Checkup
@@ -352,8 +352,8 @@ class Host(ABC):
         path = self.file_of(name)
         return self.checkups.look(str(path), {known: str(file) for known, file in self.vae_files().items()})
 
-    def held(self) -> Held | None:
-        """The last checkup of the VAE in memory; None where a host holds none, or it was not looked at yet."""
+    def memory_checkup(self) -> MemoryCheckup | None:
+        """The last checkup of the VAE in memory; None if the host has none there, or it was not checked yet."""
         return None
 
     def used_instead(self) -> str:

@@ -28,7 +28,8 @@ from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingC
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Weights
-from vae_lab.webui.loaded_vae import HeldVae, Reload, host_decodes
+from vae_lab.webui.loaded_vae import LoadedVae, Reload, host_decodes
+from vae_lab.webui.preferences import read_preference, write_preference
 
 __all__ = ["ForgeHost", "is_forge"]
 
@@ -40,7 +41,7 @@ def is_forge() -> bool:
     return hasattr(sd_models, "forge_model_reload")
 
 
-class HeldForgeVae(HeldVae):
+class LoadedForgeVae(LoadedVae):
     """Where Forge holds its VAE. Nothing is loaded before the first image."""
 
     def model(self) -> Any:
@@ -82,8 +83,8 @@ class ForgeHost(A1111Host):
     preference_key = "vae_lab_vae"
 
     @staticmethod
-    def _held_vae() -> HeldVae:
-        return HeldForgeVae()
+    def _loaded_vae() -> LoadedVae:
+        return LoadedForgeVae()
 
     # --- the checkpoint: the chosen one, which Forge loads when an image is wanted ----------------------------
 
@@ -112,7 +113,7 @@ class ForgeHost(A1111Host):
 
     def _preference(self, checkpoint: str) -> str:
         """Ours. Forge's own, on the checkpoint's card, is for the moment when that card is clicked on, and no later."""
-        return self._read_preference(checkpoint) if checkpoint else AUTOMATIC
+        return read_preference(checkpoint, self.preference_key) if checkpoint else AUTOMATIC
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
@@ -142,7 +143,7 @@ class ForgeHost(A1111Host):
 
     def _save_preference(self, checkpoint: str, vae: str) -> None:
         """Nothing to load: the next generation asks for it."""
-        self._write_preference(checkpoint, vae)
+        write_preference(checkpoint, self.preference_key, vae)
 
     # --- the checkup -------------------------------------------------------------------------------------------
 

@@ -95,8 +95,8 @@ class GreyWatch:
         obvious = next((one.fault for one in seen if one.fault), "")
         if obvious:
             return obvious
-        held = self.host.look_at_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
-        blamed = _blamed(held.checkup.findings) if held else ""
+        memory = self.host.check_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
+        blamed = _blamed(memory.checkup.findings) if memory else ""
         if blamed:
             return blamed
         pale = [i for i, one in enumerate(seen) if one.pale]

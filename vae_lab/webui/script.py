@@ -13,9 +13,10 @@ from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.plan import Plan
 from vae_lab.identity import short
-from vae_lab.webui.a1111 import ON_GREY_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Generations
 from vae_lab.webui.job import Job
+from vae_lab.webui.preferences import on_grey
 from vae_lab.webui.xyz_axis import chosen_by_axis
 
 __all__ = ["ScriptBehaviour"]
@@ -39,7 +40,7 @@ class ScriptBehaviour:
             if job is None:
                 return
             job.compare = plan.compare
-            job.on_grey = plan.on_grey or getattr(shared.opts, ON_GREY_OPTION, "warn")
+            job.on_grey = plan.on_grey or on_grey()
             if choice != AUTOMATIC:
                 self._override(p, job, choice)
 

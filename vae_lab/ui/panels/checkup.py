@@ -187,10 +187,10 @@ class CheckupPanel:
             return text + self._how_to_be_offered_more(report)
         if report.verdict.status == MISSING:
             text += checkup_views.used_instead(self.host.used_instead())
-        decision, in_memory = self.host.decision(), self.host.held()
+        decision, in_memory = self.host.decision(), self.host.memory_checkup()
         if report.verdict.faults and self._decides_well(decision, report):
             text = checkup_views.remedied(decision.vae) + text
-        # What was looked at before another VAE was chosen is no longer in memory.
+        # If another VAE has been chosen since that checkup, this one is no longer in memory.
         return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
     def _how_to_be_offered_more(self, report: Report) -> str:

@@ -8,7 +8,7 @@
 // window.vaeLab: a promise that is fulfilled once everything runs. An extension that is installed twice runs once.
 
 const MODULES = [
-    "shared/dom.mjs", "shared/text.mjs",
+    "shared/dom.mjs", "shared/server.mjs", "shared/text.mjs",
     "light_table/table.mjs", "light_table/layout.mjs", "light_table/geometry.mjs", "light_table/view.mjs",
     "light_table/draw.mjs", "light_table/difference.mjs", "light_table/loupe.mjs", "light_table/actions.mjs",
     "light_table/pointer.mjs", "light_table/keys.mjs",

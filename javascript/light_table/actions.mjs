@@ -2,6 +2,7 @@
 // What can be done with the image of a VAE: use its VAE from now on, or send it to an image of the WebUI.
 
 import {fill, find, make, until} from "../shared/dom.mjs";
+import {changeChoice} from "../shared/server.mjs";
 import {t} from "../shared/text.mjs";
 import {fileName} from "./draw.mjs";
 import {imageIn, sizeOf} from "./geometry.mjs";
@@ -10,12 +11,8 @@ import {showMessage} from "./view.mjs";
 /** @import {Figure, Table} from "./types" */
 
 const WAIT_MS = 10000; // for the page to answer
-const LONG_WAIT_MS = 600000; // for the host's model to be free
 
 // --- use -------------------------------------------------------------------------------------------------------------
-
-/** @type {Promise<unknown>} */
-let lastRequest = Promise.resolve(); // gradio 3 drops a request that is sent before the previous one is answered
 
 /**
  * Whether a figure's VAE can be used from now on.
@@ -23,42 +20,24 @@ let lastRequest = Promise.resolve(); // gradio 3 drops a request that is sent be
  * @param {Figure} figure
  */
 export function canUse(figure) {
-    return find("vae_lab_wanted") !== null && !figure.isReference && !figure.isMap;
+    return find("vae_lab_panel") !== null && !figure.isReference && !figure.isMap;
 }
 
 /**
- * Use a VAE from now on, or undo that.
+ * Use a VAE from now on.
  *
  * @param {Table} table
- * @param {string} reach "checkpoint", "always" or "undo"
- * @param {string} vae its name, or "" to undo
+ * @param {string} reach "checkpoint" or "always"
+ * @param {string} vae its name
  */
-export function use(table, reach, vae) {
-    const next = () => requestUse(table, reach, vae);
-    lastRequest = lastRequest.then(next, next);
-}
-
-/**
- * Python receives it through a hidden text field, and answers in the panel's message.
- *
- * @param {Table} table
- * @param {string} reach
- * @param {string} vae
- */
-async function requestUse(table, reach, vae) {
-    const asked = String(Date.now()); // makes the same choice a new one, and marks its answer
-    const checkpoint = table.grid.dataset.checkpoint ?? "";
+export async function use(table, reach, vae) {
     showMessage(table, "");
-    if (!fill("vae_lab_wanted", JSON.stringify({asked, reach, vae, checkpoint}))) return;
-    const answer = () => find("vae_lab_message")?.querySelector(`[data-asked="${asked}"]`);
-    let message = await until(answer, WAIT_MS);
-    if (!message && reach === "checkpoint") {
-        showMessage(table, t("Waiting for the current generation…"));
-        message = await until(answer, LONG_WAIT_MS);
-    }
-    const undo = make("button", {type: "button", "data-act": "use", "data-value": "undo"}, t("Undo"));
-    const text = message?.firstChild?.textContent?.trim() ?? t("No response from VAE Lab.");
-    showMessage(table, text, ...(message?.querySelector("[data-undo]") ? [" ", undo] : []));
+    const waiting = setTimeout(() => showMessage(table, t("Waiting for the current generation…")), WAIT_MS);
+    const checkpoint = table.grid.dataset.checkpoint ?? "";
+    const {message, undo_id: undoId, detail} = await changeChoice("choose", {reach, vae, checkpoint});
+    clearTimeout(waiting);
+    const undo = undoId && make("button", {type: "button", class: "vae-lab-link", "data-undo": undoId}, t("Undo"));
+    showMessage(table, message ?? detail ?? "", ...(undo ? [" ", undo] : []));
 }
 
 // --- send ------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 import {all, make} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
-import {address} from "./runs.mjs";
+import {address} from "../shared/server.mjs";
 
 /**
  * One entry of what GET checkpoints answers.

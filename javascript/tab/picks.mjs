@@ -1,7 +1,8 @@
 // @ts-check
-// Rows, thumbnails and Undo: Python receives a click on them through text fields that are hidden.
+// Rows, thumbnails and Undo.
 
 import {all, closest, fill, find, setAttribute} from "../shared/dom.mjs";
+import {changeChoice} from "../shared/server.mjs";
 import {checkpointOf} from "./badges.mjs";
 
 /** @type {(name: string) => void} */
@@ -20,14 +21,13 @@ export function start(callback) {
  */
 export function onClick(event) {
     const row = closest(event, "#vae_lab_checkup tr[data-file]");
-    if (row) pick("vae_lab_checkup_picked", row.dataset.file ?? "");
+    if (row) pick("file", row.dataset.file ?? "");
     const thumbnail = closest(event, "#vae_lab_kept [data-pick]");
-    if (thumbnail) pick("vae_lab_picked_latent", thumbnail.dataset.pick ?? "");
+    if (thumbnail) pick("latent", thumbnail.dataset.pick ?? "");
     const listed = closest(event, "#vae_lab_library tr[data-file] .vae-lab-link")?.closest("tr");
     if (listed) openInCheckup(listed.dataset.file ?? "");
     const undoButton = /** @type {HTMLButtonElement | null} */ (closest(event, ".vae-lab [data-undo]"));
     if (undoButton && !undoButton.disabled) undo(undoButton);
-    if (undoButton) undoButton.disabled = true; // a second click would undo the undoing
     const badge = closest(event, ".vae-lab-current-badge:not(:empty)");
     const checkpoint = badge && checkpointOf(badge);
     if (checkpoint) openInCheckup(checkpoint.name);
@@ -40,17 +40,30 @@ export function markPicks() {
 }
 
 /**
- * @param {string} field
- * @param {string} value
+ * Python learns of clicks in our HTML through one hidden text field; see vae_lab/ui/panels/picks.py.
+ *
+ * @param {"file" | "latent"} kind
+ * @param {string} name
  */
-function pick(field, value) {
-    fill(field, `${Date.now()}|${value}`); // the time makes the same pick a new one
+function pick(kind, name) {
+    fill("vae_lab_picked", JSON.stringify({kind, name, time: Date.now()})); // the time makes the same pick a new one
 }
 
-/** @param {HTMLElement} button */
-function undo(button) {
-    if (button.closest("#vae_lab_checkup")) pick("vae_lab_checkup_undo", "undo");
-    else fill("vae_lab_wanted", JSON.stringify({asked: String(Date.now()), reach: "undo", vae: "", checkpoint: ""}));
+/**
+ * The answer replaces the text around the button.
+ *
+ * @param {HTMLButtonElement} button
+ */
+async function undo(button) {
+    button.disabled = true; // a second click would undo the undoing
+    const line = button.parentElement;
+    const {message, undo_id: undoId, detail} = await changeChoice("undo", {undo_id: button.dataset.undo ?? ""});
+    // Only inside the line: gradio removes the line itself when it has something new to show.
+    line?.replaceChildren(message ?? detail ?? "");
+    if (!undoId) return;
+    button.dataset.undo = undoId;
+    button.disabled = false;
+    line?.append(" ", button);
 }
 
 /**
@@ -63,7 +76,7 @@ function openInCheckup(file) {
     if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
     onOpen("vae_lab_checkup"); // it need not refresh itself: what is picked is shown fresh
     for (const id of ["tab_vae_lab", "vae_lab_page_checkup"]) switchTo(find(id)); // the first is the WebUI's
-    pick("vae_lab_checkup_picked", file);
+    pick("file", file);
 }
 
 /**

@@ -2,12 +2,13 @@
 // Progress bars and Cancel: what the server's current run is doing, shown on every page of the tab.
 
 import {all, closest, find, part, write} from "../shared/dom.mjs";
+import {address} from "../shared/server.mjs";
 import {t} from "../shared/text.mjs";
 
 /**
- * A page of the tab. `starts`: ids of the buttons that start a run.
+ * A page of the tab. `starts`: ids of the buttons that start a run; `decides`: it says which VAE decodes.
  *
- * @typedef {{name: string, panel: string, starts: string[], cancelling: string}} Page
+ * @typedef {{name: string, panel: string, starts: string[], cancelling: string, decides?: boolean}} Page
  * @typedef {{busy: boolean, done: number, total: number, what: string}} Progress what GET progress answers
  * @typedef {{page: Page | null, before?: string, quietSince: number, isCancelling: boolean}} Run
  */
@@ -18,11 +19,11 @@ const AFTER_FILE = t("Cancelling after the current file…");
 /** @type {Page[]} */
 export const PAGES = [
     {
-        name: "vae_lab", panel: "vae_lab_panel", cancelling: t("Cancelling after the current image…"),
+        name: "vae_lab", panel: "vae_lab_panel", decides: true, cancelling: t("Cancelling after the current image…"),
         starts: ["vae_lab_compare", "vae_lab_identify", "vae_lab_encode"],
     },
     {
-        name: "vae_lab_checkup", panel: "vae_lab_checkup", cancelling: AFTER_FILE,
+        name: "vae_lab_checkup", panel: "vae_lab_checkup", decides: true, cancelling: AFTER_FILE,
         starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
     },
     {
@@ -52,9 +53,6 @@ export const isRunning = (page) => run !== null && (page === undefined || run.pa
 export function start(callback) {
     onEnd = callback;
 }
-
-/** The address of a route. */
-export const address = (/** @type {string} */ path) => new URL("vae-lab/v1/" + path, document.baseURI);
 
 /**
  * A click that may start or cancel a run.

@@ -5,6 +5,7 @@
 // checks what is there now.
 
 import {all, find} from "../shared/dom.mjs";
+import {CHOICE_EVENT} from "../shared/server.mjs";
 import * as badges from "./badges.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
@@ -23,6 +24,7 @@ export function start() {
     picks.start((page) => visiblePages.add(page));
     numberTables.start();
     document.addEventListener("click", onClick, true);
+    document.addEventListener(CHOICE_EVENT, refreshDecision);
     setInterval(tick, TICK_MS);
 }
 
@@ -48,6 +50,13 @@ function tick() {
     picks.markPicks();
     badges.checkBadges(TICK_MS);
     translateTitles();
+}
+
+/** Another VAE may decode from now on. */
+function refreshDecision() {
+    for (const page of runs.PAGES) {
+        if (page.decides && visiblePages.has(page.name)) find(page.name + "_refresh")?.click();
+    }
 }
 
 /** Refresh the Checkup page, if it is visible; false during a run, at whose end it has to be done. */

@@ -130,7 +130,7 @@ def test_accordion_says_what_decodes_and_hands_over_its_values(
     open_host_page(host_page(host, lambda *values: json.dumps(values)), host)
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
     deciding = page.locator("#vae_lab_txt2img_deciding").first
-    expect(deciding).to_contain_text("Built-in: nothing else was chosen.")
+    expect(deciding).to_contain_text("Built-in: no other VAE is chosen.")
     page.click("#generate")
     expect(page.locator("#said textarea")).to_have_value(json.dumps([AUTOMATIC, [], AS_IN_SETTINGS]))
     panel = Panel(page)
@@ -185,7 +185,7 @@ def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
 ) -> None:
     host = make_host()
     host.select_checkpoint("grey-merge.safetensors")
-    service_of(host).inspect(["grey-merge.safetensors"])
+    service_of(host).checkups.inspect(["grey-merge.safetensors"])
     open_host_page(host_page(host, lambda *values: ""), host)
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
     deciding = page.locator("#vae_lab_txt2img_deciding").first

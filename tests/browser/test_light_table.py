@@ -808,25 +808,26 @@ def test_the_vae_of_an_image_is_used_from_now_on(page: Page, launch: Launch, mak
     host = make_host()
     table = LightTable.open(page, launch(host), ANIME, B)
     panel = Panel(page)
-    panel.finish(lambda: table.figure(B).get_by_role("button", name="Use for this checkpoint").click())
+    undo = table.message.get_by_role("button", name="Undo")
+    table.figure(B).get_by_role("button", name="Use for this checkpoint").click()
     expect(panel.deciding).to_contain_text(f"{B}: chosen for healthy.safetensors.")
-    expect(table.message).to_contain_text("chosen for")
+    expect(table.message).to_contain_text(f"{B}: chosen for healthy.safetensors.")
     assert (host.decision().vae, host.decision().source) == (B, "checkpoint")
-    expect(panel.message).to_contain_text(table.message.inner_text())
     expect(page.locator("#vae_lab_decoder input")).to_have_value(B)
-    panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
+    undo.click()
     expect(page.locator("#vae_lab_decoder input")).to_have_value("Automatic")
     assert host.decision().source == "host"
-    expect(page.locator("#vae_lab_message [data-undo]")).to_be_visible()  # undoing can be undone
-    host.select_checkpoint("grey-merge.safetensors")  # by someone else: it is not this one's choice that is taken back
-    panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
-    expect(panel.message).to_contain_text("healthy.safetensors was in use then, and another one is now")
+    expect(undo).to_be_enabled()  # undoing can be undone
+    host.select_checkpoint("grey-merge.safetensors")  # by someone else, whose choice is not undone
+    undo.click()
+    expect(table.message).to_contain_text("was for healthy.safetensors, but the checkpoint has changed since")
+    expect(undo).to_have_count(0)
     assert host.decision().source == "host"
     host.select_checkpoint("healthy.safetensors")
-    panel.finish(lambda: table.figure(ANIME).get_by_role("button", name="Use always").click())
+    table.figure(ANIME).get_by_role("button", name="Use always").click()
     expect(panel.deciding).to_contain_text(f"{ANIME}: chosen for every checkpoint.")
     assert (host.decision().vae, host.decision().source) == (ANIME, "always")
-    expect(page.locator("#vae_lab_wanted")).to_be_hidden()
+    expect(page.locator("#vae_lab_picked")).to_be_hidden()
     expect(table.grid.get_by_role("group", name="Send to")).to_have_count(0)
     expect(table.grid.get_by_text("img2img")).to_have_count(0)
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from vae_lab.api.routes import add_routes
 from vae_lab.errors import HostError
 from vae_lab.host.base import Host
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import Service, service_of
 from vae_lab.ui.assets import add_scripts, script_url, style_sheet
 from vae_lab.ui.compat import page
 from vae_lab.ui.tab import build_tab
@@ -40,7 +40,7 @@ class Running:
     url: str
     app: FastAPI
     _blocks: gr.Blocks
-    _service: ComparisonService
+    _service: Service
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def wait(self) -> None:
@@ -49,7 +49,7 @@ class Running:
 
     def close(self) -> None:
         """Stop serving, and what is running."""
-        self._service.cancel()
+        self._service.runs.cancel()
         self._blocks.close(verbose=False)
         self._closed.set()
 

@@ -97,7 +97,7 @@ def test_compare_gives_exact_images(api: str, shared_url: str, shared_host: Stan
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"latents": "g999", "vaes": []}, 404, "generation g999 is no longer kept"),
+        ({"latents": "g999", "vaes": []}, 404, "generation g999 has been discarded"),
         ({"vaes": []}, 422, "body.latents: "),
         ({"latents": "g1", "vaes": "all"}, 422, "body.vaes: "),
         (["latents"], 422, "body"),

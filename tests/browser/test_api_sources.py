@@ -145,7 +145,7 @@ def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None
 def test_latents_that_are_not_kept(api: str, path: str) -> None:
     status, _, content = get(api + path)
     assert status == 404
-    assert "no longer kept" in json.loads(content)["detail"]
+    assert "has been discarded" in json.loads(content)["detail"]
 
 
 # --- round trips -----------------------------------------------------------------------------------------------------

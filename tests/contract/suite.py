@@ -246,7 +246,7 @@ class HostContract:
         assert comparison[case.usable[0]].images is not None
 
     def test_generation_that_is_not_kept(self, host: Host) -> None:
-        with pytest.raises(UnknownChoice, match="no such generation is no longer kept"):
+        with pytest.raises(UnknownChoice, match="no such generation has been discarded"):
             host.compare("no such generation", [])
 
     def test_progress_reaches_the_total(self, host: Host, case: Case) -> None:

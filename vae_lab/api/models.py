@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.images import LONGEST_SIDE
 
 __all__ = [
@@ -159,7 +159,7 @@ class ResultAnswer(_Answer):
     in_strips: bool = Field(..., description="Memory was short, so the decoder went over the latents in strips.")
     images: list[str] = Field(..., description="Paths of PNGs, one for each latent, to be read on this server.")
     measures: MeasuresAnswer | None = Field(
-        ..., description=f"Null without images. Of a larger batch, the first {MOST_IMAGES} images are measured."
+        ..., description=f"Null without images. Of a larger batch, the first {MAX_IMAGES} images are measured."
     )
 
 

@@ -29,6 +29,7 @@ from vae_lab.comparison import (
     Comparison,
     RoundTrip,
     compare_candidates,
+    comparison_json,
     contact_sheet,
     measure_comparison,
     png_bytes,
@@ -285,7 +286,7 @@ def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
     sheet = np.asarray(contact_sheet(comparison, rows=[generation.title]))
     (out / "sheet.png").write_bytes(png_bytes(sheet, next(iter(generation.infotexts), "")))
     measured = measure_comparison(comparison)
-    rows = []
+    names = []
     for number, result in enumerate(comparison):
         files = []
         for i, image in enumerate(result.images if result.images is not None else []):
@@ -293,19 +294,8 @@ def _write(comparison: Comparison, generation: Generation, out: Path) -> None:
             text = generation.infotexts[i] if i < len(generation.infotexts) else ""
             file.write_bytes(png_bytes(image, with_override(text, result.name, "") if text else ""))
             files.append(file.name)
-        rows.append(
-            {
-                "name": result.name,
-                "family": result.family.id if result.family else None,
-                "seconds": round(result.seconds, 4),
-                "images": files,
-                "finite": result.finite,
-                "error": result.error or None,
-                "measures": measured.of[result.name].to_json() if result.name in measured.of else None,
-            }
-        )
-    record = {"latents": generation.title, "family": comparison.family.id}
-    record |= {"reference": measured.reference or None, "results": rows}
+        names.append(files)
+    record = {"latents": generation.title, **comparison_json(comparison, measured, names)}
     (out / "comparison.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     sys.stdout.write(f"{out / 'sheet.png'}\n{out / 'comparison.json'}\n")
     for result in comparison:

@@ -1,4 +1,4 @@
-"""The last generations, kept in memory."""
+"""Stores the latest generations in memory."""
 
 from __future__ import annotations
 
@@ -11,45 +11,49 @@ from vae_lab.latents.generation import Generation
 
 __all__ = ["GenerationStore"]
 
-_MOST_KEPT = 400  # generations in memory, however small: people look for one in a menu
+_MAX_GENERATIONS = 400  # however small, because users pick one from a menu
 
 
 class GenerationStore:
-    """The newest generations, as many as fit into ``byte_limit``, 400 at most. Safe to use from several threads."""
+    """The newest generations, up to 400 that fit into ``byte_limit``. Thread-safe."""
 
     def __init__(self, byte_limit: int) -> None:
         self.byte_limit = byte_limit
-        self._kept: OrderedDict[str, Generation] = OrderedDict()
+        self._generations: OrderedDict[str, Generation] = OrderedDict()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def new_id(self) -> str:
-        """An id that no other generation of this store has."""
+        """A new id, unique within this store."""
         return f"g{next(self._numbers)}"
 
     def add(self, generation: Generation) -> None:
-        """Keep ``generation``, and let go of the oldest ones over the limits (one is kept in any case)."""
+        """Store ``generation`` and discard the oldest ones beyond the limits, but never this one."""
         with self._lock:
-            self._kept.pop(generation.id, None)
-            self._kept[generation.id] = generation
-            held = sum(kept.nbytes for kept in self._kept.values())
-            while len(self._kept) > 1 and (held > self.byte_limit or len(self._kept) > _MOST_KEPT):
-                held -= self._kept.popitem(last=False)[1].nbytes
+            self._generations.pop(generation.id, None)
+            self._generations[generation.id] = generation
+            nbytes = sum(stored.nbytes for stored in self._generations.values())
+            while len(self._generations) > 1 and (
+                nbytes > self.byte_limit or len(self._generations) > _MAX_GENERATIONS
+            ):
+                nbytes -= self._generations.popitem(last=False)[1].nbytes
 
     def get(self, generation_id: str) -> Generation:
-        """Raises UnknownChoice: it was never there, or had to make room."""
+        """Raises UnknownChoice: there is none with this id, or it was discarded."""
         with self._lock:
             try:
-                return self._kept[generation_id]
+                return self._generations[generation_id]
             except KeyError:
-                raise UnknownChoice(f"generation {generation_id} is no longer kept; {len(self._kept)} are") from None
+                raise UnknownChoice(
+                    f"generation {generation_id} has been discarded; {len(self._generations)} are stored"
+                ) from None
 
     def newest_first(self) -> list[Generation]:
-        """All that are kept."""
+        """All stored generations."""
         with self._lock:
-            return list(reversed(self._kept.values()))
+            return list(reversed(self._generations.values()))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Discard all generations."""
         with self._lock:
-            self._kept.clear()
+            self._generations.clear()

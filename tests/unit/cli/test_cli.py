@@ -68,7 +68,7 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert (record["latents"], record["family"]) == ("猫", "sd1")
     assert [row["name"] for row in record["results"]] == [str(vae) for vae in vaes], "one basename: told apart by path"
     for row in record["results"]:
-        assert (row["family"], row["finite"], row["error"]) == ("sd1", True, None)
+        assert (row["family"], row["finite"], row["error"]) == ("sd1", True, "")
         assert row["seconds"] >= 0
         assert len(row["images"]) == 2
         assert row["measures"]["seconds"] == pytest.approx(row["seconds"])
@@ -113,7 +113,7 @@ def test_names_are_short_where_they_are_unique(files: Path, tmp_path: Path) -> N
 BAD_VAES = {
     "missing": ("gone.safetensors", "gone.safetensors: "),
     "broken": ("broken.safetensors", "broken.safetensors: "),
-    "of another family": ("xl.safetensors", "xl.safetensors is a VAE for SDXL, the latents are SD1 / SD2"),
+    "of another family": ("xl.safetensors", "xl.safetensors is a VAE for SDXL, but the latents are SD1 / SD2"),
     "no VAE": ("latents.safetensors", "latents.safetensors: no VAE found"),
 }
 
@@ -329,7 +329,7 @@ def test_round_trip_with_a_vae_that_cannot_be_used(
     assert (gone["error"], gone["psnr"], gone["image"]) == ("gone.pt: there is no such file", None, None)
     assert smooth["psnr"] > 0
     assert record["size"] == [32, 16]
-    assert record["remarks"][0] == "resampled from 70 x 45 to 32 x 21"
+    assert record["remarks"][0] == "downscaled from 70 x 45 to 32 x 21"
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"a story", "not a PNG, JPEG"), (None, "No such file")])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -60,8 +61,25 @@ def test(args: argparse.Namespace, rest: list[str]) -> int:
     return run(environment(args.gradio, "test"), *command, OMP_NUM_THREADS=str(max(cores // workers, 1)))
 
 
+def lint_scripts() -> int:
+    """Eslint and the TypeScript checker on javascript/, where Node is installed; gives the exit code."""
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.stderr.write("javascript/ is not checked: Node is not installed\n")
+        return 0
+    wanted = hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest()
+    stamp = ROOT / "node_modules" / "lock.installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        install = [npm, "ci", "--no-audit", "--no-fund", "--silent"]
+        if subprocess.run(install, cwd=ROOT, check=False).returncode:
+            sys.stderr.write("javascript/ is not checked: the packages in package.json cannot be installed\n")
+            return 0
+        stamp.write_text(wanted)
+    return subprocess.run([npm, "run", "--silent", "lint"], cwd=ROOT, check=False).returncode
+
+
 def lint(args: argparse.Namespace, _: list[str]) -> int:
-    """ruff, the import contracts, and pyright on the core."""
+    """ruff, the import contracts, pyright on the core, and eslint and tsc on the scripts."""
     python = environment(args.gradio, "test")
     lint_imports = "from importlinter.cli import lint_imports_command as c; c()"
     codes = [
@@ -69,6 +87,7 @@ def lint(args: argparse.Namespace, _: list[str]) -> int:
         run(python, "-m", "ruff", "format", "--check", "."),
         run(python, "-c", lint_imports),
         run(python, "-m", "pyright"),
+        lint_scripts(),
     ]
     return max(codes)
 

@@ -21,6 +21,7 @@ import gradio as gr
 import pytest
 from fastapi import FastAPI
 
+from tests.once import each_checkup_once
 from tests.sample_hosts import (
     SCREENSHOTS,
     MakeHost,

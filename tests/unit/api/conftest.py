@@ -34,7 +34,7 @@ class Served:
 
     def close(self) -> None:
         """Cancel the current run and stop the server."""
-        service_of(self._host).cancel()
+        service_of(self._host).runs.cancel()
         self._server.should_exit = self._server.force_exit = True
         self._thread.join()
 

@@ -21,7 +21,7 @@ import torch
 from vae_lab.comparison import Comparison, Decoded, png_bytes
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
-from vae_lab.service.service import StoredComparison
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui import assets
 from vae_lab.ui.views.comparison import results
 from vae_lab.ui.views.numbers import numbers

@@ -15,14 +15,15 @@ from typing import Any, Protocol
 from modules import script_callbacks, scripts, shared
 
 from vae_lab.api.routes import add_routes
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
-from vae_lab.host.plan import ON_GREY
 from vae_lab.service.background_checkup import BackgroundCheckup
-from vae_lab.webui.a1111 import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Generations
 from vae_lab.webui.forge import ForgeHost, is_forge
+from vae_lab.webui.preferences import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION
 from vae_lab.webui.script import ScriptBehaviour
 from vae_lab.webui.xyz_axis import add_axis
 
@@ -56,7 +57,7 @@ def the_host() -> A1111Host:
 def the_background_checkup() -> BackgroundCheckup:
     """One for the life of the process: a checkpoint that was warned about is not warned about again."""
     host = the_host()
-    return BackgroundCheckup(host, host.look_at_own_memory)
+    return BackgroundCheckup(host, host.check_own_memory)
 
 
 def load(pages: Pages) -> type:

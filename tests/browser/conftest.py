@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import socket
@@ -22,11 +23,13 @@ import pytest
 import torch
 from fastapi import FastAPI
 
+from tests.browser.static_page import StaticSite, serve_static
 from vae_lab.comparison import Comparison
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, build_sample_set, load_sample_latents
+from vae_lab.ui.assets import add_scripts, script_url
 
 pytest.importorskip("playwright", reason="browser tests need playwright")
 
@@ -112,6 +115,25 @@ def close(blocks: gr.Blocks) -> None:
         # Gradio 3 stops its server in the middle of the page's last websocket; that is not ours to mend.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+def load_scripts(page: Page, app: FastAPI) -> None:
+    """Serve our scripts with a page of a test's own, and load them before anything else of it, as the WebUI does."""
+    add_scripts(app)
+    load_module(page, script_url())
+
+
+def load_module(page: Page, address: str) -> None:
+    """Load a module, by an address relative to the server, before anything else of every page that is opened."""
+    script = f"import(new URL({json.dumps(address)}, location.origin))"
+    page.add_init_script(f"if (location.protocol === 'http:') {script}")  # and not into about:blank
+
+
+@pytest.fixture(scope="session")
+def static_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticSite]:
+    """Static pages with our scripts, one site for all tests."""
+    with serve_static(tmp_path_factory.mktemp("static")) as site:
+        yield site
 
 
 MakeHost = Callable[..., StandaloneHost]

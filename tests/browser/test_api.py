@@ -97,7 +97,7 @@ def test_compare_gives_exact_images(api: str, shared_url: str, shared_host: Stan
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"latents": "g999", "vaes": []}, 404, "generation g999 is no longer kept"),
+        ({"latents": "g999", "vaes": []}, 404, "generation g999 is no longer stored"),
         ({"vaes": []}, 422, "body.latents: "),
         ({"latents": "g1", "vaes": "all"}, 422, "body.vaes: "),
         (["latents"], 422, "body"),
@@ -119,7 +119,7 @@ def test_unknown_images(api: str, path: str) -> None:
 
 
 def test_a_image_number_out_of_range(api: str, shared_host: StandaloneHost) -> None:
-    stored = service_of(shared_host).compare(shared_host.generations.newest_first()[0].id, [])
+    stored = service_of(shared_host).comparisons.compare(shared_host.generations.newest_first()[0].id, [])
     assert get(f"{api}images/{stored.id}/1.png")[0] == 200
     for number in ("2", "-1"):
         assert get(f"{api}images/{stored.id}/{number}.png")[0] == 404
@@ -157,7 +157,7 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
         assert json.loads(get(api + "progress")[2]) == {"busy": True, "done": 1, "total": 5, "what": "slow.pt"}
         status, refused = post(api + "compare", body)
         assert status == 409
-        assert "busy with another run" in refused["detail"]
+        assert "another task is running" in refused["detail"]
         assert post(api + "cancel")[1] == {"cancelled": True}
         first.join(60)
         assert answers[0][1]["cancelled"] is True
@@ -221,7 +221,7 @@ def test_scan_and_library(small_library: StandaloneHost) -> None:
 
 
 def test_reports_of_the_library(small_library: StandaloneHost) -> None:
-    service_of(small_library).scan()
+    service_of(small_library).scans.scan()
     running = launch(small_library)
     api = f"{running.url}vae-lab/v1/"
     try:
@@ -248,17 +248,17 @@ def test_a_scan_is_one_run_among_the_others(small_library: StandaloneHost, monke
     def report(done: int, total: int, what: str) -> None:
         if not refused:
             with pytest.raises(HostError) as error:
-                service.identify()
+                service.checkups.identify()
             refused.append(str(error.value))
-            assert service.running.busy
-            assert service.cancel()
+            assert service.runs.status.busy
+            assert service.runs.cancel()
 
-    monkeypatch.setattr(service, "_report", report)
-    summary = service.scan()
-    assert "busy with another run" in refused[0]
+    monkeypatch.setattr(service.runs, "report", report)
+    summary = service.scans.scan()
+    assert "another task is running" in refused[0]
     assert not summary.complete
     assert summary.scanned == 0
-    assert not service.running.busy
+    assert not service.runs.status.busy
 
 
 def test_only_the_last_comparisons_are_kept(
@@ -267,11 +267,11 @@ def test_only_the_last_comparisons_are_kept(
     kept = shared_host.generations.newest_first()[0]
     monkeypatch.setattr(shared_host, "compare", lambda *_: Comparison(kept.family), raising=False)
     service = service_of(shared_host)
-    ids = [service.compare(kept.id, []).id for _ in range(9)]
+    ids = [service.comparisons.compare(kept.id, []).id for _ in range(9)]
     assert len(set(ids)) == 9
-    with pytest.raises(Exception, match="no longer kept"):
-        service.get(ids[0])
-    assert service.get(ids[1]).id == ids[1]
+    with pytest.raises(Exception, match="no longer stored"):
+        service.comparisons.get(ids[0])
+    assert service.comparisons.get(ids[1]).id == ids[1]
 
 
 def test_adding_the_routes_twice_replaces_them(make_host: MakeHost) -> None:
@@ -344,3 +344,32 @@ def test_routes_ask_for_a_password_where_there_is_no_page(
     client = TestClient(app)
     answers = [client.get("/vae-lab/v1/latents", headers=headers), client.post("/vae-lab/v1/cancel", headers=headers)]
     assert [answer.status_code for answer in answers] == [status, status]
+
+
+@pytest.mark.parametrize(
+    "media_type", [None, "text/plain", "text/plain; charset=application/json", "multipart/form-data"]
+)
+def test_a_page_of_another_site_chooses_nothing(make_host: MakeHost, media_type: str | None) -> None:
+    """A browser sends these without asking us first; ``None`` is a body of no declared type."""
+    app, host = FastAPI(), make_host()
+    add_routes(app, host)
+    client = TestClient(app)
+    headers = {"Content-Type": media_type} if media_type else {}
+    for path, body in (("choose", {"reach": "always", "vae": "anime.vae.pt"}), ("undo", {"undo_id": "x"})):
+        answer = client.post(f"/vae-lab/v1/{path}", content=json.dumps(body).encode(), headers=headers)
+        assert (answer.status_code, answer.json()) == (415, {"detail": "send the body as application/json"})
+    assert host.decision().source == "host"
+
+
+def test_choose_and_undo(make_host: MakeHost) -> None:
+    app, host = FastAPI(), make_host()
+    add_routes(app, host)
+    client = TestClient(app)
+    before = host.decision()
+    chosen = client.post("/vae-lab/v1/choose", json={"reach": "checkpoint", "vae": "anime.vae.pt"}).json()
+    assert chosen["message"] == host.decision().reason
+    assert host.decision().vae == "anime.vae.pt"
+    undone = client.post("/vae-lab/v1/undo", json={"undo_id": chosen["undo_id"]})
+    assert (undone.status_code, host.decision()) == (200, before)
+    again = client.post("/vae-lab/v1/undo", json={"undo_id": chosen["undo_id"]})
+    assert (again.status_code, again.json()) == (404, {"detail": "There is nothing to undo"})

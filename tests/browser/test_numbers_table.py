@@ -243,7 +243,7 @@ def test_it_fits_the_page(page: Page, shared_url: str, theme: str, width: int, k
 
 def test_saved_image_carries_what_made_it(shared_url: str, shared_host: StandaloneHost) -> None:
     kept = shared_host.generations.newest_first()[0]
-    stored = service_of(shared_host).compare(kept.id, ["photo-b.ckpt"])
+    stored = service_of(shared_host).comparisons.compare(kept.id, ["photo-b.ckpt"])
 
     def infotext(path: str) -> str:
         with urllib.request.urlopen(f"{shared_url}vae-lab/v1/{path}", timeout=60) as answer:

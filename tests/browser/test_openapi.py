@@ -156,7 +156,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 17
+    assert len(there) == 20
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -188,8 +188,15 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
     ask("get", "/progress")
     ask("post", "/cancel")
+    _, chosen = ask("post", "/choose", {"reach": "always", "vae": "anime.vae.pt"})
+    assert ask("post", "/undo", {"undo_id": chosen["undo_id"]})[1]["undo_id"]
+    assert ask("post", "/choose", {"reach": "always", "vae": "Automatic"})[1]["undo_id"] != chosen["undo_id"]
     image, sheet = "/images/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"
-    assert ask("get", image, comparison_id=compared["id"], number=0)[0] == 200
+    old = "/pictures/{comparison_id}/{number}.png"
+    png = ask("get", image, comparison_id=compared["id"], number=0)[1]
+    assert ask("get", old, comparison_id=compared["id"], number=0) == (200, png)
+    assert published.paths[PREFIX + old]["get"]["deprecated"]
+    assert all(result["pictures"] == result["images"] for result in compared["results"])
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
     kept = latents["latents"][0]["id"]
     for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
@@ -200,8 +207,13 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     _, trip = ask("post", "/roundtrip", {"image": image, "vaes": ["anime.vae.pt", "nowhere.pt"], "longest": 128})
     assert [bool(result["error"]) for result in trip["results"]] == [False, False, True]
     assert trip["results"][0]["psnr"] > 10
-    where = {"round_trip_id": trip["id"], "number": 0, "kind": "image"}
-    assert ask("get", "/roundtrips/{round_trip_id}/{number}/{kind}.png", **where)[0] == 200
+    one = "/roundtrips/{round_trip_id}/{number}/{kind}.png"
+    where = {"round_trip_id": trip["id"], "number": 0}
+    png = ask("get", one, **where, kind="image")[1]
+    assert ask("get", one, **where, kind="picture") == (200, png), "deprecated"
+    images, old = trip["results"][0]["images"], trip["results"][0]["pictures"]
+    assert old.pop("picture") == images.pop("image")
+    assert old == images
     everything = {(path, method, 200) for path, item in published.paths.items() for method in item}
     assert everything <= published.seen
 
@@ -225,6 +237,14 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (415, "post", "/latents", {"body": {}}),
         (422, "post", "/latents", {"raw": b"nothing of the kind"}),
         (422, "post", "/roundtrip", {"body": {"image": "?"}}),
+        (404, "get", "/pictures/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),
+        (404, "post", "/choose", {"body": {"reach": "always", "vae": "nowhere.pt"}}),
+        (409, "post", "/choose", {"body": {"reach": "checkpoint", "vae": "anime.vae.pt", "checkpoint": "other"}}),
+        (415, "post", "/choose", {"raw": b"{}"}),
+        (422, "post", "/choose", {"body": {"reach": "for ever", "vae": "anime.vae.pt"}}),
+        (404, "post", "/undo", {"body": {"undo_id": "none"}}),
+        (415, "post", "/undo", {"raw": b"{}"}),
+        (422, "post", "/undo", {"body": {}}),
         (
             404,
             "get",

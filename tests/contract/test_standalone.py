@@ -13,7 +13,7 @@ import torch
 from tests.contract.suite import Case, HostContract
 from tests.unit.makers import F8, kl_state, write
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES
@@ -172,7 +172,7 @@ def test_chosen_vae_that_was_deleted(folders: Folders, sample_set: SampleSet) ->
     path.unlink()
     for instance in (host, StandaloneHost(folders)):
         assert "mine.safetensors" in instance.decision().reason
-        assert "not there" in instance.decision().reason
+        assert "missing" in instance.decision().reason
     assert host.use_always(AUTOMATIC)
     assert host.decision().vae == BUILT_IN
 

@@ -21,19 +21,14 @@ from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library.cache import Checkups, FactsCache
 from vae_lab.progress import Progress
 
-__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Place", "Progress", "VaeEntry"]
-
-AUTOMATIC = "Automatic"
-"""Choice: VAE Lab changes nothing, the host decides."""
-
-BUILT_IN = "Built-in"
-"""Choice: the VAE inside the checkpoint's file."""
+__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "MemoryCheckup", "Place", "Progress", "VaeEntry"]
 
 _MOST_LOOKED_AT = 12  # VAEs, in search of one to recommend; each takes seconds
 
@@ -62,31 +57,14 @@ class VaeEntry:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Which VAE decodes, and who says so.
+class MemoryCheckup:
+    """The last checkup of the VAE that a host has in memory.
 
     Attributes:
-        vae: name of the VAE, or ``Built-in``.
-        source: ``generation``, ``checkpoint``, ``always`` or ``host``.
-        reason: one sentence for the user.
-        path: its file; of the built-in one, the checkpoint's. "" if unknown.
-    """
-
-    vae: str
-    source: str
-    reason: str
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Held:
-    """The VAE that a host holds in memory, as it was at its last checkup.
-
-    Attributes:
-        checkup: of the decoder, by what the host itself makes of the chart's latents.
-        precision: in which the host decodes, such as ``fp16``.
+        checkup: of the decoder: what the host itself decodes from the chart's latents.
+        precision: in which the host decodes, such as ``float16``.
         name: the VAE's, as in :class:`Decision`.
-        checkpoint: file of the checkpoint that it was with.
+        checkpoint: file of the checkpoint that was loaded.
     """
 
     checkup: Checkup
@@ -180,17 +158,31 @@ class Host(ABC):
         """Look for latents that came since; a line for each file that cannot be used, the first time it is seen."""
         return []  # where latents are captured as they come
 
-    @abstractmethod
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
         """Which VAE would decode the next image if the accordion's choice were ``generation_choice``."""
+        choice = resolve(self.standing_choices(), generation_choice)
+        return self.host_decision() if choice.source == "host" else self.decision_for(choice)
 
     @abstractmethod
-    def chosen(self, reach: str) -> str:
-        """What the user has chosen to stay, as it is listed, whether or not something goes before it.
+    def standing_choices(self) -> StandingChoices:
+        """What the user has saved in VAE Lab, as far as VAE Lab applies it and not the host."""
+
+    @abstractmethod
+    def decision_for(self, choice: Choice) -> Decision:
+        """The decision that a choice of the user leads to, whether or not its file still exists."""
+
+    @abstractmethod
+    def host_decision(self) -> Decision:
+        """Which VAE the host itself uses, without VAE Lab."""
+
+    def chosen(self, reach: Reach) -> str:
+        """What the user has saved, by its name in the lists, whether or not another choice takes precedence.
 
         Args:
             reach: ``always``, or ``checkpoint`` for the one in use.
         """
+        standing = self.standing_choices()
+        return standing.always if reach == "always" else standing.checkpoint
 
     def built_in_of(self, generation: Generation) -> str:  # noqa: ARG002  some hosts know its own checkpoint
         """Name of the checkpoint whose VAE is the built-in one of ``generation``, or ""."""
@@ -360,8 +352,8 @@ class Host(ABC):
         path = self.file_of(name)
         return self.checkups.look(str(path), {known: str(file) for known, file in self.vae_files().items()})
 
-    def held(self) -> Held | None:
-        """The last checkup of the VAE in memory; None where a host holds none, or it was not looked at yet."""
+    def memory_checkup(self) -> MemoryCheckup | None:
+        """The last checkup of the VAE in memory; None if the host has none there, or it was not checked yet."""
         return None
 
     def used_instead(self) -> str:

@@ -13,7 +13,8 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Place, Progress
+from vae_lab.host.base import Host, Place, Progress
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library.cache import FactsCache
@@ -153,22 +154,27 @@ class StandaloneHost(Host):
         self._choices.save()
         self.on_checkpoint_changed()
 
-    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        if generation_choice != AUTOMATIC:
-            return self._decide(generation_choice, "generation", "chosen for this comparison")
-        if self._choices.always != AUTOMATIC:
-            return self._decide(self._choices.always, "always", "chosen for every checkpoint")
-        preferred = self.chosen("checkpoint")
-        if preferred != AUTOMATIC:
-            return self._decide(preferred, "checkpoint", f"chosen for {self.current_checkpoint()}")
-        return self._decide(BUILT_IN, "host", "nothing else was chosen")
+    def standing_choices(self) -> StandingChoices:
+        saved = self._choices
+        return StandingChoices(saved.always, saved.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC))
 
-    def _decide(self, vae: str, source: str, why: str) -> Decision:
+    def decision_for(self, choice: Choice) -> Decision:
+        why = {
+            "generation": "chosen for this comparison",
+            "always": "chosen for every checkpoint",
+            "checkpoint": f"chosen for {self.current_checkpoint()}",
+        }
+        return self._decision(choice.vae, choice.source, why[choice.source])
+
+    def host_decision(self) -> Decision:
+        return self._decision(BUILT_IN, "host", "no other VAE is chosen")
+
+    def _decision(self, vae: str, source: Source, why: str) -> Decision:
         files, name = (
             (self.checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
         )
         path = files.get(name)
-        missing = "" if path else ", but the file is not there"
+        missing = "" if path else ", but the file is missing"
         return Decision(vae, source, f"{vae}: {why}{missing}.", str(path or ""))
 
     def compare(
@@ -211,11 +217,6 @@ class StandaloneHost(Host):
         with open_vae(path) as file:
             autoencoder = file.load(family=facts.family or wanted, device=self.device)
         yield Decoder.of(autoencoder)
-
-    def chosen(self, reach: str) -> str:
-        if reach == "always":
-            return self._choices.always
-        return self._choices.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC)
 
     def use_for_checkpoint(self, vae: str) -> str:
         checkpoint = self.current_checkpoint()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from vae_lab.checkup import Report
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
 
 __all__ = ["BackgroundCheckup"]

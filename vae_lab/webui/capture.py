@@ -15,10 +15,11 @@ from vae_lab.comparison import Comparison
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import with_override
 from vae_lab.latents import Generation
-from vae_lab.webui.a1111 import KEEP_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.grey_watch import GreyWatch
 from vae_lab.webui.job import Captured, Job
 from vae_lab.webui.patching import patch
+from vae_lab.webui.preferences import store_bytes
 
 __all__ = ["Generations"]
 
@@ -92,7 +93,7 @@ class Generations:
             latents = batch.detach().float().to("cpu", copy=True)
         vae = self.host.vae
         captured = Captured(latents, decoder, vae.family(), vae.path(), bool(job.p.tiling))
-        job.keep(getattr(job.p, "iteration", 0), captured, _byte_limit())
+        job.keep(getattr(job.p, "iteration", 0), captured, store_bytes())
 
     def _watched(self, job: Job, latents: Tensor, decode: Callable[[], Any]) -> Any:
         try:
@@ -110,7 +111,7 @@ class Generations:
 
     def _file(self, job: Job, processed: Any) -> None:
         """Each iteration is a generation of its own, with the checkpoint that it was decoded with."""
-        self.host.generations.byte_limit = _byte_limit()
+        self.host.generations.max_bytes = store_bytes()
         infotexts = list(processed.infotexts[processed.index_of_first_image :]) if processed is not None else []
         comparing = processed is not None and bool(job.compare) and not self._inside_something(job)
         done = 0
@@ -165,11 +166,6 @@ class Generations:
             for result in comparison:
                 if result.error:
                     tell(f"VAE Lab: {result.error}")
-
-
-def _byte_limit() -> int:
-    """Memory for latents, by the settings."""
-    return int(getattr(shared.opts, KEEP_OPTION, 256)) * 2**20
 
 
 def _decoder() -> str:

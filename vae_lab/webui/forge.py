@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError, VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingChoices
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Weights
-from vae_lab.webui.loaded_vae import HeldVae, Reload, host_decodes
+from vae_lab.webui.loaded_vae import LoadedVae, Reload, host_decodes
+from vae_lab.webui.preferences import read_preference, write_preference
 
 __all__ = ["ForgeHost", "is_forge"]
 
@@ -39,7 +41,7 @@ def is_forge() -> bool:
     return hasattr(sd_models, "forge_model_reload")
 
 
-class HeldForgeVae(HeldVae):
+class LoadedForgeVae(LoadedVae):
     """Where Forge holds its VAE. Nothing is loaded before the first image."""
 
     def model(self) -> Any:
@@ -81,8 +83,8 @@ class ForgeHost(A1111Host):
     preference_key = "vae_lab_vae"
 
     @staticmethod
-    def _held_vae() -> HeldVae:
-        return HeldForgeVae()
+    def _loaded_vae() -> LoadedVae:
+        return LoadedForgeVae()
 
     # --- the checkpoint: the chosen one, which Forge loads when an image is wanted ----------------------------
 
@@ -100,22 +102,18 @@ class ForgeHost(A1111Host):
 
     # --- who decides -------------------------------------------------------------------------------------------
 
-    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        own = self.chosen("checkpoint")
-        if generation_choice != AUTOMATIC or self.always() != AUTOMATIC or own == AUTOMATIC:
-            return super().decision(generation_choice)
-        return self._decided(own, "checkpoint", "chosen in VAE Lab for this checkpoint")
+    def standing_choices(self) -> StandingChoices:
+        return super().standing_choices()._replace(checkpoint=self._preference(self.checkpoint_path()))
 
-    def standing_choice(self) -> str:
-        always = self.always()
-        return always if always != AUTOMATIC else self._preference(self.vae.path())
+    def standing_choices_when_loaded(self) -> StandingChoices:
+        return super().standing_choices()._replace(checkpoint=self._preference(self.vae.path()))
 
-    def chosen(self, reach: str) -> str:
-        return self.always() if reach == "always" else self._preference(self.checkpoint_path())
+    def chosen(self, reach: Reach) -> str:
+        return Host.chosen(self, reach)
 
     def _preference(self, checkpoint: str) -> str:
         """Ours. Forge's own, on the checkpoint's card, is for the moment when that card is clicked on, and no later."""
-        return self._read_preference(checkpoint) if checkpoint else AUTOMATIC
+        return read_preference(checkpoint, self.preference_key) if checkpoint else AUTOMATIC
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
@@ -123,9 +121,9 @@ class ForgeHost(A1111Host):
             return Decision(BUILT_IN, "host", "No checkpoint is chosen yet.")
         path = self._chosen_module()
         if not path:
-            return Decision(BUILT_IN, "host", f"{BUILT_IN} decodes: no VAE is chosen in {_MENU}.", checkpoint)
+            return Decision(BUILT_IN, "host", f"{BUILT_IN}: no VAE is selected in {_MENU}.", checkpoint)
         name = self._name_of(path)
-        return Decision(name, "host", f"{name} decodes: {_MENU}.", path)
+        return Decision(name, "host", f"{name}: selected in {_MENU}.", path)
 
     def _chosen_module(self) -> str:
         """File of the VAE that is chosen in Forge's menu, or "". Of several, Forge uses the last one."""
@@ -145,7 +143,7 @@ class ForgeHost(A1111Host):
 
     def _save_preference(self, checkpoint: str, vae: str) -> None:
         """Nothing to load: the next generation asks for it."""
-        self._write_preference(checkpoint, vae)
+        write_preference(checkpoint, self.preference_key, vae)
 
     # --- the checkup -------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from vae_lab.checkup import Finding, Recommendation, glance
 from vae_lab.checkup.findings import BROKEN
 from vae_lab.checkup.watch import confirmed
 from vae_lab.errors import HostError
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.infotext import REDECODED_KEY
 from vae_lab.latents.family import Family
 from vae_lab.webui.a1111 import A1111Host
@@ -95,8 +95,8 @@ class GreyWatch:
         obvious = next((one.fault for one in seen if one.fault), "")
         if obvious:
             return obvious
-        held = self.host.look_at_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
-        blamed = _blamed(held.checkup.findings) if held else ""
+        memory = self.host.check_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
+        blamed = _blamed(memory.checkup.findings) if memory else ""
         if blamed:
             return blamed
         pale = [i for i, one in enumerate(seen) if one.pale]

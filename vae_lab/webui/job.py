@@ -17,11 +17,11 @@ from modules import devices, shared
 from torch import Tensor
 
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.latents.family import Family
-from vae_lab.webui.loaded_vae import HeldVae
+from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.patching import patch
 from vae_lab.webui.weight_swap import VaeSwap
 
@@ -36,14 +36,14 @@ class Weights:
         name: for people.
         path: the file they come from.
         digest: short fingerprint.
-        held: whether the host has loaded this very file; its module holds it as long as no override is in.
+        loaded: whether the host has loaded this very file; its module has these weights while nothing overrides them.
         load: gives canonical names to tensors; raises VaeLabError.
     """
 
     name: str
     path: str
     digest: str
-    held: bool
+    loaded: bool
     load: Callable[[], dict[str, Tensor]]
 
 
@@ -80,7 +80,7 @@ class Job:
         redecoded: whether that VAE came in because the one before was broken.
     """
 
-    def __init__(self, p: Any, vae: HeldVae, outer: Job | None = None) -> None:
+    def __init__(self, p: Any, vae: LoadedVae, outer: Job | None = None) -> None:
         self.p = p
         self.vae = vae
         self.outer = outer
@@ -167,7 +167,7 @@ class Job:
             return torch.cat([self.vae.decode(latent).cpu() for latent in latents.split(1)])
 
     def _put(self, weights: Weights) -> None:
-        if not weights.held or self.swapped:
+        if not weights.loaded or self.swapped:
             state = weights.load()
             self._swap = VaeSwap(self.vae.module())
             self._dtype = devices.dtype_vae

@@ -19,7 +19,7 @@ from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.state_dict import VAE_PARTS
 from vae_lab.webui.weight_swap import VaeSwap
 
-__all__ = ["Bench", "HeldVae", "Reload", "host_decodes"]
+__all__ = ["Bench", "LoadedVae", "Reload", "host_decodes"]
 
 
 class Reload(NamedTuple):
@@ -36,7 +36,7 @@ class Reload(NamedTuple):
     changes: Callable[..., bool]
 
 
-class HeldVae:
+class LoadedVae:
     """Where the WebUI holds the loaded checkpoint's model and its VAE, and how it decodes with it."""
 
     def model(self) -> Any:
@@ -148,7 +148,7 @@ class HeldVae:
 class Bench:
     """The host's own VAE module, with one VAE's weights after the other, decoding as the host does."""
 
-    def __init__(self, vae: HeldVae, generation: Generation, undo: ExitStack) -> None:
+    def __init__(self, vae: LoadedVae, generation: Generation, undo: ExitStack) -> None:
         self._vae = vae
         self._family = generation.family
         self._swap = undo.enter_context(VaeSwap(vae.module()))

@@ -8,14 +8,15 @@ from typing import Any
 from modules import shared
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, resolve
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.plan import Plan
 from vae_lab.identity import short
-from vae_lab.webui.a1111 import ON_GREY_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Generations
 from vae_lab.webui.job import Job
+from vae_lab.webui.preferences import on_grey
 from vae_lab.webui.xyz_axis import chosen_by_axis
 
 __all__ = ["ScriptBehaviour"]
@@ -34,13 +35,12 @@ class ScriptBehaviour:
         forget_override(p)
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
-            wanted = chosen_by_axis(p) or plan.override
-            choice = wanted if wanted != AUTOMATIC else self.host.standing_choice()
+            choice = resolve(self.host.standing_choices_when_loaded(), plan.override, chosen_by_axis(p)).vae
             job = self.generations.job_of(p)
             if job is None:
                 return
             job.compare = plan.compare
-            job.on_grey = plan.on_grey or getattr(shared.opts, ON_GREY_OPTION, "warn")
+            job.on_grey = plan.on_grey or on_grey()
             if choice != AUTOMATIC:
                 self._override(p, job, choice)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from modules import scripts
 
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.guard import guarded
 
 __all__ = ["LABEL", "add_axis", "chosen_by_axis"]

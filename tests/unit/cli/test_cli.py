@@ -114,7 +114,7 @@ BAD_VAES = {
     "missing": ("gone.safetensors", "gone.safetensors: "),
     "broken": ("broken.safetensors", "broken.safetensors: "),
     "of another family": ("xl.safetensors", "xl.safetensors is a VAE for SDXL, the latents are SD1 / SD2"),
-    "no VAE": ("latents.safetensors", "latents.safetensors: no VAE in it"),
+    "no VAE": ("latents.safetensors", "latents.safetensors: no VAE found"),
 }
 
 

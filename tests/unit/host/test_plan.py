@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.base import AUTOMATIC
+from vae_lab.host.choices import AUTOMATIC
 from vae_lab.host.plan import AS_IN_SETTINGS, Plan
 
 READ = {

@@ -56,7 +56,7 @@ def test_oldest_makes_room() -> None:
     for name in "abc":
         store.add(generation(name))
     assert ids(store) == ["c", "b"]
-    with pytest.raises(UnknownChoice, match="generation a is no longer kept; 2 are"):
+    with pytest.raises(UnknownChoice, match="generation a is no longer stored"):
         store.get("a")
 
 
@@ -94,7 +94,7 @@ def test_lowered_limit_holds_from_the_next_one_on() -> None:
     store = GenerationStore(10 * ONE)
     for name in "abc":
         store.add(generation(name))
-    store.byte_limit = ONE
+    store.max_bytes = ONE
     store.add(generation("d"))
     assert ids(store) == ["d"]
 
@@ -109,7 +109,7 @@ def test_same_id_takes_the_place_and_becomes_the_newest() -> None:
 
 
 def test_unknown_id() -> None:
-    with pytest.raises(UnknownChoice, match="generation g9 is no longer kept; 0 are"):
+    with pytest.raises(UnknownChoice, match="generation g9 is no longer stored"):
         GenerationStore(ONE).get("g9")
 
 

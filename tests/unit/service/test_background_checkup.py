@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.service.background_checkup import BackgroundCheckup

@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
-from vae_lab.host.plan import AS_IN_SETTINGS, ON_GREY
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
+from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.ui.compat import choice_update, connect
 from vae_lab.ui.panels.selection import decoder_choices
 from vae_lab.ui.views import comparison as views

@@ -10,7 +10,7 @@ from html import escape
 
 from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Finding, Recommendation, Report, Verdict, chart_png
 from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
-from vae_lab.host.base import Held
+from vae_lab.host.base import MemoryCheckup
 from vae_lab.identity import short
 from vae_lab.latents.family import Family
 from vae_lab.ui.views.comparison import breakable, note
@@ -278,7 +278,7 @@ def used_instead(sentence: str) -> str:
     return f'<p class="vae-lab-aside"><b>What decodes instead:</b> {escape(sentence)}</p>'
 
 
-def held(found: Held) -> str:
+def held(found: MemoryCheckup) -> str:
     """The VAE in the host's memory."""
     return (
         f'<p class="vae-lab-aside"><b>In memory now:</b> {breakable(found.name)}, {escape(found.precision)} '

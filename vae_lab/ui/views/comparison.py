@@ -14,7 +14,7 @@ from vae_lab.decoding import IN_STRIPS
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import BUILT_IN, VaeEntry
 from vae_lab.latents import Generation
-from vae_lab.service.service import StoredComparison
+from vae_lab.service.comparisons import StoredComparison
 
 __all__ = [
     "PROGRESS", "alert", "breakable", "built_in", "deciding", "empty", "identified", "latent_card", "note", "results",
@@ -32,26 +32,24 @@ PROGRESS = (
 """Filled and shown by ``javascript/vae_lab.js``."""
 
 
-def note(text: str, *, undo: bool = False, asked: str = "") -> str:
+def note(text: str, *, undo_id: str | None = None) -> str:
     """A line that tells how something went. ``data-run`` tells the script that a run has ended.
 
     Args:
         text: the line.
-        undo: with a button, for the script, that takes it back.
-        asked: the script's mark of what it asked for, by which it knows the answer.
+        undo_id: adds an Undo button, which ``javascript/vae_lab.js`` handles; None for no button.
     """
-    back = ' <button type="button" class="vae-lab-link" data-undo>Undo</button>' if undo else ""
-    return f'<p class="vae-lab-note" role="status"{_marks(asked)}>{escape(text)}{back}</p>'
+    undo = undo_id and f' <button type="button" class="vae-lab-link" data-undo="{escape(undo_id)}">Undo</button>'
+    return f'<p class="vae-lab-note" role="status"{_mark()}>{escape(text)}{undo or ""}</p>'
 
 
-def alert(error: VaeLabError | str, *, asked: str = "") -> str:
+def alert(error: VaeLabError | str) -> str:
     """As :func:`note`, for what went wrong."""
-    return f'<p class="vae-lab-alert" role="alert"{_marks(asked)}>{escape(str(error))}</p>'
+    return f'<p class="vae-lab-alert" role="alert"{_mark()}>{escape(str(error))}</p>'
 
 
-def _marks(asked: str) -> str:
-    own = f' data-asked="{escape(asked)}"' if asked else ""
-    return f' data-run="{secrets.token_hex(8)}"{own}'
+def _mark() -> str:
+    return f' data-run="{secrets.token_hex(8)}"'
 
 
 def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> str:

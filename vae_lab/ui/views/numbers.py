@@ -10,7 +10,7 @@ from vae_lab.api.routes import sheet_url
 from vae_lab.comparison import Decoded, Measured, Measures
 from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES, Explanation
 from vae_lab.host.base import BUILT_IN
-from vae_lab.service.service import StoredComparison
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.tables import column, name_column, number_cell, tabular, vae_row
 
 __all__ = ["MEASURING", "numbers"]

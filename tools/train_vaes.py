@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools import imaging, taesd_net
-from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig
+from vae_lab.autoencoders.kl.module import NORM_NUM_GROUPS, AutoencoderKL, KLConfig
 
 log = logging.getLogger("train_vaes")
 
@@ -72,7 +72,7 @@ class Recipe:
 
     @property
     def config(self) -> KLConfig:
-        return KLConfig(channels=self.channels, blocks=1)
+        return KLConfig(block_out_channels=self.channels, layers_per_block=1)
 
 
 RECIPES = (
@@ -195,8 +195,8 @@ def _give_reference_level(bias: Tensor) -> None:
     GroupNorm with so few channels to a group forgets how bright a flat image is. With a constant to compare with, it
     keeps levels from the first step on; without, a small net takes thousands of steps to find that out.
     """
-    signs = torch.tensor([1.0, -1.0]).repeat(len(bias) // GROUPS // 2)
-    for group in bias.view(GROUPS, -1):
+    signs = torch.tensor([1.0, -1.0]).repeat(len(bias) // NORM_NUM_GROUPS // 2)
+    for group in bias.view(NORM_NUM_GROUPS, -1):
         group.copy_(signs[torch.randperm(len(signs))] * REFERENCE_LEVEL)
 
 

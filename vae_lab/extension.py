@@ -1,8 +1,8 @@
-"""Where VAE Lab is put together inside the WebUI: host, pages, script, settings, routes.
+"""The composition root inside the WebUI: host, pages, script, settings, routes.
 
-Called by ``scripts/vae_lab.py``, which hands over the pages, since this package imports no gradio. The WebUI executes
-that file again at every "Reload UI" while packages stay loaded; so everything that is registered here is undone when
-the scripts are unloaded.
+Called by ``scripts/vae_lab.py``, which passes the pages, because this module imports no gradio. The WebUI executes that
+file again at every "Reload UI", while packages stay loaded; so everything registered here is undone when the scripts
+are unloaded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SECTION = ("vae_lab", "VAE Lab")
 
 
 class Pages(Protocol):
-    """What is shown, made of gradio components; see ``vae_lab.ui.pages``."""
+    """What the WebUI shows, made of gradio components; see ``vae_lab.ui.pages``."""
 
     dropdown: type
     several: type
@@ -49,13 +49,13 @@ class Pages(Protocol):
 
 @lru_cache(maxsize=1)
 def the_host() -> A1111Host:
-    """One for the life of the process: kept latents survive "Reload UI"."""
+    """One for the whole process: stored latents survive "Reload UI"."""
     return ForgeHost() if is_forge() else A1111Host()
 
 
 @lru_cache(maxsize=1)
 def the_background_checkup() -> BackgroundCheckup:
-    """One for the life of the process: a checkpoint that was warned about is not warned about again."""
+    """One for the whole process: each checkpoint is warned about once."""
     host = the_host()
     return BackgroundCheckup(host, host.check_own_memory)
 
@@ -79,11 +79,11 @@ def load(pages: Pages) -> type:
 
 def _app_started(app: Any, host: A1111Host, checkup: BackgroundCheckup) -> None:
     add_routes(app, host, _api_users())
-    checkup.checkpoint_changed()  # it may have been loaded before we were
+    checkup.checkpoint_changed()  # it may have been loaded before us
 
 
 def _api_users() -> dict[str, str]:
-    """Of ``--api-auth``, as ``modules/api/api.py`` reads it. With a page, it is the page's login that counts."""
+    """The users of ``--api-auth``, as in ``modules/api/api.py``. With a page, the page's login counts instead."""
     options = shared.cmd_opts
     pairs = options.api_auth.split(",") if options.api_auth and options.nowebui else []
     return dict(pair.split(":") for pair in pairs)
@@ -95,7 +95,9 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
 
     external = shared.OptionInfo(
         AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: None, section=_SECTION
-    ).info("encodes and decodes with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own")
+    ).info(
+        "used to encode and decode with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own"
+    )
     keep = shared.OptionInfo(
         256,
         "Memory for the latents of the last generations, in MB",
@@ -106,7 +108,8 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
     on_grey = shared.OptionInfo(
         "warn", "When an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
     ).info(
-        "because its VAE is broken. warn: a line below it; redecode: the same latent with the recommended VAE, at once"
+        "because its VAE is broken. warn: show a warning under it; redecode: decode the same latent again with the "
+        "recommended VAE"
     )
     preferred = shared.OptionInfo(
         [],
@@ -115,7 +118,7 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
         lambda: {"choices": [entry.name for entry in host.vaes()]},
         refresh=lambda: None,
         section=_SECTION,
-    ).info("the first one that is healthy and fits is recommended in place of a broken one")
+    ).info("the first healthy one that fits is recommended instead of a broken VAE")
     shared.opts.add_option(EXTERNAL_OPTION, external)
     shared.opts.add_option(ON_GREY_OPTION, on_grey)
     shared.opts.add_option(PREFERRED_OPTION, preferred)

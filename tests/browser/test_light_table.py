@@ -517,11 +517,11 @@ def test_what_keys_have_reached_keeps_them(table: LightTable) -> None:
 
 
 def test_space_over_the_table_does_not_compare_again(table: LightTable) -> None:
-    table.page.evaluate("document.getElementById('vae_lab_compare').focus()")
+    table.page.click("#vae_lab_compare")
     table.window(ANIME).hover()
     table.key(" ")
     expect(table.button("Blink")).to_have_attribute("aria-pressed", "true")
-    assert table.page.evaluate("window.compared") is None
+    assert table.page.evaluate("window.comparisons") == 1
 
 
 def test_every_tool_is_reached_by_tab(table: LightTable) -> None:
@@ -773,7 +773,7 @@ def test_texts_with_values_are_translated(page: Page, static_site: StaticSite) -
     apart = np.abs(image(table, BUILT_IN).astype(int) - image(table, ANIME))
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"最大差异 {apart.max()}（满值 255）")
     table.grid.locator("figure img").first.evaluate("image => { image.src = 'data:image/png;base64,'; }")
-    expect(table.message).to_contain_text("请重新对比")
+    expect(table.message).to_contain_text("请重新比较")
 
 
 # --- in the app ------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from vae_lab.api.addresses import image_url, round_trip_url, sheet_url
 from vae_lab.checkup import Report, Verdict
-from vae_lab.comparison import Decoded, Measures, RoundTripped
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES
+from vae_lab.comparison import RoundTripped, comparison_json
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.base import VaeEntry
 from vae_lab.latents import Generation
 from vae_lab.library.inventory import LibraryPage, ScanSummary
@@ -192,22 +192,8 @@ class ResultAnswer(_Answer):
     images: list[str] = Field(..., description="Paths of PNGs on this server, one for each latent.")
     pictures: list[str] = Field(..., description=_OLD_NAME)
     measures: MeasuresAnswer | None = Field(
-        ..., description=f"Null without images. Only the first {MOST_IMAGES} images of a batch are measured."
+        ..., description=f"Null without images. Only the first {MAX_IMAGES} images of a batch are measured."
     )
-
-    @classmethod
-    def of(cls, result: Decoded, images: list[str], measures: Measures | None) -> ResultAnswer:
-        return cls(
-            name=result.name,
-            family=result.family.id if result.family else None,
-            seconds=round(result.seconds, 4),
-            error=result.error,
-            finite=result.finite,
-            in_strips=result.in_strips,
-            images=images,
-            pictures=images,
-            measures=MeasuresAnswer(**measures.to_json()) if measures else None,
-        )
 
 
 class CompareAnswer(_Answer):
@@ -222,19 +208,10 @@ class CompareAnswer(_Answer):
 
     @classmethod
     def of(cls, stored: StoredComparison) -> CompareAnswer:
-        measured = stored.measured
-        results = [
-            ResultAnswer.of(result, [f"/{image_url(stored, n)}" for n in numbers], measured.of.get(result.name))
-            for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)
-        ]
-        return cls(
-            id=stored.id,
-            family=stored.comparison.family.id,
-            cancelled=stored.comparison.cancelled,
-            reference=measured.reference,
-            sheet=f"/{sheet_url(stored)}",
-            results=results,
-        )
+        images = [[f"/{image_url(stored, number)}" for number in numbers] for numbers in stored.numbers()]
+        values = comparison_json(stored.comparison, stored.measured, images)
+        results = [ResultAnswer(**row, pictures=row["images"]) for row in values.pop("results")]
+        return cls(id=stored.id, sheet=f"/{sheet_url(stored)}", results=results, **values)
 
 
 class RoundTripResultAnswer(_Answer):

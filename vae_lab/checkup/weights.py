@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, detect_family
-from vae_lab.autoencoders.family_detection import can_take_the_chart
+from vae_lab.autoencoders.family_detection import supports_chart
 from vae_lab.checkup.findings import BROKEN, HEALTHY, Evidence, Finding, Verdict
 from vae_lab.checkup.judge import decoder_findings, judge_probe
 from vae_lab.checkup.probe import Probe, Reading, probe, read_chart
@@ -85,7 +85,7 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         autoencoder: in full precision; its ``family`` is not looked at, the weights are.
         hint: what the checkpoint around it says about the family, if it is in one.
     """
-    if not can_take_the_chart(autoencoder):
+    if not supports_chart(autoencoder):
         return Checkup("", ())
     evidence = detect_family(autoencoder, hint)
     found = evidence.family

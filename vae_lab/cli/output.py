@@ -12,7 +12,15 @@ import numpy as np
 from PIL import Image
 
 from vae_lab.cli.console import say
-from vae_lab.comparison import Comparison, Decoded, RoundTrip, contact_sheet, measure_comparison, png_bytes
+from vae_lab.comparison import (
+    Comparison,
+    Decoded,
+    RoundTrip,
+    comparison_json,
+    contact_sheet,
+    measure_comparison,
+    png_bytes,
+)
 from vae_lab.comparison.round_trip import LOSS_IN_WORDS, RoundTripped, as_decoded
 from vae_lab.host.infotext import with_override
 from vae_lab.latents import Generation
@@ -29,7 +37,8 @@ def write_comparison(comparison: Comparison, generation: Generation, out: Path) 
     sheet = np.asarray(contact_sheet(comparison, rows=[generation.title]))
     (out / "sheet.png").write_bytes(png_bytes(sheet, next(iter(generation.infotexts), "")))
     images = [_write_images(number, result, generation, out) for number, result in enumerate(comparison)]
-    _write_record(_comparison_json(comparison, generation, images), out / "comparison.json")
+    record = {"latents": generation.title, **comparison_json(comparison, measure_comparison(comparison), images)}
+    _write_record(record, out / "comparison.json")
     _report(comparison, out / "sheet.png", out / "comparison.json")
 
 
@@ -42,28 +51,6 @@ def _write_images(number: int, result: Decoded, generation: Generation, out: Pat
         (out / name).write_bytes(png_bytes(image, with_override(infotext, result.name, "") if infotext else ""))
         names.append(name)
     return names
-
-
-def _comparison_json(comparison: Comparison, generation: Generation, images: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """``comparison.json``: what was decoded, with the names of the image files of each result."""
-    measured = measure_comparison(comparison)
-    return {
-        "latents": generation.title,
-        "family": comparison.family.id,
-        "reference": measured.reference or None,
-        "results": [
-            {
-                "name": result.name,
-                "family": result.family.id if result.family else None,
-                "seconds": round(result.seconds, 4),
-                "images": list(files),
-                "finite": result.finite,
-                "error": result.error or None,
-                "measures": measured.of[result.name].to_json() if result.name in measured.of else None,
-            }
-            for result, files in zip(comparison, images, strict=True)
-        ],
-    }
 
 
 def write_round_trip(trip: RoundTrip, name: str, remarks: Sequence[str], out: Path) -> None:

@@ -40,18 +40,18 @@ class Plan:
             values = args[0]
             unknown = sorted(str(key) for key in set(values) - {"override", "compare", "on_grey"})
             if unknown:
-                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; there are override, compare and on_grey")
+                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; valid are override, compare and on_grey")
             override, compare, on_grey = values.get("override"), values.get("compare"), values.get("on_grey")
         else:
             override, compare, on_grey = (*args, None, None, None)[:3]
         override = AUTOMATIC if override in (None, "") else override
         compare = () if compare in (None, "") else compare
         if not isinstance(override, str) or not isinstance(compare, (list, tuple)):
-            raise UnknownChoice("override is a name, compare is a list of names")
+            raise UnknownChoice("override must be a name, compare a list of names")
         names = tuple(name for name in compare if isinstance(name, str))
         if len(names) != len(compare):
-            raise UnknownChoice("override is a name, compare is a list of names")
+            raise UnknownChoice("override must be a name, compare a list of names")
         on_grey = None if on_grey in (None, "", AS_IN_SETTINGS) else on_grey
         if on_grey is not None and (not isinstance(on_grey, str) or on_grey not in ON_GREY):
-            raise UnknownChoice(f"on_grey is one of {', '.join(ON_GREY)}, not {on_grey!r}")
+            raise UnknownChoice(f"on_grey must be one of {', '.join(ON_GREY)}, not {on_grey!r}")
         return cls(override, names, cast("OnGrey | None", on_grey))

@@ -20,5 +20,5 @@ class GenerationStore(BoundedStore[Generation]):
         self._numbers = itertools.count(1)
 
     def new_id(self) -> str:
-        """An id that no other generation of this store has."""
+        """A new id, unique within this store."""
         return f"g{next(self._numbers)}"

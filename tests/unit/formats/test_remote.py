@@ -864,7 +864,7 @@ def test_inspect_on_the_command_line(server: Server, sample_set: SampleSet, caps
 def sd15_checkpoint(path: Path) -> Path:
     """2.1 GB that take no room on the disk: the shapes of a real VAE, and as much beside it as SD 1.5 has."""
     with torch.device("meta"):
-        module = AutoencoderKL(KLConfig(channels=(128, 256, 512, 512), blocks=2))
+        module = AutoencoderKL(KLConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2))
     vae = {f"first_stage_model.{name}": tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     unet = {f"model.diffusion_model.output_blocks.{i}.1.attn1.to_q.weight": (1248, 1140) for i in range(686)}
     text = {"cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,)}

@@ -206,7 +206,7 @@ def test_page_does_not_grow_without_end() -> None:
 def test_page_tells_duplicates() -> None:
     groups = find_duplicates([broken("a.pt"), broken("b.pt")])
     found = page([broken("a.pt"), broken("b.pt")], duplicates=groups)
-    assert "keeping a.pt alone would free 1.0 kB" in found.text
+    assert "keeping only a.pt would free 1.0 kB" in found.text
     assert "VAE Lab deletes nothing" in found.text
 
 

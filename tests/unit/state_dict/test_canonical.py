@@ -119,7 +119,7 @@ def test_checkpoint_with_nothing_but_an_unprefixed_vae_has_none(tmp_path: Path, 
 
 @pytest.mark.parametrize("old_attention", [False, True], ids=["new", "old"])
 def test_diffusers_names(tmp_path: Path, old_attention: bool) -> None:
-    config = KLConfig(channels=(32, 64, 64), blocks=2, attention=frozenset({2}))
+    config = KLConfig(block_out_channels=(32, 64, 64), layers_per_block=2, attention=frozenset({2}))
     state = kl_state(config)
     path = write(tmp_path / "d.safetensors", diffusers_names(state, levels=3, old_attention=old_attention))
     with open_vae(path) as file:

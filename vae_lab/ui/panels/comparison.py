@@ -101,7 +101,7 @@ class ComparisonPanel:
         with gr.Row(elem_classes=["vae-lab-top"]):
             self.deciding = gr.HTML(self._deciding(), elem_id="vae_lab_deciding")
             self.decoder = gr.Dropdown(
-                decoder_choices(view.entries), value=view.decoder, label="VAE to use from now on", scale=1,
+                decoder_choices(view.entries), value=view.decoder, label="Active VAE", scale=1,
                 min_width=260, elem_id="vae_lab_decoder",
             )  # fmt: skip
             self.for_checkpoint = gr.Button(

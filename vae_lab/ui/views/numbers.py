@@ -8,7 +8,7 @@ from html import escape
 
 from vae_lab.api.routes import sheet_url
 from vae_lab.comparison import Decoded, Measured, Measures
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES, Explanation
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES, Explanation
 from vae_lab.host.base import BUILT_IN
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.tables import column, name_column, number_cell, tabular, vae_row
@@ -97,6 +97,6 @@ def _remarks(stored: StoredComparison) -> str:
         lines.append(f"The built-in VAE has no images, so the others are compared with {measured.reference}.")
     batch = len(stored.generation.latents)
     if measured.of and batch > 1:
-        of = f"the first {MOST_IMAGES} of {batch}" if batch > MOST_IMAGES else f"all {batch}"
+        of = f"the first {MAX_IMAGES} of {batch}" if batch > MAX_IMAGES else f"all {batch}"
         lines.append(f"Mean of {of} images; the time is that of all.")
     return "".join(f'<p class="vae-lab-quiet">{escape(line)}</p>' for line in lines)

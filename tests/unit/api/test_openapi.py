@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,15 +21,15 @@ import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
 
-from tests.browser.conftest import MakeHost
-from tests.browser.test_api import SlowHost
+from tests.sample_hosts import MakeHost
+from tests.unit.api.conftest import launch
+from tests.unit.api.test_routes import HANG, SlowHost
 from vae_lab.api.routes import PREFIX
 from vae_lab.comparison import Measures
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, sample_photos
-from vae_lab.ui.app import launch
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "api.md"
 TYPES = {
     "object": dict,
     "array": list,
@@ -263,7 +262,7 @@ def test_every_error_is_as_published(
 
 def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
     host = make_host()
-    host.__class__ = SlowHost
+    host.__class__, host.started = SlowHost, threading.Event()
     running = launch(host)
     try:
         published = Published(running.url)
@@ -271,13 +270,12 @@ def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
         answers: list[Any] = []
         first = threading.Thread(target=lambda: answers.append(published.ask("post", "/compare", body)))
         first.start()
-        end = time.monotonic() + 60
-        while not published.ask("get", "/progress")[1]["total"]:
-            assert time.monotonic() < end
+        assert host.started.wait(HANG)
+        assert published.ask("get", "/progress")[1]["total"] == 5
         for path, again in (("/compare", body), ("/inspect", {"names": ["Built-in"]}), ("/scan", None)):
             assert published.ask("post", path, again)[0] == 409
         assert published.ask("post", "/cancel")[1] == {"cancelled": True}
-        first.join(10)
+        first.join(HANG)
         status, answer = answers[0]
         assert (status, answer["cancelled"], answer["results"], answer["reference"]) == (200, True, [], "")
     finally:

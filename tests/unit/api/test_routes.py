@@ -7,22 +7,20 @@ import io
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable
 
-import gradio as gr
 import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.browser.conftest import MakeHost, free_port, serve
+from tests.sample_hosts import MakeHost
+from tests.unit.api.conftest import launch
 from vae_lab import compare, load_autoencoder
 from vae_lab.api.routes import add_routes
 from vae_lab.comparison import Comparison
@@ -30,8 +28,9 @@ from vae_lab.errors import HostError
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.service.service import service_of
-from vae_lab.ui import app as ui_app
-from vae_lab.ui.app import launch
+
+HANG = 60.0
+"""Seconds after which a wait for an event fails; far longer than anything takes."""
 
 
 def get(url: str) -> tuple[int, str, bytes]:
@@ -126,10 +125,13 @@ def test_a_image_number_out_of_range(api: str, shared_host: StandaloneHost) -> N
 
 
 class SlowHost(StandaloneHost):
-    """Compares for as long as it is not cancelled."""
+    """Compares until it is cancelled; ``started`` is set once it has reported its progress."""
+
+    started: threading.Event
 
     def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
         progress(1, 5, "slow.pt")
+        self.started.set()
         while not cancelled():
             time.sleep(0.01)
         return Comparison(self.generations.get(generation_id).family, (), cancelled=True)
@@ -138,7 +140,7 @@ class SlowHost(StandaloneHost):
 @pytest.fixture
 def slow(make_host: MakeHost) -> StandaloneHost:
     host = make_host()
-    host.__class__ = SlowHost
+    host.__class__, host.started = SlowHost, threading.Event()
     return host
 
 
@@ -153,25 +155,18 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
         assert post(api + "cancel")[1] == {"cancelled": False}
         first = threading.Thread(target=lambda: answers.append(post(api + "compare", body)))
         first.start()
-        _wait_for(lambda: json.loads(get(api + "progress")[2])["total"] == 5)
+        assert slow.started.wait(HANG)
         assert json.loads(get(api + "progress")[2]) == {"busy": True, "done": 1, "total": 5, "what": "slow.pt"}
         status, refused = post(api + "compare", body)
         assert status == 409
         assert "another task is running" in refused["detail"]
         assert post(api + "cancel")[1] == {"cancelled": True}
-        first.join(60)
+        first.join(HANG)
         assert answers[0][1]["cancelled"] is True
         assert json.loads(get(api + "progress")[2]) == quiet
     finally:
         slow.generations.clear()
         running.close()
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 # --- the library -----------------------------------------------------------------------------------------------------
@@ -286,50 +281,6 @@ def test_panel_and_api_share_one_service(make_host: MakeHost) -> None:
     one, other = make_host(), make_host()
     assert service_of(one) is service_of(one)
     assert service_of(one) is not service_of(other)
-
-
-def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
-    host = make_host()
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        gr.HTML("private")
-    app, url = serve(blocks, auth=("me", "secret"))
-    try:
-        add_routes(app, host)
-        for path in ("latents", "vaes", "progress", "images/x/0.png"):
-            status, _, content = get(f"{url}vae-lab/v1/{path}")
-            assert (status, json.loads(content)["detail"]) == (401, "Not authenticated")
-        assert post(f"{url}vae-lab/v1/cancel")[0] == 401
-    finally:
-        blocks.close(verbose=False)
-
-
-def test_a_port_in_use_is_told_clearly(make_host: MakeHost) -> None:
-    running = launch(make_host())
-    port = int(running.url.rsplit(":", 1)[1].strip("/"))
-    try:
-        with pytest.raises(HostError, match=f"port {port} cannot be used"):
-            launch(make_host(), port)
-    finally:
-        running.close()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # gradio closes no socket it failed with
-def test_a_free_port_that_another_program_takes_first(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = other.getsockname()[1]
-        ports = iter([taken, taken])
-        monkeypatch.setattr(ui_app, "_free_port", lambda port: next(ports, None) or free_port())
-        running = launch(make_host())
-        running.close()
-    assert str(taken) not in running.url
-
-
-def test_other_web_sites_may_not_read_the_page(shared_url: str) -> None:
-    request = urllib.request.Request(f"{shared_url}vae-lab/v1/latents", headers={"Origin": "https://example.org"})
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize(

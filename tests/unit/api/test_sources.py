@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from tests.browser.conftest import MakeHost, small_latents
-from tests.browser.test_api import get, post
+from tests.sample_hosts import MakeHost, small_latents
+from tests.unit.api.conftest import launch
+from tests.unit.api.test_routes import get, post
 from vae_lab import load_autoencoder
 from vae_lab.comparison import to_pixels
 from vae_lab.errors import UnknownChoice
@@ -28,7 +29,6 @@ from vae_lab.latents import Generation, latents_file, load_latents
 from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
 from vae_lab.service.service import Service, service_of
-from vae_lab.ui.app import launch
 
 
 @pytest.fixture(scope="module")

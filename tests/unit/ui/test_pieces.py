@@ -196,4 +196,4 @@ def test_a_round_trip_says_that_memory_was_short() -> None:
             "a", torch.zeros(1, 4, 2, 2), image, loss_between(image, image), family=SD1, in_strips=in_strips
         )
         shown.append(round_trip_views.results(StoredRoundTrip("id", RoundTrip(image, (result,)))))
-    assert ["in strips, as memory was short" in page for page in shown] == [False, True]
+    assert ["decoded in strips (low memory)" in page for page in shown] == [False, True]

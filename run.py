@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """One command for everything: ``python3 run.py demo``, ``… test``, ``… lint``, ``… bench``, ``… host --webui-dir DIR``.
 
-Needs Python 3.10 or newer and nothing else. Makes ``.venv`` beside this file, installs the pinned packages there, and
-installs nothing anywhere else.
+Needs only Python 3.10 or newer. Creates ``.venv`` next to this file, installs the pinned packages there, and installs
+nothing anywhere else.
 """
 
 from __future__ import annotations

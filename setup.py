@@ -1,10 +1,10 @@
 """Build hook: the wheel also contains the style sheet, scripts and translations, for the stand-alone app.
 
-A WebUI reads them from the root of the repository, so that is where they are; see ``vae_lab/ui/app.py``.
+A WebUI reads them from the root of the repository, so that is where they are; see ``vae_lab/ui/assets.py``.
 """
 
 from pathlib import Path
-from shutil import copy2, copytree
+from shutil import copy2, copytree, ignore_patterns
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -24,7 +24,7 @@ class BuildWithAssets(build_py):
         assets.mkdir(parents=True, exist_ok=True)
         copy2(ROOT / "style.css", assets)
         for folder in ("javascript", "localizations"):
-            copytree(ROOT / folder, assets / folder, dirs_exist_ok=True)
+            copytree(ROOT / folder, assets / folder, ignore=ignore_patterns("*.d.ts"), dirs_exist_ok=True)
 
 
 setup(cmdclass={"build_py": BuildWithAssets})

@@ -37,11 +37,11 @@ def progress_bar(description: str, unit: str, *, scale: bool = False, hidden: bo
 
 def say(text: str, out: TextIO | None = None) -> None:
     """Write lines, above the progress bar, to ``out`` or stdout; what its encoding lacks is escaped."""
-    out = out or sys.stdout
-    encoding = out.encoding or "utf8"
+    stream: TextIO = sys.stdout if out is None else out
+    encoding = stream.encoding or "utf8"
     lines = "\n".join(printable(line) for line in text.split("\n"))
-    tqdm.write(lines.encode(encoding, "backslashreplace").decode(encoding), file=out)
-    out.flush()
+    tqdm.write(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    stream.flush()
 
 
 def printable(text: str) -> str:

@@ -150,7 +150,7 @@ def test_a_grey_merge_is_shown_explained_and_remedied(
     checkup.check()
     expect(checkup.badge).to_have_text("✗ Broken: washed out")
     assert checkup.verdict.locator(".vae-lab-name").inner_text() == GREY
-    expect(checkup.verdict).to_contain_text("Images come out grey and washed out")
+    expect(checkup.verdict).to_contain_text("Images are grey and washed out")
     expect(checkup.verdict).to_contain_text("What to do:")
     expect(page.locator("#vae_lab_checkup_details").first).to_contain_text(
         "0.80 parent-a.safetensors + 0.20 parent-b.ckpt"
@@ -319,7 +319,7 @@ def test_the_badge_beside_the_deciding_line_follows_a_check(page: Page, launch: 
     checkup.check()
     checkup.to_page("Compare")
     expect(badge).to_have_text("Built-in VAE broken: washed out")
-    expect(badge).to_have_attribute("title", re.compile("Images come out grey"))
+    expect(badge).to_have_attribute("title", re.compile("Images are grey"))
     panel.choose("vae_lab_decoder", "photo-b.ckpt")
     panel.finish(lambda: page.click("#vae_lab_use_for_checkpoint"))
     expect(badge).to_have_text("Built-in VAE broken: washed out, not used now")
@@ -363,7 +363,7 @@ def test_cards_of_checkpoints_and_the_accordion_have_badges(
     grey = page.locator("#txt2img_checkpoints_cards .card[data-name=grey-merge]")
     badge = grey.locator(".vae-lab-card-badge")
     expect(badge).to_have_text("VAE broken: washed out")
-    expect(badge).to_have_attribute("aria-label", re.compile("VAE Lab: VAE broken: washed out. Images come out grey"))
+    expect(badge).to_have_attribute("aria-label", re.compile("VAE Lab: VAE broken: washed out. Images are grey"))
     expect(page.locator(".card[data-name=no-vae] .vae-lab-card-badge")).to_have_text("No VAE inside")
     expect(page.locator("#img2img_checkpoints_cards .vae-lab-card-badge")).to_have_count(1)
     expect(page.locator(".vae-lab-card-badge")).to_have_count(3)
@@ -410,7 +410,7 @@ def test_everything_is_reached_by_keyboard(page: Page, checked_url: str) -> None
     expect(checkup.for_checkpoint).to_be_visible()
     tab_to("#vae_lab_checkup_verdict summary")
     page.keyboard.press("Enter")
-    expect(checkup.verdict).to_contain_text("contrast kept")
+    expect(checkup.verdict).to_contain_text("contrast retained")
     tab_to("#vae_lab_checkup_use_for_checkpoint")
     tab_to("#vae_lab_checkup_use_always")
 

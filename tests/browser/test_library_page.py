@@ -100,7 +100,7 @@ def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: 
     assert library.names()[:3] == ["nonsense.pt", GREY, NO_VAE]
     expect(library.rows.nth(0)).to_contain_text("✗ Cannot be read")
     expect(library.row(GREY)).to_contain_text("✗ Broken: washed out")
-    expect(library.row(GREY)).to_contain_text("Images come out grey and washed out")
+    expect(library.row(GREY)).to_contain_text("Images are grey and washed out")
     expect(library.row(GREY)).to_contain_text("Merge: 0.80 photo-a.safetensors + 0.20 photo-b.ckpt")
     expect(library.row(NO_VAE)).to_contain_text("⚠ No VAE inside")
     expect(library.row(SMOOTH)).to_contain_text("Same as copies/the same, <b>renamed<∕b>.ckpt")

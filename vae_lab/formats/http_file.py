@@ -47,6 +47,7 @@ _STATUS_REASONS = {
 }
 _NO_RANGES = "the server does not support range requests; download the file to inspect it"
 _CHANGED = "the file changed while it was being read"
+_CLOSED = "the file is closed"
 
 
 class _TransientError(Exception):
@@ -216,7 +217,7 @@ class HttpFile:
         """The connection pool for an origin, which uses the proxy of the system's settings."""
         with self._lock:
             if self._closed:
-                raise UnreadableFile(self.name, "the file is closed")
+                raise UnreadableFile(self.name, _CLOSED)
             if address.origin not in self._transports:
                 try:
                     self._transports[address.origin] = _new_transport(address.url)
@@ -304,6 +305,10 @@ class HttpFile:
             yield
         except httpx.TimeoutException as error:
             raise _TransientError(f"the server did not respond within {self._timeout:g} s") from error
+        except (AssertionError, ValueError) as error:  # from httpcore, if another thread has closed the file
+            if not self._closed:
+                raise
+            raise UnreadableFile(self.name, _CLOSED) from error
         except httpx.TransportError as error:
             cause = _os_error(error)
             if isinstance(cause, socket.gaierror):

@@ -1,8 +1,7 @@
 """Finds the parents of a merged VAE, and their proportions.
 
 A merge is a rounded, weighted sum of its parents' weights. Least squares on sketches finds the weights, and the
-residual shows whether these are the parents: rounding to fp16 leaves 0.0003 of the merge, a missing parent 0.04 or
-more.
+residual shows whether these are the parents: rounding to fp16 leaves 0.0003 of the merge, a missing parent 0.04.
 """
 
 from __future__ import annotations

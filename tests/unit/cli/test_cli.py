@@ -290,7 +290,7 @@ def test_inspect_without_the_probe(checkpoints: Path, capsys: pytest.CaptureFixt
 def test_inspect_says_what_to_do(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["inspect", str(checkpoints / "grey-merge.safetensors")])
     out = capsys.readouterr().out
-    assert "Images come out grey and washed out" in out
+    assert "Images are grey and washed out" in out
     assert "white 7" in out, "the numbers behind it"
     assert "Choose an external VAE" in out
 

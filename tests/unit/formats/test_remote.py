@@ -302,6 +302,27 @@ def test_threads_do_not_mix_up_their_answers(server: Server) -> None:
     source.close()
 
 
+def test_closed_by_another_thread(server: Server) -> None:
+    source = HttpFile(server.url, timeout=5)
+    asked, closed = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        asked.set()
+        closed.wait(10)
+        serve(handler)
+
+    server.always = slow
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(source.read_at, 200_000, 100)
+        asked.wait(10)
+        source.close()
+        closed.set()
+        error = reading.exception(30)
+    assert error is None or isinstance(error, UnreadableFile)
+    with pytest.raises(UnreadableFile, match="the file is closed"):
+        source.read_at(300_000, 100)
+
+
 def test_few_requests_for_reads_that_go_on() -> None:
     asked: list[tuple[int, int]] = []
 

@@ -18,7 +18,7 @@ from vae_lab.library.inventory import Inventory, LibraryPage
 from vae_lab.samples import SampleSet
 from vae_lab.service.service import service_of
 
-BROKEN = Verdict((Finding("grey", "broken", "Images come out grey."),)).to_json()
+BROKEN = Verdict((Finding("grey", "broken", "Images are grey."),)).to_json()
 
 
 class Known:

@@ -50,7 +50,7 @@ def decode_in_strips(module: nn.Module, latents: Tensor, *, elements: int = _ELE
 
 
 def bytes_to_decode(module: nn.Module, latents: Tensor) -> int:
-    """Approximate memory for decoding one latent at once, without the weights.
+    """Approximate memory for decoding one latent as a whole, without the weights.
 
     Measured: eight times the narrowest feature map at image size. The widest one has twice its channels, and its
     input, its output and the results of norm and activation exist at the same time.

@@ -40,7 +40,7 @@ STAYS = {
     "CIEDE2000", "Automatic", "Built-in", "off", "warn", "redecode", "Shift + 1 … 9",
 }  # fmt: skip
 # Never seen on a page: names that programs need, labels of hidden fields, texts for screen readers.
-NOT_SHOWN = {"A", "CORSMiddleware", "POST", "Arrow", "Picked", "The original"}
+NOT_SHOWN = {"A", "Content-Type", "CORSMiddleware", "POST", "Arrow", "Picked", "The original"}
 # Parts of sentences that get a name or a number put in and stay English as a whole.
 PARTS = {
     "Use", "One VAE is", "Built-in VAE ", "These are relatives, which can be merged without harm.",
@@ -127,7 +127,7 @@ def of_settings() -> Iterator[str]:
 
 
 def of_the_first_page() -> str:
-    tree = ast.parse((ROOT / "vae_lab" / "host" / "a1111.py").read_text(encoding="utf8"))
+    tree = ast.parse((ROOT / "vae_lab" / "webui" / "a1111.py").read_text(encoding="utf8"))
     assigned = (node for node in ast.walk(tree) if isinstance(node, ast.Assign))
     return next(ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "how_to_begin")
 

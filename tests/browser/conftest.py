@@ -206,6 +206,8 @@ def _note_console(message: object, problems: list[str]) -> None:
     where = message.location.get("url", "")
     if message.text.startswith("AbortError: "):
         return  # gradio's, of a page that leaves while its queue answers
+    if "status of 409" in message.text and urlsplit(where).path.endswith(("/v1/choose", "/v1/undo")):
+        return  # a refused choice, whose reason the page shows
     if message.type == "error" and urlsplit(where).hostname not in GRADIO_LOADS:
         problems.append(f"console: {message.text} ({where})")
 

@@ -40,7 +40,7 @@ STAYS = {
     "CIEDE2000", "Automatic", "Built-in", "off", "warn", "redecode", "Shift + 1 … 9",
 }  # fmt: skip
 # Never seen on a page: names that programs need, labels of hidden fields, texts for screen readers.
-NOT_SHOWN = {"A", "CORSMiddleware", "POST", "Arrow", "Picked", "The original"}
+NOT_SHOWN = {"A", "Content-Type", "CORSMiddleware", "POST", "Arrow", "Picked", "The original"}
 # Parts of sentences that get a name or a number put in and stay English as a whole.
 PARTS = {
     "Use", "One VAE is", "Built-in VAE ", "These are relatives, which can be merged without harm.",

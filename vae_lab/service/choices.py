@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 from dataclasses import dataclass
-from typing import ClassVar
 
 from vae_lab.bounded_store import BoundedStore
 from vae_lab.errors import HostError
@@ -47,7 +46,11 @@ class _Undo:
     vae: str
     before: str
     checkpoint: str
-    nbytes: ClassVar[int] = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Not limited: only their number is."""
+        return 0
 
 
 class ChoiceService:

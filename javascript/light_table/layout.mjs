@@ -18,7 +18,7 @@ const MODES = [
 const ZOOMS = [[0, t("Fit")], [1, "100 %"], [2, "200 %"], [4, "400 %"], [8, "800 %"]];
 const KEYS = [
     ["G", t("grid")], ["S", t("A/B slider")], [t("Space"), t("blink: B while held")], ["D", t("difference")],
-    ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")], ["N, P", t("next or previous image as B")],
+    ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")], [t("N, P"), t("next or previous image as B")],
     ["A, B", t("use the image under the pointer as A or B")],
     [t("+ and −"), t("zoom in, zoom out")], ["0", t("fit")], [t("Arrows"), t("move the images, or the divider")],
     [t(", and ."), t("previous and next image of a batch")], ["L", t("loupe on and off, or while held")],

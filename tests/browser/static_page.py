@@ -52,7 +52,7 @@ PAGE = """<!doctype html>
 COMPARE = """
 <div id="vae_lab_source"><input></div>
 <div id="vae_lab_vaes"><input type="checkbox"><input type="checkbox"></div>
-<button id="vae_lab_compare" onclick="window.comparisons = 1 + (window.comparisons ?? 0)">Compare</button>
+<button id="other_button" onclick="window.comparisons = 1 + (window.comparisons ?? 0)">Another button</button>
 <div id="vae_lab_wanted"><textarea></textarea></div>
 <div id="vae_lab_results" style="max-width: 980px">{grid}</div>
 <div id="vae_lab_numbers" style="margin-top: 160px">{numbers}</div>

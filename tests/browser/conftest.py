@@ -40,7 +40,7 @@ from vae_lab.ui.assets import add_scripts, script_url
 
 pytest.importorskip("playwright", reason="browser tests need playwright")
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 PATIENCE = 90_000  # ms: for a machine that is slow and busy
 expect.set_options(timeout=PATIENCE)
@@ -187,10 +187,17 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A new page; the test fails if it reports an error, or asks any other machine for anything."""
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One profile for the tests of a file: the page's scripts are fetched and compiled once for each server."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A new page; the test fails if it reports an error, or sends a request to any other machine."""
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     problems: list[str] = []
@@ -198,7 +205,11 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("console", lambda message: _note_console(message, problems))
     page.on("request", lambda request: _note_request(request.url, problems))
     yield page
-    context.close()
+    if page.url.startswith("http"):
+        page.evaluate("localStorage.clear(), sessionStorage.clear()")
+    page.close()
+    context.clear_cookies()
+    context.clear_permissions()
     assert not problems, "\n".join(problems)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,13 @@ def changed(name: str, tensor: str, change: Callable[[Tensor], Tensor]) -> State
     return state
 
 
-@pytest.fixture
-def loaded(tmp_path: Path) -> Callable[[State, str], Autoencoder]:
-    """Weights -> an autoencoder of a family."""
-    return lambda state, family="sd1": load_autoencoder(write(tmp_path / "vae.safetensors", state), family=family)
+@pytest.fixture(scope="session")
+def sample_vae(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Autoencoder]:
+    """Name of a sample VAE -> the VAE, loaded once. Do not change its weights."""
+    folder = tmp_path_factory.mktemp("sample-vaes")
+
+    @cache
+    def load(name: str) -> Autoencoder:
+        return load_autoencoder(write(folder / f"{name}.safetensors", load_sample_vae(name)), family="sd1")
+
+    return load

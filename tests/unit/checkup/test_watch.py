@@ -21,7 +21,7 @@ from vae_lab.latents.preview import expected_image
 from vae_lab.samples import load_sample_latents, load_sample_vae, sample_photos
 
 SD1 = FAMILIES["sd1"]
-Load = Callable[..., Autoencoder]
+Load = Callable[[str], Autoencoder]
 
 
 def crops(family: str = "sd1", size: int = 16) -> Tensor:
@@ -47,8 +47,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_no_image_of_a_sound_vae_is_told(loaded: Load, name: str) -> None:
-    vae = loaded(load_sample_vae(name))
+def test_no_image_of_a_sound_vae_is_told(sample_vae: Load, name: str) -> None:
+    vae = sample_vae(name)
     latents = crops()
     for latent in latents.split(1):
         image = vae.decode_unclamped(latent)
@@ -89,19 +89,19 @@ ON_PURPOSE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", ["photo-a", "photo-b"])
 @pytest.mark.parametrize("change", ON_PURPOSE.values(), ids=ON_PURPOSE)
-def test_what_is_grey_on_purpose_is_not_told(loaded: Load, name: str, change: Callable[[Tensor], Tensor]) -> None:
-    vae = loaded(load_sample_vae(name))
-    photo = Image.open(sample_photos()["cat"]).convert("RGB").resize((192, 192), Image.Resampling.LANCZOS)
-    image = torch.tensor(list(photo.getdata())).reshape(1, 192, 192, 3).permute(0, 3, 1, 2) / 255.0
+def test_what_is_grey_on_purpose_is_not_told(sample_vae: Load, name: str, change: Callable[[Tensor], Tensor]) -> None:
+    vae = sample_vae(name)
+    photo = Image.open(sample_photos()["cat"]).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+    image = torch.tensor(list(photo.getdata())).reshape(1, 128, 128, 3).permute(0, 3, 1, 2) / 255.0
     latent = vae.encode(change(image))
     decoded = vae.decode_unclamped(latent)
     assert judge_output(latent, decoded, family="sd1", autoencoder=vae).findings == ()
     assert judge_output(latent, decoded, family="sd1").findings == ()
 
 
-def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_told(loaded: Load) -> None:
+def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_told(sample_vae: Load) -> None:
     """Such as one that another extension has decoded in pieces, or in too little precision."""
-    vae = loaded(load_sample_vae("photo-a"))
+    vae = sample_vae("photo-a")
     latent = crops()[:1]
     spoilt = vae.decode(latent) * 0.3 + 0.35
     verdict = judge_output(latent, spoilt, family="sd1", autoencoder=vae)

@@ -379,13 +379,13 @@ CHANGES = {"zeros": lambda vae: vae, "circular": in_wrapped_padding, "channels-l
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-@pytest.mark.parametrize("elements", [2**12, 2**16, 2**21])
+@pytest.mark.parametrize("elements", [2**12, 2**15, 2**19])
 def test_strips_give_the_same_image(
     vae: Autoencoder, elements: int, change: Callable[[Autoencoder], Autoencoder]
 ) -> None:
     """From one row at a time to a few strips: no seam, since nothing but the work is cut."""
     vae = change(vae)
-    latent = next(iter(load_sample_latents().values()))[:1, :, :40, :28].float()
+    latent = next(iter(load_sample_latents().values()))[:1, :, :20, :14].float()
     whole = vae.decode_unclamped(latent)
     made = decode_in_strips(vae.module, SD1.to_vae_space(latent), elements=elements)
     strips = (made + 1.0) / 2.0

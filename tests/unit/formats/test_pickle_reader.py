@@ -7,6 +7,7 @@ import os
 import pathlib
 import pickle
 import struct
+import time
 import tracemalloc
 
 import pytest
@@ -69,6 +70,7 @@ def bounded():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6
+    assert seconds < 20
 
 
 # What must not run

@@ -185,8 +185,8 @@ def test_round_trip_gives_exact_images(api: str, samples: SampleSet) -> None:
     ("body", "words"),
     [
         ({"image": "!!!"}, "this is not base64"),
-        ({"image": base64.b64encode(b"a story").decode()}, "not a PNG, JPEG"),
-        ({"image": ""}, "not a PNG, JPEG"),
+        ({"image": base64.b64encode(b"a story").decode()}, "not a readable PNG, JPEG"),
+        ({"image": ""}, "not a readable PNG, JPEG"),
         ({"vaes": []}, "body.image: "),
         ({"image": base64.b64encode(image(size=(7, 7))).decode()}, "too few"),
     ],

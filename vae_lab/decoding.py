@@ -19,7 +19,7 @@ __all__ = ["IN_STRIPS", "Decode", "Decoder", "check_family", "decoder_of", "erro
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it, on other devices
 
-IN_STRIPS = "in strips, as memory was short"
+IN_STRIPS = "decoded in strips (low memory)"
 """How a result is told from one that was decoded as usual."""
 
 Decode = Callable[[Tensor], Tensor]

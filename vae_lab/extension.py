@@ -94,18 +94,18 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
 
     external = shared.OptionInfo(
         AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: None, section=_SECTION
-    ).info("encodes and decodes with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own")
+    ).info("used with every checkpoint, to encode and decode. Automatic: the WebUI decides. Built-in: the checkpoint's own VAE")
     keep = shared.OptionInfo(
         256,
-        "Memory for the latents of the last generations, in MB",
+        "Memory for stored latents (MB)",
         pages.slider,
         {"minimum": 16, "maximum": 4096, "step": 16},
         section=_SECTION,
-    ).info("they can be decoded again with any VAE in the VAE Lab tab")
+    ).info("the latents of recent generations, which the VAE Lab tab can decode with any VAE")
     on_grey = shared.OptionInfo(
-        "warn", "When an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
+        "warn", "If an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
     ).info(
-        "because its VAE is broken. warn: a line below it; redecode: the same latent with the recommended VAE, at once"
+        "because its VAE is broken. off: do nothing. warn: show a warning under the image. redecode: decode the same latent again with the recommended VAE"
     )
     preferred = shared.OptionInfo(
         [],
@@ -114,7 +114,7 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
         lambda: {"choices": [entry.name for entry in host.vaes()]},
         refresh=lambda: None,
         section=_SECTION,
-    ).info("the first one that is healthy and fits is recommended in place of a broken one")
+    ).info("if a VAE is broken, the first of these that is healthy and compatible is recommended")
     shared.opts.add_option(EXTERNAL_OPTION, external)
     shared.opts.add_option(ON_GREY_OPTION, on_grey)
     shared.opts.add_option(PREFERRED_OPTION, preferred)

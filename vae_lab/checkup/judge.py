@@ -57,7 +57,7 @@ _NOISE = (10.0, 5.0)  # L* within patches
 _STRIPES = (6.0, 3.0)  # L* of means of rows or columns
 
 _OTHER_VAE = "Choose a healthy VAE of the same family for this checkpoint."
-_GREY_REMEDY = "Choose an external VAE of the same family: the built-in one then has no effect."
+_GREY_REMEDY = "Choose an external VAE of the same family; the built-in one then has no effect."
 
 
 def judge_probe(probe: Probe) -> tuple[Finding, ...]:
@@ -81,9 +81,9 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
     if loss:
         severity, evidence = loss
         text = (
-            "Images come out grey and washed out: contrast and colours are lost on the way from latent to image."
+            "Images come out grey and washed out: decoding loses contrast and colour."
             if severity == BROKEN
-            else "Images come out a little paler than they should."
+            else "Images come out slightly washed out."
         )
         yield Finding("grey", severity, text, evidence, _GREY_REMEDY)
     yield from _wrong_colours(reading, _DECODER, loss is not None)
@@ -100,13 +100,13 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
         severity, evidence = loss or (BROKEN, dead.evidence if dead else ())
         if alone:
             yield Finding(
-                "grey", severity, "A chart that is encoded and decoded comes back grey.", evidence, _GREY_REMEDY
+                "grey", severity, "The chart is grey after encoding and decoding.", evidence, _GREY_REMEDY
             )
         else:
-            much = "lose most of their" if severity == BROKEN else "lose some"
+            much = "most of their" if severity == BROKEN else "some"
             text = (
-                f"The encoder is damaged: images that go in {much} contrast and colour. "
-                "img2img, inpainting and hires fix suffer; plain txt2img does not."
+                f"The encoder is damaged: encoding loses {much} contrast and colour. "
+                "This affects img2img, inpainting and hires fix, but not plain txt2img."
             )
             yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
     if alone and not dead:
@@ -116,20 +116,20 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
 
 def _no_image(reading: Reading) -> Finding | None:
     if reading.finite < 1.0:
-        evidence = (Evidence("values that are not numbers", 100.0 * (1.0 - reading.finite), "%", "0 %"),)
-        text = "The VAE computes values that are not numbers (NaN or infinite): images come out black."
-        remedy = "Choose another VAE; if it is one of SDXL, start the WebUI with --no-half-vae."
+        evidence = (Evidence("NaN or infinite values", 100.0 * (1.0 - reading.finite), "%", "0 %"),)
+        text = "The VAE produces NaN or infinite values: images come out black."
+        remedy = "Choose another VAE; for an SDXL VAE, start the WebUI with --no-half-vae."
         return Finding("nan", BROKEN, text, evidence, remedy)
     if reading.contrast < _DEAD[0] and reading.gain_l < _DEAD[1]:
         level = (reading.white + reading.black) / 2
-        evidence = (*_levels(reading), Evidence("lightness everywhere", level, "L*"))
+        evidence = (*_levels(reading), Evidence("mean lightness", level, "L*"))
         if level < 2.0:
             return Finding("black", BROKEN, "Every image comes out black.", evidence, _GREY_REMEDY)
         if reading.noise > _NOISE[0]:
-            noise = Evidence("unevenness of flat patches", reading.noise, "L*", "0")
-            text = "Nothing of the image is left but noise."
+            noise = Evidence("noise in flat patches", reading.noise, "L*", "0")
+            text = "Images come out as pure noise."
             return Finding("noisy-or-patterned", BROKEN, text, (*evidence, noise), _GREY_REMEDY)
-        return Finding("flat", BROKEN, "Nothing of the image is left: one flat tone.", evidence, _GREY_REMEDY)
+        return Finding("flat", BROKEN, "The image is a single flat colour.", evidence, _GREY_REMEDY)
     return None
 
 
@@ -148,10 +148,10 @@ def _loss(reading: Reading, lines: _Lines) -> tuple[str, tuple[Evidence, ...]] |
     wanted = [f"1, at least {suspect:g}" for _, (_, suspect) in measured]
     evidence = (
         *_levels(reading),
-        Evidence("contrast kept", reading.gain_l, "", wanted[1]),
-        Evidence("contrast kept in a photo", reading.photo_gain_l, "", wanted[2]),
-        Evidence("colour kept", reading.colour_kept, "", wanted[3]),
-        Evidence("kept in all", reading.overall, "", wanted[4]),
+        Evidence("contrast retained", reading.gain_l, "", wanted[1]),
+        Evidence("contrast retained in a photo", reading.photo_gain_l, "", wanted[2]),
+        Evidence("colour retained", reading.colour_kept, "", wanted[3]),
+        Evidence("overall", reading.overall, "", wanted[4]),
         Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
     )
     return severity, evidence
@@ -184,33 +184,33 @@ def _wrong_colours(reading: Reading, lines: _Lines, explained: bool) -> Iterator
         evidence = (
             Evidence("contrast in a photo", reading.photo_gain_l, "", f"1, at most {lines.too_much[1]:g}"),
             Evidence(
-                "the same before cutting off", reading.photo_gain_raw, "", f"1, at most {lines.too_much_raw[1]:g}"
+                "the same, before clipping", reading.photo_gain_raw, "", f"1, at most {lines.too_much_raw[1]:g}"
             ),
         )
-        text = "Contrast and colours are exaggerated so far that lights and shadows burn out."
+        text = "Contrast and saturation are so exaggerated that highlights and shadows clip."
         yield Finding("colour-cast", exaggerated, text, evidence, _OTHER_VAE)
         return
     severity = _worst([_over(reading.cast, _CAST), None if explained else _over(reading.mean_delta_e, _DELTA_E)])
     if severity:
         evidence = (
-            Evidence("colour of neutral greys", reading.cast, "C*", "0"),
+            Evidence("colour cast of neutral greys", reading.cast, "C*", "0"),
             Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
         )
-        yield Finding("colour-cast", severity, "Colours come out wrong.", evidence, _OTHER_VAE)
+        yield Finding("colour-cast", severity, "Images have wrong colours.", evidence, _OTHER_VAE)
 
 
 def _texture(reading: Reading) -> Iterator[Finding]:
     severity = _worst([_over(reading.noise, _NOISE), _over(reading.stripes, _STRIPES)])
     if severity:
         evidence = (
-            Evidence("unevenness of flat patches", reading.noise, "L*", f"at most {_NOISE[1]:g}"),
+            Evidence("noise in flat patches", reading.noise, "L*", f"at most {_NOISE[1]:g}"),
             Evidence("stripes in flat patches", reading.stripes, "L*", f"at most {_STRIPES[1]:g}"),
         )
-        yield Finding("noisy-or-patterned", severity, "Flat areas come out noisy or striped.", evidence, _OTHER_VAE)
+        yield Finding("noisy-or-patterned", severity, "Flat areas are noisy or striped.", evidence, _OTHER_VAE)
 
 
 def _overflow(largest: float) -> Finding:
-    evidence = (Evidence("largest activation", largest, "", f"half precision ends at {HALF_PRECISION_LIMIT:.0f}"),)
-    text = "In half precision this VAE can give black images; in full precision or bfloat16 it is fine."
-    remedy = "If images come out black, start the WebUI with --no-half-vae, or use a VAE made for half precision."
+    evidence = (Evidence("largest activation", largest, "", f"half precision goes up to {HALF_PRECISION_LIMIT:.0f}"),)
+    text = "In half precision this VAE can produce black images; full precision and bfloat16 are fine."
+    remedy = "If images come out black, start the WebUI with --no-half-vae or use a VAE made for half precision."
     return Finding("fp16-overflow", INFORMATION, text, evidence, remedy)

@@ -36,7 +36,7 @@ _BLACK = 1.0  # mean L* of a black image
 _MATTERS = 6.0  # standard deviation of L* from which on a flat or black result is a fault
 _CONFIRMED = 0.70  # of the contrast that another VAE gives the same latent
 
-_REMEDY = "Decode the latent with another VAE; choose a healthy one for this checkpoint."
+_REMEDY = "Decode the latent with another VAE, and choose a healthy VAE for this checkpoint."
 
 
 @dataclass(frozen=True)
@@ -210,13 +210,13 @@ def _obvious(seen: Glance) -> Finding | None:
     if not fault:
         return None
     if fault == "nan":
-        evidence = (Evidence("values that are not numbers", 100.0 * (1.0 - seen.finite), "%", "0 %"),)
-        return Finding("nan", BROKEN, "The VAE computed values that are not numbers.", evidence, _REMEDY)
+        evidence = (Evidence("NaN or infinite values", 100.0 * (1.0 - seen.finite), "%", "0 %"),)
+        return Finding("nan", BROKEN, "The VAE produced NaN or infinite values.", evidence, _REMEDY)
     evidence = (
-        Evidence("spread of lightness", seen.spread, "L*", f"{seen.expected_spread:.1f} by the latent"),
+        Evidence("spread of lightness", seen.spread, "L*", f"{seen.expected_spread:.1f} in the latent"),
         Evidence("lightness", seen.level, "L*"),
     )
-    text = "The image is black, its latent is not." if fault == "black" else "The image is flat, its latent is not."
+    text = "The image is black, but its latent is not." if fault == "black" else "The image is a single flat colour, but its latent is not."
     return Finding(fault, BROKEN, text, evidence, _REMEDY)
 
 
@@ -224,14 +224,14 @@ def _pale(seen: Sequence[Glance], latents: Tensor, images: Tensor, autoencoder: 
     """Images paler than their latents, while nothing speaks against the VAE: told only where it is beyond doubt."""
     if autoencoder is None:
         told = [one for one in seen if one.beyond_doubt]
-        text = "The image is much paler than its latent."
+        text = "The image has much less contrast than its latent."
     else:
         # The VAE is sound; so whatever made these images so pale was not this VAE as it is now.
         pale = [i for i, one in enumerate(seen) if one.pale]
         again = confirmed(images[pale], autoencoder.decode_unclamped(latents[pale]))
         told = [seen[i] for i, lost in zip(pale, again, strict=True) if lost]
-        text = "The image is much paler than what this VAE makes of its latent."
+        text = "The image has much less contrast than this VAE's decode of its latent."
     return [
-        Finding("grey", BROKEN, text, (Evidence("contrast kept", one.kept or 0.0, "", "1 by the latent"),), _REMEDY)
+        Finding("grey", BROKEN, text, (Evidence("contrast retained", one.kept or 0.0, "", "1 in the latent"),), _REMEDY)
         for one in told[:1]
     ]

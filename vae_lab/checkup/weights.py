@@ -143,29 +143,29 @@ def _speaks_another_language(measured: Probe) -> bool:
 
 def _scores(by_decoder: Mapping[str, float]) -> tuple[Evidence, ...]:
     return tuple(
-        Evidence(f"colours in the right places, as {FAMILIES[family].title}", score, "", "1")
+        Evidence(f"colours match as {FAMILIES[family].title}", score, "", "1")
         for family, score in by_decoder.items()
     )
 
 
 def _wrong_family(found: Family, wanted: Family, by_decoder: Mapping[str, float]) -> Finding:
-    text = f"The VAE belongs to {found.title} models, the checkpoint is {wanted.title}: colours come out wrong."
+    text = f"The VAE is made for {found.title}, but the checkpoint is {wanted.title}: images have wrong colours."
     return Finding("wrong-family", BROKEN, text, _scores(by_decoder), _OTHER_MODEL)
 
 
 def _unknown_family(by_decoder: Mapping[str, float]) -> Finding:
     known = " or ".join(FAMILIES[family].title for family in by_decoder)
-    text = f"The VAE is sound in itself, but does not understand latents of {known}."
+    text = f"The VAE is intact, but was not made for {known} latents."
     return Finding("wrong-family", BROKEN, text, _scores(by_decoder), _OTHER_MODEL)
 
 
 def _numbers(measured: Probe) -> tuple[Evidence, ...]:
     numbers = []
-    for reading, way in ((measured.reference, "decoder alone"), (measured.own, "encoder and decoder")):
+    for reading, way in ((measured.reference, "decoder only"), (measured.own, "encoder and decoder")):
         if reading is not None:
             numbers += _reading_numbers(reading, way)
     if measured.largest_activation is not None:
-        numbers.append(Evidence("largest activation", measured.largest_activation, "", "half precision ends at 65504"))
+        numbers.append(Evidence("largest activation", measured.largest_activation, "", "half precision goes up to 65504"))
     return tuple(numbers)
 
 
@@ -173,16 +173,16 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
     rows = (
         ("white", reading.white, "L*", "100"),
         ("black", reading.black, "L*", "0"),
-        ("contrast kept", reading.gain_l, "", "1"),
-        ("contrast kept in a photo", reading.photo_gain_l, "", "1"),
-        ("colour kept", reading.colour_kept, "", "1"),
-        ("colour kept, hues included", reading.gain_c, "", "1"),
+        ("contrast retained", reading.gain_l, "", "1"),
+        ("contrast retained in a photo", reading.photo_gain_l, "", "1"),
+        ("colour retained", reading.colour_kept, "", "1"),
+        ("colour retained, including hue", reading.gain_c, "", "1"),
         ("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
-        ("colour of neutral greys", reading.cast, "C*", "0"),
-        ("unevenness of flat patches", reading.noise, "L*", "0"),
+        ("colour cast of neutral greys", reading.cast, "C*", "0"),
+        ("noise in flat patches", reading.noise, "L*", "0"),
         ("stripes in flat patches", reading.stripes, "L*", "0"),
-        ("kept in all", reading.overall, "", "1"),
-        ("contrast in a photo, before cutting off", reading.photo_gain_raw, "", "1"),
+        ("overall", reading.overall, "", "1"),
+        ("contrast in a photo, before clipping", reading.photo_gain_raw, "", "1"),
     )
     return [Evidence(f"{way}: {name}", value, unit, wanted) for name, value, unit, wanted in rows]
 

@@ -50,27 +50,27 @@ class Explanation:
 
 
 EXPLANATIONS: Mapping[str, Explanation] = {
-    "seconds": Explanation("Time", "s", 2, "Time for decoding alone, without loading the VAE."),
-    "contrast": Explanation("Contrast", "L*", 1, "How far lightness spreads around its mean. A grey VAE has little."),
-    "saturation": Explanation("Saturation", "C*", 1, "Mean strength of the colours; 0 is black and white."),
+    "seconds": Explanation("Time", "s", 2, "Decoding time, without loading the VAE."),
+    "contrast": Explanation("Contrast", "L*", 1, "Standard deviation of lightness. Low for a VAE that makes images grey."),
+    "saturation": Explanation("Saturation", "C*", 1, "Mean colourfulness; 0 is black and white."),
     "sharpness": Explanation(
-        "Sharpness", "L*", 2, "Strength of the finest detail, a pixel or two wide. Noise counts as detail too."
+        "Sharpness", "L*", 2, "Strength of the finest detail, one or two pixels wide. Noise counts as detail too."
     ),
     "delta_e": Explanation(
-        "ΔE mean", "", 2, "Mean colour difference (CIEDE2000) to {reference}. Below 1 hardly anyone sees it.",
+        "ΔE mean", "", 2, "Mean colour difference (CIEDE2000) to {reference}. Below 1 it is hardly visible.",
         compares=True,
     ),
     "delta_e_95": Explanation(
-        "ΔE 95 %", "", 2, "95 % of the pixels differ from {reference} by no more than this (CIEDE2000).", compares=True
+        "ΔE 95 %", "", 2, "95 % of the pixels differ from {reference} by this much or less (CIEDE2000).", compares=True
     ),
-    "ssim": Explanation("SSIM", "", 3, "Likeness of structure to {reference}; 1 is the same.", compares=True),
+    "ssim": Explanation("SSIM", "", 3, "Structural similarity to {reference}; 1 is identical.", compares=True),
     "psnr": Explanation(
-        "PSNR", "dB", 1, "Likeness to {reference} pixel by pixel; higher is closer. Equal: no pixel differs.",
+        "PSNR", "dB", 1, "Peak signal-to-noise ratio to {reference}; higher is closer. “equal”: no pixel differs.",
         compares=True,
     ),
-    "clipped_blacks": Explanation("Clipped blacks", "%", 2, "Pixels of pure black (0, 0, 0), where shadows are lost."),
+    "clipped_blacks": Explanation("Clipped blacks", "%", 2, "Share of pure black pixels (0, 0, 0), where shadow detail is lost."),
     "clipped_whites": Explanation(
-        "Clipped whites", "%", 2, "Pixels of pure white (255, 255, 255), where highlights are lost."
+        "Clipped whites", "%", 2, "Share of pure white pixels (255, 255, 255), where highlight detail is lost."
     ),
 }  # fmt: skip
 """For each number of :class:`Measures`; ``{reference}`` stands for the name of what is compared with."""

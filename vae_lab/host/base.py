@@ -119,6 +119,9 @@ class Host(ABC):
     how_to_begin: str
     """What someone without any kept latents should do, in a sentence or two."""
 
+    language: str = ""
+    """In which messages are shown, such as ``zh_CN``; "" is English. It may change while the host runs."""
+
     chooses_checkpoint: bool = False
     """Whether :meth:`select_checkpoint` is ours to offer; False where the host has a menu of its own for that."""
 

@@ -11,15 +11,16 @@ import gradio as gr
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
 from vae_lab.host.plan import AS_IN_SETTINGS, ON_GREY
-from vae_lab.ui.compat import choice_update, connect
+from vae_lab.messages import use_language
+from vae_lab.ui.compat import build_for, choice_update, connect
 from vae_lab.ui.panels.selection import decoder_choices
 from vae_lab.ui.views import comparison as views
 
 __all__ = ["Accordion", "build_accordion"]
 
 _ON_GREY = (
-    "off: nothing is said. warn: a line below the image. redecode: the same latent is decoded again by a healthy "
-    "VAE, without sampling."
+    "off: do nothing. warn: show a warning under the image. redecode: decode the same latent again with a healthy "
+    "VAE (no re-sampling)."
 )
 
 
@@ -48,12 +49,12 @@ def build_accordion(host: Host, tab: str) -> Accordion:
     entries = host.vaes()
     names = [entry.name for entry in entries]
 
-    with gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
+    with build_for(host), gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
         with gr.Row(elem_classes=["vae-lab-top"]):
             override = gr.Dropdown(
                 decoder_choices(entries),
                 value=AUTOMATIC,
-                label="VAE to use here",
+                label="VAE for this generation",
                 scale=2,
                 elem_id=f"vae_lab_{tab}_override",
             )
@@ -98,4 +99,8 @@ def _line(host: Host, choice: str | None) -> str:
 
 def _starting_line(host: Host, override: gr.Dropdown) -> Callable[[], str]:
     # The host may have given the dropdown another value since it was built, from its file of defaults.
-    return lambda: _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)
+    def line() -> str:
+        with use_language(host.language):
+            return _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)
+
+    return line

@@ -13,6 +13,7 @@ from vae_lab.checkup import Report, Verdict
 from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import BUILT_IN, Decision, Host
+from vae_lab.messages import text, translated
 from vae_lab.service.service import ComparisonService, service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
 from vae_lab.ui.panels.selection import Choice, choose_to_stay
@@ -202,8 +203,11 @@ class CheckupPanel:
     def _how_to_be_offered_more(self, report: Report) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
             return ""
-        where = "on the page Compare" if self.host.chooses_checkpoint else "in the menu at the top"
-        return checkup_views.aside(f"Choose this checkpoint {where}, and a VAE to use instead is offered here.")
+        return checkup_views.aside(
+            text("Select this checkpoint on the Compare page to get a replacement VAE here.")
+            if self.host.chooses_checkpoint
+            else text("Load this checkpoint to get a replacement VAE here.")
+        )
 
     def _remedy(self, chosen: str, report: Report | None) -> _Remedy:
         """What to offer: nothing for other files, healthy ones, and where a sound VAE decodes already."""
@@ -233,8 +237,8 @@ class CheckupPanel:
         current = bool(chosen) and chosen == self.host.current_checkpoint()
         return (
             html_update(remedy.text),
-            gr.update(value=f"Use {remedy.vae} for this checkpoint", visible=remedy.for_checkpoint),
-            gr.update(value=f"Use {remedy.vae} always", visible=remedy.always),
+            gr.update(value=text("Use {vae} for this checkpoint", vae=remedy.vae), visible=remedy.for_checkpoint),
+            gr.update(value=text("Use {vae} always", vae=remedy.vae), visible=remedy.always),
             html_update(self._deciding() if current else ""),
         )
 
@@ -261,12 +265,12 @@ class CheckupPanel:
     def on_check(self, choice: str | None) -> str:
         """Look at the chosen file."""
         chosen = _name_of(choice, self._names())
-        gone = f"{choice} is no longer there; choose another file" if choice else "there is no file"
+        gone = f"{choice} no longer exists; choose another file" if choice else "no files were found"
         return self._run([chosen] if chosen else [], gone)
 
     def on_check_all(self) -> tuple[Any, ...]:
         """Look at all files, and have the table shown."""
-        return self._run(self._names(), "there is no file"), True
+        return self._run(self._names(), "no files were found"), True
 
     def _run(self, wanted: Sequence[str], otherwise: str) -> str:
         try:
@@ -320,7 +324,7 @@ class CheckupPanel:
         try:
             current = self.host.current_checkpoint()
             if choice is not memory.back and memory.current != current:
-                raise HostError("the checkpoint has changed in the meantime; press Refresh")
+                raise HostError("the checkpoint has changed since; press Refresh")
             said, back = choose_to_stay(self.host, choice)
             back = back or memory.back
             report = self.host.known_reports([current]).get(current)
@@ -337,7 +341,7 @@ def _label(name: str, verdict: Verdict | None, current: bool) -> str:
 
     It is also the value of the choice: gradio 3 shows the value in place of the label after an update.
     """
-    notes = ["checkpoint in use"] if current else []
+    notes = [translated("checkpoint in use")] if current else []
     if verdict is not None:
         notes.append(checkup_views.mark(verdict))
     return _SEPARATOR.join([name, *notes])

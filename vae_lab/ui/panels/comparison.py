@@ -86,7 +86,7 @@ class _Wanted:
         except (ValueError, KeyError, TypeError, RecursionError):
             wanted = []
         if not wanted or not all(isinstance(value, str) for value in wanted) or wanted[1] not in _REACHES:
-            raise HostError("this page is of another version of VAE Lab; load it anew")
+            raise HostError("this page was loaded by another version of VAE Lab; reload it")
         return cls(*wanted)
 
 
@@ -134,7 +134,7 @@ class ComparisonPanel:
         with gr.Row(elem_classes=["vae-lab-top"]):
             self.deciding = gr.HTML(self._deciding(), elem_id="vae_lab_deciding")
             self.decoder = gr.Dropdown(
-                decoder_choices(view.entries), value=view.decoder, label="VAE to use from now on", scale=1,
+                decoder_choices(view.entries), value=view.decoder, label="Active VAE", scale=1,
                 min_width=260, elem_id="vae_lab_decoder",
             )  # fmt: skip
             # Filled by javascript/light_table.js when the VAE of an image is to be used from now on.
@@ -169,7 +169,7 @@ class ComparisonPanel:
         with gr.Accordion("From an image", open=not view.generations, elem_id="vae_lab_from_image") as self.from_image:
             self.image = gr.File(label="PNG, JPEG, WebP …", height=100, elem_id="vae_lab_image")
             self.encoder = gr.Dropdown(
-                encoder_choices(view.entries), value=BUILT_IN, label="Encoded by", elem_id="vae_lab_encoder"
+                encoder_choices(view.entries), value=BUILT_IN, label="Encode with", elem_id="vae_lab_encoder"
             )
             self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
         # What is of today must not become everyone's default of tomorrow in the WebUI.
@@ -248,7 +248,7 @@ class ComparisonPanel:
 
     def _built_in_line(self, entries: Sequence[VaeEntry], latent: Generation | None) -> str:
         of = self.host.built_in_of(latent) if latent else self.host.current_checkpoint()
-        return views.built_in(of, alone=not entries)
+        return views.built_in(of, only=not entries)
 
     def _card(self, generation: Generation | None) -> str:
         return views.latent_card(generation, source_views.save_link(generation)) if generation else ""
@@ -276,7 +276,7 @@ class ComparisonPanel:
             path = Path(uploaded(file))
             generation = self.service.add_latents(read_limited(path, self.service.most_upload), path.name)
             return self._shown(
-                latent_choice(generation), source_views.added(generation, f"loaded from {path.name}"), *state
+                latent_choice(generation), source_views.loaded(generation, path.name), *state
             )
         except VaeLabError as error:
             return self._told(error)
@@ -284,11 +284,11 @@ class ComparisonPanel:
     def on_encode(self, file: Any, *state: Any) -> tuple[Any, ...]:
         """An image through the encoder of the chosen VAE: one more generation, and the chosen one."""
         if file is None:
-            return self._told("There is no image yet: drop one into the field above the button.")
+            return self._told("There is no image yet; drop one into the field above the button.")
         vae = state[3] or BUILT_IN
         try:
             generation, remarks = self.service.encode(read_image(uploaded(file)), vae)
-            said = source_views.added(generation, f"encoded by {vae} and kept", remarks)
+            said = source_views.encoded(generation, vae, remarks)
             return self._shown(latent_choice(generation), said, *state)
         except VaeLabError as error:
             return self._told(error)
@@ -378,7 +378,7 @@ class ComparisonPanel:
             return gr.update(), views.alert(error), gr.update(), gr.update()
         if not stored.comparison.results:  # cancelled before the first: what was there stays
             return gr.update(), views.summary(stored), gr.update(), gr.update()
-        return views.results(stored), views.summary(stored), numbers_views.MEASURING, stored.id
+        return views.results(stored), views.summary(stored), numbers_views.measuring(), stored.id
 
     def on_measured(self, compared: str) -> tuple[Any, ...]:
         """The numbers of the comparison that is shown: the images have not waited for them."""
@@ -412,8 +412,8 @@ class ComparisonPanel:
         current = self.host.current_checkpoint()
         if wanted.reach == "checkpoint" and wanted.checkpoint not in ("", current):
             error = (
-                f"These images are of {wanted.checkpoint}; {current or 'no checkpoint'} is in use now. "
-                f"Choose {wanted.checkpoint} first, or use the VAE always."
+                f"These images were made with {wanted.checkpoint}, but {current or 'no checkpoint'} is in use now. "
+                f"Select {wanted.checkpoint} first, or choose Use always."
             )
             return self._deciding(), views.alert(error, asked=wanted.asked), gr.update(), memory
         return self._use(wanted.reach, wanted.vae, memory, wanted.asked)
@@ -453,7 +453,7 @@ class ComparisonPanel:
 
 def _gone(source: str | None, begin: str) -> str:
     if source:
-        return f"The latent {source} is no longer kept; press Refresh and choose another one."
+        return f"The latent {source} has been discarded; press Refresh and choose another one."
     return f"There is no latent to decode yet. {begin}"
 
 

@@ -10,6 +10,7 @@ from vae_lab.errors import HostError
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, VaeEntry
 from vae_lab.latents import Generation
 from vae_lab.latents.family import Family
+from vae_lab.messages import translated
 
 __all__ = [
     "Choice", "Memory", "choose_to_stay", "chosen_to_stay", "decoder_choices", "encoder_choices", "find_latent",
@@ -72,10 +73,10 @@ def choose_to_stay(host: Host, choice: Choice | None) -> tuple[str, Choice | Non
         VaeLabError: it cannot be chosen, with the reason.
     """
     if choice is None:
-        raise HostError("there is nothing to take back any longer")
+        raise HostError("there is nothing to undo")
     reach, vae, checkpoint = choice
     if reach == "checkpoint" and checkpoint != host.current_checkpoint():
-        raise HostError(f"{checkpoint or 'no checkpoint'} was in use then, and another one is now; press Refresh")
+        raise HostError("the checkpoint has changed since; press Refresh")
     before = host.chosen(reach)
     said = host.use_always(vae) if reach == "always" else host.use_for_checkpoint(vae)
     return said, Choice(reach, before, checkpoint) if before != vae else None
@@ -137,7 +138,11 @@ def in_order(entries: Sequence[VaeEntry], chosen: Sequence[str]) -> list[str]:
 
 def vae_choices(entries: Sequence[VaeEntry]) -> list[tuple[str, str]]:
     """(label, name) of each."""
-    return [(entry.label, entry.name) for entry in entries]
+    return [(_label(entry), entry.name) for entry in entries]
+
+
+def _label(entry: VaeEntry) -> str:
+    return f"{entry.name} · {translated(entry.problem)}" if entry.problem else entry.label
 
 
 def decoder_choices(entries: Sequence[VaeEntry]) -> list[str]:

@@ -94,7 +94,10 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
 
     external = shared.OptionInfo(
         AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: None, section=_SECTION
-    ).info("used with every checkpoint, to encode and decode. Automatic: the WebUI decides. Built-in: the checkpoint's own VAE")
+    ).info(
+        "used with every checkpoint, to encode and decode. Automatic: the WebUI decides. "
+        "Built-in: the checkpoint's own VAE"
+    )
     keep = shared.OptionInfo(
         256,
         "Memory for stored latents (MB)",
@@ -105,7 +108,8 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
     on_grey = shared.OptionInfo(
         "warn", "If an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
     ).info(
-        "because its VAE is broken. off: do nothing. warn: show a warning under the image. redecode: decode the same latent again with the recommended VAE"
+        "because its VAE is broken. off: do nothing. warn: show a warning under the image. "
+        "redecode: decode the same latent again with the recommended VAE"
     )
     preferred = shared.OptionInfo(
         [],

@@ -25,7 +25,7 @@ CLAUSE = "{sentence}."
 
 _FOLDER = Path(__file__).resolve().parents[1] / "localizations"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_WORD = re.compile(r"[A-Za-z]{2}")
+_WORDS = re.compile(r"[A-Za-z]+ [A-Za-z]+")
 _MAX_LENGTH = 1000  # longer texts are not ours
 
 _language: ContextVar[str] = ContextVar("language", default="")
@@ -74,17 +74,21 @@ def _catalogue(language: str) -> Mapping[str, str]:
 
 @lru_cache(maxsize=4)
 def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Templates with placeholders, those with the most fixed text first; without words they would fit anything."""
+    """Templates with placeholders, those with the most fixed text first; without two words they would fit anything."""
     fixed = {key: _PLACEHOLDER.sub("", key) for key in _catalogue(language) if _PLACEHOLDER.search(key)}
-    templates = sorted((key for key in fixed if _WORD.search(fixed[key])), key=lambda key: -len(fixed[key]))
+    templates = sorted((key for key in fixed if _WORDS.search(fixed[key])), key=lambda key: -len(fixed[key]))
     return tuple((_pattern(template), _catalogue(language)[template]) for template in templates)
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    parts = _PLACEHOLDER.split(template)  # literal, name, literal, …
-    return re.compile(
-        "".join(f"(?P<{part}>.+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts)), re.DOTALL
-    )
+    literals, names = _PLACEHOLDER.split(template)[::2], _PLACEHOLDER.findall(template)
+    pattern = re.escape(literals[0])
+    for name, literal in zip(names, literals[1:], strict=True):
+        pattern += f"(?P={name})" if f"(?P<{name}>" in pattern else f"(?P<{name}>.+?)"
+        pattern += re.escape(literal)
+    if not literals[-1] and names[-1] not in SENTENCES:
+        pattern += r"(?<!\.)"  # the full stop of the sentence belongs to no name
+    return re.compile(pattern, re.DOTALL)
 
 
 @lru_cache(maxsize=4096)

@@ -99,13 +99,13 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
     elif dead or loss:
         severity, evidence = loss or (BROKEN, dead.evidence if dead else ())
         if alone:
-            yield Finding(
-                "grey", severity, "The chart is grey after encoding and decoding.", evidence, _GREY_REMEDY
-            )
+            yield Finding("grey", severity, "The chart is grey after encoding and decoding.", evidence, _GREY_REMEDY)
         else:
-            much = "most of their" if severity == BROKEN else "some"
             text = (
-                f"The encoder is damaged: encoding loses {much} contrast and colour. "
+                "The encoder is damaged: encoding loses most contrast and colour. "
+                "This affects img2img, inpainting and hires fix, but not plain txt2img."
+                if severity == BROKEN
+                else "The encoder is damaged: encoding loses some contrast and colour. "
                 "This affects img2img, inpainting and hires fix, but not plain txt2img."
             )
             yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
@@ -183,9 +183,7 @@ def _wrong_colours(reading: Reading, lines: _Lines, explained: bool) -> Iterator
     if exaggerated:
         evidence = (
             Evidence("contrast in a photo", reading.photo_gain_l, "", f"1, at most {lines.too_much[1]:g}"),
-            Evidence(
-                "the same, before clipping", reading.photo_gain_raw, "", f"1, at most {lines.too_much_raw[1]:g}"
-            ),
+            Evidence("the same, before clipping", reading.photo_gain_raw, "", f"1, at most {lines.too_much_raw[1]:g}"),
         )
         text = "Contrast and saturation are so exaggerated that highlights and shadows clip."
         yield Finding("colour-cast", exaggerated, text, evidence, _OTHER_VAE)

@@ -50,7 +50,10 @@ def recommend(
     made_for = _made_for(name, sound[name])
     reason = f"it is healthy and of the {family.title} family"
     if made_for and made_for == style:
-        reason += f", and made for {style} images, as this checkpoint's name suggests"
+        reason = (
+            f"it is healthy, of the {family.title} family, and made for {style} images, as this checkpoint's name "
+            "suggests"
+        )
     return Recommendation(name, reason, fits=_misfit(made_for, style) == 0)
 
 

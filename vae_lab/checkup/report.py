@@ -224,7 +224,7 @@ def _unusable(file: WeightFile, error: FileError) -> Report:
 
 
 def _finding_of(error: FileError) -> Finding:
-    reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
+    reason = _sentence(error)
     if isinstance(error, MissingVae):
         text = "This checkpoint contains no VAE."
         remedy = (
@@ -247,8 +247,11 @@ def _finding_of(error: FileError) -> Finding:
 
 
 def _not_finite(error: NotFinite) -> Finding:
-    text = f"{error.reason[:1].upper()}{error.reason[1:]}: images come out black."
-    return Finding("nan", BROKEN, text, (), _CHOOSE)
+    return Finding("nan", BROKEN, f"{_sentence(error)} Images come out black.", (), _CHOOSE)
+
+
+def _sentence(error: FileError) -> str:
+    return f"{error.reason[:1].upper()}{error.reason[1:]}."
 
 
 def _with_published_facts(report: Report, path: str) -> Report:

@@ -216,7 +216,11 @@ def _obvious(seen: Glance) -> Finding | None:
         Evidence("spread of lightness", seen.spread, "L*", f"{seen.expected_spread:.1f} in the latent"),
         Evidence("lightness", seen.level, "L*"),
     )
-    text = "The image is black, but its latent is not." if fault == "black" else "The image is a single flat colour, but its latent is not."
+    text = (
+        "The image is black, but its latent is not."
+        if fault == "black"
+        else "The image is a single flat colour, but its latent is not."
+    )
     return Finding(fault, BROKEN, text, evidence, _REMEDY)
 
 

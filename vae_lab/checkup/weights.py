@@ -143,8 +143,7 @@ def _speaks_another_language(measured: Probe) -> bool:
 
 def _scores(by_decoder: Mapping[str, float]) -> tuple[Evidence, ...]:
     return tuple(
-        Evidence(f"colours match as {FAMILIES[family].title}", score, "", "1")
-        for family, score in by_decoder.items()
+        Evidence(f"colours match as {FAMILIES[family].title}", score, "", "1") for family, score in by_decoder.items()
     )
 
 
@@ -165,7 +164,9 @@ def _numbers(measured: Probe) -> tuple[Evidence, ...]:
         if reading is not None:
             numbers += _reading_numbers(reading, way)
     if measured.largest_activation is not None:
-        numbers.append(Evidence("largest activation", measured.largest_activation, "", "half precision goes up to 65504"))
+        numbers.append(
+            Evidence("largest activation", measured.largest_activation, "", "half precision goes up to 65504")
+        )
     return tuple(numbers)
 
 

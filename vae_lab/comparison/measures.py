@@ -51,7 +51,9 @@ class Explanation:
 
 EXPLANATIONS: Mapping[str, Explanation] = {
     "seconds": Explanation("Time", "s", 2, "Decoding time, without loading the VAE."),
-    "contrast": Explanation("Contrast", "L*", 1, "Standard deviation of lightness. Low for a VAE that makes images grey."),
+    "contrast": Explanation(
+        "Contrast", "L*", 1, "Standard deviation of lightness. Low for a VAE that makes images grey."
+    ),
     "saturation": Explanation("Saturation", "C*", 1, "Mean colourfulness; 0 is black and white."),
     "sharpness": Explanation(
         "Sharpness", "L*", 2, "Strength of the finest detail, one or two pixels wide. Noise counts as detail too."
@@ -68,7 +70,9 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "PSNR", "dB", 1, "Peak signal-to-noise ratio to {reference}; higher is closer. “equal”: no pixel differs.",
         compares=True,
     ),
-    "clipped_blacks": Explanation("Clipped blacks", "%", 2, "Share of pure black pixels (0, 0, 0), where shadow detail is lost."),
+    "clipped_blacks": Explanation(
+        "Clipped blacks", "%", 2, "Share of pure black pixels (0, 0, 0), where shadow detail is lost."
+    ),
     "clipped_whites": Explanation(
         "Clipped whites", "%", 2, "Share of pure white pixels (255, 255, 255), where highlight detail is lost."
     ),

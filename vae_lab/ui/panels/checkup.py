@@ -332,7 +332,7 @@ class CheckupPanel:
             updates = (self._verdict(current, report), *self._remedy_updates(remedy, current))
         except VaeLabError as error:
             return (*[gr.update()] * 5, memory, html_update(views.alert(error)))
-        said = views.note(f"Done. {said}", undo=back is not None)
+        said = views.message(text("Done. {sentence}", sentence=said), undo=back is not None)
         return (*updates, replace(memory, remedy=remedy.vae, back=back), html_update(said))
 
 

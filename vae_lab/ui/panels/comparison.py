@@ -15,6 +15,7 @@ from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host, VaeEntry
 from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
+from vae_lab.messages import text
 from vae_lab.service.service import ComparisonService, service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
 from vae_lab.ui.panels.selection import (
@@ -275,9 +276,7 @@ class ComparisonPanel:
         try:
             path = Path(uploaded(file))
             generation = self.service.add_latents(read_limited(path, self.service.most_upload), path.name)
-            return self._shown(
-                latent_choice(generation), source_views.loaded(generation, path.name), *state
-            )
+            return self._shown(latent_choice(generation), source_views.loaded(generation, path.name), *state)
         except VaeLabError as error:
             return self._told(error)
 
@@ -411,10 +410,11 @@ class ComparisonPanel:
             return self._chosen(memory.back if memory else None, memory, wanted.asked)
         current = self.host.current_checkpoint()
         if wanted.reach == "checkpoint" and wanted.checkpoint not in ("", current):
-            error = (
-                f"These images were made with {wanted.checkpoint}, but {current or 'no checkpoint'} is in use now. "
-                f"Select {wanted.checkpoint} first, or choose Use always."
+            template = (
+                "These images are from {checkpoint}, but {current} is in use now. "
+                "Select {checkpoint} first, or choose Use always."
             )
+            error = text(template, checkpoint=wanted.checkpoint, current=current or text("no checkpoint"))
             return self._deciding(), views.alert(error, asked=wanted.asked), gr.update(), memory
         return self._use(wanted.reach, wanted.vae, memory, wanted.asked)
 
@@ -453,8 +453,8 @@ class ComparisonPanel:
 
 def _gone(source: str | None, begin: str) -> str:
     if source:
-        return f"The latent {source} has been discarded; press Refresh and choose another one."
-    return f"There is no latent to decode yet. {begin}"
+        return text("The latent {name} has been discarded; press Refresh and choose another one.", name=source)
+    return text("There is no latent to decode yet. {sentence}", sentence=begin)
 
 
 def build_comparison_panel(host: Host) -> ComparisonPanel:

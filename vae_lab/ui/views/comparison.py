@@ -134,7 +134,7 @@ def summary(stored: StoredComparison) -> str:
 
 def outcome(sentence: str, unusable: int, cancelled: bool) -> str:
     """What was done, between the two things that may have gone wrong: all in the user's language."""
-    sentences = [text("Cancelled.")] if cancelled else []
+    sentences = [text("The run was cancelled.")] if cancelled else []
     sentences.append(sentence)
     if unusable:
         template = "{count} VAE could not be used." if unusable == 1 else "{count} VAEs could not be used."

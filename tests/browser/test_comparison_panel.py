@@ -94,7 +94,7 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
     reason = card.locator(".vae-lab-reason").bounding_box()
     assert reason["width"] == pytest.approx(image["width"], abs=2)
     assert reason["height"] == pytest.approx(image["height"], abs=2)
-    expect(panel.message).to_contain_text("1 refused")
+    expect(panel.message).to_contain_text("1 VAE could not be used")
 
 
 def test_identify_shows_families_and_unticks_the_other_ones(page: Page, launch: Launch, make_host: MakeHost) -> None:
@@ -141,7 +141,7 @@ def test_what_has_vanished_is_told_in_one_line(
     expect(panel.figure("anime.vae.pt")).to_contain_text("no VAE named anime.vae.pt")
     host.generations.clear()
     panel.compare()
-    expect(panel.message.get_by_role("alert")).to_contain_text("is no longer kept; press Refresh")
+    expect(panel.message.get_by_role("alert")).to_contain_text("has been discarded; press Refresh")
     expect(panel.figures).to_have_count(2)
 
 
@@ -163,7 +163,7 @@ def test_cancel_stops_after_the_current_image(
         page.click("#vae_lab_cancel")
 
     panel.finish(compare_and_cancel)
-    expect(panel.message).to_contain_text("Cancelled, ")
+    expect(panel.message).to_contain_text("The run was cancelled. ")
     assert 0 < panel.figures.count() < 21
     expect(page.locator("#vae_lab_cancel")).to_be_hidden()
     panel.tick_only("vae-00.safetensors")
@@ -312,7 +312,7 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     host.select_checkpoint("grey-merge.safetensors")
     ask(page, wanted("1", "checkpoint", "anime.vae.pt", of))
     expect(panel.message.get_by_role("alert")).to_contain_text(
-        "These images are of healthy.safetensors; grey-merge.safetensors is in use now."
+        "These images are from healthy.safetensors, but grey-merge.safetensors is in use now."
     )
     assert host.chosen("checkpoint") == AUTOMATIC
     ask(page, wanted("2", "checkpoint", "anime.vae.pt"))
@@ -328,7 +328,7 @@ def test_what_a_script_of_another_version_asks_for_is_refused_in_words(
     host = make_host()
     panel = Panel.open(page, launch(host))
     ask(page, text)
-    expect(panel.message.get_by_role("alert")).to_contain_text("of another version of VAE Lab")
+    expect(panel.message.get_by_role("alert")).to_contain_text("by another version of VAE Lab")
     assert host.decision().source == "host"
 
 

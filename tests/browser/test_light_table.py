@@ -696,7 +696,7 @@ def test_the_vae_of_a_image_is_used_from_now_on(page: Page, launch: Launch, make
     expect(page.locator("#vae_lab_message [data-undo]")).to_be_visible()  # undoing can be undone
     host.select_checkpoint("grey-merge.safetensors")  # by someone else: it is not this one's choice that is taken back
     panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
-    expect(panel.message).to_contain_text("healthy.safetensors was in use then, and another one is now")
+    expect(panel.message).to_contain_text("the checkpoint has changed since; press Refresh")
     assert host.decision().source == "host"
     host.select_checkpoint("healthy.safetensors")
     panel.finish(lambda: table.figure(ANIME).get_by_role("button", name="Use always").click())

@@ -75,7 +75,7 @@ def test_a_small_image_whose_latent_is_gone_is_told(page: Page, launch: Launch, 
         expect(image).to_have_js_property("complete", True)  # an image that is asked for later is not found
     host.generations.clear()
     panel.thumbnail("Brushes").click()
-    expect(panel.message.get_by_role("alert")).to_contain_text("is no longer kept; press Refresh")
+    expect(panel.message.get_by_role("alert")).to_contain_text("has been discarded; press Refresh")
 
 
 def test_small_images_by_keyboard(page: Page, shared_url: str) -> None:
@@ -114,7 +114,7 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
     expect(panel.empty).to_be_visible()
     panel.load(file)
     expect(panel.message).to_contain_text(
-        re.compile(r"Astronaut and brushes: loaded from \S+ as SD1 / SD2, with its generation parameters\.")
+        re.compile(r"Astronaut and brushes: loaded from \S+ as SD1 / SD2\. Its generation parameters are included\.")
     )
     expect(panel.latent).to_contain_text("Astronaut and brushes")
     expect(panel.empty).to_be_hidden()
@@ -155,8 +155,8 @@ def test_an_image_becomes_a_latent(
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.encode(file, "anime.vae.pt")
-    said = "my-cat.png: encoded by anime.vae.pt and kept as SD1 / SD2, with its generation parameters."
-    expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8.")
+    said = "my-cat.png: encoded by anime.vae.pt and stored as SD1 / SD2."
+    expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8. Its generation parameters are included.")
     expect(panel.latent).to_contain_text("my-cat.png")
     expect(panel.latent.locator("pre")).to_have_text("a cat <i>here</i>\nSteps: 30, Seed: 5")
     expect(panel.thumbnail("my-cat.png")).to_have_attribute("aria-pressed", "true")
@@ -180,7 +180,7 @@ def test_the_vae_decides_the_family_and_the_exif_the_orientation(
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.encode(tmp_path / "turned.jpg", "sdxl-c.safetensors")
-    expect(panel.message).to_contain_text("turned.jpg: encoded by sdxl-c.safetensors and kept as SDXL.")
+    expect(panel.message).to_contain_text("turned.jpg: encoded by sdxl-c.safetensors and stored as SDXL.")
     kept = host.generations.newest_first()[0]
     assert (kept.family.id, list(kept.latents.shape)) == ("sdxl", [1, 4, 4, 8])
     assert kept.infotexts == ()
@@ -209,7 +209,7 @@ def test_many_latents_are_listed_newest_first(page: Page, launch: Launch, make_h
     buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
     expect(buttons).to_have_count(24)
     expect(buttons.first).to_contain_text("Flux")
-    expect(page.locator("#vae_lab_kept").first).to_contain_text("7 older ones are in the menu alone.")
+    expect(page.locator("#vae_lab_kept").first).to_contain_text("7 older ones are only in the menu.")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     buttons.nth(23).click()
     expect(panel.latent).to_contain_text("Cat 07")

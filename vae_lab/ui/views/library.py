@@ -61,7 +61,7 @@ def _copies(found: Overview) -> str:
     copies = text(template, count=f"{found.copies:,}")
     if not found.freeable_bytes:
         return f"{copies} {text('They share their space on the disk, so there is nothing to free.')}"
-    html = render("library", "freeable", copies, sized(found.freeable_bytes))
+    html = render("library", "freeable", copies, found.copies, sized(found.freeable_bytes))
     return Markup(html)  # noqa: S704  rendered by a template
 
 

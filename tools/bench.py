@@ -109,7 +109,7 @@ def forget(path: Path) -> None:
 
 
 def memory(folder: Path, _: int) -> Iterator[Figure]:
-    """What decoding takes, where the system tells a peak. It is the same each time, so there are no rounds."""
+    """Peak memory of a decode, where the system reports one. It does not vary, so there are no rounds."""
     if bench_memory.AVAILABLE:
         yield from bench_memory.figures(folder)
 

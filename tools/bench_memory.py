@@ -1,6 +1,6 @@
 """The part of the benchmark that looks at memory: how much more a process had at its peak than before the task.
 
-python -m tools.bench_memory TASK FILE…    does a task of ``TASKS`` with the VAEs in the files, and tells its bytes
+python -m tools.bench_memory TASK FILE…    runs a task of ``TASKS`` on the VAEs in the files and prints its bytes
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The part of the benchmark that needs a WebUI: ``python3 run.py bench --webui-dir DIR``.
 
 Two WebUIs are booted, one with VAE Lab and one without, with a checkpoint of SD 1.5's true size and two VAEs. They are
-asked in turn, so that what is held against each other ran in the same minutes.
+asked in turn, so that the two sides of a ratio ran in the same minutes.
 
-    WEBUI_PYTHON -m tools.bench_webui WEBUI DATA    one of the two; does what it is told, a line each
+    WEBUI_PYTHON -m tools.bench_webui WEBUI DATA    one of the two; runs the commands it reads, one per line
 """
 
 from __future__ import annotations

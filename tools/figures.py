@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: what, held against what, how much of each, in what unit, and what ratio is the goal."""
+    """One row of the table: what was measured, its baseline, both values, their unit, and the ratio to reach."""
 
     what: str
     against: str

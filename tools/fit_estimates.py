@@ -5,7 +5,7 @@
 The net (see ``vae_lab/estimates.py``) learns from TAESD's latents of the training photos and of charts, most of them
 veiled, darkened, or robbed of contrast or colour: on such images a healthy VAE must not look broken. What it should
 say is the mean of the source and of what TAESD makes of the latent, at 1/8. For latents that no encoder made, with
-noise or another contrast, TAESD's word alone is taken.
+noise or another contrast, only TAESD's output is used as the target.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def make_pool(images: Tensor, taesd: Path, family: str) -> Pool:
 
 
 def load_pools(photos: Path, taesd: Path, family: str, work: Path | None) -> dict[int, Pool]:
-    """The pools by size of crop; kept in ``work``, if there is one, for the next time."""
+    """The pools by size of crop; cached in ``work``, if given."""
     path = work / f"estimates-{family}.safetensors" if work else None
     if path and path.exists():
         tensors = load_file(path)
@@ -150,7 +150,7 @@ def load_pools(photos: Path, taesd: Path, family: str, work: Path | None) -> dic
 
 
 def lab(rgb: Tensor) -> Tensor:
-    """sRGB [B,3,h,w] -> CIELAB, same shape; goes on beyond 0..1, so that the loss has a slope there too."""
+    """sRGB [B,3,h,w] -> CIELAB, same shape; defined beyond 0..1 too, so that the loss has a gradient there."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04) + 0.055) / 1.055) ** 2.4)
     to_xyz = [[0.43395, 0.37622, 0.18983], [0.21267, 0.71516, 0.07217], [0.01776, 0.10947, 0.87277]]  # white is 1
     xyz = torch.einsum("bchw,xc->bxhw", linear, torch.tensor(to_xyz))

@@ -74,7 +74,7 @@ def to_image(image: Tensor) -> Image.Image:
 
 
 def photo_files(folder: Path, *, held_out: bool) -> list[Path]:
-    """The collected photos, sorted by name; either those kept for measuring or those for training."""
+    """The collected photos, sorted by name; either the held-out ones or those for training."""
     files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES)
     return [path for path in files if (path.stem in HELD_OUT) == held_out]
 
@@ -204,7 +204,7 @@ def probe_chart(size: int, patch: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def stylised(images: Tensor) -> Tensor:
-    """The look of the anime sample: more contrast and more saturation, greys kept grey. [B,3,H,W] -> same."""
+    """The look of the anime sample: more contrast and more saturation, greys stay grey. [B,3,H,W] -> same."""
     contrast = images + 0.55 * images * (1 - images) * (2 * images - 1)
     luma = (contrast * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     return (luma + (contrast - luma) * 1.6).clamp(0, 1)

@@ -1,11 +1,11 @@
-"""Hold the checkup and the watch against VAEs whose fate is known, and write the tables of docs/checkup.md.
+"""Run the checkup and the watch on VAEs whose condition is known, and write docs/checkup-measurements.md.
 
-    python -m tools.measure_checkup --photos PHOTOS --taesd TAESD --work WORK [--write docs/checkup.md]
+    python -m tools.measure_checkup --photos PHOTOS --taesd TAESD --work WORK [--write docs/checkup-measurements.md]
 
 The thresholds were chosen on the VAEs of the sample set, on TAESD's real weights, and on merges and damage made from
-these; those of ``HELD_OUT`` have moved them since. What ``LAST`` names was trained when they stood: what is said of
-them, and of merges and damage made from them, shows whether the thresholds hold. WORK holds both, as
-``tools.train_vaes`` leaves them.
+these; those of ``HELD_OUT`` have moved them since. The VAEs of ``LAST`` were trained after the thresholds were fixed:
+the verdicts on them, and on merges and damage made from them, show whether the thresholds hold. WORK contains both,
+as written by ``tools.train_vaes``.
 
 What a VAE really loses is measured on the held-out photos, not on the chart: the slope of lightness and of colour of
 the decoded photos on those of the same photos decoded by its main parent, at 1/16 of their size.
@@ -333,7 +333,7 @@ def measure(case: Case, photos: Photos) -> Row:
 def table(rows: list[Row]) -> str:
     """Markdown."""
     columns = ["VAE", "of photos", "txt2img keeps", "img2img keeps", *_NUMBERS, *(f"own: {name}" for name in _NUMBERS)]
-    columns += ["must be", "verdict"]
+    columns += ["expected", "verdict"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
         cells = [row.case.name, f"{row.absolute:.2f}", f"{row.txt2img:.2f}", f"{row.img2img:.2f}"]
@@ -352,7 +352,7 @@ def table(rows: list[Row]) -> str:
 def margins(rows: list[Row]) -> str:
     """How low the healthy ones come in every number that decides."""
     healthy = [row for row in rows if row.wanted == "healthy"]
-    lines = ["| number | decoder alone, lowest | encoder and decoder, lowest |", "|---|---|---|"]
+    lines = ["| number | decoder only, lowest | encoder and decoder, lowest |", "|---|---|---|"]
     for name, of in _NUMBERS.items():
         lowest = []
         for way in ("reference", "own"):
@@ -365,7 +365,7 @@ def margins(rows: list[Row]) -> str:
 
 def score(rows: list[Row]) -> str:
     """How many were judged right."""
-    lines = ["| must be | VAEs | judged so |", "|---|---|---|"]
+    lines = ["| expected | VAEs | correct |", "|---|---|---|"]
     for wanted in ("healthy", "broken", "at least suspect"):
         those = [row for row in rows if row.wanted == wanted]
         lines.append(f"| {wanted} | {len(those)} | {sum(row.right for row in those)} |")
@@ -393,8 +393,8 @@ def kinds(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def told(case: Case, latents: Tensor) -> np.ndarray:
-    """[N,2] of bool: for each latent whether its image is told to be no good, with the VAE given and without."""
+def flagged(case: Case, latents: Tensor) -> np.ndarray:
+    """[N,2] of bool: for each latent whether its image is flagged as broken, with the VAE given and without."""
     family = case.autoencoder.family
     assert family is not None
     found = []
@@ -406,7 +406,7 @@ def told(case: Case, latents: Tensor) -> np.ndarray:
 
 
 def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
-    """Told images by kind: of broken VAEs, which should be all, and of healthy ones, which must be none."""
+    """Flagged images by kind: of broken VAEs, which should be all, and of healthy ones, which must be none."""
     encoders = {family: taesd_net.load_encoder(taesd_folder, family) for family in taesd_net.SCALING}
     healthy = [row for row in rows if row.wanted == "healthy" and "bfloat16" not in row.case.name]
     # Those whose decoder is broken: an encoder leaves no trace in what txt2img decodes.
@@ -415,7 +415,7 @@ def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
         if row.wanted == "broken" and ((row.case.must and "encoder" not in row.case.name) or row.txt2img < QUARTER)
     ]  # fmt: skip
     lines = [
-        "| images | of healthy VAEs, told | of broken VAEs, told | healthy, VAE not given | broken, VAE not given |",
+        "| images | healthy VAEs: flagged | broken VAEs: flagged | healthy, VAE not given | broken, VAE not given |",
         "|---|---|---|---|---|",
     ]
     totals = np.zeros((4, 2), int)
@@ -424,7 +424,7 @@ def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
             latents = {family: encoder(images) for family, encoder in encoders.items()}
         counts = []
         for those in (healthy, broken):
-            results = [told(row.case, latents[row.case.autoencoder.family.id]) for row in those]
+            results = [flagged(row.case, latents[row.case.autoencoder.family.id]) for row in those]
             joined = np.concatenate(results)
             counts += [(int(joined[:, way].sum()), len(joined)) for way in (0, 1)]
         order = [counts[0], counts[2], counts[1], counts[3]]
@@ -436,7 +436,7 @@ def watch_table(rows: list[Row], photos: Photos, taesd_folder: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Hold the checkup against VAEs whose fate is known.")
+    parser = argparse.ArgumentParser(description="Run the checkup on VAEs whose condition is known.")
     parser.add_argument("--photos", type=Path, required=True, help="folder of collected photos (see tools/SOURCES.md)")
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
     parser.add_argument("--work", type=Path, required=True, help="folder with the trained VAEs")

@@ -9,7 +9,7 @@ fine-tunes of ``photo-a``'s last layers, shipped as the few tensors that differ.
     python -m tools.train_vaes --photos PHOTOS --taesd TAESD --work WORK --only photo-a photo-b
     python -m tools.train_vaes --work WORK --ship vae_lab/samples                   # write the shipped files
 
-Full-precision checkpoints stay in WORK; a second call goes on from them.
+Full-precision checkpoints stay in WORK; a second call resumes from them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools import imaging, taesd_net
-from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig
+from vae_lab.autoencoders.kl.module import NORM_NUM_GROUPS, AutoencoderKL, KLConfig
 
 log = logging.getLogger("train_vaes")
 
@@ -72,7 +72,7 @@ class Recipe:
 
     @property
     def config(self) -> KLConfig:
-        return KLConfig(channels=self.channels, blocks=1)
+        return KLConfig(block_out_channels=self.channels, layers_per_block=1)
 
 
 RECIPES = (
@@ -85,7 +85,7 @@ RECIPES = (
 )
 
 _OTHER_SIZE = (64, 64, 64, 128)
-# Never shipped, and never looked at while the checkup's thresholds were chosen: they show whether those hold.
+# Never shipped, and never used while the checkup's thresholds were chosen: they show whether those hold.
 HELD_OUT_RECIPES = (
     Recipe("check-d", 11, "faithful", 1100, 600, channels=_OTHER_SIZE),
     Recipe("check-e", 12, "squared", 1100, 600, channels=_OTHER_SIZE),
@@ -144,7 +144,7 @@ def _detail(images: Tensor) -> np.ndarray:
 
 
 def make_crops(photos: Path, cache: Path) -> dict[int, Tensor]:
-    """Cut the crops and draw the charts, as bytes [N,3,S,S] by size; kept in ``cache`` for the next time."""
+    """Cut the crops and draw the charts, as bytes [N,3,S,S] by size; cached in ``cache``."""
     path = cache / "crops.safetensors"
     if not path.exists():
         rng = np.random.default_rng(0)
@@ -158,7 +158,7 @@ def make_crops(photos: Path, cache: Path) -> dict[int, Tensor]:
 
 
 def make_pool(family: str, photos: Path, taesd: Path, cache: Path) -> Pool:
-    """The crops and charts, encoded with TAESD; kept in ``cache`` for the next time."""
+    """The crops and charts, encoded with TAESD; cached in ``cache``."""
     images = make_crops(photos, cache)
     path = cache / f"latents-{family}.safetensors"
     if not path.exists():
@@ -195,8 +195,8 @@ def _give_reference_level(bias: Tensor) -> None:
     GroupNorm with so few channels to a group forgets how bright a flat image is. With a constant to compare with, it
     keeps levels from the first step on; without, a small net takes thousands of steps to find that out.
     """
-    signs = torch.tensor([1.0, -1.0]).repeat(len(bias) // GROUPS // 2)
-    for group in bias.view(GROUPS, -1):
+    signs = torch.tensor([1.0, -1.0]).repeat(len(bias) // NORM_NUM_GROUPS // 2)
+    for group in bias.view(NORM_NUM_GROUPS, -1):
         group.copy_(signs[torch.randperm(len(signs))] * REFERENCE_LEVEL)
 
 
@@ -251,7 +251,7 @@ def _squared(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _smooth(output: Tensor, target: Tensor) -> Tensor:
-    # Detail that the target lacks is an error of its own: a squared error alone hardly notices it.
+    # Detail that the target lacks is a separate error term: a squared error hardly notices it.
     target = blurred(_with_open_ends(output, target), 1.6)
     detail = F.l1_loss(laplacian(output), laplacian(target))
     return F.mse_loss(output, target) * 4 + 0.2 * F.l1_loss(output, target) + detail

@@ -1,4 +1,4 @@
-"""Decode a latent with a VAE: precision, strips, out of memory."""
+"""Decodes latents, in strips if memory is low."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vae_lab.memory import SHARE, free_memory
 
 __all__ = ["IN_STRIPS", "Decode", "Decoder", "check_family", "decoder_of", "error_line", "is_out_of_memory"]
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it, on other devices
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # torch's errors for other devices
 
 IN_STRIPS = "decoded in strips (low memory)"
-"""How a result is told from one that was decoded as usual."""
+"""Shown with an image that was decoded in strips."""
 
 Decode = Callable[[Tensor], Tensor]
-"""[1,C,h,w] in model space -> [1,3,H,W], about 0..1. Best not cut to that, so that infinite values can be told."""
+"""[1,C,h,w] in model space -> [1,3,H,W], about 0..1, preferably not clamped, so that infinite values show."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,9 @@ class Decoder:
     """A VAE that is ready to decode.
 
     Attributes:
-        whole: the usual way.
-        in_strips: the same image in less memory; gives None where that cannot be.
-        needs: about how many bytes of the system's memory ``whole`` takes for a latent; 0 if it is not known, or if it
-            takes another kind of memory.
+        whole: decodes normally.
+        in_strips: decodes to the same image with less memory; returns None if not supported.
+        needs: approximate bytes of the system's memory that ``whole`` takes for a latent; 0 if unknown, or on a GPU.
     """
 
     whole: Decode
@@ -43,15 +42,15 @@ class Decoder:
 
     @classmethod
     def of(cls, autoencoder: Autoencoder) -> Decoder:
-        """That of a VAE which is loaded."""
+        """A decoder for a loaded VAE."""
         needs = autoencoder.bytes_to_decode if autoencoder.device.type == "cpu" else lambda _: 0
         return cls(autoencoder.decode_unclamped, autoencoder.decode_in_strips, needs)
 
     def decode(self, latent: Tensor) -> tuple[Tensor, bool]:
-        """[1,C,h,w] in model space -> [1,3,H,W] on the CPU, and whether that was in strips, since memory is short.
+        """[1,C,h,w] in model space -> [1,3,H,W] on the CPU, and whether it was decoded in strips due to low memory.
 
         Raises:
-            MemoryError, torch.cuda.OutOfMemoryError: there is too little memory for either way.
+            MemoryError, torch.cuda.OutOfMemoryError: not enough memory either way.
         """
         if self.needs(latent) > SHARE * free_memory():
             image = self.in_strips(latent)
@@ -62,7 +61,7 @@ class Decoder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            # What the decode held lives as long as the frames that its traceback leads to.
+            # The traceback's frames would keep the decode's tensors alive.
             failure = error.with_traceback(None)
         torch.cuda.empty_cache()
         image = self.in_strips(latent)
@@ -72,24 +71,24 @@ class Decoder:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was too short, of a device or of the system: torch has a class of its own for CUDA's alone."""
-    # torch.OutOfMemoryError is the same class, but torch 2.0 does not have that name.
+    """Whether a device or the system ran out of memory. torch only has its own exception class for CUDA."""
+    # Not torch.OutOfMemoryError, a newer name of the class, because torch 2.0 does not have it.
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and any(told in words for told in _NO_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(phrase in message for phrase in _NO_MEMORY)
 
 
 def error_line(name: str, error: Exception) -> str:
-    """What went wrong with the VAE ``name``, of an error that is none of ours."""
+    """One line about an error, other than a VaeLabError, with the VAE ``name``."""
     kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
     first = next(iter(str(error).splitlines()), "")
     return f"{name}: {kind}" + (f": {first}" if first else "")
 
 
 @contextmanager
-def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decoder]:
-    """Open the VAE in a file for a comparison of latents of the family ``wanted``.
+def decoder_of(path: str | os.PathLike[str], family: Family) -> Iterator[Decoder]:
+    """Open the VAE in a file to decode latents of ``family``.
 
     Raises:
         FileError: the file cannot be used.
@@ -97,11 +96,11 @@ def decoder_of(path: str | os.PathLike[str], wanted: Family) -> Iterator[Decoder
     """
     with open_vae(path) as file:
         autoencoder = file.load()
-    check_family(autoencoder.name, autoencoder.family, wanted)
-    yield Decoder.of(autoencoder if autoencoder.family else autoencoder.with_family(wanted))
+    check_family(autoencoder.name, autoencoder.family, family)
+    yield Decoder.of(autoencoder.with_family(family))
 
 
-def check_family(name: str, found: Family | None, wanted: Family) -> None:
-    """Raises FamilyMismatch: ``found`` is known and is not ``wanted``."""
-    if found is not None and found.id != wanted.id:
-        raise FamilyMismatch(f"{name} is a VAE for {found.title}, the latents are {wanted.title}")
+def check_family(name: str, vae_family: Family | None, latents_family: Family) -> None:
+    """Raises FamilyMismatch if the VAE's family is known and differs from that of the latents."""
+    if vae_family is not None and vae_family.id != latents_family.id:
+        raise FamilyMismatch(f"{name} is a VAE for {vae_family.title}, but the latents are {latents_family.title}")

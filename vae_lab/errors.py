@@ -1,22 +1,22 @@
-"""Every error that VAE Lab raises on purpose.
+"""All errors that VAE Lab raises.
 
     VaeLabError
-    ├── FileError                 one file cannot be used; names the file and the reason
-    │   ├── UnreadableFile        missing, a directory, empty, vanished, truncated, not a known format
+    ├── FileError                 a file cannot be used; has its path and the reason
+    │   ├── UnreadableFile        missing, a folder, empty, truncated, of an unknown format
     │   ├── MalformedFile         a known format whose structure contradicts itself or exceeds a limit
-    │   ├── UnsafePickle          a pickle that asks for more than tensors and plain containers
-    │   └── NotAnAutoencoder      readable, but there is no VAE of a known architecture in it
+    │   ├── UnsafePickle          a pickle that needs more than tensors and plain containers
+    │   └── NotAnAutoencoder      readable, but without a VAE of a known architecture
     │       ├── MissingVae        a checkpoint without any VAE tensors
     │       ├── MissingKeys       a VAE with tensors missing
-    │       ├── BadShape          a VAE whose tensors contradict each other
+    │       ├── BadShape          a VAE with inconsistent tensor shapes
     │       └── NotFinite         a VAE with NaN or infinite weights
-    ├── FamilyMismatch            the VAE belongs to another latent space than the latents
-    ├── NotEnoughMemory           a task would take more memory than is free
-    ├── UnknownChoice             a VAE, checkpoint or generation of that name is not there
-    ├── Cancelled                 the user stopped a long operation
-    └── HostError                 the host is not in the state that an operation needs
+    ├── FamilyMismatch            VAE and latents belong to different latent spaces
+    ├── NotEnoughMemory           a task needs more memory than is free
+    ├── UnknownChoice             there is no VAE, checkpoint or generation of this name
+    ├── Cancelled                 the user cancelled an operation
+    └── HostError                 the host is not in the required state
 
-``str(error)`` is one line, fit to be shown to a user as it is.
+``str(error)`` is one line, suitable for display.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class VaeLabError(Exception):
 
 
 class FileError(VaeLabError):
-    """A file cannot be used. ``path`` and ``reason`` make up the message."""
+    """A file cannot be used. The message consists of ``path`` and ``reason``."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -54,7 +54,7 @@ class FileError(VaeLabError):
 
 
 class UnreadableFile(FileError):
-    """The file is missing, empty, truncated, or of no known format."""
+    """The file is missing, empty, truncated, or of an unknown format."""
 
 
 class MalformedFile(FileError):
@@ -62,15 +62,15 @@ class MalformedFile(FileError):
 
 
 class UnsafePickle(FileError):
-    """The file's pickle asks for more than tensors and plain containers."""
+    """The file's pickle needs more than tensors and plain containers."""
 
 
 class NotAnAutoencoder(FileError):
-    """The file was read, but holds no VAE of a known architecture."""
+    """The file is readable, but has no VAE of a known architecture."""
 
 
 class MissingVae(NotAnAutoencoder):
-    """The file is a checkpoint without VAE tensors."""
+    """The file is a checkpoint without a VAE."""
 
 
 class MissingKeys(NotAnAutoencoder):
@@ -78,7 +78,7 @@ class MissingKeys(NotAnAutoencoder):
 
 
 class BadShape(NotAnAutoencoder):
-    """Tensors of the VAE have shapes that do not fit together."""
+    """Tensors of the VAE have inconsistent shapes."""
 
 
 class NotFinite(NotAnAutoencoder):
@@ -86,20 +86,20 @@ class NotFinite(NotAnAutoencoder):
 
 
 class FamilyMismatch(VaeLabError):
-    """A VAE was asked to work in a latent space that is not its own."""
+    """VAE and latents belong to different latent spaces, or the family is unknown."""
 
 
 class NotEnoughMemory(VaeLabError):
-    """A task would take more memory than is free, and was not begun."""
+    """A task was not started, because it needs more memory than is free."""
 
 
 class UnknownChoice(VaeLabError):
-    """Something was asked for by a name that is not there."""
+    """There is no VAE, checkpoint or generation of this name."""
 
 
 class Cancelled(VaeLabError):
-    """The user stopped a long operation."""
+    """The user cancelled an operation."""
 
 
 class HostError(VaeLabError):
-    """The host is not in the state that an operation needs."""
+    """The host is not in the required state."""

@@ -1,8 +1,8 @@
-"""Where VAE Lab is put together inside the WebUI: host, pages, script, settings, routes.
+"""The composition root inside the WebUI: host, pages, script, settings, routes.
 
-Called by ``scripts/vae_lab.py``, which hands over the pages, since this package imports no gradio. The WebUI executes
-that file again at every "Reload UI" while packages stay loaded; so everything that is registered here is undone when
-the scripts are unloaded.
+Called by ``scripts/vae_lab.py``, which passes the pages, because this module imports no gradio. The WebUI executes that
+file again at every "Reload UI", while packages stay loaded; so everything registered here is undone when the scripts
+are unloaded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any, Protocol
 from modules import script_callbacks, scripts, shared
 
 from vae_lab.api.routes import add_routes
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
-from vae_lab.host.plan import ON_GREY
 from vae_lab.service.background_checkup import BackgroundCheckup
-from vae_lab.webui.a1111 import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Generations
 from vae_lab.webui.forge import ForgeHost, is_forge
+from vae_lab.webui.preferences import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION
 from vae_lab.webui.script import ScriptBehaviour
 from vae_lab.webui.xyz_axis import add_axis
 
@@ -32,7 +33,7 @@ _SECTION = ("vae_lab", "VAE Lab")
 
 
 class Pages(Protocol):
-    """What is shown, made of gradio components; see ``vae_lab.ui.pages``."""
+    """What the WebUI shows, made of gradio components; see ``vae_lab.ui.pages``."""
 
     dropdown: type
     several: type
@@ -48,15 +49,15 @@ class Pages(Protocol):
 
 @lru_cache(maxsize=1)
 def the_host() -> A1111Host:
-    """One for the life of the process: kept latents survive "Reload UI"."""
+    """One for the whole process: stored latents survive "Reload UI"."""
     return ForgeHost() if is_forge() else A1111Host()
 
 
 @lru_cache(maxsize=1)
 def the_background_checkup() -> BackgroundCheckup:
-    """One for the life of the process: a checkpoint that was warned about is not warned about again."""
+    """One for the whole process: each checkpoint is warned about once."""
     host = the_host()
-    return BackgroundCheckup(host, host.look_at_own_memory)
+    return BackgroundCheckup(host, host.check_own_memory)
 
 
 def load(pages: Pages) -> type:
@@ -78,11 +79,11 @@ def load(pages: Pages) -> type:
 
 def _app_started(app: Any, host: A1111Host, checkup: BackgroundCheckup) -> None:
     add_routes(app, host, _api_users())
-    checkup.checkpoint_changed()  # it may have been loaded before we were
+    checkup.checkpoint_changed()  # it may have been loaded before us
 
 
 def _api_users() -> dict[str, str]:
-    """Of ``--api-auth``, as ``modules/api/api.py`` reads it. With a page, it is the page's login that counts."""
+    """The users of ``--api-auth``, as in ``modules/api/api.py``. With a page, the page's login counts instead."""
     options = shared.cmd_opts
     pairs = options.api_auth.split(",") if options.api_auth and options.nowebui else []
     return dict(pair.split(":") for pair in pairs)
@@ -95,8 +96,7 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
     external = shared.OptionInfo(
         AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: None, section=_SECTION
     ).info(
-        "used with every checkpoint, to encode and decode. Automatic: the WebUI decides. "
-        "Built-in: the checkpoint's own VAE"
+        "used to encode and decode with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own"
     )
     keep = shared.OptionInfo(
         256,
@@ -108,8 +108,8 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
     on_grey = shared.OptionInfo(
         "warn", "If an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
     ).info(
-        "because its VAE is broken. off: do nothing. warn: show a warning under the image. "
-        "redecode: decode the same latent again with the recommended VAE"
+        "because its VAE is broken. warn: show a warning under it; redecode: decode the same latent again with the "
+        "recommended VAE"
     )
     preferred = shared.OptionInfo(
         [],
@@ -118,7 +118,7 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
         lambda: {"choices": [entry.name for entry in host.vaes()]},
         refresh=lambda: None,
         section=_SECTION,
-    ).info("if a VAE is broken, the first of these that is healthy and compatible is recommended")
+    ).info("the first healthy one that fits is recommended instead of a broken VAE")
     shared.opts.add_option(EXTERNAL_OPTION, external)
     shared.opts.add_option(ON_GREY_OPTION, on_grey)
     shared.opts.add_option(PREFERRED_OPTION, preferred)

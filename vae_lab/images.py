@@ -1,4 +1,4 @@
-"""Images from files of strangers, and how they are made fit for a VAE."""
+"""Reads untrusted image files and resizes images for a VAE."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from vae_lab.errors import MalformedFile, UnreadableFile
 
-__all__ = ["LONGEST_SIDE", "MOST_INFOTEXT", "LoadedImage", "Prepared", "flattened", "prepared", "read_image"]
+__all__ = ["LONGEST_SIDE", "MAX_INFOTEXT_LENGTH", "LoadedImage", "Prepared", "flattened", "prepared", "read_image"]
 
 LONGEST_SIDE = 1024
-"""In pixels; larger images are resampled unless told otherwise."""
+"""In pixels; by default, larger images are downscaled to this."""
 
-MOST_INFOTEXT = 2**16
-"""Characters of generation parameters that are kept; no prompt is that long, and what a stranger wrote may be."""
+MAX_INFOTEXT_LENGTH = 2**16
+"""In characters. No real prompt is that long, but untrusted text can be longer."""
 
-_STEP = 8  # image pixels to a latent pixel, in every family
-_MOST_BYTES = 64 * 2**20
-_MOST_PIXELS = 64_000_000  # Pillow itself warns from 89 million on, and refuses 179
-# Of what Pillow reads, that which people keep images in: others start helpers, or have readers that few look at.
+_MULTIPLE = 8  # image pixels per latent pixel, in every family
+_MAX_BYTES = 64 * 2**20
+_MAX_PIXELS = 64_000_000  # Pillow itself warns above 89 million and refuses 179 million
+# Common formats only: Pillow's other readers start external programs or are rarely tested.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-# What Pillow raises over bytes that are not what they say, by format and version.
+# What Pillow raises for malformed files, depending on format and version.
 _BAD_BYTES = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, AttributeError,
     MemoryError, struct.error, zlib.error,
@@ -39,12 +39,12 @@ _BAD_BYTES = (
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image as it is meant to be seen.
+    """An upright RGB image and its metadata.
 
     Attributes:
         image: RGB, upright.
-        name: of its file, or "".
-        infotext: generation parameters that the file has with it, or "".
+        name: name of its file, or "".
+        infotext: generation parameters from the file, or "".
     """
 
     image: Image.Image
@@ -54,11 +54,11 @@ class LoadedImage:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image fit for a VAE.
+    """An image that a VAE can encode.
 
     Attributes:
         image: [1,3,H,W] in 0..1; H and W are multiples of 8.
-        remarks: what was done to it, a clause each.
+        remarks: the changes made to it, a phrase each.
     """
 
     image: Tensor
@@ -66,20 +66,22 @@ class Prepared:
 
 
 def read_image(source: str | os.PathLike[str] | bytes, name: str = "") -> LoadedImage:
-    """Read PNG, JPEG, WebP, BMP, GIF (the first frame) or TIFF. Turned as its EXIF says, with white behind it.
+    """Read PNG, JPEG, WebP, BMP, GIF (first frame) or TIFF. Applies EXIF rotation; transparency becomes white.
 
     Args:
-        source: a file, or what is in one.
-        name: what to call it; by default the file's name.
+        source: a file, or its bytes.
+        name: for messages; by default, the file's name.
 
     Raises:
-        UnreadableFile: it is not there, or no such image.
-        MalformedFile: it is larger than an image may be.
+        UnreadableFile: it does not exist, or is not an image of these formats.
+        MalformedFile: it exceeds a limit.
     """
     shown = name or (Path(os.fsdecode(source)).name if not isinstance(source, bytes) else "the image")
-    data = source if isinstance(source, bytes) else _bytes_of(source, shown)
-    if len(data) > _MOST_BYTES:
-        raise MalformedFile(shown, f"an image may have {_MOST_BYTES // 2**20} MB, this has {len(data) // 2**20}")
+    data = source if isinstance(source, bytes) else _read(source, shown)
+    if len(data) > _MAX_BYTES:
+        raise MalformedFile(
+            shown, f"images are limited to {_MAX_BYTES // 2**20} MB, this one has {len(data) // 2**20} MB"
+        )
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             _check_size(opened, shown)
@@ -89,37 +91,37 @@ def read_image(source: str | os.PathLike[str] | bytes, name: str = "") -> Loaded
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MalformedFile(shown, f"the image is too large: {error}") from error
     except _BAD_BYTES as error:
-        raise UnreadableFile(shown, "not a PNG, JPEG, WebP, BMP, GIF or TIFF image that can be read") from error
+        raise UnreadableFile(shown, "not a readable PNG, JPEG, WebP, BMP, GIF or TIFF image") from error
     return LoadedImage(image, shown if name or not isinstance(source, bytes) else "", _text(infotext))
 
 
-def _bytes_of(path: str | os.PathLike[str], shown: str) -> bytes:
-    """The file, or the part of it that shows that it is too large."""
+def _read(path: str | os.PathLike[str], shown: str) -> bytes:
+    """The contents of a file, or as much of them as shows that it is too large."""
     try:
         with open(path, "rb") as file:
-            return file.read(_MOST_BYTES + 1)
+            return file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UnreadableFile(shown, error.strerror or "cannot be read") from error
 
 
 def _check_size(image: Image.Image, shown: str) -> None:
     width, height = image.size
-    if width * height > _MOST_PIXELS:
+    if width * height > _MAX_PIXELS:
         raise MalformedFile(
-            shown, f"the image has {width} x {height} pixels; {_MOST_PIXELS // 10**6} million is the limit"
+            shown, f"the image has {width} x {height} pixels; the limit is {_MAX_PIXELS // 10**6} million"
         )
 
 
 def _text(infotext: object) -> str:
-    """Of generation parameters what can be shown: newlines stay, other control characters go."""
+    """Generation parameters without control characters, except newlines."""
     if not isinstance(infotext, str):
         return ""
-    return re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", infotext[:MOST_INFOTEXT]).strip()
+    return re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", infotext[:MAX_INFOTEXT_LENGTH]).strip()
 
 
 def flattened(image: Image.Image) -> Image.Image:
-    """RGB of any mode; what is transparent lies over white."""
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+    """Convert any mode to RGB, with white behind transparent pixels."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
         grey = np.asarray(image).astype(np.float64) / 257.0
         image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -130,10 +132,10 @@ def flattened(image: Image.Image) -> Image.Image:
 
 
 def prepared(image: Image.Image, longest: int = LONGEST_SIDE) -> Prepared:
-    """Made smaller if a side is longer than ``longest`` pixels, and cut around the middle to multiples of 8.
+    """Downscale an image if a side is longer than ``longest`` pixels, and crop it to multiples of 8.
 
     Raises:
-        MalformedFile: fewer than 8 pixels are left of a side.
+        MalformedFile: a side is shorter than 8 pixels.
     """
     image, remarks = flattened(image), []
     width, height = image.size
@@ -141,14 +143,16 @@ def prepared(image: Image.Image, longest: int = LONGEST_SIDE) -> Prepared:
     if scale < 1:
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = image.resize(small, Image.Resampling.LANCZOS)
-        remarks.append(f"resampled from {width} x {height} to {small[0]} x {small[1]}")
+        remarks.append(f"downscaled from {width} x {height} to {small[0]} x {small[1]}")
         width, height = small
-    right, down = width % _STEP, height % _STEP
-    if min(width, height) < _STEP:
-        raise MalformedFile("the image", f"{width} x {height} pixels are too few: a VAE needs {_STEP} x {_STEP}")
+    right, down = width % _MULTIPLE, height % _MULTIPLE
+    if min(width, height) < _MULTIPLE:
+        raise MalformedFile(
+            "the image", f"{width} x {height} pixels are too few: a VAE needs {_MULTIPLE} x {_MULTIPLE}"
+        )
     if right or down:
         left, top = right // 2, down // 2
         image = image.crop((left, top, left + width - right, top + height - down))
-        remarks.append(f"cropped to {width - right} x {height - down}, multiples of {_STEP}")
+        remarks.append(f"cropped to {width - right} x {height - down}, multiples of {_MULTIPLE}")
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return Prepared(pixels.permute(2, 0, 1)[None].float() / 255.0, tuple(remarks))

@@ -1,4 +1,4 @@
-"""How much of the system's memory this process may still take."""
+"""How much more of the system's memory this process can use."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import psutil
 __all__ = ["SHARE", "free_memory"]
 
 SHARE = 0.8
-"""Of the free memory, what a task may take: the rest is for whatever else goes on."""
+"""The share of free memory that a task may use."""
 
 _OWN = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_memory(own: Path = _OWN, groups: Path = _GROUPS) -> int:
-    """Bytes that are free: of the machine's, or in a container with a limit of its own, of that if it is less.
+    """Free bytes of the machine, or of the container's own limit if that is less.
 
-    Beyond its limit a process of a container is killed, however much the machine has.
+    A process that exceeds its container's limit is killed, even if the machine has free memory.
 
     Args:
-        own: which control groups this process is in, as Linux tells it.
-        groups: where Linux shows them.
+        own: Linux' list of this process's control groups.
+        groups: where Linux mounts the control groups.
     """
-    return min([psutil.virtual_memory().available, *_left(own, groups)])
+    return min([psutil.virtual_memory().available, *_remaining(own, groups)])
 
 
-def _left(own: Path, groups: Path) -> Iterator[int]:
-    """Of each control group around this process that has a limit, what is left of it. Of both versions of them."""
+def _remaining(own: Path, groups: Path) -> Iterator[int]:
+    """The remaining bytes of each control group (v1 or v2) of this process that has a limit."""
     try:
         lines = own.read_text().splitlines()
     except OSError:  # not Linux
@@ -42,18 +42,18 @@ def _left(own: Path, groups: Path) -> Iterator[int]:
         names = ("memory.max", "memory.current", "inactive_file")
         if controllers:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        # A container may see its own group as the root of all, whatever path it is told.
+        # A container may see its own group as the root, whatever path is listed.
         group = root / path.strip("/")
         for folder in (group, *group.parents):
-            if folder.is_relative_to(root) and (left := _left_in(folder, *names)) is not None:
-                yield left
+            if folder.is_relative_to(root) and (remaining := _remaining_in(folder, *names)) is not None:
+                yield remaining
 
 
-def _left_in(folder: Path, limit: str, used: str, cached: str) -> int | None:
+def _remaining_in(folder: Path, limit: str, used: str, cached: str) -> int | None:
     try:
-        most, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        maximum, current = (folder / limit).read_text().strip(), int((folder / used).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    # Pages of files that nobody uses count as taken until somebody needs them.
-    return None if most == "max" else max(int(most) - taken + int(stat.get(cached, 0)), 0)
+    # Unused file cache counts as used until its memory is needed.
+    return None if maximum == "max" else max(int(maximum) - current + int(stat.get(cached, 0)), 0)

@@ -1,4 +1,4 @@
-"""How names and numbers from untrusted files are put into one-line messages."""
+"""Formats untrusted names and numbers for one-line messages."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __all__ = ["as_text", "one_line", "quoted", "sized"]
 
 
 def as_text(name: str) -> str:
-    """A name that holds bytes which are no text, as Linux knows such, in a form that every page and file can hold."""
+    """A file name as valid Unicode: bytes that are not text, which Linux allows, are escaped."""
     return name.encode("utf8", "backslashreplace").decode("utf8")
 
 
 def quoted(name: object, limit: int = 80) -> str:
-    """Return a printable, quoted form of a string, at most about ``limit`` characters long."""
+    """A printable, quoted form of a string, shortened to about ``limit`` characters."""
     text = str(name)
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
@@ -19,13 +19,13 @@ def quoted(name: object, limit: int = 80) -> str:
 
 
 def one_line(text: object, limit: int = 200) -> str:
-    """Return the text of an error from a library in one line of bounded length."""
+    """A text, such as that of a library's error, in one line of at most about ``limit`` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else f"{line[:limit]}..."
 
 
 def sized(count: int) -> str:
-    """Return a number of bytes as people read it: ``'1.5 MB'``."""
+    """A human-readable size, such as ``'1.5 MB'``."""
     value = float(count)
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import socket
@@ -19,14 +20,23 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 import pytest
-import torch
 from fastapi import FastAPI
 
-from vae_lab.comparison import Comparison
-from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.latents import Generation, save_latents
-from vae_lab.latents.family import FAMILIES
-from vae_lab.samples import SampleSet, build_sample_set, load_sample_latents
+from tests.browser.static_page import StaticSite, serve_static
+from tests.once import each_checkup_once
+from tests.sample_hosts import (
+    SCREENSHOTS,
+    MakeHost,
+    families_of_samples,
+    latents_folder,
+    make_host,
+    samples,
+    shared_host,
+    small_latents,
+)
+from vae_lab.host.standalone import StandaloneHost
+from vae_lab.samples import SampleSet
+from vae_lab.ui.assets import add_scripts, script_url
 
 pytest.importorskip("playwright", reason="browser tests need playwright")
 
@@ -35,7 +45,6 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 PATIENCE = 90_000  # ms: for a machine that is slow and busy
 expect.set_options(timeout=PATIENCE)
 
-SCREENSHOTS = os.environ.get("VAE_LAB_SCREENSHOTS", "")
 CHROMIUM = os.environ.get("VAE_LAB_CHROMIUM", "/usr/bin/chromium")
 # What gradio itself loads from elsewhere. The browser is not to wait for it, and reports that it is not there; nothing
 # of ours may be here.
@@ -50,35 +59,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
-    """The sample set, unfolded once for all browser tests; nothing may be changed in it, nor linked to: the cache
-    would no longer know the files.
-    """
-    return build_sample_set(tmp_path_factory.mktemp("samples"))
-
-
-def small_latents(name: str, size: int, family: str = "sd1") -> torch.Tensor:
-    """[1,4,size,size] out of the middle of a sample latent: decoding it takes a fraction of a second."""
-    start = (64 - size) // 2
-    return load_sample_latents(family)[name][:, :, start : start + size, start : start + size].contiguous()
-
-
-@pytest.fixture(scope="session")
-def latents_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small latents, by name: ``astronaut`` (a batch of two, with infotexts), ``brushes``, and ``later-sdxl``."""
-    folder = tmp_path_factory.mktemp("latents")
-    sd1, sdxl = FAMILIES["sd1"], FAMILIES["sdxl"]
-    pair = torch.cat([small_latents("astronaut", 16), small_latents("brushes", 16)])
-    texts = ("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1", "brushes\nSteps: 20, Seed: 2")
-    save_latents(Generation("", pair, sd1, "Astronaut and brushes", texts), folder / "astronaut.safetensors")
-    brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # kept screenshots deserve a whole image
-    save_latents(Generation("", brushes, sd1, "Brushes"), folder / "brushes.safetensors")
-    last = small_latents("astronaut", 16, "sdxl")
-    save_latents(Generation("", last, sdxl, "SDXL"), folder / "later-sdxl.safetensors")
-    return folder
 
 
 def free_port() -> int:
@@ -114,45 +94,23 @@ def close(blocks: gr.Blocks) -> None:
         gc.collect()
 
 
-MakeHost = Callable[..., StandaloneHost]
+def load_scripts(page: Page, app: FastAPI) -> None:
+    """Serve our scripts with a page of a test's own, and load them before anything else of it, as the WebUI does."""
+    add_scripts(app)
+    load_module(page, script_url())
+
+
+def load_module(page: Page, address: str) -> None:
+    """Load a module, by an address relative to the server, before anything else of every page that is opened."""
+    script = f"import(new URL({json.dumps(address)}, location.origin))"
+    page.add_init_script(f"if (location.protocol === 'http:') {script}")  # and not into about:blank
 
 
 @pytest.fixture(scope="session")
-def families_of_samples(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of data in which the families of the samples are known; telling them takes a second for each."""
-    data = tmp_path_factory.mktemp("known")
-    host = StandaloneHost(Folders(data, (samples.healthy.parent,), (samples.smooth.parent,)))
-    host.identify()
-    for path in host.checkpoint_files().values():
-        host.facts.look(str(path))
-    host.facts.close()
-    return data
-
-
-@pytest.fixture(scope="session")
-def make_host(
-    samples: SampleSet, latents_folder: Path, families_of_samples: Path, tmp_path_factory: pytest.TempPathFactory
-) -> MakeHost:
-    """Makes a host over the samples, with ``healthy`` in use, that remembers nothing of the others.
-
-    It knows the samples' families, unless it is to look at them first (``strangers``).
-    """
-
-    def make(vaes: Path | None = None, latents: Path | None = None, *, strangers: bool = False) -> StandaloneHost:
-        data = tmp_path_factory.mktemp("data")
-        if not strangers:
-            shutil.copytree(families_of_samples, data, dirs_exist_ok=True)
-        folders = Folders(
-            data=data,
-            checkpoints=(samples.healthy.parent,),
-            vaes=(vaes or samples.smooth.parent,),
-            latents=(latents or latents_folder,),
-        )
-        host = StandaloneHost(folders)
-        host.select_checkpoint(samples.healthy.name)
-        return host
-
-    return make
+def static_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticSite]:
+    """Static pages with our scripts, one site for all tests."""
+    with serve_static(tmp_path_factory.mktemp("static")) as site:
+        yield site
 
 
 class PausingHost(StandaloneHost):
@@ -208,26 +166,6 @@ def launch(page: Page) -> Iterator[Launch]:
         running.close()
 
 
-class RememberingHost(StandaloneHost):
-    """Decodes what it is asked for once, and gives the same images to whoever asks for it again."""
-
-    made: dict[object, Comparison]
-
-    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
-        asked = (generation_id, *vaes)
-        if asked not in self.made:
-            self.made[asked] = super().compare(generation_id, vaes, progress, cancelled)
-        return self.made[asked]
-
-
-@pytest.fixture(scope="module")
-def shared_host(make_host: MakeHost) -> StandaloneHost:
-    """One host for the tests that leave no trace in it."""
-    host = make_host()
-    host.__class__, host.made = RememberingHost, {}
-    return host
-
-
 @pytest.fixture(scope="module")
 def shared_url(shared_host: StandaloneHost) -> Iterator[str]:
     """The page of ``shared_host``."""
@@ -268,6 +206,8 @@ def _note_console(message: object, problems: list[str]) -> None:
     where = message.location.get("url", "")
     if message.text.startswith("AbortError: "):
         return  # gradio's, of a page that leaves while its queue answers
+    if "status of 409" in message.text and urlsplit(where).path.endswith(("/v1/choose", "/v1/undo")):
+        return  # a refused choice, whose reason the page shows
     if message.type == "error" and urlsplit(where).hostname not in GRADIO_LOADS:
         problems.append(f"console: {message.text} ({where})")
 

@@ -142,7 +142,7 @@ class LightTable:
         self.stage = self.grid.locator(".vae-lab-stage")
         self.divider = self.grid.get_by_role("slider", name="Divider between A and B")
         self.help = self.grid.get_by_role("dialog", name="Keys of the light table")
-        self.told = self.grid.locator(".vae-lab-told")
+        self.message = self.grid.locator(".vae-lab-tool-message")
 
     @classmethod
     def open(cls, page: Page, url: str, *vaes: str, theme: str = "light") -> LightTable:

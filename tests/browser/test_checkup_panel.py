@@ -16,21 +16,21 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
-from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
+from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, Report, chart_png
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Held
+from vae_lab.host.base import AUTOMATIC, BUILT_IN, MemoryCheckup
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
 from vae_lab.service.service import service_of
+from vae_lab.ui.assets import style_sheet
 from vae_lab.ui.panels.accordion import build_accordion
 from vae_lab.ui.panels.checkup import CheckupPanel
 from vae_lab.ui.views import checkup as checkup_views
 
 pytestmark = pytest.mark.browser
 
-SCRIPT = Path(__file__).resolve().parents[2] / "javascript" / "vae_lab.js"
 GREY, HEALTHY, NO_VAE = "grey-merge.safetensors", "healthy.safetensors", "no-vae.safetensors"
 
 
@@ -39,7 +39,7 @@ def checked_host(make_host: MakeHost) -> StandaloneHost:
     """A host that knows all files; ``grey-merge`` is in use. Only for tests that choose nothing."""
     host = make_host()
     host.select_checkpoint(GREY)
-    service_of(host).inspect([*host.checkpoints(), *host.vae_files()])
+    service_of(host).checkups.inspect([*host.checkpoints(), *host.vae_files()])
     return host
 
 
@@ -59,7 +59,7 @@ class SlowHost(StandaloneHost):
     looked = 0
 
     def inspect(self, name: str) -> Report:
-        while self.looked == 2 and not service_of(self).cancelling:
+        while self.looked == 2 and not service_of(self).runs.cancelled():
             time.sleep(0.01)
         self.looked += 1
         return super().inspect(name)
@@ -107,7 +107,7 @@ def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
 def test_what_is_chosen_during_a_run_outlives_it(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     host.select_checkpoint(GREY)
-    service_of(host).inspect([GREY])
+    service_of(host).checkups.inspect([GREY])
     host.__class__ = SlowHost
     checkup = CheckupPage.open(page, launch(host))
     page.click("#vae_lab_checkup_check_all")
@@ -150,7 +150,7 @@ def test_a_grey_merge_is_shown_explained_and_remedied(
     checkup.check()
     expect(checkup.badge).to_have_text("✗ Broken: washed out")
     assert checkup.verdict.locator(".vae-lab-name").inner_text() == GREY
-    expect(checkup.verdict).to_contain_text("Images come out grey and washed out")
+    expect(checkup.verdict).to_contain_text("Images are grey and washed out")
     expect(checkup.verdict).to_contain_text("What to do:")
     expect(page.locator("#vae_lab_checkup_details").first).to_contain_text(
         "0.80 parent-a.safetensors + 0.20 parent-b.ckpt"
@@ -206,7 +206,7 @@ def test_what_is_known_is_shown_at_once_and_follows_the_checkpoint(
     page: Page, launch: Launch, make_host: MakeHost
 ) -> None:
     host = make_host()
-    service_of(host).inspect([GREY, HEALTHY])
+    service_of(host).checkups.inspect([GREY, HEALTHY])
     url = launch(host)
     checkup = CheckupPage.open(page, url)
     expect(checkup.badge).to_have_text("✓ Healthy")
@@ -221,7 +221,7 @@ def test_what_is_known_is_shown_at_once_and_follows_the_checkpoint(
     checkup.choose(NO_VAE)
     expect(checkup.verdict).to_contain_text("Not checked yet")
     # Looked at meanwhile by someone else, as the WebUI's extension does in the background.
-    service_of(host).inspect([NO_VAE])
+    service_of(host).checkups.inspect([NO_VAE])
     host.select_checkpoint(NO_VAE)
     expect(checkup.badge).to_have_text("⚠ No VAE inside")
 
@@ -238,9 +238,9 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
 def test_what_is_in_memory_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     finding = Finding("black", "broken", "Images come out black.")
-    held = Held(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
-    host.__class__ = type("HostWithModel", (StandaloneHost,), {"held": lambda self: held})
-    service_of(host).inspect([HEALTHY])
+    held = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
+    host.__class__ = type("HostWithModel", (StandaloneHost,), {"memory_checkup": lambda self: held})
+    service_of(host).checkups.inspect([HEALTHY])
     checkup = CheckupPage.open(page, launch(host))
     expect(checkup.verdict).to_contain_text("Currently loaded: Built-in, fp16 ✗ Broken: black images")
     host.use_always(host.vaes()[0].name)
@@ -319,7 +319,7 @@ def test_the_badge_beside_the_deciding_line_follows_a_check(page: Page, launch: 
     checkup.check()
     checkup.to_page("Compare")
     expect(badge).to_have_text("Built-in VAE broken: washed out")
-    expect(badge).to_have_attribute("title", re.compile("Images come out grey"))
+    expect(badge).to_have_attribute("title", re.compile("Images are grey"))
     panel.choose("vae_lab_decoder", "photo-b.ckpt")
     panel.finish(lambda: page.click("#vae_lab_use_for_checkpoint"))
     expect(badge).to_have_text("Built-in VAE broken: washed out, not used now")
@@ -339,16 +339,15 @@ CARDS = (
 @pytest.fixture
 def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
     """A host's page with cards of checkpoints and the accordion, and our script in its head, as in the WebUI."""
-    css = (SCRIPT.parents[1] / "style.css").read_text(encoding="utf8")
     fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
-    with gr.Blocks(theme=fonts_of_this_machine, css=css, analytics_enabled=False) as blocks:
+    with gr.Blocks(theme=fonts_of_this_machine, css=style_sheet(), analytics_enabled=False) as blocks:
         gr.HTML(CARDS)
         build_accordion(checked_host, "txt2img")
 
     def open_page() -> Page:
         app, url = serve(blocks)
         add_routes(app, checked_host)
-        page.add_init_script(path=SCRIPT)
+        load_scripts(page, app)
         page.goto(url)
         return page
 
@@ -364,7 +363,7 @@ def test_cards_of_checkpoints_and_the_accordion_have_badges(
     grey = page.locator("#txt2img_checkpoints_cards .card[data-name=grey-merge]")
     badge = grey.locator(".vae-lab-card-badge")
     expect(badge).to_have_text("VAE broken: washed out")
-    expect(badge).to_have_attribute("aria-label", re.compile("VAE Lab: VAE broken: washed out. Images come out grey"))
+    expect(badge).to_have_attribute("aria-label", re.compile("VAE Lab: VAE broken: washed out. Images are grey"))
     expect(page.locator(".card[data-name=no-vae] .vae-lab-card-badge")).to_have_text("No VAE inside")
     expect(page.locator("#img2img_checkpoints_cards .vae-lab-card-badge")).to_have_count(1)
     expect(page.locator(".vae-lab-card-badge")).to_have_count(3)
@@ -456,7 +455,7 @@ def test_names_and_findings_cannot_smuggle_markup() -> None:
         checkup_views.checked({HOSTILE: report}, 1),
         checkup_views.used_instead(HOSTILE),
         checkup_views.remedied(HOSTILE),
-        checkup_views.held(Held(Checkup("", (finding,)), HOSTILE, HOSTILE)),
+        checkup_views.held(MemoryCheckup(Checkup("", (finding,)), HOSTILE, HOSTILE)),
     ]
     assert all("<img src=x" not in piece for piece in pieces)
     assert all("\"'&.pt" not in piece for piece in pieces)
@@ -465,9 +464,9 @@ def test_names_and_findings_cannot_smuggle_markup() -> None:
 def test_a_remedy_of_another_checkpoint_is_not_chosen(make_host: MakeHost) -> None:
     host = make_host()
     host.select_checkpoint(GREY)
-    service_of(host).inspect([GREY])
+    service_of(host).checkups.inspect([GREY])
     panel = CheckupPanel(host)
-    memory = panel._show(GREY, None, None, False, [GREY])[-1]
+    memory = panel._show(GREY, None, False, [GREY])[-1]
     host.select_checkpoint(HEALTHY)
     assert "the checkpoint has changed" in str(panel.on_use_for_checkpoint(memory)[-1])
     assert host.decision().source == "host"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -39,7 +38,7 @@ def test_page_opens_without_an_error(page: Page, shared_url: str, theme: str) ->
     panel = Panel.open(page, shared_url, theme)
     assert page.title() == "VAE Lab"
     expect(page.locator("#vae_lab_source input")).to_have_value(re.compile("Astronaut and brushes"))
-    expect(panel.deciding).to_contain_text("Built-in: nothing else was chosen.")
+    expect(panel.deciding).to_contain_text("Built-in: no other VAE is chosen.")
     expect(panel.latent.locator("img")).to_have_count(2)
     expect(page.locator("#vae_lab_cancel")).to_be_hidden()
     expect(panel.progress).to_be_hidden()
@@ -88,7 +87,7 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
     panel.tick_only("anime.vae.pt", "sdxl-c.safetensors")
     panel.compare()
     card = panel.figure("sdxl-c.safetensors")
-    expect(card).to_contain_text("sdxl-c.safetensors is a VAE for SDXL, the latents are SD1 / SD2")
+    expect(card).to_contain_text("sdxl-c.safetensors is a VAE for SDXL, but the latents are SD1 / SD2")
     expect(card.locator("img")).to_have_count(0)
     image = panel.figure("anime.vae.pt").locator(".vae-lab-window:visible").bounding_box()
     reason = card.locator(".vae-lab-reason").bounding_box()
@@ -237,7 +236,7 @@ def test_cancelled_before_the_server_has_heard_of_the_run(page: Page, launch: La
         page.click("#vae_lab_compare")
         with page.expect_response("**/vae-lab/v1/cancel"):
             page.click("#vae_lab_cancel")
-        assert not service_of(host).running.busy
+        assert not service_of(host).runs.status.busy
         assert held
         for route in held:
             route.continue_()
@@ -266,40 +265,6 @@ def test_a_page_opened_during_a_run_shows_its_progress(page: Page, launch: Launc
     expect(page.get_by_role("progressbar")).to_be_hidden()
 
 
-def ask(page: Page, text: str) -> None:
-    """Write into the field through which the scripts ask for a VAE to decode from now on."""
-    page.evaluate(
-        """text => {
-            const field = document.querySelector("#vae_lab_wanted").querySelector("textarea, input");
-            field.value = text;
-            field.dispatchEvent(new Event("input", {bubbles: true}));
-        }""",
-        text,
-    )
-
-
-def wanted(asked: str, reach: str, vae: str = "", checkpoint: str = "") -> str:
-    return json.dumps({"asked": asked, "reach": reach, "vae": vae, "checkpoint": checkpoint})
-
-
-def test_what_a_script_asks_for_is_answered_with_its_mark(page: Page, launch: Launch, make_host: MakeHost) -> None:
-    host = make_host()
-    panel = Panel.open(page, launch(host))
-    answer = panel.message.locator("[data-asked]")
-    ask(page, wanted("1", "checkpoint", "anime.vae.pt", "healthy.safetensors"))
-    expect(answer).to_have_attribute("data-asked", "1")
-    assert host.chosen("checkpoint") == "anime.vae.pt"
-    ask(page, wanted('2"><b>', "always", "photo-b.ckpt", "another.safetensors"))
-    expect(answer).to_have_attribute("data-asked", '2"><b>')
-    assert host.chosen("always") == "photo-b.ckpt"
-    ask(page, wanted("3", "undo"))
-    expect(answer).to_have_attribute("data-asked", "3")
-    assert host.chosen("always") == AUTOMATIC
-    ask(page, wanted("4", "always", "no such VAE"))
-    expect(answer).to_have_attribute("data-asked", "4")
-    expect(answer).to_have_role("alert")
-
-
 def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     page: Page, launch: Launch, make_host: MakeHost
 ) -> None:
@@ -307,29 +272,30 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     panel = Panel.open(page, launch(host))
     panel.tick_only("anime.vae.pt")
     panel.compare()
-    of = page.locator("#vae_lab_results .vae-lab-grid").first.get_attribute("data-checkpoint")
-    assert of == "healthy.safetensors"
+    grid = page.locator("#vae_lab_results .vae-lab-grid").first
+    assert grid.get_attribute("data-checkpoint") == "healthy.safetensors"
     host.select_checkpoint("grey-merge.safetensors")
-    ask(page, wanted("1", "checkpoint", "anime.vae.pt", of))
-    expect(panel.message.get_by_role("alert")).to_contain_text(
-        "These images are from healthy.safetensors, but grey-merge.safetensors is in use now."
+    figure = grid.locator('figure[data-vae="anime.vae.pt"]')
+    figure.get_by_role("button", name="Use for this checkpoint").click()
+    expect(grid.locator(".vae-lab-told")).to_contain_text(
+        "This choice is for healthy.safetensors, but grey-merge.safetensors is in use now."
     )
     assert host.chosen("checkpoint") == AUTOMATIC
-    ask(page, wanted("2", "checkpoint", "anime.vae.pt"))
-    expect(panel.message.locator("[data-asked]")).to_have_attribute("data-asked", "2")
-    assert host.chosen("checkpoint") == "anime.vae.pt"
 
 
-@pytest.mark.parametrize("text", ["1|always|anime.vae.pt", "[]", "null", '{"asked": "1"}', wanted("1", "for ever"),
-                                  '{"asked": 1, "reach": "always", "vae": [], "checkpoint": null}'])  # fmt: skip
-def test_what_a_script_of_another_version_asks_for_is_refused_in_words(
-    page: Page, launch: Launch, make_host: MakeHost, text: str
-) -> None:
-    host = make_host()
-    panel = Panel.open(page, launch(host))
-    ask(page, text)
-    expect(panel.message.get_by_role("alert")).to_contain_text("by another version of VAE Lab")
-    assert host.decision().source == "host"
+@pytest.mark.parametrize("text", ["1|anime.vae.pt", "[]", "null", '{"kind": "latent"}', '{"kind": "x", "name": "g1"}',
+                                  '{"kind": "latent", "name": 1}', '{"kind": [], "name": "g1"}'])  # fmt: skip
+def test_a_script_of_another_version_is_refused_in_words(page: Page, shared_url: str, text: str) -> None:
+    panel = Panel.open(page, shared_url)
+    page.evaluate(
+        """text => {
+            const field = document.querySelector("#vae_lab_picked").querySelector("textarea, input");
+            field.value = text;
+            field.dispatchEvent(new Event("input", {bubbles: true}));
+        }""",
+        text,
+    )
+    expect(panel.message.get_by_role("alert")).to_contain_text("loaded by another version of VAE Lab")
 
 
 def test_use_for_this_checkpoint_changes_what_decodes(page: Page, launch: Launch, make_host: MakeHost) -> None:

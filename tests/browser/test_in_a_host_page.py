@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MakeHost, close, serve, small_latents
+from tests.browser.conftest import MakeHost, close, load_module, serve, small_latents
 from tests.browser.panel import Panel, RoundTripPage, slowly, wait_as_the_page_does
 from vae_lab.api.routes import add_routes
 from vae_lab.host.base import AUTOMATIC, BUILT_IN
@@ -21,12 +22,11 @@ from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
 from vae_lab.service.service import service_of
+from vae_lab.ui import assets
 from vae_lab.ui.panels.accordion import build_accordion
 from vae_lab.ui.tab import build_tab
 
 pytestmark = pytest.mark.browser
-
-SCRIPT = Path(__file__).resolve().parents[2] / "javascript" / "vae_lab.js"
 
 
 def host_page(host: StandaloneHost, generate: Callable[..., str]) -> gr.Blocks:
@@ -45,18 +45,27 @@ def host_page(host: StandaloneHost, generate: Callable[..., str]) -> gr.Blocks:
     return page
 
 
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of our scripts, in a place that gradio's ``file=`` route does not refuse."""
+    return shutil.copytree(assets.folder() / "javascript", tmp_path_factory.mktemp("extension") / "javascript")
+
+
 @pytest.fixture(params=[True, False], ids=["queue", "no queue"])
-def open_host_page(request: pytest.FixtureRequest, page: Page) -> Iterator[Callable[..., None]]:
-    """Serves a host's page and opens it; our script is there before anything else of the page, as in the WebUI."""
+def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) -> Iterator[Callable[..., None]]:
+    """Serves a host's page and opens it. Our scripts are loaded as by the WebUI: through the ``file=`` route, and
+    before anything else of the page.
+    """
     opened: list[gr.Blocks] = []
 
     def open_page(blocks: gr.Blocks, host: StandaloneHost) -> None:
         opened.append(blocks)
         if request.param:
             blocks.queue()
-        app, url = serve(blocks)
+        app, url = serve(blocks, allowed_paths=[str(scripts)])
         add_routes(app, host)
-        page.add_init_script(path=SCRIPT)
+        entry = scripts / "vae_lab.mjs"
+        load_module(page, f"file={entry.as_posix()}?{entry.stat().st_mtime}")
         page.goto(url)
         expect(page.locator("#generate")).to_be_visible()
 
@@ -121,7 +130,7 @@ def test_accordion_says_what_decodes_and_hands_over_its_values(
     open_host_page(host_page(host, lambda *values: json.dumps(values)), host)
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
     deciding = page.locator("#vae_lab_txt2img_deciding").first
-    expect(deciding).to_contain_text("Built-in: nothing else was chosen.")
+    expect(deciding).to_contain_text("Built-in: no other VAE is chosen.")
     page.click("#generate")
     expect(page.locator("#said textarea")).to_have_value(json.dumps([AUTOMATIC, [], AS_IN_SETTINGS]))
     panel = Panel(page)
@@ -176,7 +185,7 @@ def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
 ) -> None:
     host = make_host()
     host.select_checkpoint("grey-merge.safetensors")
-    service_of(host).inspect(["grey-merge.safetensors"])
+    service_of(host).checkups.inspect(["grey-merge.safetensors"])
     open_host_page(host_page(host, lambda *values: ""), host)
     page.locator("#vae_lab_txt2img").get_by_text("VAE Lab").click()
     deciding = page.locator("#vae_lab_txt2img_deciding").first

@@ -44,7 +44,7 @@ def library_vaes(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -
 def scanned_host(make_host: MakeHost, library_vaes: Path) -> StandaloneHost:
     """A host all of whose files were scanned. Only for tests that change nothing."""
     host = make_host(vaes=library_vaes)
-    service_of(host).scan()
+    service_of(host).scans.scan()
     return host
 
 
@@ -100,7 +100,7 @@ def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: 
     assert library.names()[:3] == ["nonsense.pt", GREY, NO_VAE]
     expect(library.rows.nth(0)).to_contain_text("✗ Unreadable")
     expect(library.row(GREY)).to_contain_text("✗ Broken: washed out")
-    expect(library.row(GREY)).to_contain_text("Images come out grey and washed out")
+    expect(library.row(GREY)).to_contain_text("Images are grey and washed out")
     expect(library.row(GREY)).to_contain_text("Merge: 0.80 photo-a.safetensors + 0.20 photo-b.ckpt")
     expect(library.row(NO_VAE)).to_contain_text("⚠ No VAE inside")
     expect(library.row(SMOOTH)).to_contain_text("Same as copies/the same, <b>renamed<∕b>.ckpt")
@@ -148,7 +148,7 @@ def test_who_types_faster_than_the_table_answers_sees_what_was_typed(
     library = LibraryPage.open(page, launch(scanned_host))
     expect(library.rows).to_have_count(FILES)
     service = service_of(scanned_host)
-    monkeypatch.setattr(service, "library", slowly(service.library))
+    monkeypatch.setattr(service.scans, "page", slowly(service.scans.page))
     field = page.locator("#vae_lab_library_filter").locator("input, textarea")
     field.press_sequentially("grey washed", delay=60)
     expect(library.rows).to_have_count(1)
@@ -164,7 +164,7 @@ def test_who_types_faster_than_the_table_answers_sees_what_was_typed(
 
 
 def test_paging(page: Page, launch: Launch, many_files: StandaloneHost) -> None:
-    service_of(many_files).scan()
+    service_of(many_files).scans.scan()
     library = LibraryPage.open(page, launch(many_files))
     expect(library.rows).to_have_count(50)
     expect(library.position).to_have_text("Page 1 of 3, 120 files")
@@ -188,15 +188,15 @@ def test_paging(page: Page, launch: Launch, many_files: StandaloneHost) -> None:
 
 
 def test_progress_cancel_and_going_on(page: Page, launch: Launch, many_files: StandaloneHost) -> None:
-    service = service_of(many_files)
-    report = service._report
+    runs, scans = service_of(many_files).runs, service_of(many_files).scans
+    report = runs.report
 
     def pausing(done: int, total: int, what: str) -> None:
         report(done, total, what)
-        while done >= 3 and not service.cancelling:
+        while done >= 3 and not runs.cancelled():
             time.sleep(0.01)
 
-    service._report = pausing  # type: ignore[method-assign]
+    runs.report = pausing  # type: ignore[method-assign]
     library = LibraryPage.open(page, launch(many_files))
     page.click("#vae_lab_library_scan")
     expect(library.progress).to_have_attribute("aria-valuenow", "3")
@@ -208,8 +208,8 @@ def test_progress_cancel_and_going_on(page: Page, launch: Launch, many_files: St
     )
     expect(library.progress).to_be_hidden()
     expect(library.overview).to_contain_text(re.compile(r"120 files: \d+ unreadable, \d+ new\."))
-    known = service.overview().counts["unreadable"]
-    service._report = report  # type: ignore[method-assign]
+    known = scans.inventory().overview.counts["unreadable"]
+    runs.report = report  # type: ignore[method-assign]
     library.scan()
     expect(library.message).to_contain_text(re.compile(rf"120 files scanned in .* s\. {120 - known} read"))
     expect(library.overview).to_contain_text("120 files: 120 unreadable.")
@@ -268,7 +268,7 @@ def test_the_library_asks_nothing_while_it_is_not_in_view(
     host = make_host()
     service = service_of(host)
     asked: list[object] = []
-    monkeypatch.setattr(service, "inventory", lambda **how: asked.append(how))
+    monkeypatch.setattr(service.scans, "inventory", lambda **how: asked.append(how))
     Panel.open(page, launch(host))
     page.wait_for_timeout(1000)
     assert asked == []

@@ -1,4 +1,7 @@
-"""The light table as a user meets it: what is really painted, compared with the files that the server sends."""
+"""The light table: what is really painted, compared with the files that the server sends.
+
+Most tests run on a static page; those of what depends on gradio's page or on the server, at the end, in the app.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,11 +21,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Keep, Launch, MakeHost, close, serve
+from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, serve
 from tests.browser.panel import LightTable, Panel, wait_as_the_page_does
+from tests.browser.static_page import StaticSite, made_up_comparison, serve_static
 from vae_lab.api.routes import add_routes
 from vae_lab.host.standalone import StandaloneHost
-from vae_lab.samples import SampleSet
+from vae_lab.ui import assets
 from vae_lab.ui.tab import build_tab
 
 pytestmark = pytest.mark.browser
@@ -31,9 +36,27 @@ ANIME, SHARP, B, BUILT_IN = "anime.vae.pt", "photo-a-sharp.safetensors", "photo-
 MODES = ["Grid", "A/B slider", "Blink", "Difference"]
 
 
+@pytest.fixture(scope="module")
+def static_url(static_site: StaticSite) -> str:
+    """A page with three VAEs on two images of 128 x 128."""
+    return static_site.add_comparison("table", made_up_comparison([BUILT_IN, ANIME, B]))
+
+
+def open_static(page: Page, url: str) -> LightTable:
+    """All in view: what the mouse is over must not scroll away."""
+    page.set_viewport_size({"width": 1280, "height": 1600})
+    page.goto(url)
+    return LightTable(page).ready()
+
+
 @pytest.fixture
-def table(page: Page, shared_url: str) -> LightTable:
-    """Three VAEs on two images of 128 x 128, all in view: what the mouse is at must not scroll away under it."""
+def table(page: Page, static_url: str) -> LightTable:
+    return open_static(page, static_url)
+
+
+@pytest.fixture
+def app_table(page: Page, shared_url: str) -> LightTable:
+    """As ``table``, in the app."""
     page.set_viewport_size({"width": 1280, "height": 1600})
     return LightTable.open(page, shared_url, ANIME, B)
 
@@ -135,17 +158,17 @@ def test_gain_goes_back_to_what_fits_the_pair(table: LightTable) -> None:
     assert gain.input_value() == fitting != "64"
 
 
-def test_a_image_that_is_no_longer_kept_is_told_and_leaves_no_difference_of_another_pair(table: LightTable) -> None:
+def test_an_image_that_has_expired_is_reported_and_leaves_no_difference_of_another_pair(table: LightTable) -> None:
     table.page.route("**/gone.png", lambda route: route.fulfill(content_type="image/png", body="gone"))
     table.press("Difference")
-    largest, told = table.grid.locator(".vae-lab-largest"), table.grid.locator(".vae-lab-told")
+    largest = table.grid.locator(".vae-lab-largest")
     expect(largest).to_contain_text("Largest difference")
     table.page.evaluate(
         "document.querySelector('#vae_lab_results figure[data-vae=\"photo-b.ckpt\"] img').src = 'gone.png'"
     )
     table.key("3")
     assert table.pair() == (BUILT_IN, B)
-    expect(told).to_contain_text("Compare again")
+    expect(table.message).to_contain_text("Compare again")
     expect(largest).to_be_empty()
     expect(table.grid.locator(".vae-lab-map")).to_be_hidden()
     table.key("2")
@@ -219,9 +242,11 @@ def test_images_of_a_batch_are_turned_together(table: LightTable) -> None:
 
 
 @pytest.mark.parametrize("dpr", [1, 1.5, 2])
-def test_every_image_pixel_is_a_square_of_device_pixels(browser: Browser, shared_url: str, dpr: float) -> None:
+def test_every_image_pixel_is_a_square_of_device_pixels(browser: Browser, static_url: str, dpr: float) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=dpr)
-    table = LightTable.open(context.new_page(), shared_url, ANIME, B)
+    page = context.new_page()
+    page.goto(static_url)
+    table = LightTable(page).ready()
     for words, zoom in (("100 %", 1), ("200 %", 2), ("400 %", 4), ("800 %", 8)):
         table.press(words)
         for name in (BUILT_IN, ANIME):
@@ -418,7 +443,7 @@ def test_help_lists_the_keys(table: LightTable) -> None:
     [("-", "Digit3", B), ("+", "Digit3", B), ("3", "Numpad3", B), ("PageDown", "Numpad3", ANIME)],
     ids=["AZERTY", "Czech", "numbers", "numbers off"],
 )
-def test_digits_are_told_by_their_place(table: LightTable, key: str, code: str, b: str) -> None:
+def test_digits_are_identified_by_their_position(table: LightTable, key: str, code: str, b: str) -> None:
     zoomed = table.tools.get_by_label("Zoom", exact=True).last
     before = zoomed.inner_text()
     table.grid.focus()
@@ -431,7 +456,7 @@ def test_digits_are_told_by_their_place(table: LightTable, key: str, code: str, 
     expect(zoomed).to_have_text(before)
 
 
-def test_letters_are_told_by_their_place_where_the_keyboard_has_others(table: LightTable) -> None:
+def test_letters_are_identified_by_their_position_where_the_keyboard_has_others(table: LightTable) -> None:
     table.grid.focus()
     table.page.evaluate(
         "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ы', code: 'KeyS', bubbles: true}))"
@@ -457,7 +482,7 @@ def test_n_and_p_step_b_through_all_others(table: LightTable) -> None:
     assert seen == [(BUILT_IN, name) for name in (B, ANIME, B, ANIME)]
 
 
-def test_keys_are_left_alone_while_typing_and_elsewhere(table: LightTable) -> None:
+def test_keys_have_no_effect_while_typing_and_elsewhere(table: LightTable) -> None:
     field = table.page.locator("#vae_lab_source input")
     field.focus()
     table.window(ANIME).hover()
@@ -492,11 +517,11 @@ def test_what_keys_have_reached_keeps_them(table: LightTable) -> None:
 
 
 def test_space_over_the_table_does_not_compare_again(table: LightTable) -> None:
-    table.page.evaluate("document.getElementById('vae_lab_compare').focus()")
+    table.page.click("#vae_lab_compare")
     table.window(ANIME).hover()
     table.key(" ")
     expect(table.button("Blink")).to_have_attribute("aria-pressed", "true")
-    expect(table.page.locator("#vae_lab_panel[data-busy]")).to_have_count(0)
+    assert table.page.evaluate("window.comparisons") == 1
 
 
 def test_every_tool_is_reached_by_tab(table: LightTable) -> None:
@@ -524,10 +549,11 @@ def touch(page: Page, *steps: list[tuple[float, float]]) -> None:
     devtools.detach()
 
 
-def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, shared_url: str) -> None:
+def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, static_site: StaticSite) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 1600}, has_touch=True)
     page = context.new_page()
-    table = LightTable.open(page, shared_url, ANIME)
+    page.goto(static_site.add_comparison("fingers", made_up_comparison([BUILT_IN, ANIME], id="fingers")))
+    table = LightTable(page).ready()
     box = table.window(ANIME).bounding_box()
     x, y = box["x"] + 140, box["y"] + 140
     touch(page, *[[(x - apart, y), (x + apart, y)] for apart in (20, 25, 30, 35, 40)])
@@ -572,8 +598,9 @@ def test_fingers_move_the_divider_pinch_and_pan(browser: Browser, shared_url: st
 # --- grids come and go -----------------------------------------------------------------------------------------------
 
 
-def test_a_refused_vae_has_no_part_in_it(page: Page, shared_url: str) -> None:
-    table = LightTable.open(page, shared_url, ANIME, "sdxl-c.safetensors")
+def test_a_refused_vae_has_no_part_in_it(page: Page, static_site: StaticSite) -> None:
+    stored = made_up_comparison([BUILT_IN, ANIME], refused="sdxl-c.safetensors", id="refused")
+    table = open_static(page, static_site.add_comparison("refused", stored))
     refused = table.figure("sdxl-c.safetensors")
     expect(refused).to_contain_text("is a VAE for SDXL")
     expect(refused.get_by_role("button")).to_have_count(0)
@@ -587,37 +614,13 @@ def test_a_refused_vae_has_no_part_in_it(page: Page, shared_url: str) -> None:
     assert table.offsets()[0] == table.offsets()[1]
 
 
-def test_one_image_alone_can_be_magnified(page: Page, shared_url: str) -> None:
-    table = LightTable.open(page, shared_url)
+def test_a_single_image_can_be_magnified(page: Page, static_site: StaticSite) -> None:
+    table = open_static(page, static_site.add_comparison("single", made_up_comparison([BUILT_IN], id="single")))
     expect(table.button("A/B slider")).to_be_disabled()
     table.press("400 %")
     assert_painted(table, BUILT_IN)
     table.key("s")
     expect(table.stage).to_be_hidden()
-
-
-def test_a_new_comparison_keeps_the_view(table: LightTable) -> None:
-    table.press("A/B slider")
-    table.key("3")
-    table.key("ArrowLeft")
-    table.press("400 %")
-    panel = Panel(table.page)
-    panel.tick_only(SHARP, B)
-    panel.compare()
-    table.ready()
-    expect(table.tools).to_have_count(1)
-    assert table.pair() == (BUILT_IN, B)
-    expect(table.button("400 %")).to_have_attribute("aria-pressed", "true")
-    expect(table.divider).to_have_attribute("aria-valuenow", "49")
-    seen, expected = table.seen(table.stage, image(table, B), ":scope > img")
-    half = seen.shape[1] // 2 + 30
-    np.testing.assert_array_equal(seen[:, half:], expected[:, half:])
-    panel.tick_only(SHARP)
-    panel.compare()
-    table.ready()
-    assert table.pair() == (BUILT_IN, SHARP), "B is gone, and another one takes its place"
-    table.key("g")
-    assert_painted(table, SHARP)
 
 
 def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
@@ -650,17 +653,17 @@ def test_each_grid_of_a_page_has_a_table_of_its_own(table: LightTable) -> None:
     [(2560, 2, 2, 512), (1760, 3, 3, 512), (1280, 3, 3, None), (2560, 12, 6, None), (400, 3, 1, None)],
 )
 def test_few_images_are_shown_as_large_as_they_are(
-    page: Page, shared_url: str, width: int, images: int, columns: int, side: int | None
+    page: Page, static_site: StaticSite, width: int, images: int, columns: int, side: int | None
 ) -> None:
     """Up to 100 %, as many columns as there is room for, and all in one order."""
     page.set_viewport_size({"width": width, "height": 1200})
-    Panel.open(page, shared_url)
+    page.goto(static_site.add("empty", ""))
     page.evaluate(
         """images => {
             const canvas = Object.assign(document.createElement("canvas"), {width: 512, height: 512});
             const figure = i => `<figure data-vae="${i}">${i}<img src="${canvas.toDataURL()}"></figure>`;
             const figures = [...Array(images).keys()].map(figure).join("");
-            document.querySelector(".gradio-container").insertAdjacentHTML("afterbegin",
+            document.body.insertAdjacentHTML("afterbegin",
                 `<div class="vae-lab"><div class="vae-lab-grid" id="many">${figures}</div></div>`);
         }""",
         images,
@@ -677,37 +680,160 @@ def test_few_images_are_shown_as_large_as_they_are(
     assert toolbar["x"] + toolbar["width"] >= last["x"] + last["width"] - 1
 
 
-# --- acting on an image ---------------------------------------------------------------------------------------------
+def test_names_above_the_stage_are_never_cut(page: Page, static_site: StaticSite) -> None:
+    stem = "a-vae-with-a-name-that-never-ends_" * 4
+    names = [f"{stem}{i}.safetensors" for i in (1, 2)]
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    page.goto(static_site.add_comparison("names", made_up_comparison([BUILT_IN, *names], id="names")))
+    table = LightTable(page).ready()
+    table.grid.focus()
+    table.key("Shift+2")
+    table.key("3")
+    for mode in MODES[1:]:
+        table.press(mode)
+        assert table.pair() == tuple(names)
+        for name in table.grid.locator(".vae-lab-side .vae-lab-name").all():
+            assert name.evaluate("element => element.scrollWidth <= element.clientWidth + 1")
+            assert name.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_the_vae_of_a_image_is_used_from_now_on(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_a_new_grid_continues_the_view(table: LightTable) -> None:
+    """Gradio replaces the grid of a comparison by the next one's."""
+    grid = table.page.evaluate("fetch(location.href).then(answer => answer.text())")
+    table.press("A/B slider")
+    table.key("3")
+    table.key("ArrowLeft")
+    table.press("400 %")
+    table.page.evaluate(
+        """html => {
+            const results = new DOMParser().parseFromString(html, "text/html").getElementById("vae_lab_results");
+            document.getElementById("vae_lab_results").replaceChildren(...results.children);
+        }""",
+        grid,
+    )
+    table.ready()
+    expect(table.tools).to_have_count(1)
+    assert table.pair() == (BUILT_IN, B)
+    expect(table.button("400 %")).to_have_attribute("aria-pressed", "true")
+    expect(table.divider).to_have_attribute("aria-valuenow", "49")
+
+
+# --- the scripts as a whole ------------------------------------------------------------------------------------------
+
+
+def test_every_module_is_refreshed_before_it_is_imported() -> None:
+    folder = assets.folder() / "javascript"
+    entry = (folder / "vae_lab.mjs").read_text(encoding="utf8")
+    listed = re.findall(r'"([\w/]+\.mjs)",', entry)
+    assert sorted(listed) == sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.mjs"))
+    assert [path.name for path in folder.glob("*.*js")] == ["vae_lab.mjs"], "hosts load every script of this folder"
+
+
+def test_an_update_is_used_by_a_browser_that_has_the_old_modules(page: Page, tmp_path: Path) -> None:
+    """Without Cache-Control, browsers use files for a tenth of their age without asking the server."""
+    with serve_static(tmp_path) as site:
+        module = site.folder / "javascript" / "light_table" / "layout.mjs"
+        for path in (site.folder / "javascript").rglob("*.mjs"):
+            os.utime(path, (10**9, 10**9))
+        url = site.add_comparison("page", made_up_comparison([BUILT_IN, ANIME]))
+        page.goto(url)
+        table = LightTable(page).ready()
+        expect(table.button("Loupe")).to_be_visible()
+        module.write_text(module.read_text(encoding="utf8").replace('t("Loupe")', 't("Lens")'), encoding="utf8")
+        os.utime(module, (10**9 + 60, 10**9 + 60))
+        page.goto(url)
+        expect(LightTable(page).ready().button("Lens")).to_be_visible()
+        page.goto("about:blank")
+
+
+def test_an_extension_that_is_installed_twice_runs_once(page: Page, static_site: StaticSite) -> None:
+    shutil.copytree(static_site.folder / "javascript", static_site.folder / "other", dirs_exist_ok=True)
+    script = "import('./other/vae_lab.mjs?2')"
+    stored = made_up_comparison([BUILT_IN, ANIME], id="twice")
+    table = open_static(page, static_site.add_comparison("twice", stored, script=script))
+    page.evaluate("import('./other/vae_lab.mjs?2')")
+    page.evaluate("window.vaeLab")
+    expect(table.tools).to_have_count(1)
+    table.grid.focus()
+    table.key("l")
+    expect(table.button("Loupe")).to_have_attribute("aria-pressed", "true")
+
+
+def test_texts_with_values_are_translated(page: Page, static_site: StaticSite) -> None:
+    """By the dictionary that the WebUI puts into the page."""
+    script = f"window.localization = {(ROOT / 'localizations' / 'zh_CN.json').read_text(encoding='utf8')}"
+    stored = made_up_comparison([BUILT_IN, ANIME], id="translated")
+    url = static_site.add_comparison("translated", stored, script=script)
+    page.goto(url)
+    table = LightTable(page)
+    expect(table.grid.locator(".vae-lab-toolbar")).to_contain_text("放大镜")
+    table.grid.focus()
+    table.key("d")
+    apart = np.abs(image(table, BUILT_IN).astype(int) - image(table, ANIME))
+    expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"最大差异 {apart.max()}（满值 255）")
+    table.grid.locator("figure img").first.evaluate("image => { image.src = 'data:image/png;base64,'; }")
+    expect(table.message).to_contain_text("请重新比较")
+
+
+# --- in the app ------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_comparison_keeps_the_view(app_table: LightTable) -> None:
+    table = app_table
+    table.press("A/B slider")
+    table.key("3")
+    table.key("ArrowLeft")
+    table.press("400 %")
+    panel = Panel(table.page)
+    panel.tick_only(SHARP, B)
+    panel.compare()
+    table.ready()
+    expect(table.tools).to_have_count(1)
+    assert table.pair() == (BUILT_IN, B)
+    expect(table.button("400 %")).to_have_attribute("aria-pressed", "true")
+    expect(table.divider).to_have_attribute("aria-valuenow", "49")
+    seen, expected = table.seen(table.stage, image(table, B), ":scope > img")
+    half = seen.shape[1] // 2 + 30
+    np.testing.assert_array_equal(seen[:, half:], expected[:, half:])
+    panel.tick_only(SHARP)
+    panel.compare()
+    table.ready()
+    assert table.pair() == (BUILT_IN, SHARP), "B is gone, and another one takes its place"
+    table.key("g")
+    assert_painted(table, SHARP)
+
+
+def test_the_vae_of_an_image_is_used_from_now_on(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     table = LightTable.open(page, launch(host), ANIME, B)
     panel = Panel(page)
-    panel.finish(lambda: table.figure(B).get_by_role("button", name="Use for this checkpoint").click())
+    undo = table.message.get_by_role("button", name="Undo")
+    table.figure(B).get_by_role("button", name="Use for this checkpoint").click()
     expect(panel.deciding).to_contain_text(f"{B}: chosen for healthy.safetensors.")
-    expect(table.told).to_contain_text("chosen for")
+    expect(table.message).to_contain_text(f"{B}: chosen for healthy.safetensors.")
     assert (host.decision().vae, host.decision().source) == (B, "checkpoint")
-    expect(panel.message).to_contain_text(table.told.inner_text())
     expect(page.locator("#vae_lab_decoder input")).to_have_value(B)
-    panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
+    undo.click()
     expect(page.locator("#vae_lab_decoder input")).to_have_value("Automatic")
     assert host.decision().source == "host"
-    expect(page.locator("#vae_lab_message [data-undo]")).to_be_visible()  # undoing can be undone
-    host.select_checkpoint("grey-merge.safetensors")  # by someone else: it is not this one's choice that is taken back
-    panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
-    expect(panel.message).to_contain_text("the checkpoint has changed since; press Refresh")
+    expect(undo).to_be_enabled()  # undoing can be undone
+    host.select_checkpoint("grey-merge.safetensors")  # by someone else, whose choice is not undone
+    undo.click()
+    expect(table.message).to_contain_text("was for healthy.safetensors, but the checkpoint has changed since")
+    expect(undo).to_have_count(0)
     assert host.decision().source == "host"
     host.select_checkpoint("healthy.safetensors")
-    panel.finish(lambda: table.figure(ANIME).get_by_role("button", name="Use always").click())
+    table.figure(ANIME).get_by_role("button", name="Use always").click()
     expect(panel.deciding).to_contain_text(f"{ANIME}: chosen for every checkpoint.")
     assert (host.decision().vae, host.decision().source) == (ANIME, "always")
-    expect(page.locator("#vae_lab_wanted")).to_be_hidden()
+    expect(page.locator("#vae_lab_picked")).to_be_hidden()
     expect(table.grid.get_by_role("group", name="Send to")).to_have_count(0)
     expect(table.grid.get_by_text("img2img")).to_have_count(0)
 
 
-def test_save_gives_the_image_that_is_shown(table: LightTable) -> None:
+def test_save_gives_the_image_that_is_shown(app_table: LightTable) -> None:
+    table = app_table
     table.tools.get_by_role("combobox", name="Image of the batch").select_option("1")
     with table.page.expect_download() as download:
         table.figure(ANIME).get_by_role("link", name="Save").click()
@@ -733,10 +859,9 @@ def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[],
     """A page with the images of the WebUI, and our scripts in its head."""
     old = {"img2img_image": {"tool": "editor"}, "img2maskimg": {"tool": "sketch"}, "extras_image": {}}
     options = old if gr.__version__.startswith("3.") else {each: {} for each in IMAGES}
-    css = (ROOT / "style.css").read_text(encoding="utf8")
     fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
     tab = build_tab(shared_host)
-    with gr.Blocks(theme=fonts_of_this_machine, css=css, analytics_enabled=False) as blocks:  # noqa: SIM117
+    with gr.Blocks(theme=fonts_of_this_machine, css=assets.style_sheet(), analytics_enabled=False) as blocks:  # noqa: SIM117
         with gr.Tabs(elem_id="tabs"):
             with gr.TabItem("img2img"):
                 images = [gr.Image(elem_id=each, type="pil", interactive=True, **options[each]) for each in IMAGES]
@@ -750,8 +875,7 @@ def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[],
         app, url = serve(blocks)
         add_routes(app, shared_host)
         page.add_init_script(SWITCHES)
-        for script in ("vae_lab.js", "light_table.js"):
-            page.add_init_script(path=ROOT / "javascript" / script)
+        load_scripts(page, app)
         page.goto(url)
         page.locator("#tabs button", has_text="VAE Lab").first.click()
         return page
@@ -790,7 +914,7 @@ def test_images_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], Pag
             page.wait_for_function(f"turned.at(-1) === '{target}'")
             expect(page.locator(f"#{IMAGES[i]}").first).to_be_visible()
             expect(page.locator(f"#{IMAGES[i]}").first.locator("img, canvas").first).to_be_attached()
-            expect(table.told).to_have_text(f"{name}: sent to {target}.")
+            expect(table.message).to_have_text(f"{name}: sent to {target}.")
         for _ in range(30):  # an image's field has its value some time after it shows the image
             before = page.locator("#said textarea").input_value()
             page.click("#read")
@@ -800,29 +924,6 @@ def test_images_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], Pag
                 break
             page.wait_for_timeout(200)
         assert found == [expected[name]] * 3
-
-
-# --- looks -----------------------------------------------------------------------------------------------------------
-
-
-def test_names_above_the_stage_are_never_cut(
-    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
-) -> None:
-    stem = "a-vae-with-a-name-that-never-ends_" * 4
-    names = [f"{stem}{i}.safetensors" for i in (1, 2)]
-    for name in names:
-        shutil.copy(samples.smooth, tmp_path / name)
-    table = LightTable.open(page, launch(make_host(vaes=tmp_path)), *names)
-    table.grid.focus()
-    table.key("Shift+2")
-    table.key("3")
-    for mode in MODES[1:]:
-        table.press(mode)
-        assert table.pair() == tuple(names)
-        for name in table.grid.locator(".vae-lab-side .vae-lab-name").all():
-            assert name.evaluate("element => element.scrollWidth <= element.clientWidth + 1")
-            assert name.evaluate("element => element.scrollHeight <= element.clientHeight + 1")
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -1,10 +1,12 @@
-"""The table of numbers below a comparison: sorted, explained and copied, by mouse and by keyboard."""
+"""The table of numbers below a comparison: sorted, explained and copied, by mouse and by keyboard.
+
+What the script and the style sheet do is tested on a static page; what the server makes, in the app.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-import shutil
 import urllib.request
 from pathlib import Path
 
@@ -14,9 +16,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Keep, Launch, MakeHost
 from tests.browser.panel import Panel
+from tests.browser.static_page import StaticSite, made_up_comparison
 from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.host.standalone import StandaloneHost
-from vae_lab.samples import SampleSet
 from vae_lab.service.service import service_of
 
 pytestmark = pytest.mark.browser
@@ -32,7 +34,7 @@ class Numbers:
         self.page = page
         self.box = page.locator("#vae_lab_numbers").first
         self.rows = self.box.locator("tbody tr")
-        self.told = self.box.locator(".vae-lab-copied")
+        self.message = self.box.locator(".vae-lab-copied")
 
     def names(self) -> list[str]:
         return self.rows.evaluate_all("all => all.map(row => row.dataset.vae)")
@@ -50,14 +52,29 @@ class Numbers:
 
     def copied(self) -> list[list[str]]:
         self.box.get_by_role("button", name="Copy table").click()
-        expect(self.told).to_have_text("Copied")
+        expect(self.message).to_have_text("Copied")
         text = self.page.evaluate("navigator.clipboard.readText()")
         return [line.split("\t") for line in text.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def static_url(static_site: StaticSite) -> str:
+    """A page with the numbers of five made-up VAEs, and a refused one."""
+    stored = made_up_comparison(COMPARED[:-1], refused=COMPARED[-1], size=64, id="numbers")
+    return static_site.add_comparison("numbers", stored)
+
+
+@pytest.fixture
+def table(page: Page, static_url: str) -> Numbers:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(static_url)
+    page.evaluate("window.vaeLab")
+    return Numbers(page)
+
+
 @pytest.fixture
 def compared(page: Page, shared_url: str) -> Numbers:
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    """The same in the app, of real VAEs."""
     panel = Panel.open(page, shared_url)
     panel.choose("vae_lab_source", "· Brushes · ")
     panel.tick_only(*NAMES, "sdxl-c.safetensors")
@@ -81,91 +98,91 @@ def test_the_numbers_say_what_people_say(compared: Numbers) -> None:
     assert sharpness["photo-a-smooth.safetensors"] < sharpness["Built-in"] < sharpness["photo-a-sharp.safetensors"]
 
 
-def test_sorting_by_mouse_there_back_and_as_it_was(compared: Numbers) -> None:
-    button = compared.button("contrast")
+def test_sorting_by_mouse_there_back_and_as_it_was(table: Numbers) -> None:
+    button = table.button("contrast")
     for order, reverse in (("descending", True), ("ascending", False)):
         button.click()
-        expect(compared.heading("contrast")).to_have_attribute("aria-sort", order)
-        values = compared.values("contrast")
+        expect(table.heading("contrast")).to_have_attribute("aria-sort", order)
+        values = table.values("contrast")
         assert values == sorted(values, reverse=reverse)
         assert values != sorted(values, reverse=not reverse)
-        assert compared.names()[-1] == "sdxl-c.safetensors", "what has no number comes last either way"
+        assert table.names()[-1] == "sdxl-c.safetensors", "what has no number comes last either way"
     button.click()
-    expect(compared.heading("contrast")).to_have_attribute("aria-sort", "none")
-    assert compared.names() == COMPARED
+    expect(table.heading("contrast")).to_have_attribute("aria-sort", "none")
+    assert table.names() == COMPARED
 
 
-def test_one_column_sorts_at_a_time(compared: Numbers) -> None:
-    compared.button("psnr").click()
-    assert compared.names()[0] == "Built-in", "equal is the closest of all"
-    compared.button("name").click()
-    expect(compared.heading("name")).to_have_attribute("aria-sort", "ascending")
-    expect(compared.box.locator('th:not([aria-sort="none"])')).to_have_count(1 + len(COMPARED))  # and the rows' own
-    expect(compared.heading("psnr")).to_have_attribute("aria-sort", "none")
-    assert compared.names() == ["anime.vae.pt", "Built-in", *NAMES[1:], "sdxl-c.safetensors"]
+def test_one_column_sorts_at_a_time(table: Numbers) -> None:
+    table.button("psnr").click()
+    assert table.names()[0] == "Built-in", "equal is the closest of all"
+    table.button("name").click()
+    expect(table.heading("name")).to_have_attribute("aria-sort", "ascending")
+    expect(table.box.locator('th:not([aria-sort="none"])')).to_have_count(1 + len(COMPARED))  # and the rows' own
+    expect(table.heading("psnr")).to_have_attribute("aria-sort", "none")
+    assert table.names() == ["anime.vae.pt", "Built-in", *NAMES[1:], "sdxl-c.safetensors"]
 
 
-def test_explained_and_sorted_by_keyboard(page: Page, compared: Numbers) -> None:
-    tip = compared.heading("sharpness").get_by_role("tooltip", include_hidden=True)
+def test_explained_and_sorted_by_keyboard(page: Page, table: Numbers) -> None:
+    tip = table.heading("sharpness").get_by_role("tooltip", include_hidden=True)
     expect(tip).to_be_hidden()
-    expect(compared.button("sharpness")).to_have_attribute("title", EXPLANATIONS["sharpness"].text)
-    described = compared.button("sharpness").get_attribute("aria-describedby")
+    expect(table.button("sharpness")).to_have_attribute("title", EXPLANATIONS["sharpness"].text)
+    described = table.button("sharpness").get_attribute("aria-describedby")
     expect(tip).to_have_id(described)
-    compared.button("saturation").focus()
+    table.button("saturation").focus()
     page.keyboard.press("Tab")
-    expect(compared.button("sharpness")).to_be_focused()
+    expect(table.button("sharpness")).to_be_focused()
     expect(tip).to_be_visible()
     expect(tip).to_contain_text(EXPLANATIONS["sharpness"].text)
     page.keyboard.press("Enter")
-    expect(compared.heading("sharpness")).to_have_attribute("aria-sort", "descending")
-    values = compared.values("sharpness")
+    expect(table.heading("sharpness")).to_have_attribute("aria-sort", "descending")
+    values = table.values("sharpness")
     assert values == sorted(values, reverse=True)
-    expect(compared.button("sharpness")).to_be_focused()
+    expect(table.button("sharpness")).to_be_focused()
     page.keyboard.press("Tab")
     expect(tip).to_be_hidden()
 
 
-def test_an_explanation_is_all_in_view(page: Page, compared: Numbers) -> None:
+def test_an_explanation_is_all_in_view(page: Page, table: Numbers) -> None:
     """Above the table: the box that scrolls would cut it off."""
     for key in EXPLANATIONS:
-        compared.button(key).hover()
-        tip = compared.heading(key).get_by_role("tooltip")
+        table.button(key).hover()
+        tip = table.heading(key).get_by_role("tooltip")
         expect(tip).to_be_visible()
-        place, table = tip.bounding_box(), compared.box.locator("table").bounding_box()
-        assert place["y"] + place["height"] <= table["y"]
+        place, below = tip.bounding_box(), table.box.locator("table").bounding_box()
+        assert place["y"] + place["height"] <= below["y"]
         on_top = "([x, y]) => document.elementFromPoint(x, y).closest('[role=tooltip]')?.id"
         middle = [place["x"] + 20, place["y"] + place["height"] / 2]
         assert page.evaluate(on_top, middle) == tip.get_attribute("id")
 
 
-def test_largest_and_smallest_are_marked(compared: Numbers) -> None:
+def test_largest_and_smallest_are_marked(table: Numbers) -> None:
     for key in ("contrast", "delta_e"):
-        compared.button(key).click()
+        table.button(key).click()
     column = list(EXPLANATIONS).index("delta_e") + 1
-    marks = compared.rows.evaluate_all("(all, i) => all.map(row => row.cells[i]?.dataset.mark ?? '')", column)
+    marks = table.rows.evaluate_all("(all, i) => all.map(row => row.cells[i]?.dataset.mark ?? '')", column)
     assert marks == ["largest", "", "", "smallest", "", ""], "the reference itself is not the closest to itself"
 
 
-def test_copied_in_the_order_that_is_shown(compared: Numbers) -> None:
-    compared.button("sharpness").click()
-    head, *rows = compared.copied()
+def test_copied_in_the_order_that_is_shown(table: Numbers) -> None:
+    table.button("sharpness").click()
+    head, *rows = table.copied()
     assert head[:2] == ["VAE", "Time s"]
     assert len(head) == 1 + len(EXPLANATIONS)
-    assert [row[0] for row in rows] == compared.names()
+    assert [row[0] for row in rows] == table.names()
     by_name = {row[0]: row for row in rows}
     assert by_name["Built-in"][head.index("PSNR dB")] == "equal"
     assert all(re.fullmatch(r"\d+(\.\d+)?", cell) for cell in by_name["photo-b.ckpt"][1:])
     assert by_name["sdxl-c.safetensors"][1].startswith("not used: ")
 
 
-def test_copied_where_the_browser_has_no_clipboard_for_scripts(page: Page, compared: Numbers) -> None:
+def test_copied_where_the_browser_has_no_clipboard_for_scripts(page: Page, table: Numbers) -> None:
     """As on a page that is served over plain http to another machine."""
     page.evaluate(
         "Object.defineProperty(navigator, 'clipboard', {value: undefined, configurable: true}); document.copied = '';"
         "document.addEventListener('copy', () => { document.copied = document.activeElement.value; });"
     )
-    compared.box.get_by_role("button", name="Copy table").click()
-    expect(compared.told).to_have_text("Copied")
+    table.box.get_by_role("button", name="Copy table").click()
+    expect(table.message).to_have_text("Copied")
     assert page.evaluate("document.copied").startswith("VAE\tTime s\t")
     expect(page.locator("body > textarea")).to_have_count(0)
 
@@ -178,15 +195,10 @@ def test_save_sheet(page: Page, compared: Numbers, shared_url: str) -> None:
         assert sheet.width > 5 * 192
 
 
-def test_names_are_never_cut(
-    page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
-) -> None:
-    for version in (1, 2):
-        long = tmp_path / "a-folder-of-mine" / f"{'very-long-name-' * 5}without end{'x' * 60}-v{version}.safetensors"
-        long.parent.mkdir(exist_ok=True)
-        shutil.copy(samples.smooth, long)
-    panel = Panel.open(page, launch(make_host(vaes=tmp_path)))
-    panel.compare()
+def test_names_are_never_cut(page: Page, static_site: StaticSite) -> None:
+    stem = f"a-folder-of-mine/{'very-long-name-' * 5}without end{'x' * 60}"
+    names = ["Built-in", *(f"{stem}-v{version}.safetensors" for version in (1, 2))]
+    page.goto(static_site.add_comparison("long-names", made_up_comparison(names, size=64, id="long-names")))
     numbers = Numbers(page)
     expect(numbers.rows).to_have_count(3)
     cut = "all => all.filter(cell => cell.scrollWidth > cell.clientWidth).length"
@@ -243,7 +255,7 @@ def test_it_fits_the_page(page: Page, shared_url: str, theme: str, width: int, k
 
 def test_saved_image_carries_what_made_it(shared_url: str, shared_host: StandaloneHost) -> None:
     kept = shared_host.generations.newest_first()[0]
-    stored = service_of(shared_host).compare(kept.id, ["photo-b.ckpt"])
+    stored = service_of(shared_host).comparisons.compare(kept.id, ["photo-b.ckpt"])
 
     def infotext(path: str) -> str:
         with urllib.request.urlopen(f"{shared_url}vae-lab/v1/{path}", timeout=60) as answer:

@@ -80,7 +80,7 @@ def test_losses_as_a_table(page: Page, shared_url: str, photo: Path) -> None:
     rows, psnr = table.locator("tbody tr"), table.locator("th[data-column=psnr]")
     expect(rows).to_have_count(3)
     psnr.get_by_role("button").hover()
-    expect(psnr.get_by_role("tooltip")).to_contain_text("Likeness to the original pixel by pixel")
+    expect(psnr.get_by_role("tooltip")).to_contain_text("Peak signal-to-noise ratio against the original")
     values = "all => all.map(row => Number(row.cells[1].dataset.value))"
     orders = []
     for _ in range(2):
@@ -115,10 +115,10 @@ def test_large_images_are_resampled_as_chosen(page: Page, shared_url: str, tmp_p
     trip.drop(tmp_path / "wide.png")
     trip.tick_only()
     trip.run()
-    expect(trip.message).to_contain_text("resampled from 1040 x 16 to 1024 x 16")
+    expect(trip.message).to_contain_text("downscaled from 1040 x 16 to 1024 x 16")
     trip.choose("vae_lab_roundtrip_longest", "512 pixels")
     trip.run()
-    expect(trip.message).to_contain_text("resampled from 1040 x 16 to 512 x 8")
+    expect(trip.message).to_contain_text("downscaled from 1040 x 16 to 512 x 8")
     assert trip.image("Original").shape == (8, 512, 3)
 
 

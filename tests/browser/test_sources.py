@@ -156,7 +156,7 @@ def test_an_image_becomes_a_latent(
     panel = Panel.open(page, launch(host))
     panel.encode(file, "anime.vae.pt")
     said = "my-cat.png: encoded by anime.vae.pt and stored as SD1 / SD2."
-    expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8. Its generation parameters are included.")
+    expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8.")
     expect(panel.latent).to_contain_text("my-cat.png")
     expect(panel.latent.locator("pre")).to_have_text("a cat <i>here</i>\nSteps: 30, Seed: 5")
     expect(panel.thumbnail("my-cat.png")).to_have_attribute("aria-pressed", "true")

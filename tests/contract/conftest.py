@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.once import each_checkup_once
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from vae_lab.comparison import Comparison
 from vae_lab.errors import UnknownChoice, VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.images import prepared
 from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import sample_photos
@@ -246,7 +247,7 @@ class HostContract:
         assert comparison[case.usable[0]].images is not None
 
     def test_generation_that_is_not_kept(self, host: Host) -> None:
-        with pytest.raises(UnknownChoice, match="no such generation is no longer kept"):
+        with pytest.raises(UnknownChoice, match="generation no such generation is no longer stored"):
             host.compare("no such generation", [])
 
     def test_progress_reaches_the_total(self, host: Host, case: Case) -> None:
@@ -433,4 +434,4 @@ class HostContract:
         decision = host.decision("gone.safetensors")
         assert decision.path == ""
         assert "gone.safetensors" in decision.reason
-        assert "not there" in decision.reason
+        assert "missing" in decision.reason

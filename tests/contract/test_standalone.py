@@ -13,7 +13,7 @@ import torch
 from tests.contract.suite import Case, HostContract
 from tests.unit.makers import F8, kl_state, write
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES
@@ -113,7 +113,7 @@ def test_comparison_without_any_checkpoint(folders: Folders) -> None:
     keep_latents(folders.latents[0])
     host = StandaloneHost(folders)
     comparison = host.compare(host.generations.newest_first()[0].id, [])
-    assert comparison[BUILT_IN].error == "no checkpoint is there"
+    assert comparison[BUILT_IN].error == "there is no checkpoint"
 
 
 def test_checkpoint_without_vae_has_no_built_in(models: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_checkpoint_is_selected_to_stay(models: Path, tmp_path: Path) -> None:
     StandaloneHost(folders).select_checkpoint("no-vae.safetensors")
     host = StandaloneHost(folders)
     assert host.current_checkpoint() == "no-vae.safetensors"
-    with pytest.raises(UnknownChoice, match=r"no checkpoint named gone; there are healthy\.safetensors, no-vae"):
+    with pytest.raises(UnknownChoice, match=r"no checkpoint named gone; available: healthy\.safetensors, no-vae"):
         host.select_checkpoint("gone")
 
 
@@ -172,7 +172,7 @@ def test_chosen_vae_that_was_deleted(folders: Folders, sample_set: SampleSet) ->
     path.unlink()
     for instance in (host, StandaloneHost(folders)):
         assert "mine.safetensors" in instance.decision().reason
-        assert "not there" in instance.decision().reason
+        assert "missing" in instance.decision().reason
     assert host.use_always(AUTOMATIC)
     assert host.decision().vae == BUILT_IN
 
@@ -230,7 +230,7 @@ def test_vae_of_unknown_family_is_taken_to_be_the_checkpoints(models: Path, tmp_
     folders = Folders(tmp_path / "data", (models / "Stable-diffusion",), (unknown.parent,))
     host = StandaloneHost(folders)
     image = torch.rand(1, 3, 16, 16)
-    with pytest.raises(FamilyMismatch, match="could not be told"):
+    with pytest.raises(FamilyMismatch, match="could not be determined"):
         host.encode(image, "unknown.safetensors")
     host.inspect(BUILT_IN)  # now the checkpoint's own family is known
     latent, family = host.encode(image, "unknown.safetensors")

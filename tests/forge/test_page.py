@@ -93,11 +93,11 @@ def test_who_decides_is_said(forge: Forge, page: Page) -> None:
         expect(page.locator("#vae_lab_deciding").first).to_contain_text(line, timeout=90_000)
 
     open_tab(page)
-    deciding("Built-in decodes: no VAE is chosen in Forge's menu")
+    deciding("Built-in: no VAE is selected in Forge's menu")
     forge.choose_natively("first.safetensors")
-    deciding("first.safetensors decodes: Forge's menu VAE / Text Encoder")
+    deciding("first.safetensors: selected in Forge's menu VAE / Text Encoder")
     forge.set(vae_lab_external="second.safetensors")
-    deciding("second.safetensors decodes: Settings > VAE Lab > External VAE")
+    deciding("second.safetensors: Settings > VAE Lab > External VAE")
 
 
 def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:

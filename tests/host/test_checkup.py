@@ -28,7 +28,7 @@ LOOK = 120  # seconds that a look at a VAE may take on a busy machine
 def host(webui: WebUI) -> Iterator[Any]:
     """The adapter; the preferred VAE is the healthy one."""
     from vae_lab.extension import the_host
-    from vae_lab.webui.a1111 import PREFERRED_OPTION
+    from vae_lab.webui.preferences import PREFERRED_OPTION
 
     webui.shared.opts.data[PREFERRED_OPTION] = [HEALTHY]
     yield the_host()
@@ -71,15 +71,15 @@ def test_a_grey_checkpoint_is_flagged_when_it_is_loaded(
 
 
 def test_the_vae_in_memory_is_looked_at_too(grey: WebUI, host: Any) -> None:
-    held = host.held()
+    held = host.memory_checkup()
     assert (held.name, held.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
     assert held.checkup.verdict.status == "broken"
     grey.choose_natively(HEALTHY)
     from vae_lab.extension import the_background_checkup
 
     assert the_background_checkup().wait(LOOK)
-    assert host.held().name == HEALTHY
-    assert host.held().checkup.verdict.status == "healthy"
+    assert host.memory_checkup().name == HEALTHY
+    assert host.memory_checkup().checkup.verdict.status == "healthy"
 
 
 def test_what_is_in_memory_is_of_the_checkpoint_in_use(grey: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,15 +87,15 @@ def test_what_is_in_memory_is_of_the_checkpoint_in_use(grey: WebUI, host: Any, m
     from vae_lab.extension import the_background_checkup
 
     monkeypatch.setitem(grey.shared.opts.data, "sd_checkpoints_limit", 2)
-    assert host.held().checkup.verdict.status == "broken"
+    assert host.memory_checkup().checkup.verdict.status == "broken"
     grey.select_checkpoint("one.safetensors")
     assert the_background_checkup().wait(LOOK)
-    assert host.held().checkup.verdict.status == "healthy"
+    assert host.memory_checkup().checkup.verdict.status == "healthy"
     grey.select_checkpoint("grey.safetensors")
-    assert host.held() is None
+    assert host.memory_checkup() is None
     grey.generate()
     assert the_background_checkup().wait(LOOK)
-    assert host.held().checkup.verdict.status == "broken"
+    assert host.memory_checkup().checkup.verdict.status == "broken"
 
 
 def test_what_the_model_sampled_wrong_is_not_the_vaes_fault(grey: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_a_broken_encoder_is_told_where_it_matters(webui: WebUI, host: Any, grey
 
 
 def test_by_the_settings(grey: WebUI) -> None:
-    from vae_lab.webui.a1111 import ON_GREY_OPTION
+    from vae_lab.webui.preferences import ON_GREY_OPTION
 
     for mode, said in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
         grey.shared.opts.data[ON_GREY_OPTION] = mode
@@ -252,7 +252,7 @@ def test_checkpoint_without_a_vae_says_what_is_used(webui: WebUI, host: Any) -> 
     assert host.known_reports(["without.safetensors"])["without.safetensors"].verdict.status == "missing"
     assert host.used_instead()
     webui.choose_natively("first.safetensors")
-    assert host.used_instead().startswith("first.safetensors decodes")
+    assert host.used_instead().startswith("first.safetensors: ")
 
 
 def test_a_checkpoint_with_a_healthy_vae_baked_in(grey: WebUI, data_dir: Path) -> None:

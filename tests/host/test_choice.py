@@ -66,7 +66,7 @@ def test_for_this_checkpoint(webui: WebUI, host, data_dir: Path) -> None:
     preferences = data_dir / "models" / "Stable-diffusion" / "one.json"
     preferences.write_text(json.dumps({"notes": "mine", "vae": "Automatic"}), encoding="utf8")
     said = host.use_for_checkpoint("second.safetensors")
-    assert said.startswith("Saved for one.safetensors. second.safetensors decodes")
+    assert said.startswith("Saved for one.safetensors. second.safetensors: ")
     assert json.loads(preferences.read_text(encoding="utf8")) == {"notes": "mine", "vae": "second.safetensors"}
     assert host.decision().source == "checkpoint"
     chosen = pixels(webui.generate())[0]
@@ -79,11 +79,11 @@ def test_for_this_checkpoint(webui: WebUI, host, data_dir: Path) -> None:
 def test_for_this_checkpoint_while_something_outranks_it(webui: WebUI, host) -> None:
     webui.choose_natively("first.safetensors")
     said = host.use_for_checkpoint("second.safetensors")
-    assert "without effect for now: first.safetensors decodes: Settings" in said
+    assert "it has no effect yet. first.safetensors: Settings" in said
 
 
 def test_always(webui: WebUI, host) -> None:
-    assert host.use_always("first.safetensors").startswith("first.safetensors decodes")
+    assert host.use_always("first.safetensors").startswith("first.safetensors: ")
     assert host.decision().source == "always"
     assert host.decision("second.safetensors").source == "generation"
     ours = webui.generate()
@@ -124,7 +124,7 @@ def test_a_pickled_vae_in_a_wrapper(webui: WebUI, host, data_dir: Path) -> None:
     state = safetensors.torch.load_file(folder / "first.safetensors")
     torch.save({"state_dict": state, "epoch": 1}, file, _use_new_zipfile_serialization=False)
     try:
-        assert host.use_for_checkpoint("wrapped.vae.pt").startswith("Saved for one.safetensors. wrapped.vae.pt decodes")
+        assert host.use_for_checkpoint("wrapped.vae.pt").startswith("Saved for one.safetensors. wrapped.vae.pt: ")
         ours = pixels(webui.generate())[0]
         host.use_for_checkpoint("first.safetensors")
         assert np.array_equal(ours, pixels(webui.generate())[0])
@@ -137,7 +137,7 @@ def test_a_vae_in_a_subfolder_keeps_its_name(webui: WebUI, host, data_dir: Path)
     """As it is listed, and as its checkup is known by."""
     with copied(data_dir, "first.safetensors", "sub/third.safetensors"):
         said = host.use_for_checkpoint("sub/third.safetensors")
-        assert said.startswith("Saved for one.safetensors. sub/third.safetensors decodes")
+        assert said.startswith("Saved for one.safetensors. sub/third.safetensors: ")
         assert host.decision().vae == host.chosen("checkpoint") == "sub/third.safetensors"
         host.use_for_checkpoint("Automatic")
 

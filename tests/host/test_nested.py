@@ -100,8 +100,8 @@ def test_batches_by_different_checkpoints_are_filed_apart(webui: WebUI, host: An
 def test_a_long_run_keeps_no_more_latents_than_the_setting_allows(
     webui: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vae_lab.webui.a1111 import KEEP_OPTION
     from vae_lab.webui.capture import Generations
+    from vae_lab.webui.preferences import KEEP_OPTION
 
     held: list[int] = []
 

@@ -323,10 +323,12 @@ def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: 
     before, wanted = image(server.txt2img()["images"][0]), image(server.txt2img({"override": SHARP})["images"][0])
     assert not np.array_equal(wanted, before)
     for reach in ("for this checkpoint", "always"):
-        panel.finish(lambda reach=reach: table.figure(SHARP).get_by_role("button", name=f"Use {reach}").click())
+        table.figure(SHARP).get_by_role("button", name=f"Use {reach}").click()
+        expect(table.told).to_contain_text(SHARP)
         expect(panel.deciding).to_contain_text(SHARP)
         assert np.array_equal(image(server.txt2img()["images"][0]), wanted), reach
-        panel.finish(lambda: page.click("#vae_lab_message [data-undo]"))
+        table.told.get_by_role("button", name="Undo").click()
+        expect(panel.deciding).not_to_contain_text(SHARP)
         assert np.array_equal(image(server.txt2img()["images"][0]), before), reach
 
 

@@ -34,10 +34,12 @@ SAMPLES = ("photo-a", "photo-a-smooth", "photo-a-sharp", "photo-b", "anime", "sd
 WHOLE = {name: load_sample_vae(name) for name in SAMPLES}
 # Chains are tried on small ones, all identities are held against one another on all.
 CONFIGS = {
-    "plain": KLConfig(channels=(32, 32), blocks=1),
-    "attention": KLConfig(channels=(32, 32), blocks=1, attention=frozenset({1})),
-    "wide": KLConfig(channels=(32, 64), blocks=1),
-    "16 channels": KLConfig(channels=(32,), blocks=1, latent_channels=16, z_channels=16, quant_conv=False),
+    "plain": KLConfig(block_out_channels=(32, 32), layers_per_block=1),
+    "attention": KLConfig(block_out_channels=(32, 32), layers_per_block=1, attention=frozenset({1})),
+    "wide": KLConfig(block_out_channels=(32, 64), layers_per_block=1),
+    "16 channels": KLConfig(
+        block_out_channels=(32,), layers_per_block=1, latent_channels=16, z_channels=16, use_quant_conv=False
+    ),
 }
 SMALL = {f"{name} {seed}": kl_state(config, seed) for name, config in CONFIGS.items() for seed in range(3)}
 LEVELS = {name: len(CONFIGS[name.rsplit(" ", 1)[0]].channels) for name in SMALL}

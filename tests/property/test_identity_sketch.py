@@ -18,11 +18,11 @@ from vae_lab.identity import Sketch, cosine, distance, sketch_of_file, sketch_of
 reproducible = settings(derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 CONFIGS = [
-    KLConfig(channels=(32, 32), blocks=1, attention=frozenset({1})),
-    KLConfig(channels=(32, 64), blocks=1, mid_attention=False),
-    KLConfig(channels=(32,), blocks=1, latent_channels=16, z_channels=16, quant_conv=False),
+    KLConfig(block_out_channels=(32, 32), layers_per_block=1, attention=frozenset({1})),
+    KLConfig(block_out_channels=(32, 64), layers_per_block=1, mid_block_add_attention=False),
+    KLConfig(block_out_channels=(32,), layers_per_block=1, latent_channels=16, z_channels=16, use_quant_conv=False),
 ]
-LEVELS = {id(config): len(config.channels) for config in CONFIGS}
+LEVELS = {id(config): len(config.block_out_channels) for config in CONFIGS}
 PREFIXES = ["", "vae.", "state_dict.", "first_stage_model.", "model.first_stage_model."]
 
 seeds = st.integers(0, 3)

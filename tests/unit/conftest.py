@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.once import each_checkup_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,20 +41,3 @@ def start_cli(*arguments: str | Path, folder: Path) -> subprocess.Popen[str]:
         text=True,
         encoding="utf8",
     )
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """``demo --headless``, running, and the folder that it writes to."""
-    folder = tmp_path_factory.mktemp("demo")
-    process = start_cli("demo", "--headless", "-o", folder / "out", folder=folder)
-    yield process, folder / "out"
-    process.kill()
-    process.communicate()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def demo_runs_meanwhile(request: pytest.FixtureRequest) -> None:
-    """It takes half a minute, so it is started with the first test and waited for by the one that needs it."""
-    if any("demo" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("demo")

@@ -15,9 +15,9 @@ from vae_lab.autoencoders.taesd.module import Taesd
 
 State = dict[str, Tensor]
 
-F8 = KLConfig(channels=(32, 32, 32, 32), blocks=1)
+F8 = KLConfig(block_out_channels=(32, 32, 32, 32), layers_per_block=1)
 """The smallest AutoencoderKL with 8 image pixels to a latent pixel, as every published family has."""
-F2 = KLConfig(channels=(32, 32), blocks=1)
+F2 = KLConfig(block_out_channels=(32, 32), layers_per_block=1)
 """Smaller still, for what does not depend on the size of images."""
 
 UNET = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4, 3, 3)}

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ STAYS = {
     "{status}: {count}", "VAE: {status}", "0", "1", "100", "0 %",
 }  # fmt: skip
 # Never seen on a page: names that programs need, and labels of hidden fields.
-NOT_SHOWN = {"A", "CORSMiddleware", "POST", "Arrow", "Picked row", "Picked VAE", "Picked latent", "Built-in VAE"}
+NOT_SHOWN = {"A", "Content-Type", "CORSMiddleware", "POST", "Arrow", "Picked", "Kind"}
 PUT_IN = "\x1a"
 
 
@@ -153,13 +152,8 @@ def shape(template: str) -> str:
 
 
 def in_script(path: Path) -> list[str]:
-    source = re.sub(r"^\s*//.*$|\s//\s.*$", "", path.read_text(encoding="utf8"), flags=re.MULTILINE)
-    texts = re.findall(r'(?<!"aria-label": )"([A-Z][^"]*)"', source)
-    keys = re.search(r"const HELP = \[(.*?)\n    \];", source, flags=re.DOTALL)
-    if keys:
-        texts += [text for text in re.findall(r'"([^"]*)"', keys[1]) if re.search(r"[A-Za-z]{2}|and", text)]
-    targets = re.findall(r'label: "([^"]*)"', source)
-    return [*texts, *(target for target in targets if target != "img2img")]
+    """What a script gives to ``t``, which translates it."""
+    return re.findall(r'\bt\(\s*"([^"]*)"', path.read_text(encoding="utf8"))
 
 
 def of_settings() -> Iterator[str]:
@@ -177,17 +171,6 @@ def of_the_first_page() -> str:
 
 
 # --- texts that are put together, and tables of words ---------------------------------------------------------------
-
-
-def of_badges() -> Iterator[str]:
-    """Such as ``Broken: washed out``, and the same on a card and below the choice of a VAE."""
-    never = ("missing", "unreadable", "not-a-vae", "fp16-overflow")
-    faults = [title[0].lower() + title[1:] for code, title in TITLES.items() if code not in never]
-    for status, fault in product(("Broken", "Suspect"), faults):
-        yield f"{status}: {fault}"
-        yield f"VAE {status.lower()}: {fault}"
-        yield f"Built-in VAE {status.lower()}: {fault}"
-        yield f"Built-in VAE {status.lower()}: {fault}, not used now"
 
 
 def of_measures() -> Iterator[str]:
@@ -257,7 +240,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     texts = [text for path in (*UI, ROOT / "vae_lab" / "extension.py") for text in in_python(path)]
     texts += [text for path in (*UI, *FINDINGS) for text in in_calls(path)]
     texts += [text for path in SCRIPTS for text in in_script(path)]
-    texts += [*in_templates(), *of_settings(), of_the_first_page(), *of_badges(), *of_measures(), *of_tables()]
+    texts += [*in_templates(), *of_settings(), of_the_first_page(), *of_measures(), *of_tables()]
     texts += of_pages(tmp_path_factory.mktemp("pages"))
     left_out = STAYS | NOT_SHOWN
     return {text.strip() for text in texts if not {text, text.strip()} & left_out and re.search("[A-Za-z]", text)}

@@ -1,31 +1,47 @@
-"""Addresses of what the routes serve, relative to the page, so that they also hold behind a proxy or a subpath."""
+"""Addresses of what the routes serve, relative to the page, so that they also work behind a proxy or a subpath."""
 
 from __future__ import annotations
 
 from urllib.parse import quote
 
 from vae_lab.latents import Generation
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
 
-__all__ = ["PREFIX", "latents_url", "round_trip_url", "thumbnail_url"]
+__all__ = ["PREFIX", "image_url", "latents_url", "report_url", "round_trip_url", "sheet_url", "thumbnail_url"]
 
 PREFIX = "/vae-lab/v1"
-_HERE = PREFIX.lstrip("/")
+_BASE = PREFIX.lstrip("/")
+
+
+def image_url(stored: StoredComparison, number: int) -> str:
+    """An image of a comparison; see :meth:`StoredComparison.png`."""
+    return f"{_BASE}/images/{stored.id}/{number}.png"
+
+
+def sheet_url(stored: StoredComparison) -> str:
+    """The contact sheet of a comparison."""
+    return f"{_BASE}/sheets/{stored.id}.png"
+
+
+def report_url(kind: str) -> str:
+    """A report on all files, of one of the kinds in :data:`vae_lab.library.inventory.REPORTS`."""
+    return f"{_BASE}/library.{kind}"
 
 
 def latents_url(generation: Generation) -> str:
-    """A generation's latents as a file."""
-    return f"{_HERE}/latents/{quote(generation.id, safe='')}.safetensors"
+    """The latents of a generation, as a file."""
+    return f"{_BASE}/latents/{quote(generation.id, safe='')}.safetensors"
 
 
 def thumbnail_url(generation: Generation) -> str:
-    """A generation's small image, by the linear map.
+    """The thumbnail of a generation.
 
-    With the time in it: after a restart, another generation has the same id.
+    It includes the time, because ids start over when the program is restarted.
     """
-    return f"{_HERE}/latents/{quote(generation.id, safe='')}.png?{generation.created:.6f}"
+    return f"{_BASE}/latents/{quote(generation.id, safe='')}.png?{generation.created:.6f}"
 
 
 def round_trip_url(stored: StoredRoundTrip, number: int, kind: str) -> str:
     """An image of a round trip; see :meth:`StoredRoundTrip.png`."""
-    return f"{_HERE}/roundtrips/{stored.id}/{number}/{kind}.png"
+    return f"{_BASE}/roundtrips/{stored.id}/{number}/{kind}.png"

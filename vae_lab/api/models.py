@@ -1,71 +1,40 @@
-"""What the routes take and give, as published in ``/openapi.json``. FastAPI checks every answer against it."""
+"""What the routes answer, as published in ``/openapi.json``, and how each answer is built.
+
+Works with pydantic 1.10 and 2.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES
-from vae_lab.images import LONGEST_SIDE
+from vae_lab.api.addresses import image_url, round_trip_url, sheet_url
+from vae_lab.checkup import Report, Verdict
+from vae_lab.comparison import RoundTripped, comparison_json
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
+from vae_lab.host.base import VaeEntry
+from vae_lab.latents import Generation
+from vae_lab.library.inventory import LibraryPage, ScanSummary
+from vae_lab.service.choices import ChoiceResult
+from vae_lab.service.comparisons import StoredComparison
+from vae_lab.service.round_trips import IMAGE, ORIGINAL, StoredRoundTrip
+from vae_lab.service.runs import RunStatus
+from vae_lab.text import as_text
 
 __all__ = [
-    "CancelAnswer", "CheckpointsAnswer", "CompareAnswer", "CompareRequest", "GenerationAnswer", "InspectAnswer",
-    "InspectRequest", "LatentsAnswer", "LibraryAnswer", "Problem", "ProgressAnswer", "RoundTripAnswer",
-    "RoundTripRequest", "ScanAnswer", "VaesAnswer", "errors", "file_of",
+    "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer", "InspectAnswer",
+    "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
 ]  # fmt: skip
 
-
-_ERRORS = {
-    401: "Nobody is logged in, and this server asks for a password.",
-    404: "Something is not there, or not kept any longer.",
-    409: "The host cannot do this now: most often another run is going on.",
-    413: "What was sent is too large.",
-    415: "What was sent is of another media type.",
-    422: "The request has a wrong form, or what was sent cannot be used.",
-}
-
-
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Errors that a route may answer, for its documentation."""
-    return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
-
-
-def file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """An answer that is a file of one of ``kinds``, for its documentation."""
-    schema = {"type": "string", "format": "binary"}
-    return {200: {"description": "The file.", "content": {kind: {"schema": schema} for kind in kinds}}}
-
-
-class CompareRequest(BaseModel):
-    """Which latent to decode with which VAEs."""
-
-    latents: str = Field(..., description="Id of a kept generation, as `GET latents` lists it.")
-    vaes: list[str] = Field(default=[], description="Names, as `GET vaes` lists them. The built-in VAE always decodes.")
-
-
-class InspectRequest(BaseModel):
-    """Which files to look at."""
-
-    names: list[str] = Field(
-        ..., description="Names of VAEs and checkpoints, or `Built-in` for the current checkpoint's VAE."
-    )
-
-
-class RoundTripRequest(BaseModel):
-    """Which image to encode and decode with which VAEs."""
-
-    image: str = Field(..., description="An image in base64, also as a `data:` address.")
-    vaes: list[str] = Field(
-        default=[], description="Names, as `GET vaes` lists them. The built-in VAE is always there."
-    )
-    longest: int = Field(
-        default=LONGEST_SIDE, description="Pixels of the longer side above which the image is resampled."
-    )
+_OLD_NAME = "Deprecated; use `images`."
+_OLD_IMAGE = "picture"  # what the kind `image` was called
 
 
 def _v1_schema(schema: dict[str, Any], model: Any) -> None:
-    """Pydantic 1 publishes neither that a value may be null, nor that an answer has every one of its values."""
+    """Pydantic 1 publishes neither that a value may be null, nor that an answer always has all of its values."""
     for field in model.__fields__.values():
         published = schema["properties"][field.alias]
         if field.allow_none:
@@ -75,7 +44,7 @@ def _v1_schema(schema: dict[str, Any], model: Any) -> None:
 
 
 class _Answer(BaseModel):
-    """Has what is declared and nothing else."""
+    """Has the declared fields and no others."""
 
     if hasattr(BaseModel, "model_json_schema"):
         model_config = {"extra": "forbid"}
@@ -88,19 +57,21 @@ class _Answer(BaseModel):
             schema_extra = staticmethod(_v1_schema)
 
 
-class Problem(BaseModel):
-    """Every error."""
-
-    detail: str = Field(..., description="One line for people.")
+# --- lists -----------------------------------------------------------------------------------------------------------
 
 
 class VaeAnswer(_Answer):
     """One external VAE."""
 
-    name: str = Field(..., description="To be used in requests.")
-    label: str = Field(..., description="Name, and what is known of it, for people.")
-    family: str | None = Field(..., description="Latent family, such as `sd1`; null if it has not been told yet.")
-    problem: str = Field(..., description="Why it cannot be used, where that is known; else empty.")
+    name: str = Field(..., description="For use in requests.")
+    label: str = Field(..., description="Human-readable: the name and what is known about the VAE.")
+    family: str | None = Field(..., description="Latent family, such as `sd1`; null if not determined yet.")
+    problem: str = Field(..., description="Why it cannot be used, if known; else empty.")
+
+    @classmethod
+    def of(cls, entry: VaeEntry) -> VaeAnswer:
+        family = entry.family.id if entry.family else None
+        return cls(name=entry.name, label=entry.label, family=family, problem=entry.problem)
 
 
 class VaesAnswer(_Answer):
@@ -108,32 +79,93 @@ class VaesAnswer(_Answer):
 
     vaes: list[VaeAnswer]
 
+    @classmethod
+    def of(cls, entries: Iterable[VaeEntry]) -> VaesAnswer:
+        return cls(vaes=[VaeAnswer.of(entry) for entry in entries])
+
 
 class GenerationAnswer(_Answer):
-    """One kept generation."""
+    """One stored generation."""
 
-    id: str = Field(..., description="To be used in requests.")
-    label: str = Field(..., description="When, how large, what: for people.")
+    id: str = Field(..., description="For use in requests.")
+    label: str = Field(..., description="Human-readable: time, prompt, size.")
     family: str
     size: list[int] = Field(..., description="Width and height of its images, in pixels.")
-    images: int = Field(..., description="How many latents it has.")
+    images: int = Field(..., description="Number of latents.")
+    pictures: int = Field(..., description=_OLD_NAME)
     infotexts: list[str] = Field(..., description="Generation parameters, one for each image; may be empty.")
+
+    @classmethod
+    def of(cls, generation: Generation) -> GenerationAnswer:
+        batch, _, height, width = generation.latents.shape
+        return cls(
+            id=generation.id,
+            label=generation.label,
+            family=generation.family.id,
+            size=[width * 8, height * 8],
+            images=batch,
+            pictures=batch,
+            infotexts=list(generation.infotexts),
+        )
 
 
 class LatentsAnswer(_Answer):
-    """All kept generations, newest first."""
+    """All stored generations, newest first."""
 
     latents: list[GenerationAnswer]
 
+    @classmethod
+    def of(cls, generations: Iterable[Generation]) -> LatentsAnswer:
+        return cls(latents=[GenerationAnswer.of(generation) for generation in generations])
+
+
+class CheckpointAnswer(_Answer):
+    """One checkpoint, and what is known about its VAE; null if it has not been inspected, or is healthy."""
+
+    name: str
+    stem: str = Field(..., description="Of its file.")
+    current: bool
+    status: str | None = Field(..., description="`healthy`, `suspect`, `missing`, `broken` or `unreadable`.")
+    code: str | None = Field(..., description="Of the worst finding.")
+    title: str | None = Field(..., description="Of the worst finding, a few words.")
+    text: str | None = Field(..., description="Of the worst finding, a sentence.")
+
+    @classmethod
+    def of(cls, name: str, path: Path, verdict: Verdict | None, current: bool) -> CheckpointAnswer:
+        worst = verdict.faults[0] if verdict and verdict.faults else None
+        return cls(
+            name=name,
+            stem=as_text(path.stem),
+            current=current,
+            status=verdict.status if verdict else None,
+            code=worst.code if worst else None,
+            title=worst.title if worst else None,
+            text=worst.text if worst else None,
+        )
+
+
+class CheckpointsAnswer(_Answer):
+    """All checkpoints, in the host's order."""
+
+    checkpoints: list[CheckpointAnswer]
+
+    @classmethod
+    def of(cls, files: Mapping[str, Path], verdicts: Mapping[str, Verdict], current: str) -> CheckpointsAnswer:
+        rows = [CheckpointAnswer.of(name, path, verdicts.get(name), name == current) for name, path in files.items()]
+        return cls(checkpoints=rows)
+
+
+# --- comparisons and round trips -------------------------------------------------------------------------------------
+
 
 def _number(name: str) -> Any:
-    known = EXPLANATIONS[name]
-    unit = f" In {known.unit}." if known.unit else ""
-    return Field(..., description=known.text.format(reference="the reference") + unit)
+    explanation = EXPLANATIONS[name]
+    unit = f" In {explanation.unit}." if explanation.unit else ""
+    return Field(..., description=explanation.text.format(reference="the reference") + unit)
 
 
 class MeasuresAnswer(_Answer):
-    """The images of one VAE in numbers, of a batch the first four. What compares is null without a reference."""
+    """Measurements on the first four images of one VAE. Differences are null without a reference."""
 
     seconds: float = _number("seconds")
     contrast: float = _number("contrast")
@@ -145,37 +177,45 @@ class MeasuresAnswer(_Answer):
     delta_e_95: float | None = _number("delta_e_95")
     ssim: float | None = _number("ssim")
     psnr: float | None = _number("psnr")
-    equal: bool = Field(..., description="No pixel that was measured differs; `psnr`, being infinite, is null then.")
+    equal: bool = Field(..., description="All measured pixels are equal; `psnr` would be infinite and is null.")
 
 
 class ResultAnswer(_Answer):
-    """What one VAE made of the latent."""
+    """What one VAE decoded."""
 
     name: str
     family: str | None
-    seconds: float = Field(..., description="Time for decoding alone.")
+    seconds: float = Field(..., description="Time for decoding only.")
     error: str = Field(..., description="Why there are no images; else empty.")
-    finite: bool = Field(..., description="False if the decoder gave NaN or infinite values, which are shown black.")
-    in_strips: bool = Field(..., description="Memory was short, so the decoder went over the latents in strips.")
-    images: list[str] = Field(..., description="Paths of PNGs, one for each latent, to be read on this server.")
+    finite: bool = Field(..., description="False if the decoder produced NaN or infinite values, shown as black.")
+    in_strips: bool = Field(..., description="The latents were decoded in strips, because memory was low.")
+    images: list[str] = Field(..., description="Paths of PNGs on this server, one for each latent.")
+    pictures: list[str] = Field(..., description=_OLD_NAME)
     measures: MeasuresAnswer | None = Field(
-        ..., description=f"Null without images. Of a larger batch, the first {MOST_IMAGES} images are measured."
+        ..., description=f"Null without images. Only the first {MAX_IMAGES} images of a batch are measured."
     )
 
 
 class CompareAnswer(_Answer):
-    """A comparison, in the order asked for; the built-in VAE is first. It is kept until newer ones need the room."""
+    """A comparison, in the requested order, the built-in VAE first. It is stored until newer ones need the memory."""
 
     id: str
     family: str
-    cancelled: bool = Field(..., description="Somebody cancelled it: `results` has what was decoded until then.")
+    cancelled: bool = Field(..., description="Somebody cancelled it; `results` has what was decoded until then.")
     reference: str = Field(..., description="Name of the VAE that `measures` compare with; empty if none decoded.")
-    sheet: str = Field(..., description="Path of a PNG with all images side by side, and their names.")
+    sheet: str = Field(..., description="Path of a PNG with all images side by side, with names.")
     results: list[ResultAnswer]
+
+    @classmethod
+    def of(cls, stored: StoredComparison) -> CompareAnswer:
+        images = [[f"/{image_url(stored, number)}" for number in numbers] for numbers in stored.numbers()]
+        values = comparison_json(stored.comparison, stored.measured, images)
+        results = [ResultAnswer(**row, pictures=row["images"]) for row in values.pop("results")]
+        return cls(id=stored.id, sheet=f"/{sheet_url(stored)}", results=results, **values)
 
 
 class RoundTripResultAnswer(_Answer):
-    """What one VAE made of the image."""
+    """What one VAE encoded and decoded."""
 
     name: str
     family: str | None
@@ -185,51 +225,66 @@ class RoundTripResultAnswer(_Answer):
     encode_seconds: float
     decode_seconds: float
     finite: bool = Field(..., description="False if the latent or the image has NaN or infinite values.")
-    in_strips: bool = Field(..., description="Memory was short, so the decoder went over the latent in strips.")
+    in_strips: bool = Field(..., description="The latent was decoded in strips, because memory was low.")
     error: str = Field(..., description="Why there is no image; else empty.")
-    images: dict[str, str] = Field(..., description="Kind of image -> path of a PNG, to be read on this server.")
+    images: dict[str, str] = Field(..., description="Kind of image -> path of a PNG on this server.")
+    pictures: dict[str, str] = Field(..., description=f"{_OLD_NAME} The kind `image` is called `{_OLD_IMAGE}` here.")
+
+    @classmethod
+    def of(cls, stored: StoredRoundTrip, number: int, result: RoundTripped) -> RoundTripResultAnswer:
+        loss = result.loss.to_json() if result.loss else {"psnr": None, "ssim": None, "delta_e": None}
+        images = {kind: f"/{round_trip_url(stored, number, kind)}" for kind in stored.kinds(result)}
+        return cls(
+            name=result.name,
+            family=result.family.id if result.family else None,
+            **loss,
+            encode_seconds=round(result.encode_seconds, 4),
+            decode_seconds=round(result.decode_seconds, 4),
+            finite=result.finite,
+            in_strips=result.in_strips,
+            error=result.error,
+            images=images,
+            pictures={_OLD_IMAGE if kind == IMAGE else kind: path for kind, path in images.items()},
+        )
 
 
 class RoundTripAnswer(_Answer):
-    """A round trip, in the order asked for; the built-in VAE is first. It is kept until newer ones need the room."""
+    """A round trip, in the requested order, the built-in VAE first. It is stored until newer ones need the memory."""
 
     id: str
-    size: list[int] = Field(..., description="Width and height of the image as it went in, in pixels.")
-    remarks: list[str] = Field(..., description="What was done to the image before, such as cropping.")
-    original: str = Field(..., description="Path of the PNG that went in.")
+    size: list[int] = Field(..., description="Width and height of the encoded image, in pixels.")
+    remarks: list[str] = Field(..., description="What was done to the image before encoding, such as cropping.")
+    original: str = Field(..., description="Path of the encoded image as PNG.")
     results: list[RoundTripResultAnswer]
     cancelled: bool
 
+    @classmethod
+    def of(cls, stored: StoredRoundTrip) -> RoundTripAnswer:
+        height, width = stored.trip.original.shape[:2]
+        return cls(
+            id=stored.id,
+            size=[width, height],
+            remarks=list(stored.remarks),
+            original=f"/{round_trip_url(stored, 0, ORIGINAL)}",
+            results=[RoundTripResultAnswer.of(stored, n, result) for n, result in enumerate(stored.trip)],
+            cancelled=stored.trip.cancelled,
+        )
 
-class CheckpointAnswer(_Answer):
-    """One checkpoint, and what is known of the VAE in it; null where it has not been looked at, or is healthy."""
 
-    name: str
-    stem: str = Field(..., description="Of its file.")
-    current: bool
-    status: str | None = Field(..., description="`healthy`, `suspect`, `missing`, `broken` or `unreadable`.")
-    code: str | None = Field(..., description="Of the worst finding.")
-    title: str | None = Field(..., description="Of the worst finding, a few words.")
-    text: str | None = Field(..., description="Of the worst finding, a sentence.")
-
-
-class CheckpointsAnswer(_Answer):
-    """All checkpoints, in the host's order."""
-
-    checkpoints: list[CheckpointAnswer]
+# --- checkups --------------------------------------------------------------------------------------------------------
 
 
 class EvidenceAnswer(_Answer):
-    """A number that was measured."""
+    """One measured number."""
 
     name: str
     value: float
     unit: str
-    wanted: str = Field(..., description="What a faithful VAE has, in words; may be empty.")
+    wanted: str = Field(..., description="What is expected of a healthy VAE, as text; may be empty.")
 
 
 class FindingAnswer(_Answer):
-    """One thing that was found out about a VAE."""
+    """One fact about a VAE's health."""
 
     code: str
     severity: str
@@ -251,7 +306,7 @@ class IdentityAnswer(_Answer):
     name: str
     match: str
     aliases: list[str]
-    grade: str = Field(..., description="`A`: two sources, or the publisher's own; `B`: one source.")
+    grade: str | None = Field(..., description="`A`: two sources, or the publisher's own; `B`: one source.")
 
 
 class ParentAnswer(_Answer):
@@ -269,7 +324,7 @@ class MergeAnswer(_Answer):
 
 
 class ReportAnswer(_Answer):
-    """A file that was looked at, as `python -m vae_lab inspect --json` prints it. Null is what could not be told."""
+    """The report on a file, as printed by `python -m vae_lab inspect --json`. Null is what could not be determined."""
 
     name: str
     path: str
@@ -287,18 +342,29 @@ class ReportAnswer(_Answer):
 
 
 class InspectAnswer(_Answer):
-    """One report for each name; after a cancel, for those that were reached."""
+    """One report for each name; after a cancel, for those inspected so far."""
 
     reports: list[ReportAnswer]
 
+    @classmethod
+    def of(cls, reports: Mapping[str, Report]) -> InspectAnswer:
+        return cls(reports=[ReportAnswer(name=name, **report.to_json()) for name, report in reports.items()])
+
+
+# --- runs and choices ------------------------------------------------------------------------------------------------
+
 
 class ProgressAnswer(_Answer):
-    """What is going on now."""
+    """What is running now."""
 
     busy: bool
-    done: int = Field(..., description="Steps done.")
-    total: int = Field(..., description="Steps in all; 0 while that is not known.")
-    what: str = Field(..., description="What comes next.")
+    done: int = Field(..., description="Steps completed.")
+    total: int = Field(..., description="Steps in all; 0 while unknown.")
+    what: str = Field(..., description="The next step.")
+
+    @classmethod
+    def of(cls, status: RunStatus) -> ProgressAnswer:
+        return cls(busy=status.busy, done=status.done, total=status.total, what=status.what)
 
 
 class CancelAnswer(_Answer):
@@ -307,20 +373,38 @@ class CancelAnswer(_Answer):
     cancelled: bool = Field(..., description="True if a run was asked to stop after its current step.")
 
 
+class ChoiceAnswer(_Answer):
+    """How a choice went."""
+
+    message: str = Field(..., description="One human-readable line: which VAE is used now, and why.")
+    undo_id: str | None = Field(..., description="For `POST undo`; null if there is nothing to undo.")
+
+    @classmethod
+    def of(cls, result: ChoiceResult) -> ChoiceAnswer:
+        return cls(message=result.message, undo_id=result.undo_id)
+
+
+# --- the library -----------------------------------------------------------------------------------------------------
+
+
 class ScanAnswer(_Answer):
-    """How a scan went, and what all files come to."""
+    """How a scan went, and the totals of all files."""
 
     files: int
     counts: dict[str, int] = Field(..., description="Status -> files, worst first.")
-    groups: int = Field(..., description="VAEs that are in more than one file.")
-    copies: int = Field(..., description="VAE files that another one makes superfluous.")
+    groups: int = Field(..., description="VAEs found in more than one file.")
+    copies: int = Field(..., description="VAE files made superfluous by another file.")
     freeable_bytes: int
-    unknown: int = Field(..., description="Files that no scan has looked at yet.")
-    complete: bool = Field(..., description="False if it was cancelled; the next scan goes on from here.")
+    unknown: int = Field(..., description="Files not scanned yet.")
+    complete: bool = Field(..., description="False if it was cancelled; the next scan resumes from here.")
     scanned: int
     read: int
     bytes_read: int
     seconds: float
+
+    @classmethod
+    def of(cls, summary: ScanSummary) -> ScanAnswer:
+        return cls(**summary.to_json())
 
 
 class RowAnswer(_Answer):
@@ -330,20 +414,20 @@ class RowAnswer(_Answer):
     path: str
     status: str
     kind: str = Field(..., description="`checkpoint`, `vae` or empty.")
-    size: int = Field(..., description="Bytes.")
+    size: int = Field(..., description="In bytes.")
     family: str
-    identity: str = Field(..., description="Name under which the VAE was published; may be empty.")
+    identity: str = Field(..., description="Published name of the VAE; may be empty.")
     same_as: list[str] = Field(..., description="Other files with the same VAE, the first few.")
     more_same: int
-    contains: list[str] = Field(..., description="Of a checkpoint: VAE files with the VAE that is built into it.")
+    contains: list[str] = Field(..., description="For a checkpoint: VAE files that equal its built-in VAE.")
     more_contained: int
-    inside: list[str] = Field(..., description="Of a VAE file: checkpoints that it is built into.")
+    inside: list[str] = Field(..., description="For a VAE file: checkpoints that it is built into.")
     more_inside: int
-    sure: bool = Field(..., description="All weights were compared, not a sample alone.")
+    sure: bool = Field(..., description="All weights were compared, not only a sample.")
     merge: str
     title: str
     finding: str
-    listed: str = Field(..., description="Name in the host's menus; empty if it is not there.")
+    listed: str = Field(..., description="Name in the host's menus; empty if not listed there.")
 
 
 class LibraryAnswer(_Answer):
@@ -352,4 +436,8 @@ class LibraryAnswer(_Answer):
     rows: list[RowAnswer]
     total: int = Field(..., description="Rows on all pages.")
     pages: int
-    page: int = Field(..., description="This one, from 0; the last one if a later one was asked for.")
+    page: int = Field(..., description="This page, from 0; the last one if a later one was requested.")
+
+    @classmethod
+    def of(cls, page: LibraryPage) -> LibraryAnswer:
+        return cls(**page.to_json())

@@ -1,4 +1,4 @@
-"""Autoencoders: one folder per architecture, told apart by tensor names and shapes."""
+"""Autoencoders: one folder per architecture, detected by tensor names and shapes."""
 
 from vae_lab.autoencoders.autoencoder import Autoencoder, VaeFile, load_autoencoder, open_vae
 from vae_lab.autoencoders.base import Architecture

@@ -1,4 +1,4 @@
-"""A loaded VAE that encodes and decodes, and the file it comes from."""
+"""Opens files with a VAE, and loads it as an autoencoder that encodes and decodes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class Autoencoder:
     """A VAE in memory.
 
     Attributes:
-        name: for people; the file's name.
-        path: the file, or the address without secrets in it; "" if it has none.
-        architecture: what kind it is.
-        module: the weights.
-        family: its latent space, or None if that could not be told.
+        name: for display; the file's name.
+        path: the file, or its URL without secrets; "" if there is none.
+        architecture: its architecture.
+        module: the network with its weights.
+        family: its latent space, or None if unknown.
+        latent_channels: channels of a latent.
     """
 
     name: str
@@ -50,31 +51,31 @@ class Autoencoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision that it computes in."""
+        """The dtype in which it computes."""
         return next(self.module.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device on which it computes."""
         return next(self.module.parameters()).device
 
     def with_family(self, family: str | Family | None) -> Autoencoder:
-        """The same weights, taken to be of ``family``."""
+        """The same weights, treated as belonging to ``family``."""
         return replace(self, family=None if family is None else get_family(family))
 
     def to(self, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> Autoencoder:
-        """Move the weights (in place, as ``nn.Module.to``)."""
+        """Move the weights in place, as ``nn.Module.to`` does."""
         self.module.to(dtype=dtype, device=device)
         return self
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """[B,3,H,W] in 0..1 -> the mean latents [B,C,h,w] in model space, fp32.
+        """[B,3,H,W] in 0..1 -> mean latents [B,C,h,w] in model space, fp32.
 
         H and W must be multiples of :attr:`downscale`.
 
         Raises:
-            FamilyMismatch: the family, and with it the scaling, is not known.
+            FamilyMismatch: the family, and so the scaling, is unknown.
         """
         latents = self.architecture.encode(self.module, images.to(self.device, self.dtype)).float()
         return self._known_family().to_model_space(latents) if self.architecture.scales_latents else latents
@@ -83,19 +84,19 @@ class Autoencoder:
         """[B,C,h,w] in model space -> [B,3,H,W] in 0..1, fp32.
 
         Raises:
-            FamilyMismatch: the family is not known, or the latents have another number of channels.
+            FamilyMismatch: the family is unknown, or the latents have a different number of channels.
         """
         return self.decode_unclamped(latents).clamp(0.0, 1.0)
 
     @torch.no_grad()
     def decode_unclamped(self, latents: Tensor) -> Tensor:
-        """As :meth:`decode`, before values are cut to 0..1; NaN stays NaN."""
+        """As :meth:`decode`, without clamping to 0..1; NaN stays NaN."""
         return self.architecture.decode(self.module, self._in_own_units(latents)).float()
 
     def _in_own_units(self, latents: Tensor) -> Tensor:
         if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
             raise FamilyMismatch(
-                f"{self.name} decodes latents [B,{self.latent_channels},h,w], these are {list(latents.shape)}"
+                f"{self.name} decodes latents of shape [B,{self.latent_channels},h,w], not {list(latents.shape)}"
             )
         if self.architecture.scales_latents:
             latents = self._known_family().to_vae_space(latents)
@@ -103,31 +104,31 @@ class Autoencoder:
 
     @torch.no_grad()
     def decode_in_strips(self, latents: Tensor) -> Tensor | None:
-        """As :meth:`decode_unclamped`, of one latent, to the same image in little memory; None if that cannot be."""
+        """As :meth:`decode_unclamped` for one latent, with little memory; None if not supported."""
         return self.architecture.decode_in_strips(self.module, self._in_own_units(latents))
 
     def bytes_to_decode(self, latents: Tensor) -> int:
-        """About how much memory decoding one latent takes, beside the weights; 0 if that is not known."""
+        """Approximate memory for decoding one latent, without the weights; 0 if unknown."""
         return self.architecture.bytes_to_decode(self.module, latents)
 
     def bytes_to_encode(self, images: Tensor) -> int:
-        """About how much memory encoding one image takes, beside the weights; 0 if that is not known."""
+        """Approximate memory for encoding one image, without the weights; 0 if unknown."""
         return self.architecture.bytes_to_encode(self.module, images)
 
     def _known_family(self) -> Family:
         if self.family is None:
-            raise FamilyMismatch(f"{self.name}: its latent family could not be told from the weights; name one")
+            raise FamilyMismatch(f"{self.name}: its latent family could not be determined from its weights; pass one")
         return self.family
 
 
 class VaeFile:
-    """A file with a VAE in it, structure checked, weights not read yet. A context manager.
+    """An open file with a VAE. Its structure is checked, its weights are not read yet. A context manager.
 
     Attributes:
         weights: the open file.
-        layout: where the VAE is in it.
+        layout: where the VAE is in the file.
         shapes: canonical name -> canonical shape.
-        architecture: what kind of VAE it is.
+        architecture: the VAE's architecture.
     """
 
     def __init__(self, weights: WeightFile) -> None:
@@ -139,7 +140,7 @@ class VaeFile:
         }
         architecture = next((known for known in ARCHITECTURES if known.detects(self.shapes)), None)
         if architecture is None:
-            raise NotAnAutoencoder(self.path, "not a known kind of VAE")
+            raise NotAnAutoencoder(self.path, "unknown VAE architecture")
         self.architecture = architecture
         architecture.check(self.shapes, self.path)  # structure errors come before any weight is read
 
@@ -151,7 +152,7 @@ class VaeFile:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The stored precision: that of most tensors."""
+        """The dtype of most stored tensors."""
         dtypes = [self.weights.tensors[source].dtype for source in self.layout.names.values()]
         return max(set(dtypes), key=dtypes.count)
 
@@ -161,7 +162,7 @@ class VaeFile:
         return self.architecture.latent_channels(self.shapes)
 
     def state_dict(self, *, check_finite: bool = True) -> dict[str, Tensor]:
-        """The weights in canonical form, in the file's own precision.
+        """The weights in canonical form, in the file's own dtype.
 
         Raises:
             NotFinite: a weight is NaN or infinite (only with ``check_finite``).
@@ -176,9 +177,9 @@ class VaeFile:
         device: str | torch.device = "cpu",
         state: dict[str, Tensor] | None = None,
     ) -> Autoencoder:
-        """Read the weights, or take them from ``state`` if :meth:`state_dict` has read them already.
+        """Read the weights, or use ``state`` if :meth:`state_dict` has read them already.
 
-        Without ``family`` it is told from the weights, by what they do to a colour chart.
+        Without ``family``, it is detected from the way the weights decode a colour chart.
         """
         loaded = self.assemble(self.state_dict() if state is None else state, dtype=dtype, device=device)
         return loaded.with_family(family if family is not None else self.detect_family(loaded))
@@ -186,9 +187,9 @@ class VaeFile:
     def assemble(
         self, state: dict[str, Tensor], *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> Autoencoder:
-        """An autoencoder of ``state``, as :meth:`state_dict` gives it, whose family has not been looked at."""
+        """Build an autoencoder from the result of :meth:`state_dict`, without a family."""
         module = self.architecture.build(self.shapes, self.path)
-        # load_state_dict(assign=True) would do, but torch 2.0 has no assign.
+        # Not load_state_dict(assign=True), because torch 2.0 has no assign.
         for name, tensor in state.items():
             _set_parameter(module, name, tensor.to(device, dtype))
         module.eval()
@@ -203,12 +204,12 @@ class VaeFile:
 
     @property
     def family_hint(self) -> Family | None:
-        """What the rest of a checkpoint says about the family."""
+        """The family that the rest of a checkpoint suggests."""
         hint = self.layout.family_hint
         return None if hint is None else get_family(hint)
 
     def detect_family(self, loaded: Autoencoder) -> Family | None:
-        """The latent family of these weights; where they do not tell, what the rest of the checkpoint says."""
+        """The latent family of these weights; if they do not show it, that of the rest of the checkpoint."""
         hint = self.family_hint
         evidence: FamilyEvidence = detect_family(loaded, hint)
         if evidence.family is None and hint is not None and hint.latent_channels == self.latent_channels:
@@ -222,7 +223,7 @@ def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def open_vae(path: str | os.PathLike[str]) -> VaeFile:
-    """Open a VAE or a checkpoint and check the VAE's structure; reads the header only.
+    """Open a VAE or a checkpoint and check the VAE's structure. Only reads the header.
 
     Raises:
         FileError: one line naming the file and the reason; see :mod:`vae_lab.errors`.
@@ -242,14 +243,14 @@ def load_autoencoder(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> Autoencoder:
-    """Load a VAE from a VAE file or out of a checkpoint.
+    """Load a VAE from a VAE file or a checkpoint.
 
     Args:
-        path: .safetensors, .ckpt or .pt, in any of the known layouts, or the address of one. Of a checkpoint only
-            the VAE's bytes are read.
-        family: the latent space; by default it is told from the weights.
-        dtype: in which precision it will compute.
-        device: where it will compute.
+        path: path or URL of a .safetensors, .ckpt or .pt file in any known layout. Of a checkpoint, only the VAE's
+            bytes are read.
+        family: the latent space; by default, it is detected from the weights.
+        dtype: in which it computes.
+        device: on which it computes.
 
     Raises:
         FileError: the file cannot be used; one line naming the file and the reason.

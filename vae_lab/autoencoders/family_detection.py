@@ -1,9 +1,9 @@
-"""Tell a VAE's latent family from its weights.
+"""Detect a VAE's latent family from its weights.
 
-SD1 and SDXL VAEs have the same tensor names and shapes; what differs is what a latent means. So the
-colour chart's reference latents of each family go through the decoder, and the family whose colours
-come out in the right places is the one. In the wrong family light and dark still come out roughly
-right, colours do not, so only colour counts. A decoder too broken to tell is judged by its encoder.
+SD1 and SDXL VAEs have the same tensor names and shapes, but their latents have different meanings. So the colour
+chart's reference latents of each family are decoded, and the family with the right colours in the right places is the
+VAE's. In a wrong family, lightness is still roughly right but colours are not, so only colour counts. If the decoder is
+too broken to show a family, the encoder decides.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from vae_lab.latents.family import FAMILIES, Family
 if TYPE_CHECKING:
     from vae_lab.autoencoders.autoencoder import Autoencoder
 
-__all__ = ["FamilyEvidence", "can_take_the_chart", "detect_family"]
+__all__ = ["FamilyEvidence", "detect_family", "supports_chart"]
 
-# Correlation of colour, measured: TAESD's own decoders .99, the sample VAEs .81 to .90, their 20 % grey merge .82;
-# in the other family -.23 and less.
+# Measured correlations of colour: TAESD's own decoders .99, the sample VAEs .81 to .90, their 20 % grey merge .82;
+# in a wrong family, at most -.23.
 _CLEAR = 0.5
 _MARGIN = 0.2
-_BEYOND_DOUBT = 0.75  # no VAE has it in two families, so that the others need not be tried
+_CERTAIN = 0.75  # no VAE reaches this in two families, so the others need not be tried
 
 
 @dataclass(frozen=True)
 class FamilyEvidence:
-    """What was measured: family id -> correlation, by the decoder and, where needed, by the encoder.
+    """The detected family and the measurements behind it.
 
     Attributes:
-        decoded: family id -> what the chart's reference latents of that family became, [1,3,256,192], not clamped.
-        encoded: family id -> the chart as the VAE encodes it, [1,4,32,24] in that family's model space; where needed.
+        family: the detected family, or None.
+        by_decoder: correlation with the chart by family id.
+        by_encoder: the same for the encoder, if the decoder was not clear.
+        decoded: the decoded reference latents by family id, [1,3,256,192], not clamped.
+        encoded: the encoded chart by family id, [1,4,32,24] in that family's model space, if the encoder was used.
     """
 
     family: Family | None
@@ -47,16 +50,16 @@ class FamilyEvidence:
 
 @torch.no_grad()
 def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> FamilyEvidence:
-    """Find the family whose latents ``autoencoder`` understands; ``family`` is None if that cannot be told.
+    """Find the family whose latents ``autoencoder`` decodes correctly.
 
     Args:
-        autoencoder: its own ``family`` is not looked at.
+        autoencoder: its own ``family`` is ignored.
         hint: the family to try first.
     """
     channels = autoencoder.latent_channels
     candidates = [family for family in FAMILIES.values() if family.latent_channels == channels]
     candidates.sort(key=lambda family: hint is None or family.id != hint.id)
-    if not can_take_the_chart(autoencoder):
+    if not supports_chart(autoencoder):
         return FamilyEvidence(None, {}, {})
     if not all(family.id in chart_latents() for family in candidates):
         return _by_spread(autoencoder, candidates)
@@ -72,8 +75,8 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded, encoded)
 
 
-def can_take_the_chart(autoencoder: Autoencoder) -> bool:
-    """Every family has 8 image pixels to a latent pixel, and images of three channels."""
+def supports_chart(autoencoder: Autoencoder) -> bool:
+    """Whether a VAE can encode and decode the chart: 8 image pixels per latent pixel, and three image channels."""
     return autoencoder.downscale == 8 and autoencoder.architecture.image_channels(autoencoder.module) == 3
 
 
@@ -84,13 +87,13 @@ def _decoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Te
     for family in candidates:
         image = autoencoder.with_family(family).decode_unclamped(chart_latents()[family.id]).cpu()
         decoded[family.id] = image
-        if _score(image) >= _BEYOND_DOUBT:
+        if _score(image) >= _CERTAIN:
             break
     return decoded
 
 
 def _encoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Tensor]:
-    """Encoded once: families differ in scaling alone."""
+    """The encoded chart. Encodes once, because families only differ in scaling."""
     first = candidates[0]
     latents = autoencoder.with_family(first).encode(chart_image()).cpu()
     if not autoencoder.architecture.scales_latents:
@@ -103,13 +106,13 @@ def _score(image: Tensor) -> float:
 
 
 def _encoder_scores(latents: Tensor, candidates: list[Family]) -> dict[str, float]:
-    """Of latents in any family's model space: scaling and shift change nothing about a correlation."""
-    wanted = chart_latents()
-    return {family.id: _correlation(latents.flatten(2), wanted[family.id].flatten(2)) for family in candidates}
+    """Correlations of latents in any family's model space; scaling and shift do not affect them."""
+    references = chart_latents()
+    return {family.id: _correlation(latents.flatten(2), references[family.id].flatten(2)) for family in candidates}
 
 
 def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvidence:
-    """Without reference latents: a family's scaling is chosen so that latents spread by about one."""
+    """For families without reference latents. A family's scaling makes the standard deviation of latents about 1."""
     if not candidates or not _has_half(autoencoder, "encoder") or not autoencoder.architecture.scales_latents:
         return FamilyEvidence(None, {}, {})
     spread = {
@@ -117,7 +120,7 @@ def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvid
         for family in candidates
     }
     best = min(spread, key=lambda family: spread[family])
-    clear = spread[best] < 0.7  # a factor of two from the expected spread
+    clear = spread[best] < 0.7  # within a factor of two of the expected standard deviation
     return FamilyEvidence(FAMILIES[best] if clear else None, {}, spread)
 
 
@@ -126,17 +129,17 @@ def _has_half(autoencoder: Autoencoder, half: str) -> bool:
 
 
 def _colour(image: Tensor) -> Tensor:
-    """Two colour-opponent channels, lightness left out: [1,2,n]."""
+    """Two colour-opponent channels, without lightness: [1,2,n]."""
     red, green, blue = image.flatten(2).unbind(dim=1)
     return torch.stack([red - green, blue - (red + green) / 2], dim=1)
 
 
-def _correlation(found: Tensor, wanted: Tensor) -> float:
-    """Mean over channels of the correlation over positions; 0 where a channel is constant or not finite."""
-    found = found - found.mean(dim=2, keepdim=True)
-    wanted = wanted - wanted.mean(dim=2, keepdim=True)
-    norm = found.norm(dim=2) * wanted.norm(dim=2)
-    return torch.nan_to_num((found * wanted).sum(dim=2) / norm.clamp_min(1e-8)).mean().item()
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Correlation over positions, averaged over channels; 0 for a channel that is constant or not finite."""
+    a = a - a.mean(dim=2, keepdim=True)
+    b = b - b.mean(dim=2, keepdim=True)
+    norm = a.norm(dim=2) * b.norm(dim=2)
+    return torch.nan_to_num((a * b).sum(dim=2) / norm.clamp_min(1e-8)).mean().item()
 
 
 def _clear_best(scores: dict[str, float]) -> str | None:

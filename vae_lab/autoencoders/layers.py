@@ -1,7 +1,7 @@
-"""Layers that compute what they are asked to, whatever a host does to torch's.
+"""Layers that a host's patches of torch do not affect.
 
-On some devices the WebUI replaces ``forward`` of ``torch.nn.Conv2d`` and others, for all threads, for as long as it
-samples (``modules/devices.py: manual_cast``): what passes through them is cast to its own precision.
+On some devices the WebUI replaces ``forward`` of ``torch.nn.Conv2d`` and others in all threads while it samples
+(``modules/devices.py: manual_cast``), and so casts their inputs to its own precision.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ __all__ = ["Conv2d", "GroupNorm"]
 
 
 class Conv2d(nn.Conv2d):
-    """As torch's."""
+    """As in torch."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as torch calls it
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         return self._conv_forward(input, self.weight, self.bias)
 
 
 class GroupNorm(nn.GroupNorm):
-    """As torch's."""
+    """As in torch."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as torch calls it
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

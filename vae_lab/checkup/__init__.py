@@ -1,4 +1,4 @@
-"""Judging VAEs, and the images that they make."""
+"""Checks the health of VAEs and of the images they decode."""
 
 from vae_lab.checkup.findings import TITLES, Evidence, Finding, Verdict
 from vae_lab.checkup.recommend import Recommendation, recommend

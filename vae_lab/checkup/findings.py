@@ -1,4 +1,4 @@
-"""Findings and the verdict that they add up to."""
+"""Findings about a VAE, and the verdict from them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TITLES: Mapping[str, str] = {
     "fp16-overflow": "Exceeds half precision",
     "wrong-family": "Made for another model",
     "missing-keys": "Incomplete",
-    "bad-shape": "Mismatched shapes",
+    "bad-shape": "Inconsistent shapes",
     "known-bad": "Known file",
     "merged": "Merged",
     "encoder-broken": "Encoder broken",
@@ -46,18 +46,18 @@ TITLES: Mapping[str, str] = {
     "unreadable": "Unreadable",
     "not-a-vae": "Not a VAE",
 }
-"""Every code, and what it is called."""
+"""The title of every code."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One number behind a finding.
+    """A measurement behind a finding.
 
     Attributes:
-        name: what was measured, in words.
+        name: what was measured, for display.
         value: the number.
         unit: such as ``L*``; "" for ratios.
-        wanted: what a faithful VAE has, in words.
+        wanted: the expected value, as text.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found out about a VAE or an image.
+    """A fact about a VAE or an image.
 
     Attributes:
         code: a key of :data:`TITLES`.
         severity: ``information``, ``suspect``, ``missing``, ``broken`` or ``unreadable``.
-        text: what is the matter, in a sentence that a newcomer understands.
-        evidence: the numbers that say so.
-        remedy: what to do about it, in a sentence; "" where there is nothing to do.
+        text: the problem, in a sentence for beginners.
+        evidence: the measurements behind it.
+        remedy: what to do, in a sentence; "" if there is nothing to do.
     """
 
     code: str
@@ -95,7 +95,7 @@ class Finding:
         return TITLES[self.code]
 
     def to_json(self) -> dict[str, Any]:
-        """For reports; :meth:`from_json` reads it back."""
+        """Plain values for reports; see :meth:`from_json`."""
         return {
             "code": self.code,
             "severity": self.severity,
@@ -124,7 +124,7 @@ class Verdict:
 
     @property
     def status(self) -> str:
-        """``healthy``, ``suspect``, ``missing``, ``broken`` or ``unreadable``: the worst of the findings."""
+        """``healthy``, ``suspect``, ``missing``, ``broken`` or ``unreadable``, from the worst finding."""
         worst = self.findings[0].severity if self.findings else INFORMATION
         return HEALTHY if worst == INFORMATION else worst
 
@@ -134,7 +134,7 @@ class Verdict:
         return tuple(finding for finding in self.findings if finding.severity != INFORMATION)
 
     def has(self, code: str) -> bool:
-        """Whether there is a finding of that code."""
+        """Whether there is a finding with this code."""
         return any(finding.code == code for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""From measurements to findings. All thresholds stand here; docs/checkup.md shows what they were chosen on.
+"""Derives findings from measurements. All thresholds are here; docs/checkup.md shows how they were chosen.
 
-They rest on what every faithful VAE does to the chart: white stays white, black stays black, middle tones keep their
-distance, colours keep their strength. A VAE that adds contrast or colour, as those for anime do, is not faithful but
-does no harm, so only losses count, until the excess is absurd.
+They follow from how every faithful VAE reproduces the chart: white stays white, black stays black, midtones keep their
+contrast, and colours their saturation. A VAE that adds contrast or saturation, as those for anime do, is not faithful
+but harmless. So only losses count, unless the excess is extreme.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _Limits = tuple[float, float]
 
 @dataclass(frozen=True)
 class _Lines:
-    """Where a chart that went one way is suspect, and where broken.
+    """Thresholds for one decoded chart, each as (broken, suspect).
 
     Attributes:
-        contrast: broken and suspect below: L* of white less black.
-        gain: the same of the slope of lightness over the patches.
-        photo: the same in the photo.
-        colour: the same of what is kept of colour.
-        overall: the same of the mean of these four: where all are a little low, the image is paler than each says.
-        too_much: broken and suspect above: slope of lightness in the photo.
-        too_much_raw: the same before values are cut to 0..1, which is what scaled weights cannot hide.
+        contrast: minimum L* of white minus black.
+        gain: minimum slope of lightness over the patches.
+        photo: minimum slope of lightness in the photo.
+        colour: minimum of the retained colour.
+        overall: minimum of the mean of these four, for an image where each is slightly low.
+        too_much: maximum slope of lightness in the photo.
+        too_much_raw: the same, before clipping to 0..1, which scaled weights cannot hide.
     """
 
     contrast: _Limits
@@ -44,12 +44,12 @@ class _Lines:
     too_much_raw: _Limits
 
 
-# The decoder alone, from reference latents:
+# Reference latents, decoded:
 _DECODER = _Lines((80.0, 90.0), (0.78, 0.88), (0.75, 0.90), (0.75, 0.90), (0.90, 0.95), (1.45, 1.25), (1.8, 1.6))
-# Through the VAE's own encoder as well, which loses a little of its own, and makes photos harder:
+# The chart, encoded and decoded. The encoder adds a small loss and makes photos harder:
 _OWN = _Lines((80.0, 88.0), (0.75, 0.85), (0.70, 0.80), (0.75, 0.85), (0.90, 0.95), (1.7, 1.55), (2.2, 1.9))
 
-_DEAD = (5.0, 0.1)  # contrast and gain below which there is no image at all
+_NO_IMAGE = (5.0, 0.1)  # contrast and gain below which there is no image
 # (broken above, suspect above)
 _DELTA_E = (18.0, 15.0)  # mean CIEDE2000
 _CAST = (20.0, 12.0)  # C* of neutral patches
@@ -57,11 +57,11 @@ _NOISE = (10.0, 5.0)  # L* within patches
 _STRIPES = (6.0, 3.0)  # L* of means of rows or columns
 
 _OTHER_VAE = "Choose a healthy VAE of the same family for this checkpoint."
-_GREY_REMEDY = "Choose an external VAE of the same family; the built-in one then has no effect."
+_GREY_REMEDY = "Choose an external VAE of the same family; it replaces the built-in one."
 
 
 def judge_probe(probe: Probe) -> tuple[Finding, ...]:
-    """All that the chart says against a VAE, and for information whether it needs more than half precision."""
+    """All findings about a probe; as information, also whether the VAE exceeds half precision."""
     findings = list(decoder_findings(probe.reference)) if probe.reference else []
     if probe.own and not any(finding.severity == BROKEN for finding in findings):
         findings += _own_findings(probe.own, alone=probe.reference is None)
@@ -72,7 +72,7 @@ def judge_probe(probe: Probe) -> tuple[Finding, ...]:
 
 
 def decoder_findings(reading: Reading) -> Iterator[Finding]:
-    """What the reference latents, decoded, say about the decoder."""
+    """Findings about the decoder, from the decoded reference latents."""
     dead = _no_image(reading)
     if dead:
         yield dead
@@ -81,9 +81,9 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
     if loss:
         severity, evidence = loss
         text = (
-            "Images come out grey and washed out: decoding loses contrast and colour."
+            "Images are grey and washed out: decoding loses contrast and colour."
             if severity == BROKEN
-            else "Images come out slightly washed out."
+            else "Images are slightly paler than they should be."
         )
         yield Finding("grey", severity, text, evidence, _GREY_REMEDY)
     yield from _wrong_colours(reading, _DECODER, loss is not None)
@@ -91,7 +91,7 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
 
 
 def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
-    """What the way through encoder and decoder adds. ``alone``: nothing is known of the decoder by itself."""
+    """Findings about encoder and decoder together. ``alone``: the decoder was not measured separately."""
     dead = _no_image(reading)
     loss = _loss(reading, _OWN)
     if dead and (alone or reading.finite < 1.0):
@@ -120,21 +120,21 @@ def _no_image(reading: Reading) -> Finding | None:
         text = "The VAE produces NaN or infinite values: images come out black."
         remedy = "Choose another VAE; for an SDXL VAE, start the WebUI with --no-half-vae."
         return Finding("nan", BROKEN, text, evidence, remedy)
-    if reading.contrast < _DEAD[0] and reading.gain_l < _DEAD[1]:
+    if reading.contrast < _NO_IMAGE[0] and reading.gain_l < _NO_IMAGE[1]:
         level = (reading.white + reading.black) / 2
         evidence = (*_levels(reading), Evidence("mean lightness", level, "L*"))
         if level < 2.0:
-            return Finding("black", BROKEN, "Every image comes out black.", evidence, _GREY_REMEDY)
+            return Finding("black", BROKEN, "Every image is black.", evidence, _GREY_REMEDY)
         if reading.noise > _NOISE[0]:
-            noise = Evidence("noise in flat patches", reading.noise, "L*", "0")
-            text = "Images come out as pure noise."
+            noise = Evidence("unevenness of flat patches", reading.noise, "L*", "0")
+            text = "The image is only noise."
             return Finding("noisy-or-patterned", BROKEN, text, (*evidence, noise), _GREY_REMEDY)
         return Finding("flat", BROKEN, "The image is a single flat colour.", evidence, _GREY_REMEDY)
     return None
 
 
 def _loss(reading: Reading, lines: _Lines) -> tuple[str, tuple[Evidence, ...]] | None:
-    """The worst of what is lost, with all numbers; None if nothing is."""
+    """The severity of a loss of contrast or colour, with all numbers; None if there is no loss."""
     measured = (
         (reading.contrast, lines.contrast),
         (reading.gain_l, lines.gain),
@@ -145,13 +145,13 @@ def _loss(reading: Reading, lines: _Lines) -> tuple[str, tuple[Evidence, ...]] |
     severity = _worst([_under(value, limits) for value, limits in measured])
     if severity is None:
         return None
-    wanted = [f"1, at least {suspect:g}" for _, (_, suspect) in measured]
+    expected = [f"1, at least {suspect:g}" for _, (_, suspect) in measured]
     evidence = (
         *_levels(reading),
-        Evidence("contrast retained", reading.gain_l, "", wanted[1]),
-        Evidence("contrast retained in a photo", reading.photo_gain_l, "", wanted[2]),
-        Evidence("colour retained", reading.colour_kept, "", wanted[3]),
-        Evidence("overall", reading.overall, "", wanted[4]),
+        Evidence("contrast retained", reading.gain_l, "", expected[1]),
+        Evidence("contrast retained in a photo", reading.photo_gain_l, "", expected[2]),
+        Evidence("colour retained", reading.colour_kept, "", expected[3]),
+        Evidence("overall", reading.overall, "", expected[4]),
         Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
     )
     return severity, evidence
@@ -176,7 +176,7 @@ def _worst(severities: list[str | None]) -> str | None:
 
 
 def _wrong_colours(reading: Reading, lines: _Lines, explained: bool) -> Iterator[Finding]:
-    """Casts, exaggeration and wrong hues; ``explained``: a loss explains a large colour error already."""
+    """Casts, exaggeration and wrong hues. ``explained``: a loss already explains a large colour error."""
     exaggerated = _worst(
         [_over(reading.photo_gain_l, lines.too_much), _over(reading.photo_gain_raw, lines.too_much_raw)]
     )
@@ -194,7 +194,7 @@ def _wrong_colours(reading: Reading, lines: _Lines, explained: bool) -> Iterator
             Evidence("colour cast of neutral greys", reading.cast, "C*", "0"),
             Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
         )
-        yield Finding("colour-cast", severity, "Images have wrong colours.", evidence, _OTHER_VAE)
+        yield Finding("colour-cast", severity, "Colours are wrong.", evidence, _OTHER_VAE)
 
 
 def _texture(reading: Reading) -> Iterator[Finding]:
@@ -208,7 +208,7 @@ def _texture(reading: Reading) -> Iterator[Finding]:
 
 
 def _overflow(largest: float) -> Finding:
-    evidence = (Evidence("largest activation", largest, "", f"half precision goes up to {HALF_PRECISION_LIMIT:.0f}"),)
+    evidence = (Evidence("largest activation", largest, "", f"at most {HALF_PRECISION_LIMIT:.0f} in half precision"),)
     text = "In half precision this VAE can produce black images; full precision and bfloat16 are fine."
-    remedy = "If images come out black, start the WebUI with --no-half-vae or use a VAE made for half precision."
+    remedy = "If images come out black, start the WebUI with --no-half-vae, or use a VAE made for half precision."
     return Finding("fp16-overflow", INFORMATION, text, evidence, remedy)

@@ -1,8 +1,8 @@
-"""What a VAE does to the colour chart, in numbers.
+"""Measures how a VAE reproduces the colour chart.
 
-The chart goes through the VAE twice: its reference latents (made with the family's TAESD) through the decoder alone,
-and the chart itself through the VAE's own encoder and decoder. The first judges the decoder, and works on a VAE that a
-host holds in memory; the second finds what is wrong with the encoder.
+The VAE decodes the chart's reference latents (made with the family's TAESD), and encodes and decodes the chart itself.
+The first measures only the decoder, and also works for a VAE in a host's memory; the second finds faults of the
+encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vae_lab.latents.family import Family
 
 __all__ = ["Probe", "Reading", "probe", "read_chart"]
 
-_CELL = 16  # of the photo, in pixels: coarser than the blur of any VAE
+_CELL = 16  # of the photo, in pixels; coarser than any VAE's blur
 _INNER = slice(PATCH // 4, -PATCH // 4)  # of a patch, without the border that every VAE blurs
 _WHITE = [i for i, colour in enumerate(CHART_COLOURS) if colour == "#ffffff"]
 _BLACK = [i for i, colour in enumerate(CHART_COLOURS) if colour == "#000000"]
@@ -33,21 +33,21 @@ _COLOURED = [i for i in range(len(CHART_COLOURS)) if i not in _NEUTRAL]
 
 @dataclass(frozen=True)
 class Reading:
-    """One decoded chart. Lightness and colour are CIELAB (D65), of values cut to 0..1 except where it says raw.
+    """Measurements of a decoded chart. Lightness and colour are CIELAB (D65), of values clipped to 0..1 unless raw.
 
     Attributes:
         image: uint8 [256,192,3].
-        white, black: L* of the white and of the black patches; 100 and 0 are right.
+        white, black: L* of the white and black patches; 100 and 0 are right.
         gain_l: slope of the patches' L* on the chart's; 1 is right, 0 is flat.
         gain_c: the same of a* and b*, through grey.
-        photo_gain_l, photo_gain_c: the same on the photo, in cells of 16 px.
-        chroma: the same of each coloured patch, upper quartile; unlike ``gain_c`` it forgives some wrong hues.
+        photo_gain_l, photo_gain_c: the same for the photo, in cells of 16 px.
+        chroma: the same for each coloured patch, upper quartile; unlike ``gain_c`` it tolerates some wrong hues.
         delta_e: CIEDE2000 of each of the 24 patches.
         cast: chroma (C*) of the mean of the neutral patches; 0 is right.
-        noise: standard deviation of L* within the patches, mean over them.
-        stripes: the same of the patches' row or column means, the larger one; high for scan lines and seams.
+        noise: standard deviation of L* within the patches, averaged.
+        stripes: the same for the patches' row or column means, whichever is larger; high for scan lines and seams.
         photo_gain_raw: slope of the photo's raw values (mean of the channels) on the chart's; 1 is right.
-        finite: share of values that are neither NaN nor infinite.
+        finite: fraction of values that are neither NaN nor infinite.
     """
 
     image: np.ndarray
@@ -67,17 +67,17 @@ class Reading:
 
     @property
     def contrast(self) -> float:
-        """L* of white less L* of black; 100 is right."""
+        """L* of white minus L* of black; 100 is right."""
         return self.white - self.black
 
     @property
     def colour_kept(self) -> float:
-        """The better of patches and photo: a loss of colour shows in both, colours that are merely wrong in one."""
+        """Retained colour, the higher one of patches and photo: a loss shows in both, wrong colours only in one."""
         return max(self.chroma, self.photo_gain_c)
 
     @property
     def overall(self) -> float:
-        """What is kept in all: mean of contrast, both slopes of lightness, and colour, none counted above 1."""
+        """The mean of contrast, both slopes of lightness, and colour, each limited to 0..1."""
         kept = (self.contrast / 100.0, self.gain_l, self.photo_gain_l, self.colour_kept)
         return sum(min(max(value, 0.0), 1.0) for value in kept) / len(kept)
 
@@ -89,13 +89,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Probe:
-    """All that was measured on one VAE.
+    """All measurements of a VAE.
 
     Attributes:
-        family: whose reference latents were used, or None where there are none.
-        reference: the chart's reference latents through the decoder; None without a decoder or latents.
-        own: the chart through the VAE's own encoder and decoder; None without both.
-        largest_activation: largest absolute output of any layer, in the precision of the probe; None if not watched.
+        family: the family of the reference latents, or None if there are none.
+        reference: the decoded reference latents; None without a decoder or latents.
+        own: the chart, encoded and decoded with the VAE; None unless it has both halves.
+        largest_activation: largest absolute output of any layer, in the probe's precision; None if not measured.
     """
 
     family: Family | None
@@ -111,16 +111,16 @@ def probe(
     encoded: Tensor | None = None,
     watch_activations: bool = True,
 ) -> Probe:
-    """Put the chart through a VAE.
+    """Measure a VAE with the chart.
 
     Args:
-        autoencoder: of a known family, in the precision that is to be judged.
-        decoded: the family's reference latents as this VAE has decoded them before, if it has.
-        encoded: the chart as this VAE has encoded it before, in the family's model space, if it has.
-        watch_activations: whether to look for the largest activation, for the half-precision warning.
+        autoencoder: of a known family, in the precision to judge.
+        decoded: the family's reference latents, if this VAE has already decoded them.
+        encoded: the chart in the family's model space, if this VAE has already encoded it.
+        watch_activations: whether to measure the largest activation, for the half-precision warning.
 
     Raises:
-        FamilyMismatch: the family is not known.
+        FamilyMismatch: the family is unknown.
     """
     family = autoencoder.family
     latents = None if family is None else chart_latents().get(family.id)
@@ -141,7 +141,7 @@ def probe(
 def _tried(step: Callable[[], Tensor]) -> Tensor | None:
     try:
         return step()
-    except UnknownChoice:  # a TAESD file holds one half
+    except UnknownChoice:  # a TAESD file has one half only
         return None
 
 
@@ -149,7 +149,7 @@ def read_chart(decoded: Tensor) -> Reading:
     """Measure one decoded chart.
 
     Args:
-        decoded: [1,3,256,192], about 0..1, best not clamped.
+        decoded: [1,3,256,192], about 0..1, preferably not clamped.
     """
     raw = decoded.detach()[0].float().cpu().permute(1, 2, 0).numpy()
     finite = np.isfinite(raw)
@@ -178,7 +178,7 @@ def read_chart(decoded: Tensor) -> Reading:
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:
-    from skimage.color import rgb2lab  # takes a moment to import, and no generation may wait for it
+    from skimage.color import rgb2lab  # slow to import, which must not delay a generation
 
     return rgb2lab(rgb.astype(np.float64))
 
@@ -224,7 +224,7 @@ def _centred(values: np.ndarray) -> np.ndarray:
 
 
 def _colour_gains(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Of each coloured patch, how much of its a* and b* is there, in the right direction."""
+    """For each coloured patch, the slope of its a* and b* on the chart's."""
     found, wanted = found[_COLOURED, 1:], wanted[_COLOURED, 1:]
     return (found * wanted).sum(axis=1) / np.square(wanted).sum(axis=1)
 
@@ -234,7 +234,7 @@ def _slope(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _stripes(lightness: np.ndarray) -> float:
-    """Of patches [N,16,16]: what is left in the means of rows or columns after a straight line is taken out."""
+    """For patches [N,16,16]: the deviation of row or column means from a straight line."""
     steps = np.arange(lightness.shape[1])
     left = []
     for axis in (1, 2):
@@ -247,7 +247,7 @@ def _stripes(lightness: np.ndarray) -> float:
 
 @contextmanager
 def _largest_output(module: nn.Module | None) -> Iterator[Callable[[], float]]:
-    """Yields a function that gives the largest absolute output of any layer so far; infinite for NaN."""
+    """Yields a function that returns the largest absolute output of any layer so far; infinite for NaN."""
     largest: list[Tensor] = []
 
     def note(_layer: nn.Module, _inputs: object, output: object) -> None:

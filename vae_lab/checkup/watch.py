@@ -1,7 +1,7 @@
 """Decide whether an output is grey because of its VAE or because of its content.
 
-An image alone proves nothing. It is compared with what its own latent predicts, by a small network that knows the
-latent space (:mod:`vae_lab.latents.preview`). An image that is much paler than predicted is only suspected: the VAE's
+An image by itself proves nothing. It is compared with the prediction from its latent by a small network
+(:mod:`vae_lab.latents.preview`). An image that is much paler than predicted is only suspected: the VAE's
 own probe, or a second decode of the same latent, has to confirm that a broken VAE is to blame.
 """
 
@@ -26,29 +26,29 @@ from vae_lab.latents.preview import expected_image
 
 __all__ = ["Glance", "confirmed", "glance", "judge_output"]
 
-_BLOCK = 8  # image pixels to a latent pixel
+_BLOCK = 8  # image pixels per latent pixel
 _PALE = 0.62  # of the expected contrast; below, an image is suspected
-_SURE = 0.42  # below, an image with enough to see is called grey without any proof against its VAE
-_SURE_SPREAD = 5.0  # standard deviation of the expected L* that is enough for that
+_SURE = 0.42  # below, an image with enough contrast in its latent is grey even without proof against its VAE
+_SURE_SPREAD = 5.0  # minimum standard deviation of the expected L* for that
 _FLAT_EXPECTED = 3.0  # standard deviation of L* below which contrast means nothing
-_FLAT = 0.7  # standard deviation of L* of an image that shows nothing
+_FLAT = 0.7  # standard deviation of L* below which an image is flat
 _BLACK = 1.0  # mean L* of a black image
-_MATTERS = 6.0  # standard deviation of L* from which on a flat or black result is a fault
-_CONFIRMED = 0.70  # of the contrast that another VAE gives the same latent
+_MATTERS = 6.0  # standard deviation of the expected L* above which a flat or black image is a fault
+_CONFIRMED = 0.70  # of the contrast of another decode of the same latent
 
 _REMEDY = "Decode the latent with another VAE, and choose a healthy VAE for this checkpoint."
 
 
 @dataclass(frozen=True)
 class Glance:
-    """One image beside its latent.
+    """An image compared with its latent.
 
     Attributes:
         finite: share of the image's raw values that are neither NaN nor infinite.
         level: mean L* of the image.
         spread: standard deviation of its L*, at 1/8 of its size.
-        expected_spread: the same of what the latent says; None for a family of which that is not known.
-        kept: slope of the image's L* on the expected one: 1 is right, 0 is flat; None where too little is to be seen.
+        expected_spread: the same as predicted from the latent; None for a family without such a prediction.
+        kept: slope of the image's L* on the expected one: 1 is right, 0 is flat; None if there is too little contrast.
     """
 
     finite: float
@@ -59,7 +59,7 @@ class Glance:
 
     @property
     def fault(self) -> str:
-        """``nan``, ``black`` or ``flat`` where the image shows for itself that it went wrong, else ""."""
+        """``nan``, ``black`` or ``flat`` if the image is obviously wrong, else ""."""
         if self.finite < 1.0:
             return "nan"
         if self.expected_spread is None or self.expected_spread < _MATTERS or self.spread >= _FLAT:
@@ -68,25 +68,25 @@ class Glance:
 
     @property
     def pale(self) -> bool:
-        """Whether contrast is missing, for whatever reason."""
+        """Whether contrast is missing, for any reason."""
         return self.kept is not None and self.kept < _PALE
 
     @property
     def beyond_doubt(self) -> bool:
-        """Whether so much contrast is missing that no sound VAE can have made the image."""
+        """Whether contrast is so low that no healthy VAE could have produced the image."""
         return self.pale and (self.expected_spread or 0.0) >= _SURE_SPREAD and (self.kept or 0.0) < _SURE
 
 
 def glance(latents: Tensor, images: Tensor, family: Family) -> list[Glance]:
-    """Look at images beside their latents; takes milliseconds.
+    """Compare images with their latents; takes milliseconds.
 
     Args:
         latents: [B,C,h,w] in model space.
-        images: [B,3,8h,8w], about 0..1, best not clamped, so that NaN can be told.
+        images: [B,3,8h,8w], about 0..1, preferably not clamped, so that NaN shows.
         family: of the latents.
 
     Raises:
-        FamilyMismatch: the images are not as large as the latents say.
+        FamilyMismatch: the images do not have the size of the latents.
     """
     if images.shape[0] != latents.shape[0] or images.shape[2:] != tuple(_BLOCK * side for side in latents.shape[2:]):
         raise FamilyMismatch(f"images {list(images.shape)} are not decoded from latents {list(latents.shape)}")
@@ -119,7 +119,7 @@ def confirmed(images: Tensor, others: Tensor) -> list[bool]:
 
     Args:
         images: [B,3,H,W], about 0..1.
-        others: the same latents, decoded otherwise.
+        others: the same latents, decoded differently.
     """
     pairs = zip(images.split(1), others.split(1), strict=True)
     seen = [
@@ -134,7 +134,7 @@ def _small(image: Tensor) -> Tensor:
 
 def _lightness(image: Tensor) -> np.ndarray:
     """[1,3,h,w] in 0..1 -> L* [h,w]."""
-    from skimage.color import rgb2lab  # takes a moment to import, and no generation may wait for it
+    from skimage.color import rgb2lab  # slow to import, which must not delay a generation
 
     return rgb2lab(image[0].permute(1, 2, 0).double().numpy())[..., 0]
 
@@ -147,25 +147,27 @@ def _slope(seen: np.ndarray, wanted: np.ndarray) -> float:
 def judge_output(
     latents: Tensor, images: Tensor, *, family: str | Family, autoencoder: Autoencoder | None = None
 ) -> Verdict:
-    """Tell whether images lost something that their latents had, and whether the VAE is to blame.
+    """Judge whether images lost contrast or content of their latents because of the VAE.
 
-    Images that were not decoded by a VAE (smaller previews) give no finding.
+    Images that were not decoded by a VAE (smaller previews) have no findings.
 
     Args:
         latents: [B,C,h,w] in model space.
-        images: [B,3,H,W], about 0..1; best not clamped, so that NaN can be told.
+        images: [B,3,H,W], about 0..1, preferably not clamped, so that NaN shows.
         family: of the latents.
-        autoencoder: the VAE that decoded them. With it, the chart decides; without, only what is beyond doubt is told.
+        autoencoder: the VAE that decoded them. If given, the chart decides; else only certain faults are reported.
 
     Returns:
-        The worst that was found in any of the images; ``healthy`` if nothing was.
+        The findings about all images; ``healthy`` if there are none.
 
     Raises:
         FamilyMismatch: the latents are not of this family.
     """
     known = get_family(family)
     if latents.shape[1] != known.latent_channels:
-        raise FamilyMismatch(f"{known.title} latents have {known.latent_channels} channels, these {latents.shape[1]}")
+        raise FamilyMismatch(
+            f"{known.title} latents have {known.latent_channels} channels, these have {latents.shape[1]}"
+        )
     if images.shape[2] < _BLOCK * latents.shape[2]:
         return Verdict()
     seen = glance(latents, images, known)
@@ -178,7 +180,7 @@ def judge_output(
 
 
 def _blamed(checkup: Checkup) -> list[Finding]:
-    """What in a VAE's checkup explains a bad image: a broken decoder, or a pale one beside a broken encoder."""
+    """The findings about a VAE that explain a bad image: a broken decoder, or a pale one with a broken encoder."""
     faults = checkup.verdict.faults
     broken = [finding for finding in faults if finding.severity == BROKEN]
     decoder = [finding for finding in broken if finding.code != "encoder-broken"]
@@ -187,16 +189,16 @@ def _blamed(checkup: Checkup) -> list[Finding]:
 
 
 def _make_checkup_of() -> Callable[[Autoencoder, Family], Checkup]:
-    remembered: weakref.WeakKeyDictionary[nn.Module, tuple[str, Checkup]] = weakref.WeakKeyDictionary()
+    cache: weakref.WeakKeyDictionary[nn.Module, tuple[str, Checkup]] = weakref.WeakKeyDictionary()
 
     def find(autoencoder: Autoencoder, family: Family) -> Checkup:
-        """The VAE's checkup in that family, made once for as long as the weights stay the same."""
+        """The VAE's checkup in this family, cached while the weights stay the same."""
         module = autoencoder.module
         key = f"{family.id}:{autoencoder.dtype}:{memory_digest(module.state_dict())}"
-        known = remembered.get(module)
-        if known is None or known[0] != key:
-            known = remembered[module] = (key, check_weights(autoencoder, family))
-        return known[1]
+        cached = cache.get(module)
+        if cached is None or cached[0] != key:
+            cached = cache[module] = (key, check_weights(autoencoder, family))
+        return cached[1]
 
     return find
 
@@ -205,37 +207,43 @@ _checkup_of = _make_checkup_of()
 
 
 def _obvious(seen: Glance) -> Finding | None:
-    """What an image shows for itself."""
+    """A finding about an image that is obviously wrong."""
     fault = seen.fault
     if not fault:
         return None
     if fault == "nan":
         evidence = (Evidence("NaN or infinite values", 100.0 * (1.0 - seen.finite), "%", "0 %"),)
-        return Finding("nan", BROKEN, "The VAE produced NaN or infinite values.", evidence, _REMEDY)
+        return Finding("nan", BROKEN, "The VAE produced NaN values.", evidence, _REMEDY)
     evidence = (
-        Evidence("spread of lightness", seen.spread, "L*", f"{seen.expected_spread:.1f} in the latent"),
+        Evidence("lightness spread", seen.spread, "L*", f"{seen.expected_spread:.1f} expected from the latent"),
         Evidence("lightness", seen.level, "L*"),
     )
     text = (
         "The image is black, but its latent is not."
         if fault == "black"
-        else "The image is a single flat colour, but its latent is not."
+        else "The image is flat, but its latent is not."
     )
     return Finding(fault, BROKEN, text, evidence, _REMEDY)
 
 
 def _pale(seen: Sequence[Glance], latents: Tensor, images: Tensor, autoencoder: Autoencoder | None) -> list[Finding]:
-    """Images paler than their latents, while nothing speaks against the VAE: told only where it is beyond doubt."""
+    """Findings about images paler than their latents, without findings about the VAE: only certain ones."""
     if autoencoder is None:
-        told = [one for one in seen if one.beyond_doubt]
-        text = "The image has much less contrast than its latent."
+        certain = [one for one in seen if one.beyond_doubt]
+        text = "The image is much paler than its latent predicts."
     else:
-        # The VAE is sound; so whatever made these images so pale was not this VAE as it is now.
+        # The VAE is healthy, so something other than its current weights made these images pale.
         pale = [i for i, one in enumerate(seen) if one.pale]
         again = confirmed(images[pale], autoencoder.decode_unclamped(latents[pale]))
-        told = [seen[i] for i, lost in zip(pale, again, strict=True) if lost]
-        text = "The image has much less contrast than this VAE's decode of its latent."
+        certain = [seen[i] for i, lost in zip(pale, again, strict=True) if lost]
+        text = "The image is much paler than this VAE decodes its latent."
     return [
-        Finding("grey", BROKEN, text, (Evidence("contrast retained", one.kept or 0.0, "", "1 in the latent"),), _REMEDY)
-        for one in told[:1]
+        Finding(
+            "grey",
+            BROKEN,
+            text,
+            (Evidence("contrast retained", one.kept or 0.0, "", "1 expected from the latent"),),
+            _REMEDY,
+        )
+        for one in certain[:1]
     ]

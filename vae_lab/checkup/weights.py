@@ -1,4 +1,4 @@
-"""The checkup of a VAE's weights: everything that does not depend on the file that they came in."""
+"""Checks a VAE's weights, independently of the file that they are from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, detect_family
-from vae_lab.autoencoders.family_detection import can_take_the_chart
+from vae_lab.autoencoders.family_detection import supports_chart
 from vae_lab.checkup.findings import BROKEN, HEALTHY, Evidence, Finding, Verdict
 from vae_lab.checkup.judge import decoder_findings, judge_probe
 from vae_lab.checkup.probe import Probe, Reading, probe, read_chart
@@ -20,22 +20,22 @@ from vae_lab.latents.family import FAMILIES, Family
 __all__ = ["DECODED", "ROUND_TRIP", "Checkup", "chart_png", "check_decoder", "check_weights"]
 
 DECODED = "decoded"
-"""Chart: the reference latents through the decoder."""
+"""Name of the chart from the decoded reference latents."""
 ROUND_TRIP = "round trip"
-"""Chart: the chart through encoder and decoder."""
+"""Name of the chart after encoding and decoding."""
 
-_OTHER_MODEL = "Use it with models of its own family, and choose another VAE here."
+_OTHER_MODEL = "Use it with models of its own family, and choose a different VAE here."
 
 
 @dataclass(frozen=True)
 class Checkup:
-    """What the weights of a VAE are like.
+    """The result of a checkup of a VAE's weights.
 
     Attributes:
-        family_id: latent family, or "" if the weights do not tell.
-        findings: what was found, information included.
-        measured: the numbers behind the verdict, also of a healthy VAE.
-        charts: :data:`DECODED` and :data:`ROUND_TRIP`, where they were made: PNG of 192 x 256 pixels.
+        family_id: latent family, or "" if unknown.
+        findings: all findings, including information.
+        measured: the measurements, also of a healthy VAE.
+        charts: :data:`DECODED` and :data:`ROUND_TRIP`, if available, as PNG of 192 x 256 pixels.
     """
 
     family_id: str
@@ -45,16 +45,16 @@ class Checkup:
 
     @property
     def family(self) -> Family | None:
-        """The latent family, where the weights tell."""
+        """The latent family, if known."""
         return FAMILIES.get(self.family_id)
 
     @property
     def verdict(self) -> Verdict:
-        """What the findings add up to."""
+        """The verdict from the findings."""
         return Verdict.of(self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """For a cache; the charts stay bytes."""
+        """Values for a cache; the charts stay bytes."""
         return {
             "family_id": self.family_id,
             "findings": [finding.to_json() for finding in self.findings],
@@ -74,22 +74,22 @@ class Checkup:
 
 
 def chart_png() -> bytes:
-    """The chart as it goes in: PNG of 192 x 256 pixels."""
+    """The original chart as PNG of 192 x 256 pixels."""
     return png_bytes(to_pixels(chart_image())[0])
 
 
 def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Checkup:
-    """Put the chart through a VAE and judge what comes out.
+    """Decode and encode the chart with a VAE, and judge the results.
 
     Args:
-        autoencoder: in full precision; its ``family`` is not looked at, the weights are.
-        hint: what the checkpoint around it says about the family, if it is in one.
+        autoencoder: in full precision; its ``family`` is ignored.
+        hint: the family that the checkpoint suggests, if the VAE is in one.
     """
-    if not can_take_the_chart(autoencoder):
+    if not supports_chart(autoencoder):
         return Checkup("", ())
     evidence = detect_family(autoencoder, hint)
-    found = evidence.family
-    family = found or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
+    detected = evidence.family
+    family = detected or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
     if family is None:
         return Checkup("", ())
     measured = probe(
@@ -97,22 +97,22 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         decoded=evidence.decoded.get(family.id),
         encoded=evidence.encoded.get(family.id),
     )
-    if hint is not None and found is not None and hint.id != found.id:
-        # In the model around it, its decoder gets the latents of that model.
-        findings = (_wrong_family(found, hint, evidence.by_decoder),)
-    elif found is None and _speaks_another_language(measured):
+    if hint is not None and detected is not None and hint.id != detected.id:
+        # In its checkpoint, the decoder gets latents of the checkpoint's family.
+        findings = (_wrong_family(detected, hint, evidence.by_decoder),)
+    elif detected is None and _has_unknown_family(measured):
         findings = (_unknown_family(evidence.by_decoder),)
     else:
         findings = judge_probe(measured)
-    return Checkup(found.id if found else "", findings, _numbers(measured), _charts(measured))
+    return Checkup(detected.id if detected else "", findings, _numbers(measured), _charts(measured))
 
 
 def check_decoder(decode: Callable[[Tensor], Tensor], family: Family) -> Checkup | None:
-    """As :func:`check_weights`, by the decoder alone, such as one that a host holds in memory.
+    """As :func:`check_weights` for only a decoder, such as the one in a host's memory.
 
     Args:
         decode: [1,C,h,w] in model space -> [1,3,H,W], about 0..1, not clamped.
-        family: whose latents the host gives it.
+        family: of the latents that the host decodes with it.
 
     Returns:
         None for a family without reference latents.
@@ -125,7 +125,7 @@ def check_decoder(decode: Callable[[Tensor], Tensor], family: Family) -> Checkup
 
 
 def _best_guess(by_decoder: Mapping[str, float], channels: int, hint: Family | None) -> Family | None:
-    """The family to judge by when the weights do not tell: a decoder of no family is broken in each of them."""
+    """The family for judging if none was detected: a decoder of no known family is broken in any of them."""
     if hint is not None and hint.latent_channels == channels:
         return hint
     if by_decoder:
@@ -133,8 +133,8 @@ def _best_guess(by_decoder: Mapping[str, float], channels: int, hint: Family | N
     return next((family for family in FAMILIES.values() if family.latent_channels == channels), None)
 
 
-def _speaks_another_language(measured: Probe) -> bool:
-    """Its own encoder and decoder understand each other, but no latents of a known family."""
+def _has_unknown_family(measured: Probe) -> bool:
+    """Encoder and decoder are consistent with each other but match no known family."""
     if measured.reference is None or measured.own is None:
         return False
     alone = judge_probe(Probe(None, None, measured.own))
@@ -143,12 +143,12 @@ def _speaks_another_language(measured: Probe) -> bool:
 
 def _scores(by_decoder: Mapping[str, float]) -> tuple[Evidence, ...]:
     return tuple(
-        Evidence(f"colours match as {FAMILIES[family].title}", score, "", "1") for family, score in by_decoder.items()
+        Evidence(f"correct colours as {FAMILIES[family].title}", score, "", "1") for family, score in by_decoder.items()
     )
 
 
-def _wrong_family(found: Family, wanted: Family, by_decoder: Mapping[str, float]) -> Finding:
-    text = f"The VAE is made for {found.title}, but the checkpoint is {wanted.title}: images have wrong colours."
+def _wrong_family(vae: Family, checkpoint: Family, by_decoder: Mapping[str, float]) -> Finding:
+    text = f"The VAE is for {vae.title} models, but the checkpoint is {checkpoint.title}: colours are wrong."
     return Finding("wrong-family", BROKEN, text, _scores(by_decoder), _OTHER_MODEL)
 
 
@@ -165,7 +165,7 @@ def _numbers(measured: Probe) -> tuple[Evidence, ...]:
             numbers += _reading_numbers(reading, way)
     if measured.largest_activation is not None:
         numbers.append(
-            Evidence("largest activation", measured.largest_activation, "", "half precision goes up to 65504")
+            Evidence("largest activation", measured.largest_activation, "", "at most 65504 in half precision")
         )
     return tuple(numbers)
 
@@ -185,7 +185,7 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
         ("overall", reading.overall, "", "1"),
         ("contrast in a photo, before clipping", reading.photo_gain_raw, "", "1"),
     )
-    return [Evidence(f"{way}: {name}", value, unit, wanted) for name, value, unit, wanted in rows]
+    return [Evidence(f"{way}: {name}", value, unit, expected) for name, value, unit, expected in rows]
 
 
 def _charts(measured: Probe) -> dict[str, bytes]:

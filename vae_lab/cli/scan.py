@@ -1,4 +1,4 @@
-"""The command ``scan``: whole folders, with a summary and reports."""
+"""``vae-lab scan``: whole folders, with a summary and reports."""
 
 from __future__ import annotations
 
@@ -11,62 +11,58 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import diskcache
 import torch
-from tqdm import tqdm
 
-from vae_lab.checkup.findings import HEALTHY, UNREADABLE
+from vae_lab.checkup.findings import HEALTHY
+from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
+from vae_lab.cli.console import progress_bar, say
 from vae_lab.errors import HostError
 from vae_lab.identity import DuplicateGroup, find_duplicates
 from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, Records, Scan, ScanRecord
 from vae_lab.library.cache import FactsCache
 from vae_lab.library.reports import json_line, status_words, write_csv, write_html
-from vae_lab.progress import Progress
 
 __all__ = ["add_scan"]
 
-_CODES = {HEALTHY: 0, UNREADABLE: 2}  # of all others it is 1
-_INTERRUPTED = 130
-_MOST_FILES = 20  # named in the summary
-_MOST_GROUPS = 10
+_MAX_FILES = 20  # listed in the summary
+_MAX_GROUPS = 10
 _STANDARD_OUTPUT = "-"
 
 
-def add_scan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_scan(commands: Commands) -> None:
     """Add the command to the parser."""
-    scan = commands.add_parser("scan", help="look at all files in folders: what is broken, and what is there twice")
-    scan.add_argument("paths", nargs="+", metavar="DIR", help="folders; also files, and https:// addresses of them")
-    scan.add_argument("--jsonl", metavar="FILE", help="one JSON object for each file, a line each; - for the output")
-    scan.add_argument("--csv", type=Path, metavar="FILE", help="a table for spreadsheets")
-    scan.add_argument("--html", type=Path, metavar="FILE", help="a page with table and charts that needs nothing else")
-    scan.add_argument("--jobs", type=_count, metavar="N", help="threads; by default one for each processor, 8 at most")
-    scan.add_argument("--no-probe", action="store_true", help="facts and structure alone, without decoding a chart")
-    scan.add_argument("--engine", choices=("local", "dask"), default="local", help="where files are checked")
-    scan.add_argument("--dask-scheduler", metavar="ADDRESS", help="of a Dask cluster, such as tcp://10.0.0.1:8786")
-    scan.add_argument("--cache", type=Path, metavar="DIR", help="where to keep what is known of files between scans")
+    scan = commands.add_parser("scan", help="check all files in folders: which are broken, which are duplicates")
+    scan.add_argument("paths", nargs="+", metavar="PATH", help="folders to search; also single files and https URLs")
+    scan.add_argument("--jsonl", metavar="FILE", help="write one JSON object per file, one per line; - for stdout")
+    scan.add_argument("--csv", type=Path, metavar="FILE", help="write a table for spreadsheets")
+    scan.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with table and charts")
+    scan.add_argument("--jobs", type=at_least(1), metavar="N", help="threads (default: one per processor, up to 8)")
+    scan.add_argument("--no-probe", action="store_true", help="check structure and known facts only; decode no chart")
+    scan.add_argument(
+        "--engine", choices=("local", "dask"), default="local",
+        help="where to check files: on this machine or on a Dask cluster (default: %(default)s)",
+    )  # fmt: skip
+    scan.add_argument("--dask-scheduler", metavar="ADDRESS", help="address of the scheduler, e.g. tcp://10.0.0.1:8786")
+    scan.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="where to store results between scans (default: your cache folder)"
+    )
     scan.set_defaults(function=_scan)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def _scan(args: argparse.Namespace) -> int:
     if (args.engine == "dask") != bool(args.dask_scheduler):
-        raise HostError("--engine dask and --dask-scheduler ADDRESS go together")
+        raise HostError("--engine dask needs --dask-scheduler ADDRESS, and the other way round. Give both or neither.")
     for out in (args.csv, args.html, Path(args.jsonl) if args.jsonl not in (None, _STANDARD_OUTPUT) else None):
-        if out is not None and not out.absolute().parent.is_dir():  # better told now than after an hour
-            raise HostError(f"{out}: there is no folder {out.parent}")
+        if out is not None and not out.absolute().parent.is_dir():  # better to fail now than after an hour
+            raise HostError(f"{out}: the folder {out.parent} does not exist. Create it first.")
     try:
         with closing(FactsCache(args.cache or _cache_folder(), required=True)) as facts:
             return _scan_with(args, facts)
-    except (sqlite3.Error, diskcache.Timeout) as error:  # no room on the disk, no permission, locked by another program
-        reason = str(error) or "it is locked, or may not be written"
+    except (sqlite3.Error, diskcache.Timeout) as error:  # disk full, no permission, locked by another program
+        reason = str(error) or "it is locked or not writable"
         raise HostError(f"the cache cannot be used, choose another folder with --cache: {reason}") from error
 
 
@@ -78,11 +74,11 @@ def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
         if args.engine == "dask":
             engine = DaskEngine(args.dask_scheduler, probe=not args.no_probe, charts=args.html is not None)
             stack.callback(engine.close)
-        elif args.jobs != 1:  # checks run side by side, and shall not fight for the processors
+        elif args.jobs != 1:  # checks run side by side and must not compete for the processors
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-        bar = stack.enter_context(tqdm(desc="scanning", unit="step", disable=not sys.stderr.isatty()))
+        progress = stack.enter_context(progress_bar("scanning", "step"))
         write = stack.enter_context(_lines(args.jsonl))
-        scan = Scan(args.paths, facts, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=_shown(bar))
+        scan = Scan(args.paths, facts, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=progress)
         try:
             with closing(scan.run()) as found:
                 for record in found:
@@ -94,9 +90,9 @@ def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
     duplicates = find_duplicates(scan.records)
     _summary(scan.records, counts, duplicates, out)
     if interrupted:
-        _say(out, "Stopped. The same command goes on from here.")
+        say("Interrupted. Run the same command to resume.", out)
     _write_reports(args, scan.records, duplicates)
-    return _INTERRUPTED if interrupted else max((_CODES.get(status, 1) for status in counts), default=0)
+    return INTERRUPTED if interrupted else exit_code(counts)
 
 
 def _cache_folder() -> Path:
@@ -107,7 +103,7 @@ def _cache_folder() -> Path:
 
 @contextmanager
 def _lines(target: str | None) -> Iterator[Callable[[ScanRecord], object]]:
-    """What writes the JSON line of a record at once, so that whole lines are there however the scan ends."""
+    """A function that writes a record's JSON line immediately: lines are whole however the scan ends."""
     if target is None:
         yield lambda _: None
     elif target == _STANDARD_OUTPUT:
@@ -115,15 +111,6 @@ def _lines(target: str | None) -> Iterator[Callable[[ScanRecord], object]]:
     else:
         with open(target, "w", encoding="utf8", buffering=1) as out:
             yield lambda record: out.write(f"{json_line(record)}\n")
-
-
-def _shown(bar: Any) -> Progress:
-    def report(done: int, total: int, what: str) -> None:
-        bar.total = total
-        bar.set_postfix_str(_printable(what), refresh=False)
-        bar.update(done - bar.n)
-
-    return report
 
 
 def _write_reports(args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup]) -> None:
@@ -148,31 +135,20 @@ class _WorstFirst:
 def _summary(records: Records, counts: Counter[str], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
     unchecked = len(records) - sum(counts.values())
     counts = counts + Counter({UNCHECKED: unchecked})
-    told = ", ".join(f"{counts[status]:,} {status_words(status)}" for status in WORST_FIRST if counts[status])
+    statuses = ", ".join(f"{counts[status]:,} {status_words(status)}" for status in WORST_FIRST if counts[status])
     files = "1 file" if len(records) == 1 else f"{len(records):,} files"
-    _say(out, f"{files}{': ' if told else ''}{told}")
+    say(f"{files}{': ' if statuses else ''}{statuses}", out)
     faulty = (record for record in records.worst_first() if record.status not in (HEALTHY, UNCHECKED))
-    for record in islice(faulty, _MOST_FILES):
-        _say(out, f"  {record.status}: {record.path}: {record.findings[0].text}")
-    more = sum(counts[status] for status in counts if status not in (HEALTHY, UNCHECKED)) - _MOST_FILES
+    for record in islice(faulty, _MAX_FILES):
+        say(f"  {record.status}: {record.path}: {record.findings[0].text}", out)
+    more = sum(counts[status] for status in counts if status not in (HEALTHY, UNCHECKED)) - _MAX_FILES
     if more > 0:
-        _say(out, f"  and {more:,} more; --csv, --html and --jsonl name all of them")
+        say(f"  and {more:,} more; --csv, --html and --jsonl list all of them", out)
     if duplicates:
         freeable = sum(group.freeable_bytes for group in duplicates)
         room = f", {freeable / 1e6:,.1f} MB could be freed (nothing is ever deleted by VAE Lab)" if freeable else ""
-        _say(out, f"VAEs that are in several files: {len(duplicates):,}{room}")
-    for group in duplicates[:_MOST_GROUPS]:
-        _say(out, f"  {group.sentence}")
-    if len(duplicates) > _MOST_GROUPS:
-        _say(out, f"  and {len(duplicates) - _MOST_GROUPS:,} more; --html names all of them")
-
-
-def _say(out: TextIO, text: str) -> None:
-    """Write a line, whatever the terminal can show of it."""
-    encoding = out.encoding or "utf8"
-    out.write(f"{_printable(text).encode(encoding, 'backslashreplace').decode(encoding)}\n")
-
-
-def _printable(text: str) -> str:
-    """A file's name may hold anything, such as what a terminal takes for a command."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+        say(f"VAEs found in more than one file: {len(duplicates):,}{room}", out)
+    for group in duplicates[:_MAX_GROUPS]:
+        say(f"  {group.sentence}", out)
+    if len(duplicates) > _MAX_GROUPS:
+        say(f"  and {len(duplicates) - _MAX_GROUPS:,} more; --html lists all of them", out)

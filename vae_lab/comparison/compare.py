@@ -1,4 +1,4 @@
-"""Decode one latent with several VAEs, one after the other."""
+"""Decodes one latent with several VAEs, one after another."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ log = logging.getLogger("vae_lab")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A VAE that could decode.
+    """A VAE to compare.
 
     Attributes:
-        name: for people, unique within one comparison.
-        open: gives a context manager that yields the decoder, and afterwards leaves everything as it was.
-            It raises a VaeLabError where the VAE cannot be used.
-        family: what is known of its family before it is opened.
+        name: for display, unique within a comparison.
+        open: returns a context manager that yields the decoder and restores everything afterwards. It raises a
+            VaeLabError if the VAE cannot be used.
+        family: its family, if known before opening.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one VAE made of the latents: images, or the reason why not.
+    """The images of one VAE, or the reason why there are none.
 
     Attributes:
         name: the candidate's.
         images: uint8 [B,H,W,3], or None.
-        seconds: time for decoding alone, loading not included.
+        seconds: decoding time, without loading.
         error: one line, or "".
-        family: the VAE's family, where known.
-        finite: False if the decoder's result had NaN or infinite values.
-        in_strips: True if the decoder went over the latents in strips, because memory was short.
+        family: the VAE's family, if known.
+        finite: False if the decoder's output had NaN or infinite values.
+        in_strips: True if the latents were decoded in strips due to low memory.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results in the order asked for."""
+    """The results of a comparison, in the order of the candidates."""
 
     family: Family
     results: tuple[Decoded, ...] = ()
@@ -79,13 +79,13 @@ class Comparison:
 
     @property
     def decoded(self) -> tuple[Decoded, ...]:
-        """Those that have images."""
+        """The results with images."""
         return tuple(result for result in self.results if result.images is not None)
 
 
 @dataclass
 class _Progress:
-    """Counts decodes, tells the caller, and stops when asked to."""
+    """Counts decodes, reports them to the caller, and raises Cancelled."""
 
     total: int
     report: Progress | None
@@ -93,16 +93,16 @@ class _Progress:
     done: int = field(default=0)
 
     def before(self, what: str) -> None:
-        """Stops here, if at all: VAEs that have decoded all latents stay in the result."""
+        """Report, or raise Cancelled."""
         if self.cancelled and self.cancelled():
             raise Cancelled("cancelled")
-        self._tell(what)
+        self._report(what)
 
     def reached(self, done: int, what: str) -> None:
         self.done = done
-        self._tell(what)
+        self._report(what)
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         if self.report:
             self.report(self.done, self.total, what)
 
@@ -120,22 +120,22 @@ def compare(
     Args:
         latents: model space, as sampled.
         autoencoders: loaded VAEs; a mapping names them.
-        family: of the latents; by default that of the first autoencoder that has one.
+        family: of the latents; by default, that of the first autoencoder with a known family.
         progress: called before and after every decode.
-        cancelled: asked before every decode.
+        cancelled: called before every decode.
 
-    A VAE of another family is not used; its result has the reason instead of images.
+    The result for a VAE of another family has an error instead of images.
 
     Raises:
-        FamilyMismatch: the family of the latents cannot be told.
+        FamilyMismatch: the family of the latents is unknown.
     """
     named = autoencoders.items() if isinstance(autoencoders, Mapping) else [(a.name, a) for a in autoencoders]
     pairs = list(named)
-    known = family if family is not None else next((a.family for _, a in pairs if a.family), None)
-    if known is None:
-        raise FamilyMismatch("the family of the latents cannot be told from these VAEs; name one")
+    family = family if family is not None else next((a.family for _, a in pairs if a.family), None)
+    if family is None:
+        raise FamilyMismatch("the latents' family could not be determined from these VAEs; pass one")
     candidates = [Candidate(name, lambda a=vae: nullcontext(Decoder.of(a)), vae.family) for name, vae in pairs]
-    return compare_candidates(latents, candidates, get_family(known), progress=progress, cancelled=cancelled)
+    return compare_candidates(latents, candidates, get_family(family), progress=progress, cancelled=cancelled)
 
 
 def compare_candidates(
@@ -146,15 +146,15 @@ def compare_candidates(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Comparison:
-    """As :func:`compare`, with VAEs that are opened one at a time, so that one is in memory at a time."""
-    wanted = list(candidates)
-    steps = _Progress(len(wanted) * latents.shape[0], progress, cancelled)
+    """As :func:`compare`, with VAEs that are opened one at a time, so that only one is in memory."""
+    candidates = list(candidates)
+    steps = _Progress(len(candidates) * latents.shape[0], progress, cancelled)
     results: list[Decoded] = []
     try:
-        for number, candidate in enumerate(wanted, start=1):
+        for number, candidate in enumerate(candidates, start=1):
             steps.before(candidate.name)
             results.append(_decode_with(candidate, latents, family, steps))
-            steps.reached(number * latents.shape[0], candidate.name)  # also where it was refused
+            steps.reached(number * latents.shape[0], candidate.name)  # also after an error
     except Cancelled:
         return Comparison(family, tuple(results), cancelled=True)
     return Comparison(family, tuple(results))
@@ -168,20 +168,20 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
             for latent in latents.split(1):
                 steps.before(candidate.name)
                 start = time.perf_counter()
-                image, stripped = decoder.decode(latent)
+                image, low_memory = decoder.decode(latent)
                 images.append(image)
-                in_strips |= stripped
+                in_strips |= low_memory
                 seconds += time.perf_counter() - start
                 steps.done += 1
-        stacked = torch.cat(images)
+        batch = torch.cat(images)
     except Cancelled:
         raise
     except VaeLabError as error:
         return Decoded(candidate.name, error=str(error), family=candidate.family)
-    # Of torch, or of the disk: it must not cost the images of the others.
+    # An error of torch or the disk must not lose the other VAEs' images.
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
-            log.exception("VAE Lab, decoding with %s", candidate.name)
+            log.exception("VAE Lab: decoding with %s failed", candidate.name)
         return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
-    finite = bool(torch.isfinite(stacked).all())
-    return Decoded(candidate.name, to_pixels(stacked), seconds, "", candidate.family or family, finite, in_strips)
+    finite = bool(torch.isfinite(batch).all())
+    return Decoded(candidate.name, to_pixels(batch), seconds, "", candidate.family or family, finite, in_strips)

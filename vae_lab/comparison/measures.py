@@ -1,6 +1,6 @@
-"""What VAEs do to images, in numbers: contrast, saturation, sharpness, clipping, and differences to a reference.
+"""Measures decoded images: contrast, saturation, sharpness, clipping, and the difference from a reference.
 
-All of it is measured on 8-bit pixels, as they are saved. Lightness and colour are CIELAB (D65).
+All measures use 8-bit pixels, as saved. Lightness and colour are CIELAB (D65).
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import numpy as np
 
 from vae_lab.comparison.compare import Comparison, Decoded
 
-__all__ = ["EXPLANATIONS", "MOST_IMAGES", "Explanation", "Measured", "Measures", "measure", "measure_comparison"]
+__all__ = ["EXPLANATIONS", "MAX_IMAGES", "Explanation", "Measured", "Measures", "measure", "measure_comparison"]
 
 log = logging.getLogger("vae_lab")
 
-MOST_IMAGES = 4
-"""Of a larger batch the first few are measured: the numbers shall not take longer than the decodes."""
+MAX_IMAGES = 4
+"""Of a larger batch, only the first images are measured, so that measuring is faster than decoding."""
 
-_COMPARED_PIXELS = 512 * 512  # of a larger image, CIEDE2000 takes every second, third … pixel each way
-_SSIM_SIDE = 11  # of the Gaussian window: smaller images have no SSIM
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. 601, as SSIM is defined on
+_MAX_DELTA_E_PIXELS = 512 * 512  # of a larger image, CIEDE2000 uses every second (third, …) row and column
+_SSIM_WINDOW = 11  # side of the Gaussian window; smaller images have no SSIM
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # Rec. 601, as in the definition of SSIM
 
-# What skimage and numpy raise: out of memory, or two of their versions that do not fit together.
+# What skimage and numpy raise when memory runs out or their versions are incompatible.
 _FAILURES = (ArithmeticError, AttributeError, ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a number is shown.
+    """How a measure is shown.
 
     Attributes:
-        title: a word or two.
+        title: column heading.
         unit: "" for a ratio.
-        digits: after the point.
-        text: one sentence for people.
+        digits: decimal places.
+        text: a sentence that explains it.
         compares: whether it needs a reference.
     """
 
@@ -51,55 +51,50 @@ class Explanation:
 
 EXPLANATIONS: Mapping[str, Explanation] = {
     "seconds": Explanation("Time", "s", 2, "Decoding time, without loading the VAE."),
-    "contrast": Explanation(
-        "Contrast", "L*", 1, "Standard deviation of lightness. Low for a VAE that makes images grey."
-    ),
-    "saturation": Explanation("Saturation", "C*", 1, "Mean colourfulness; 0 is black and white."),
+    "contrast": Explanation("Contrast", "L*", 1, "Standard deviation of lightness. A grey VAE has low contrast."),
+    "saturation": Explanation("Saturation", "C*", 1, "Mean chroma; 0 is black and white."),
     "sharpness": Explanation(
-        "Sharpness", "L*", 2, "Strength of the finest detail, one or two pixels wide. Noise counts as detail too."
+        "Sharpness", "L*", 2, "Strength of the finest detail, one or two pixels wide. Noise counts as detail."
     ),
     "delta_e": Explanation(
-        "ΔE mean", "", 2, "Mean colour difference (CIEDE2000) to {reference}. Below 1 it is hardly visible.",
+        "ΔE mean", "", 2, "Mean colour difference (CIEDE2000) from {reference}. Below 1 is hardly visible.",
         compares=True,
     ),
     "delta_e_95": Explanation(
-        "ΔE 95 %", "", 2, "95 % of the pixels differ from {reference} by this much or less (CIEDE2000).", compares=True
+        "ΔE 95 %", "", 2, "95th percentile of the colour difference (CIEDE2000) from {reference}.", compares=True
     ),
     "ssim": Explanation("SSIM", "", 3, "Structural similarity to {reference}; 1 is identical.", compares=True),
     "psnr": Explanation(
-        "PSNR", "dB", 1, "Peak signal-to-noise ratio to {reference}; higher is closer. “equal”: no pixel differs.",
+        "PSNR", "dB", 1, "Peak signal-to-noise ratio against {reference}; higher is closer. Equal: no pixel differs.",
         compares=True,
     ),
-    "clipped_blacks": Explanation(
-        "Clipped blacks", "%", 2, "Share of pure black pixels (0, 0, 0), where shadow detail is lost."
-    ),
+    "clipped_blacks": Explanation("Clipped blacks", "%", 2, "Pure black pixels (0, 0, 0): lost shadow detail."),
     "clipped_whites": Explanation(
-        "Clipped whites", "%", 2, "Share of pure white pixels (255, 255, 255), where highlight detail is lost."
+        "Clipped whites", "%", 2, "Pure white pixels (255, 255, 255): lost highlight detail."
     ),
 }  # fmt: skip
-"""For each number of :class:`Measures`; ``{reference}`` stands for the name of what is compared with."""
+"""By attribute of :class:`Measures`; ``{reference}`` is replaced by the name of the reference."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The images of one VAE in numbers, mean over the batch, but for ``seconds``, ``delta_e_95`` and ``psnr``.
+    """The measures of one VAE's images: the mean over the batch, except ``seconds``, ``delta_e_95`` and ``psnr``.
 
     Attributes:
-        seconds: time for decoding alone, of the whole batch.
+        seconds: decoding time of the whole batch.
         contrast: standard deviation of L*.
         saturation: mean C*.
-        sharpness: root mean square of the highest octave of L*, that is of L* less its 1-2-1 blur. It is not divided
-            by the contrast: all VAEs decode the same latent, so the contents are the same already, and an image that
-            turns grey would pass for a sharp one.
-        clipped_blacks, clipped_whites: % of pixels with 0, or 255, in all three channels. One channel at its limit is
-            usual in a saturated colour and loses nothing; all three mean that nothing is left to bring back.
-        delta_e, delta_e_95: CIEDE2000 to the reference, mean and 95th percentile over the pixels. Of an image larger
-            than 512 x 512, over every second (third, …) pixel each way.
+        sharpness: root mean square of the highest octave of L*, i.e. of L* minus its 1-2-1 blur. Not divided by the
+            contrast: all VAEs decode the same latent, so the content is the same, and a grey image would seem sharp.
+        clipped_blacks, clipped_whites: % of pixels with 0 (or 255) in all three channels. One channel at its limit is
+            normal in a saturated colour; with all three, the detail is lost.
+        delta_e, delta_e_95: CIEDE2000 against the reference, mean and 95th percentile over the pixels; of an image
+            larger than 512 x 512, over every second (third, …) row and column.
         ssim: structural similarity of luma to the reference, with the Gaussian window of Wang et al. (2004).
-        psnr: to the reference, in dB, of RGB; infinite if equal.
-        equal: every pixel equals the reference's.
+        psnr: against the reference, in dB, of RGB; infinite if equal.
+        equal: whether every pixel equals the reference's.
 
-    What compares is None without a reference; ``ssim`` also of images below 11 px.
+    The last five need a reference; ``ssim`` is also None for images below 11 px.
     """
 
     seconds: float
@@ -115,18 +110,18 @@ class Measures:
     equal: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values to four decimals. JSON has no infinity: ``psnr`` of equal images is None."""
+        """The values, rounded to four decimals. JSON has no infinity, so ``psnr`` of equal images is None."""
         plain = {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(self).items()}
         return {**plain, "psnr": None if self.equal else plain["psnr"]}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A comparison in numbers.
+    """The measures of a comparison.
 
     Attributes:
-        reference: name of the VAE that the others are compared with; "" if nothing was decoded.
-        of: name -> numbers, of each VAE that has images.
+        reference: name of the VAE that the others are compared with; "" if there are no images.
+        of: measures by name, for each VAE with images.
         problem: why some or all are missing, or "".
     """
 
@@ -136,24 +131,24 @@ class Measured:
 
 
 def measure_comparison(comparison: Comparison) -> Measured:
-    """Measure all images. The reference is the first VAE that has any: the built-in one, if it decoded.
+    """Measure all images. The reference is the first VAE with images: the built-in one, unless it failed.
 
-    Never raises for what goes wrong in measuring: numbers shall not cost anyone the images.
+    Never raises: a failed measurement must not lose the images.
     """
     decoded = comparison.decoded
     if not decoded:
         return Measured()
-    found: dict[str, Measures] = {}
+    measures: dict[str, Measures] = {}
     problem = ""
     try:
-        reference = _seen(_images(decoded[0]))
+        reference = _load(_images(decoded[0]))
         for result in decoded:
-            seen = reference if result is decoded[0] else _seen(_images(result))
-            found[result.name] = _measure(seen, reference, result.seconds)
+            loaded = reference if result is decoded[0] else _load(_images(result))
+            measures[result.name] = _measure(loaded, reference, result.seconds)
     except _FAILURES as error:
-        log.exception("VAE Lab, measuring images")
+        log.exception("VAE Lab: measuring images failed")
         problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return Measured(decoded[0].name, found, problem)
+    return Measured(decoded[0].name, measures, problem)
 
 
 def measure(images: np.ndarray, reference: np.ndarray | None = None, *, seconds: float = 0.0) -> Measures:
@@ -162,17 +157,17 @@ def measure(images: np.ndarray, reference: np.ndarray | None = None, *, seconds:
     Args:
         images: uint8 [B,H,W,3].
         reference: uint8 [B,H,W,3] to compare with.
-        seconds: that decoding took.
+        seconds: decoding time.
 
     Raises:
         ValueError: the shapes differ.
     """
-    seen = _seen(images)
-    return _measure(seen, _seen(reference) if reference is not None else None, seconds)
+    loaded = _load(images)
+    return _measure(loaded, _load(reference) if reference is not None else None, seconds)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Image:
     """One image: uint8 [H,W,3], CIELAB [H,W,3], luma 0..255 [H,W]."""
 
     pixels: np.ndarray
@@ -182,18 +177,18 @@ class _Seen:
 
 def _images(result: Decoded) -> np.ndarray:
     assert result.images is not None
-    return result.images[:MOST_IMAGES]
+    return result.images[:MAX_IMAGES]
 
 
-def _seen(images: np.ndarray) -> list[_Seen]:
-    from skimage.color import rgb2lab  # takes a moment to import, which only those who measure shall wait for
+def _load(images: np.ndarray) -> list[_Image]:
+    from skimage.color import rgb2lab  # slow to import
 
-    # Single precision: a fifth of the time, and the same to three digits.
-    return [_Seen(p, rgb2lab(p.astype(np.float32) / 255), p.astype(np.float32) @ _LUMA) for p in images]
+    # Single precision takes a fifth of the time, and agrees to three digits.
+    return [_Image(p, rgb2lab(p.astype(np.float32) / 255), p.astype(np.float32) @ _LUMA) for p in images]
 
 
-def _measure(images: Sequence[_Seen], reference: Sequence[_Seen] | None, seconds: float) -> Measures:
-    own = np.mean([_of_one(image) for image in images], axis=0).tolist()
+def _measure(images: Sequence[_Image], reference: Sequence[_Image] | None, seconds: float) -> Measures:
+    own = np.mean([_measure_one(image) for image in images], axis=0).tolist()
     if reference is None:
         return Measures(seconds, *own)
     delta_e = np.concatenate([_delta_e(a, b) for a, b in zip(images, reference, strict=True)])
@@ -210,7 +205,7 @@ def _measure(images: Sequence[_Seen], reference: Sequence[_Seen] | None, seconds
     )
 
 
-def _of_one(image: _Seen) -> tuple[float, ...]:
+def _measure_one(image: _Image) -> tuple[float, ...]:
     """Contrast, saturation, sharpness, clipped blacks and whites."""
     lightness = image.lab[..., 0]
     detail = lightness - _blurred(lightness)
@@ -225,36 +220,36 @@ def _of_one(image: _Seen) -> tuple[float, ...]:
 
 
 def _blurred(values: np.ndarray) -> np.ndarray:
-    """[H,W] by the 1-2-1 kernel both ways; what is left of the difference is the highest octave."""
+    """[H,W] blurred with the 1-2-1 kernel in both directions."""
     wide = np.pad(values, 1, mode="edge")
     rows = (wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4
     return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
 
 
-def _delta_e(a: _Seen, b: _Seen) -> np.ndarray:
+def _delta_e(a: _Image, b: _Image) -> np.ndarray:
     from skimage.color import deltaE_ciede2000
 
     _check_shapes(a, b)
-    step = max(1, math.ceil(math.sqrt(a.luma.size / _COMPARED_PIXELS)))
+    step = max(1, math.ceil(math.sqrt(a.luma.size / _MAX_DELTA_E_PIXELS)))
     return deltaE_ciede2000(a.lab[::step, ::step], b.lab[::step, ::step]).ravel()
 
 
-def _ssim(a: _Seen, b: _Seen) -> float | None:
+def _ssim(a: _Image, b: _Image) -> float | None:
     from skimage.metrics import structural_similarity
 
-    if min(a.luma.shape) < _SSIM_SIDE:
+    if min(a.luma.shape) < _SSIM_WINDOW:
         return None
-    # One number, unless it is asked for a map as well; its annotations do not say so.
+    # A float, unless a map is requested too; its annotations do not say so.
     mean: Any = structural_similarity(
         a.luma, b.luma, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
     return float(mean)
 
 
-def _squared_error(a: _Seen, b: _Seen) -> float:
+def _squared_error(a: _Image, b: _Image) -> float:
     return float(np.square(a.pixels.astype(np.float32) - b.pixels.astype(np.float32)).mean())
 
 
-def _check_shapes(a: _Seen, b: _Seen) -> None:
+def _check_shapes(a: _Image, b: _Image) -> None:
     if a.pixels.shape != b.pixels.shape:
         raise ValueError(f"images of {a.pixels.shape} cannot be compared with {b.pixels.shape}")

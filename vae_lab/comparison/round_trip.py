@@ -1,4 +1,4 @@
-"""An image through encode and decode of many VAEs, one after the other, and what is lost on the way."""
+"""Encodes and decodes an image with several VAEs, one after another, and measures the loss."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ __all__ = [
 log = logging.getLogger("vae_lab")
 
 LOSS_SCALE = 20.0
-"""CIEDE2000 that a loss map shows brightest; the same for every map, so that maps can be compared."""
+"""CIEDE2000 of the brightest colour in loss maps; the same for all maps, so that they can be compared."""
 
-# Dark to bright through purple, red and yellow: lightness rises evenly, so that brighter always means more.
+# From dark to bright through purple, red and yellow, with evenly rising lightness.
 LOSS_COLOURS = (
     (0, 0, 0), (28, 14, 66), (74, 12, 107), (120, 28, 109), (165, 44, 96), (207, 68, 70), (237, 105, 37),
     (251, 155, 6), (247, 209, 61), (252, 255, 164),
@@ -55,17 +55,17 @@ LOSS_COLOURS = (
 
 LOSS_IN_WORDS = f"loss maps: CIEDE2000 (ΔE) from black, 0, to bright yellow, {LOSS_SCALE:.0f} or more"
 
-_ROWS = 128  # of the image at a time: CIEDE2000 takes dozens of arrays as large as what it is given
+_ROWS = 128  # processed at a time, because CIEDE2000 needs dozens of arrays of its input's size
 
 
 @dataclass(frozen=True)
 class Coder:
-    """A VAE that could take part.
+    """A VAE for a round trip.
 
     Attributes:
-        name: for people, unique within one round trip.
-        open: gives a context manager that yields the VAE, and lets go of it afterwards. It raises a VaeLabError
-            where the VAE cannot be used.
+        name: for display, unique within a round trip.
+        open: returns a context manager that yields the VAE and releases it afterwards. It raises a VaeLabError if
+            the VAE cannot be used.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Coder:
 
 @dataclass(frozen=True)
 class Loss:
-    """How far an image is from the original, both in 8 bits.
+    """The difference between an image and the original, both in 8 bits.
 
     Attributes:
         psnr: peak signal-to-noise ratio in dB, over all channels; infinite for equal images.
@@ -94,7 +94,7 @@ class Loss:
         return f"PSNR {psnr}{ssim} · ΔE {self.delta_e:.2f}"
 
     def to_json(self) -> dict[str, float | None]:
-        """The numbers; an infinite one is null, since JSON has no word for it."""
+        """The values. JSON has no infinity, so ``psnr`` of equal images is None."""
         psnr = round(self.psnr, 3) if math.isfinite(self.psnr) else None
         return {
             "psnr": psnr,
@@ -105,18 +105,18 @@ class Loss:
 
 @dataclass(frozen=True)
 class RoundTripped:
-    """What one VAE made of the image, or the reason why not.
+    """The result of one VAE, or the reason why there is none.
 
     Attributes:
         name: the VAE's.
         latent: [1,C,h,w] in model space, fp32, or None.
         image: uint8 [H,W,3], or None.
-        loss: against the original, or None.
-        encode_seconds, decode_seconds: loading not included.
+        loss: relative to the original, or None.
+        encode_seconds, decode_seconds: without loading.
         error: one line, or "".
-        family: the VAE's, where known.
-        finite: False if latent or decoded image had NaN or infinite values.
-        in_strips: True if the decoder went over the latent in strips, because memory was short.
+        family: the VAE's, if known.
+        finite: False if the latent or the decoded image had NaN or infinite values.
+        in_strips: True if the latent was decoded in strips due to low memory.
     """
 
     name: str
@@ -133,7 +133,7 @@ class RoundTripped:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """The results in the order asked for, and the image that they are held against, uint8 [H,W,3]."""
+    """The results in the order of the VAEs, and the original image, uint8 [H,W,3]."""
 
     original: np.ndarray
     results: tuple[RoundTripped, ...] = ()
@@ -153,15 +153,15 @@ def round_trip(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> RoundTrip:
-    """Put ``image`` through each VAE and back; one VAE is in memory at a time.
+    """Encode and decode ``image`` with each VAE; only one is in memory at a time.
 
     Args:
         image: [1,3,H,W] in 0..1, whole steps of 1/255; H and W are multiples of 8.
         coders: the VAEs.
         progress: called before and after every encode and decode.
-        cancelled: asked before every encode and decode; what is done by then is never thrown away.
+        cancelled: called before every encode and decode; finished results are returned.
     """
-    wanted = list(coders)
+    coders = list(coders)
     results: list[RoundTripped] = []
     original = (image[0].permute(1, 2, 0) * 255.0).round().to(torch.uint8).numpy()
 
@@ -169,19 +169,19 @@ def round_trip(
         if cancelled and cancelled():
             raise Cancelled("cancelled")
         if progress:
-            progress(step, 2 * len(wanted), f"{name}, {what}")
+            progress(step, 2 * len(coders), f"{name}, {what}")
 
     try:
-        for number, coder in enumerate(wanted):
-            results.append(_there_and_back(coder, image, original, 2 * number, before))
+        for number, coder in enumerate(coders):
+            results.append(_encode_and_decode(coder, image, original, 2 * number, before))
     except Cancelled:
         return RoundTrip(original, tuple(results), cancelled=True)
     if progress:
-        progress(2 * len(wanted), 2 * len(wanted), "")
+        progress(2 * len(coders), 2 * len(coders), "")
     return RoundTrip(original, tuple(results))
 
 
-def _there_and_back(
+def _encode_and_decode(
     coder: Coder, image: Tensor, original: np.ndarray, step: int, before: Callable[[int, str, str], None]
 ) -> RoundTripped:
     family: Family | None = None
@@ -194,19 +194,19 @@ def _there_and_back(
             latent = vae.encode(image).float().cpu()
             encoded = time.perf_counter()
             before(step + 1, coder.name, "decoding")
-            again = time.perf_counter()
+            decode_start = time.perf_counter()
             decoded, in_strips = Decoder.of(vae).decode(latent)
-            decode_seconds = time.perf_counter() - again
+            decode_seconds = time.perf_counter() - decode_start
         pixels = to_pixels(decoded)[0]
         loss = loss_between(original, pixels)
     except Cancelled:
         raise
     except VaeLabError as error:
         return RoundTripped(coder.name, error=str(error), family=family)
-    # Of torch, or of the disk: it must not cost the images of the others.
+    # An error of torch or the disk must not lose the other VAEs' images.
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
-            log.exception("VAE Lab, round trip with %s", coder.name)
+            log.exception("VAE Lab: round trip with %s failed", coder.name)
         return RoundTripped(coder.name, error=error_line(coder.name, error), family=family)
     finite = bool(torch.isfinite(latent).all() and torch.isfinite(decoded).all())
     return RoundTripped(
@@ -215,22 +215,22 @@ def _there_and_back(
 
 
 def check_encodes(vae: Autoencoder, image: Tensor) -> None:
-    """Refuse an image ([1,3,H,W]) that cannot be encoded, before it is tried.
+    """Check that an image ([1,3,H,W]) can be encoded.
 
     Raises:
-        FamilyMismatch: the VAE does not take images of that size.
-        NotEnoughMemory: on the CPU, where the system would kill the process that takes too much.
+        FamilyMismatch: the VAE does not support this image size.
+        NotEnoughMemory: on the CPU, where the system would kill a process that uses too much.
     """
     step, (height, width) = vae.downscale, image.shape[-2:]
     if height % step or width % step:
-        raise FamilyMismatch(f"{vae.name} takes images whose sides are multiples of {step}")
+        raise FamilyMismatch(f"{vae.name} needs images whose sides are multiples of {step}")
     if vae.device.type != "cpu":
         return
     needed, free = vae.bytes_to_encode(image), free_memory()
     if needed > SHARE * free:
         raise NotEnoughMemory(
-            f"{vae.name}: encoding {width} x {height} pixels takes about {needed / 2**30:.1f} GiB of memory, and "
-            f"{free / 2**30:.1f} GiB are free; a smaller image takes less"
+            f"{vae.name}: encoding {width} x {height} pixels needs about {needed / 2**30:.1f} GiB of memory, but only "
+            f"{free / 2**30:.1f} GiB are free; use a smaller image"
         )
 
 
@@ -246,9 +246,9 @@ def coder_of(
 
     Args:
         path: a VAE or a checkpoint.
-        family: where it is known already; else it is told from the weights.
-        device: where it computes.
-        dtype: in which precision.
+        family: if known; by default, it is detected from the weights.
+        device: on which it computes.
+        dtype: in which it computes.
 
     Raises:
         FileError: the file cannot be used.
@@ -258,23 +258,23 @@ def coder_of(
     yield vae
 
 
-# --- what is lost ----------------------------------------------------------------------------------------------------
+# --- loss ------------------------------------------------------------------------------------------------------------
 
 
 def loss_between(original: np.ndarray, image: np.ndarray) -> Loss:
-    """Hold ``image`` against ``original``, both uint8 [H,W,3] and of one size."""
-    known = measure(image[None], original[None])
+    """The difference between two images, uint8 [H,W,3] of the same size."""
+    measures = measure(image[None], original[None])
     delta = _delta_e(original, image)
     return Loss(
-        psnr=known.psnr if known.psnr is not None else math.inf,
-        ssim=known.ssim,
+        psnr=measures.psnr if measures.psnr is not None else math.inf,
+        ssim=measures.ssim,
         delta_e=float(delta.mean(dtype=np.float64)),
-        image=_in_colours(delta),
+        image=_colourise(delta),
     )
 
 
 def _delta_e(original: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """CIEDE2000 of each pixel, [H,W]."""
+    """CIEDE2000 per pixel, [H,W]."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     def lab(pixels: np.ndarray) -> np.ndarray:
@@ -287,7 +287,7 @@ def _delta_e(original: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.concatenate(strips)
 
 
-def _in_colours(delta: np.ndarray) -> np.ndarray:
+def _colourise(delta: np.ndarray) -> np.ndarray:
     """[H,W] -> uint8 [H,W,3]."""
     stops = np.linspace(0.0, LOSS_SCALE, len(LOSS_COLOURS))
     channels = np.asarray(LOSS_COLOURS, dtype=np.float64).T
@@ -295,13 +295,13 @@ def _in_colours(delta: np.ndarray) -> np.ndarray:
 
 
 def loss_colour(delta_e: float) -> tuple[int, int, int]:
-    """How loss maps show a CIEDE2000, in sRGB."""
-    red, green, blue = _in_colours(np.array([[delta_e]]))[0, 0]
+    """The sRGB colour of a CIEDE2000 value in loss maps."""
+    red, green, blue = _colourise(np.array([[delta_e]]))[0, 0]
     return int(red), int(green), int(blue)
 
 
 def channel_images(latent: Tensor) -> list[tuple[np.ndarray, float, float]]:
-    """Of each channel of [1,C,h,w]: uint8 [h,w,3] in greys, and the values that black and white stand for."""
+    """Each channel of [1,C,h,w] as a grey image, uint8 [h,w,3], with the values of black and white."""
     images = []
     for channel in torch.nan_to_num(latent[0].float()):
         low, high = float(channel.min()), float(channel.max())
@@ -311,7 +311,7 @@ def channel_images(latent: Tensor) -> list[tuple[np.ndarray, float, float]]:
 
 
 def as_decoded(trip: RoundTrip, original: str = "Original") -> tuple[Decoded, ...]:
-    """For a contact sheet: the original, then of each VAE the image and below it the loss map."""
+    """The columns of a contact sheet: the original, then each VAE's image and loss map."""
     black = np.zeros_like(trip.original)
     results = [Decoded(original, np.stack([trip.original, black]))]
     for result in trip:
@@ -319,6 +319,6 @@ def as_decoded(trip: RoundTrip, original: str = "Original") -> tuple[Decoded, ..
         if result.image is not None and result.loss is not None:
             images = np.stack([result.image, result.loss.image])
         seconds = result.encode_seconds + result.decode_seconds
-        told = (result.error, result.family, result.finite, result.in_strips)
-        results.append(Decoded(result.name, images, seconds, *told))
+        state = (result.error, result.family, result.finite, result.in_strips)
+        results.append(Decoded(result.name, images, seconds, *state))
     return tuple(results)

@@ -1,4 +1,4 @@
-"""A labelled sheet of images, side by side."""
+"""Draws a labelled contact sheet."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vae_lab.decoding import IN_STRIPS
 __all__ = ["contact_sheet"]
 
 _GAP = 12
-_MOST_PIXELS = 64_000_000  # for images; more are made smaller, and the sheet says so
-_NARROWEST = 200  # of a column, so that there is room to read
+_MAX_PIXELS = 64_000_000  # of all images; more are downscaled, and the title says so
+_MIN_COLUMN_WIDTH = 200
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
 _QUIET = (110, 110, 110)
 _ALARM = (176, 0, 32)
 
-# The first that has all the letters is taken: Linux, Windows, macOS, and the same for Chinese.
+# The first with all characters is used: for Linux, Windows and macOS, then the same for Chinese.
 _FONTS = ("DejaVuSans.ttf", "segoeui.ttf", "Helvetica.ttc", "msyh.ttc", "PingFang.ttc", "NotoSansCJK-Regular.ttc")
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -31,30 +31,30 @@ def contact_sheet(
     comparison: Comparison,
     *,
     rows: Sequence[str] = (),
-    most_columns: int = 6,
+    max_columns: int = 6,
     notes: Mapping[str, str] | None = None,
 ) -> Image.Image:
-    """One column for each VAE, one row for each latent of the batch; a refused VAE shows its reason.
+    """Draw a column for each VAE and a row for each latent of the batch; without images, a column has the error.
 
-    Images are drawn pixel for pixel, unless they would fill more than 64 megapixels.
+    Images are drawn at full size, unless they exceed 64 megapixels.
 
     Args:
-        comparison: what to draw.
-        rows: what the latents are called, for the sheet's title.
-        most_columns: after this many VAEs a new band begins.
-        notes: by the results' names, what stands below each in place of family and seconds.
+        comparison: the results.
+        rows: parts of the title, such as the latents' titles.
+        max_columns: VAEs per band.
+        notes: text below the names, by name, instead of family and seconds.
     """
     results = comparison.results
     shown = next((r.images for r in results if r.images is not None), None)
     height, width = (256, 256) if shown is None else shown.shape[1:3]
     batch = 1 if shown is None else shown.shape[0]
-    bands = [results[i : i + most_columns] for i in range(0, len(results), most_columns)]
+    bands = [results[i : i + max_columns] for i in range(0, len(results), max_columns)]
     columns = max((len(band) for band in bands), default=1)
-    scale = min(1.0, (_MOST_PIXELS / max(columns * len(bands) * batch * height * width, 1)) ** 0.5)
+    scale = min(1.0, (_MAX_PIXELS / max(columns * len(bands) * batch * height * width, 1)) ** 0.5)
     if scale < 1:
         height, width = max(int(height * scale), 1), max(int(width * scale), 1)
         rows = [*rows, f"images at {scale:.0%} of their size"]
-    column = max(width, _NARROWEST)
+    column = max(width, _MIN_COLUMN_WIDTH)
     title = _Text.set(" / ".join(rows), 16, columns * (column + _GAP) - _GAP)
     cells = {id(result): _Cell.of(result, column, (notes or {}).get(result.name)) for result in results}
     label = max((cell.label_height for cell in cells.values()), default=0)
@@ -83,7 +83,7 @@ def contact_sheet(
 
 @dataclass(frozen=True)
 class _Text:
-    """Words set in lines that are no wider than they may be; nothing is ever cut off, so no two names look alike."""
+    """Text wrapped to a width. It is never truncated, so that no two names look the same."""
 
     lines: tuple[str, ...]
     font: _Font
@@ -91,7 +91,7 @@ class _Text:
 
     @classmethod
     def set(cls, text: str, size: int, width: int) -> _Text:
-        """At ``size`` if it fits into one line, else smaller and in several."""
+        """Use ``size`` if the text fits in one line, else a smaller size and several lines."""
         font, text = _font_for(text, size)
         if font.getlength(text) > width:
             size -= 2
@@ -109,7 +109,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Cell:
-    """The words about one result."""
+    """The texts of one result."""
 
     name: _Text
     note: _Text
@@ -132,7 +132,7 @@ class _Cell:
 
 
 def _wrapped(text: str, font: _Font, width: int) -> list[str]:
-    """Lines broken between words, and within words that are wider than a line."""
+    """Break text into lines between words, and within words that are wider than a line."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
@@ -149,7 +149,7 @@ def _wrapped(text: str, font: _Font, width: int) -> list[str]:
 
 
 def _font_for(text: str, size: int) -> tuple[_Font, str]:
-    """A font, and ``text`` in letters that it has: others as escapes, since a box for each would look the same."""
+    """A font and the text, with characters that the font lacks as escapes, because boxes would all look the same."""
     fonts: list[_Font] = []
     for name in _FONTS:
         try:

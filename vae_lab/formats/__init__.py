@@ -1,7 +1,7 @@
-"""Tensors on demand, by byte range, from safetensors and from torch's two formats.
+"""Reads single tensors, by byte range, from safetensors and from torch's two formats.
 
-No pickle is ever executed, nothing is read that was not asked for, and a file that is not what it should be gives
-an error of ``vae_lab.errors`` that names the file and the reason in one line.
+No pickle is ever executed, and only the requested bytes are read. A bad file raises an error of ``vae_lab.errors``
+that names the file and the reason in one line.
 """
 
 from __future__ import annotations

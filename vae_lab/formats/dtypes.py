@@ -1,4 +1,4 @@
-"""The names that formats give to element types, and what the running torch makes of them."""
+"""The formats' names for element types, and the corresponding torch dtypes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SAFETENSORS_TYPES", "STORAGE_TYPES", "TORCH_TYPES", "ElementType", "
 
 @dataclass(frozen=True)
 class ElementType:
-    """One element type of a file format. ``dtype`` is None if the running torch does not have it."""
+    """One element type of a file format. ``dtype`` is None if the installed torch does not have it."""
 
     name: str
     bits: int
@@ -21,7 +21,7 @@ class ElementType:
 
 @cache
 def itemsize(dtype: torch.dtype) -> int:
-    """Return the bytes per element (``dtype.itemsize`` came with torch 2.1)."""
+    """Bytes per element (``dtype.itemsize`` needs torch 2.1)."""
     return torch.empty(0, dtype=dtype).element_size()
 
 
@@ -32,7 +32,7 @@ def _types(table: dict[str, tuple[int, str | None]]) -> dict[str, ElementType]:
     }
 
 
-# F4 and F6 pack several elements into a byte. torch has no tensors of such shapes, so they are listed, not read.
+# F4 and F6 pack several elements into a byte, which torch does not support: they are listed, not read.
 SAFETENSORS_TYPES = _types(
     {
         "BOOL": (8, "bool"),
@@ -60,7 +60,7 @@ SAFETENSORS_TYPES = _types(
     }
 )
 
-# The classes of torch storages. The quantised ones need a scale and a zero point: listed, not read.
+# The classes of torch storages. Quantised ones need a scale and a zero point: they are listed, not read.
 STORAGE_TYPES = _types(
     {
         "DoubleStorage": (64, "float64"),
@@ -85,7 +85,7 @@ STORAGE_TYPES = _types(
     }
 )
 
-# What a pickle may name as ``torch.<dtype>``: read from a fixed list, never looked up by the file's own words.
+# What a pickle may name as ``torch.<dtype>``: a fixed list, so that no name from a file is looked up in torch.
 TORCH_TYPES = _types(
     {
         **{name: (8, name) for name in ("uint8", "int8", "bool")},

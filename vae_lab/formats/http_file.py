@@ -1,8 +1,8 @@
-"""A file on a web server, read by range and never downloaded."""
+"""Reads files over HTTP by byte range, without downloading them."""
 
 from __future__ import annotations
 
-import http.client
+import base64
 import re
 import socket
 import ssl
@@ -10,81 +10,121 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+import httpx
 
 from vae_lab.errors import UnreadableFile
 from vae_lab.text import one_line, quoted, sized
 from vae_lab.version import __version__
 
-from .addresses import Address, shown_name
+from .addresses import shown_name
 from .range_cache import READ_AHEAD, RangeCache
+from .source import require_range
 
 __all__ = ["HttpFile"]
 
-_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _RETRIES = 2
-_PAUSE = 0.2  # seconds before the first retry, twice that before the second
-_SLOWEST = 1000  # bytes per second, over a whole answer
-_CONNECTIONS = 6  # at once, as browsers have them
-_PIECE = 1 << 20
+_RETRY_DELAY = 0.2  # seconds before the first retry, twice that before the second
+_MIN_RATE = 1000  # bytes per second, averaged over a whole response
+_PARALLEL_REQUESTS = 6  # per host, as in browsers
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _EMPTY = re.compile(r"bytes \*/0+")
+_URL_CHARACTERS = "/%:@!$&'()*+,;=~?"  # not to be escaped in a path or query
 
-_REFUSALS = {
-    401: "the server wants a login first (401)",
-    403: "the server refuses access (403): a login may be needed, or the link has expired",
+_STATUS_REASONS = {
+    401: "the server requires a login (401)",
+    403: "the server denies access (403): a login may be needed, or the link has expired",
     404: "there is no such file on the server (404)",
-    407: "the proxy wants a login first (407)",
+    407: "the proxy requires a login (407)",
     410: "the file is no longer on the server (410)",
-    416: "the server does not have the bytes that should be there (416): the file is shorter than it said",
-    429: "the server asks to wait, it has had too many requests (429)",
+    416: "the server does not have the requested bytes (416): the file is shorter than the server reported",
+    429: "the server received too many requests (429); try again later",
 }
-_NO_RANGES = "the server does not support reading by range; download the file to inspect it"
-_CHANGED = "the file has changed while it was being read"
+_NO_RANGES = "the server does not support range requests; download the file to inspect it"
+_CHANGED = "the file changed while it was being read"
+_CLOSED = "the file is closed"
 
 
 class _TransientError(Exception):
-    """Worth another try; the text is the reason, if that fails too."""
-
-
-@dataclass
-class _Link:
-    """A connection that is kept open."""
-
-    connection: http.client.HTTPConnection
-    origin: tuple[str, str, int]
-    headers: dict[str, str] = field(repr=False)
-    """What the proxy wants with every request."""
-    whole_url: bool
-    """Whether requests name the whole address: a proxy needs that for http."""
-    lasting: bool = False
-    """Whether it can be used again after its last answer."""
+    """A failure that a retry may fix. Its text becomes the reason if the retries fail too."""
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One answer: bytes, and what the server said about the file they are from."""
+class _Address:
+    """An http or https URL. Its query may be a signature, so neither field is part of the repr."""
 
-    data: bytes
-    total: int
-    version: str
-    """ETag, or time of change where there is none; "" if the server gives neither."""
+    url: httpx.URL = field(repr=False)
+    """Without user name and password."""
+    authorization: str = field(default="", repr=False)
+    """Value of the header of that name, or ""."""
+
+    @classmethod
+    def parse(cls, url: str) -> _Address:
+        """Raises ValueError if the URL is not valid; the message does not repeat the URL."""
+        malformed = "the URL is not valid: its host name or port is malformed"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ValueError(malformed) from error
+        if parts.scheme not in ("http", "https"):
+            raise ValueError(f"{quote(parts.scheme)}: URLs are not supported here, only http: and https:")
+        if not host:
+            raise ValueError("the URL is not valid: it has no host name")
+        try:
+            host = host if ":" in host else host.encode("idna").decode()
+            if re.search(r"[\x00-\x20\x7f]", host):
+                raise ValueError(malformed)
+            # Escaped here: httpx 0.24 turns "%2F" into "%252F" where other characters need escaping too.
+            target = _escaped(parts.path or "/") + (f"?{_escaped(parts.query)}" if parts.query else "")
+            parsed = httpx.URL(scheme=parts.scheme, host=host, port=port, raw_path=target.encode())
+        except (UnicodeError, httpx.InvalidURL) as error:
+            raise ValueError(malformed) from error
+        authorization = ""
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            authorization = f"Basic {base64.b64encode(login.encode()).decode()}"
+        return cls(parsed, authorization)
+
+    @property
+    def origin(self) -> tuple[str, str, int | None]:
+        """Credentials and connections are only used for one origin."""
+        return self.url.scheme, self.url.host, self.url.port
+
+    def redirected(self, response: httpx.Response) -> _Address:
+        """The target of a redirect. Raises ValueError if it cannot or should not be followed."""
+        location = response.headers.get("Location")
+        if not location:
+            raise ValueError("the server redirects without a target")
+        location = quote(location.encode(response.headers.encoding), safe=f"{_URL_CHARACTERS}#[]")
+        try:
+            target = self.parse(urljoin(str(self.url), location))
+        except ValueError as error:
+            raise ValueError(f"the server redirects to an unusable URL: {error}") from error
+        if self.url.scheme == "https" and target.url.scheme != "https":
+            raise ValueError("the server redirects from https to http, which is not safe")
+        if target.authorization or target.origin != self.origin:
+            return target
+        return replace(target, authorization=self.authorization)
 
 
 class HttpFile:
-    """A file behind an http or https address, as a ByteSource. Safe to read from several threads.
+    """A file at an http or https URL, as a ByteSource. Safe to read from several threads.
 
-    ``bytes_read`` counts what the server sent of the file. Opening asks for the first 64 KiB, following redirects;
-    later requests go to where these led. Passing troubles of the network are tried again twice.
+    Opening it requests the first 64 KiB and follows redirects; later requests go straight to their target.
+    Transient network errors are retried twice. ``bytes_read`` counts the bytes of the file that the server sent.
 
     Args:
-        url: the address. User and password in it are sent to that host alone, and shown nowhere.
-        timeout: seconds to wait for a connection, and for each piece of an answer.
+        url: its user name and password are only sent to its own host, and never shown.
+        timeout: seconds to wait for a connection, and for each piece of a response.
 
     Raises:
-        UnreadableFile: the server cannot be reached, refuses, cannot read by range, or contradicts itself.
+        UnreadableFile: the server cannot be reached, refuses, does not support ranges, or contradicts itself.
     """
 
     def __init__(self, url: str, *, timeout: float = 20.0) -> None:
@@ -92,245 +132,234 @@ class HttpFile:
         self.size = 0
         self.bytes_read = 0
         self.requests = 0
-        """How many requests were sent."""
+        """Number of requests sent."""
         self._timeout = timeout
         self._version = ""
-        self._idle: list[_Link] = []
+        self._transports: dict[tuple[str, str, int | None], httpx.HTTPTransport] = {}
         self._closed = False
         self._lock = threading.Lock()
         try:
-            self._address = Address.parse(url)
+            self._address = _Address.parse(url)
         except ValueError as error:
             raise UnreadableFile(self.name, str(error)) from error
         try:
-            first = self._get(0, READ_AHEAD)
+            first, self.size = self._get(0, READ_AHEAD)
         except UnreadableFile:
             self.close()
             raise
-        self.size, self._version = first.total, first.version
-        self._cache = RangeCache(self.size, self._fetch)
-        self._cache.keep(0, first.data)
+        self._cache = RangeCache(self.size, lambda start, length: self._get(start, length)[0])
+        self._cache.put(0, first)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset`` on."""
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise UnreadableFile(self.name, f"truncated: bytes {offset} to {offset + length} of {self.size} are needed")
+        """Return exactly ``length`` bytes, starting at ``offset``."""
+        require_range(self, offset, length)
         return self._cache.read(offset, length)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch what short reads of these ranges (offset, length) will want, over several connections at once."""
-        self._cache.prefetch(ranges, _CONNECTIONS)
+        """Fetch what short reads of these ranges (offset, length) will need, over several connections in parallel."""
+        self._cache.prefetch(ranges, _PARALLEL_REQUESTS)
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             self._closed = True
-        self._drop_idle()
+            transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            transport.close()
 
-    def _fetch(self, start: int, length: int) -> bytes:
-        part = self._get(start, length)
-        if part.total != self.size or (part.version and self._version and part.version != self._version):
-            raise UnreadableFile(self.name, _CHANGED)
-        return part.data
-
-    def _get(self, start: int, length: int) -> _Part:
-        """Ask for a range, again if it is worth it. A file that ends before gives fewer bytes, if that is not known."""
-        for pause in (*(_PAUSE * number for number in range(1, _RETRIES + 1)), None):
+    def _get(self, start: int, length: int) -> tuple[bytes, int]:
+        """Request a range, with retries. Returns its bytes (fewer at the end of the file), and the file's size."""
+        for attempt in range(_RETRIES + 1):
             try:
                 return self._follow(start, length)
             except _TransientError as error:
-                self._drop_idle()  # what was open to that server has most likely gone the same way
-                if pause is None:
+                if attempt == _RETRIES:
                     raise UnreadableFile(self.name, str(error)) from error
-                time.sleep(pause)
-        raise AssertionError  # the last round raises or returns
+                time.sleep(_RETRY_DELAY * (attempt + 1))
+        raise AssertionError  # the last attempt returns or raises
 
-    def _follow(self, start: int, length: int) -> _Part:
+    def _follow(self, start: int, length: int) -> tuple[bytes, int]:
         address = self._address
-        seen = {address.url}
+        visited = {address.url}
         while True:
-            link = self._link(address)
-            answer: _Part | str = ""
+            with self._errors_explained(address.url.host), closing(self._send(address, start, length)) as response:
+                if response.status_code not in (301, 302, 303, 307, 308):
+                    result = self._content(response, start, length)
+                    self._address = address
+                    return result
             try:
-                with self._in_words(address.host):
-                    answer = self._ask(link, address, start, length)
-            finally:
-                self._give_back(link, isinstance(answer, _Part))
-            if isinstance(answer, _Part):
-                self._address = address
-                return answer
-            try:
-                address = address.redirected(answer)
+                address = address.redirected(response)
             except ValueError as error:
                 raise UnreadableFile(self.name, str(error)) from error
-            if address.url in seen:
-                raise UnreadableFile(self.name, "the server redirects in a circle")
-            if len(seen) > _REDIRECTS:
-                raise UnreadableFile(self.name, f"the server redirects more than {_REDIRECTS} times")
-            seen.add(address.url)
+            if address.url in visited:
+                raise UnreadableFile(self.name, "redirect loop")
+            if len(visited) > _MAX_REDIRECTS:
+                raise UnreadableFile(self.name, f"the server redirects more than {_MAX_REDIRECTS} times")
+            visited.add(address.url)
 
-    def _ask(self, link: _Link, address: Address, start: int, length: int) -> _Part | str:
-        """One request: the range, or where a redirect leads."""
+    def _send(self, address: _Address, start: int, length: int) -> httpx.Response:
         headers = {
             "Range": f"bytes={start}-{start + length - 1}",
             "User-Agent": f"vae-lab/{__version__}",
             "Accept": "*/*",
             "Accept-Encoding": "identity",
-        } | link.headers
+        }
         if address.authorization:
             headers["Authorization"] = address.authorization
+        transport = self._transport(address)
         with self._lock:
             self.requests += 1
-        link.connection.request("GET", address.url if link.whole_url else address.target, headers=headers)
-        with link.connection.getresponse() as response:
-            if response.status in (301, 302, 303, 307, 308):
-                return response.getheader("Location") or ""
-            link.lasting = not response.will_close
-            return self._part_of(response, start, length)
+        # Through the transport, because an httpx.Client logs whole URLs, and a query may be a signature.
+        extensions = {"timeout": httpx.Timeout(self._timeout).as_dict()}
+        return transport.handle_request(httpx.Request("GET", address.url, headers=headers, extensions=extensions))
 
-    def _part_of(self, response: http.client.HTTPResponse, start: int, length: int) -> _Part:
+    def _transport(self, address: _Address) -> httpx.HTTPTransport:
+        """The connection pool for an origin, which uses the proxy of the system's settings."""
+        with self._lock:
+            if self._closed:
+                raise UnreadableFile(self.name, _CLOSED)
+            if address.origin not in self._transports:
+                try:
+                    self._transports[address.origin] = _new_transport(address.url)
+                except (ValueError, ImportError, httpx.InvalidURL) as error:
+                    reason = "the proxy in the system's settings cannot be used; SOCKS proxies need the package socksio"
+                    raise UnreadableFile(self.name, reason) from error
+            return self._transports[address.origin]
+
+    def _content(self, response: httpx.Response, start: int, length: int) -> tuple[bytes, int]:
         self._check_status(response)
-        expected, total = self._check_range(response.getheader("Content-Range"), start, length)
-        if (response.getheader("Content-Encoding") or "identity").strip().lower() != "identity":
-            raise UnreadableFile(self.name, "the server compresses the file on its way; its bytes cannot be told apart")
-        version = (response.getheader("ETag") or response.getheader("Last-Modified") or "").removeprefix("W/")
-        return _Part(self._body(response, expected), total, version)
+        expected, total = self._check_range(response.headers.get("Content-Range", "").strip(), start, length)
+        headers = response.headers
+        if headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            raise UnreadableFile(self.name, "the server applies content encoding, so byte ranges cannot be used")
+        announced = None if "Transfer-Encoding" in headers else headers.get("Content-Length")
+        if announced not in (None, str(expected)):
+            raise UnreadableFile(self.name, f"the server announces {announced} bytes for a range of {expected}")
+        version = (headers.get("ETag") or headers.get("Last-Modified") or "").removeprefix("W/")
+        if self._version and version and version != self._version:
+            raise UnreadableFile(self.name, _CHANGED)
+        data = self._body(response, expected)
+        self._version = self._version or version
+        return data, total
 
-    def _check_status(self, response: http.client.HTTPResponse) -> None:
-        status = response.status
+    def _check_status(self, response: httpx.Response) -> None:
+        status, headers = response.status_code, response.headers
         if status == 206:
             return
-        content_range = response.getheader("Content-Range") or ""
-        if (status == 200 and response.length == 0) or (status == 416 and _EMPTY.fullmatch(content_range.strip())):
+        empty = _EMPTY.fullmatch(headers.get("Content-Range", "").strip())
+        if (status == 200 and headers.get("Content-Length") == "0") or (status == 416 and empty):
             raise UnreadableFile(self.name, "the file is empty (0 bytes)")
         if status == 200:
-            page = (response.getheader("Content-Type") or "").lower().startswith("text/html")
-            hint = "the address leads to a web page, not to a file; use the link that downloads the file"
+            page = headers.get("Content-Type", "").lower().startswith("text/html")
+            hint = "the URL leads to a web page, not to a file; use the download link"
             raise UnreadableFile(self.name, hint if page else _NO_RANGES)
         if status >= 500:
             raise _TransientError(f"the server failed ({_titled(status)})")
-        reason = _REFUSALS.get(status, f"the server does not give the file ({_titled(status)})")
+        reason = _STATUS_REASONS.get(status, f"the server does not return the file ({_titled(status)})")
         if status in (408, 429):
             raise _TransientError(reason)
         raise UnreadableFile(self.name, reason)
 
-    def _check_range(self, said: str | None, start: int, length: int) -> tuple[int, int]:
-        """How many bytes will come, and how many the file has: as said by the server, if that can be true."""
-        match = _CONTENT_RANGE.fullmatch((said or "").strip())
+    def _check_range(self, content_range: str, start: int, length: int) -> tuple[int, int]:
+        """The length of the response and of the file according to the server, if both are plausible."""
+        match = _CONTENT_RANGE.fullmatch(content_range)
         if match is None:
-            what = f"says {quoted(said)}" if said else "does not say which bytes it sends"
-            raise UnreadableFile(self.name, f"the server answers a range, but {what}")
+            problem = f"but calls it {quoted(content_range)}" if content_range else "without saying which"
+            raise UnreadableFile(self.name, f"the server sends a range {problem}")
         if match[3] == "*":
-            raise UnreadableFile(self.name, "the server does not say how large the file is")
+            raise UnreadableFile(self.name, "the server does not report the size of the file")
         first, last, total = int(match[1]), int(match[2]), int(match[3])
         if self.size and total != self.size:
             raise UnreadableFile(self.name, _CHANGED)
-        wanted = min(start + length, total) - 1
-        if (first, last) != (start, wanted):
-            reason = f"asked for bytes {start} to {wanted} of {total}, the server sends {first} to {last}"
+        expected = min(start + length, total) - 1
+        if (first, last) != (start, expected):
+            reason = f"bytes {start} to {expected} of {total} were requested, but the server sends {first} to {last}"
             raise UnreadableFile(self.name, reason)
         return last - first + 1, total
 
-    def _body(self, response: http.client.HTTPResponse, expected: int) -> bytes:
-        """The bytes of an answer; no more than ``expected`` are taken into memory."""
-        if response.length not in (None, expected):
-            reason = f"the server announces {response.length} bytes for a range of {expected}"
-            raise UnreadableFile(self.name, reason)
+    def _body(self, response: httpx.Response, expected: int) -> bytes:
+        """The bytes of a response; reading stops as soon as there are more than ``expected``."""
         pieces: list[bytes] = []
-        started, missing = time.monotonic(), expected
-        while missing:
-            piece = response.read1(min(missing, _PIECE))
-            if not piece:
-                raise _TransientError(f"the server sent {expected - missing} of {expected} bytes")
-            pieces.append(piece)
-            missing -= len(piece)
-            with self._lock:
-                self.bytes_read += len(piece)
-            seconds = time.monotonic() - started
-            if missing and seconds > self._timeout and expected - missing < seconds * _SLOWEST:
-                raise UnreadableFile(
-                    self.name, f"the server sends too slowly: {sized(expected - missing)} in {seconds:.0f} s"
-                )
-        if response.length is None and response.read1(1):
-            raise UnreadableFile(self.name, f"the server sends more than the {expected} bytes asked for")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        received, started = 0, time.monotonic()
+        try:
+            for piece in response.iter_raw():
+                pieces.append(piece)
+                received += len(piece)
+                with self._lock:
+                    self.bytes_read += len(piece)
+                if received > expected:
+                    raise UnreadableFile(self.name, f"the server sends more than the {expected} bytes requested")
+                seconds = time.monotonic() - started
+                if received < expected and seconds > self._timeout and received < seconds * _MIN_RATE:
+                    reason = f"the server is too slow: {sized(received)} in {seconds:.0f} s"
+                    raise UnreadableFile(self.name, reason)
+        except httpx.RemoteProtocolError:
+            pass  # cut off: the byte count below says so
+        if received < expected:
+            raise _TransientError(f"the server sent {received} of {expected} bytes")
+        return b"".join(pieces)
 
     @contextmanager
-    def _in_words(self, host: str) -> Iterator[None]:
+    def _errors_explained(self, host: str) -> Iterator[None]:
         try:
             yield
-        except TimeoutError as error:
-            raise _TransientError(f"the server does not answer: nothing came within {self._timeout:g} s") from error
-        except socket.gaierror as error:
-            reason = f"no server named {quoted(host)} was found; is there a connection to the internet?"
+        except httpx.TimeoutException as error:
+            raise _TransientError(f"the server did not respond within {self._timeout:g} s") from error
+        except (AssertionError, ValueError) as error:  # from httpcore, if another thread has closed the file
+            if not self._closed:
+                raise
+            raise UnreadableFile(self.name, _CLOSED) from error
+        except httpx.TransportError as error:
+            cause = _os_error(error)
+            if isinstance(cause, socket.gaierror):
+                reason = f"no server named {quoted(host)} was found; is there an internet connection?"
+            elif isinstance(cause, ConnectionRefusedError):
+                reason = "the server cannot be reached: it refuses the connection"
+            elif isinstance(cause, ssl.SSLCertVerificationError):
+                reason = f"the server's certificate is not trusted: {one_line(cause.verify_message)}"
+            elif isinstance(error, httpx.ProxyError):
+                reason = f"the proxy cannot connect to the server: {one_line(error)}"
+            elif isinstance(cause, ConnectionError) or "disconnected" in str(error):
+                raise _TransientError("the server closed the connection") from error
+            elif isinstance(error, httpx.RemoteProtocolError):
+                raise _TransientError("the host did not speak HTTP") from error
+            else:
+                reason = f"reading from the server failed: {one_line((cause and cause.strerror) or error)}"
             raise UnreadableFile(self.name, reason) from error
-        except ConnectionRefusedError as error:
-            raise UnreadableFile(self.name, "the server cannot be reached: it refuses the connection") from error
-        except ssl.SSLCertVerificationError as error:
-            reason = f"the server's certificate cannot be trusted: {one_line(error.verify_message)}"
-            raise UnreadableFile(self.name, reason) from error
-        except (ConnectionError, http.client.IncompleteRead) as error:  # RemoteDisconnected is a ConnectionError
-            raise _TransientError("the server broke off the connection") from error
-        except http.client.BadStatusLine as error:
-            raise _TransientError("what answers is not a web server") from error
-        except (OSError, http.client.HTTPException) as error:
-            detail = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise UnreadableFile(self.name, f"the server cannot be read from: {one_line(detail)}") from error
 
-    # The connections
 
-    def _link(self, address: Address) -> _Link:
-        with self._lock:
-            if self._closed:
-                raise UnreadableFile(self.name, "it has been closed")
-            for link in self._idle:
-                if link.origin == address.origin:
-                    self._idle.remove(link)
-                    return link
-        return self._new_link(address)
-
-    def _new_link(self, address: Address) -> _Link:
-        """A connection, through the proxy that the system is set to, not opened yet."""
-        try:
-            proxy = _proxy_for(address)
-        except ValueError as error:
-            raise UnreadableFile(self.name, f"the proxy in the system's settings cannot be used: {error}") from error
-        by = proxy or address
-        if address.scheme == "http":
-            connection = http.client.HTTPConnection(by.host, by.port, timeout=self._timeout)
-        else:
-            connection = http.client.HTTPSConnection(by.host, by.port, timeout=self._timeout)
-        login = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
-        if proxy and address.scheme == "https":
-            connection.set_tunnel(address.host, address.port, headers=login)
-            login = {}  # for the proxy, not for the server at the tunnel's end
-        return _Link(connection, address.origin, headers=login, whole_url=bool(proxy) and address.scheme == "http")
-
-    def _give_back(self, link: _Link, answered: bool) -> None:
-        with self._lock:
-            if answered and link.lasting and not self._closed:
-                self._idle.append(link)
-                return
-        link.connection.close()
-
-    def _drop_idle(self) -> None:
-        with self._lock:
-            links, self._idle = self._idle, []
-        for link in links:
-            link.connection.close()
+def _escaped(text: str) -> str:
+    """A path or query with everything escaped that must be, including "%" where it does not begin an escape."""
+    return re.sub("%(?![0-9A-Fa-f]{2})", "%25", quote(text, safe=_URL_CHARACTERS))
 
 
 def _titled(status: int) -> str:
-    """A status with its name; the server's own words for it are left out."""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
+    """A status with its standard name; the server's own phrase is ignored."""
+    return f"{status} {httpx.codes.get_reason_phrase(status)}".strip()
 
 
-def _proxy_for(address: Address) -> Address | None:
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The system's error behind an error of httpx."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__  # httpcore 1.0 clears the cause
+    return error
+
+
+def _new_transport(url: httpx.URL) -> httpx.HTTPTransport:
+    # httpx itself would fail on unused settings (all_proxy=socks5://…) and ignore the exceptions set in Windows.
     proxies = urllib.request.getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(address.host):
-        return None
-    return Address.parse(proxy if "://" in proxy else f"http://{proxy}")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if proxy and urllib.request.proxy_bypass(url.host):
+        proxy = None
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=_PARALLEL_REQUESTS, keepalive_expiry=5)
+    return httpx.HTTPTransport(verify=_ssl_context(), limits=limits, proxy=httpx.Proxy(proxy) if proxy else None)
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    """Trusts the certificates that httpx brings and those of the system, such as a company's own."""
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    return context

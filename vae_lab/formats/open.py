@@ -1,4 +1,4 @@
-"""Opens a file of weights, whatever its format."""
+"""Opens a weights file of any supported format."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _PARSERS = {
 
 
 def open_weights(path: str | os.PathLike[str] | ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> WeightFile:
-    """Open a .safetensors, .ckpt or .pt file, also one behind an address; the format is told from its content.
+    """Open a .safetensors, .ckpt or .pt file by path or URL; its content decides the format.
 
     Only the description of the tensors is read. Nothing in the file is executed. Raises UnreadableFile,
-    MalformedFile or UnsafePickle, and then closes the source, also one that was passed in.
+    MalformedFile or UnsafePickle; the source is then closed, even one that was passed in.
     """
     source = open_source(path) if isinstance(path, (str, os.PathLike)) else path
     with ExitStack() as undo:

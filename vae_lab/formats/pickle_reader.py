@@ -1,7 +1,7 @@
-"""Reads what a pickle says without doing what it says.
+"""Parses pickles without executing them.
 
-``pickletools.genops`` splits the bytes into opcodes; the small stack machine here carries them out on plain values
-and inert records. No global is imported, no object is made or called by the pickle's will.
+``pickletools.genops`` splits the bytes into opcodes, which a small stack machine applies to plain values and inert
+records. No global is imported, and nothing that a pickle names is called.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ _MAX_PROTOCOL = 5
 
 
 class PickleReader:
-    """Reads pickles from a stream, one after the other, and collects the storages they refer to.
+    """Reads consecutive pickles from a stream and collects the storages they refer to.
 
-    ``load`` returns numbers, strings, tuples, lists, dicts with strings as keys, and the records of
+    ``load`` returns numbers, strings, tuples, lists, dicts with string keys, and the records of
     ``pickle_records``. Containers may contain themselves.
     """
 
-    def __init__(self, stream: PickleStream, path: str, limits: Limits, *, torn: str = "the pickle ends too early"):
+    def __init__(self, stream: PickleStream, path: str, limits: Limits, *, truncation: str = "the pickle ends early"):
         self.storages: dict[str, StorageRef] = {}
         self._stream = stream
         self._path = path
         self._limits = limits
-        self._torn = torn
+        self._truncation = truncation
         self._reset()
 
     def load(self) -> Any:
         """Return the next pickle's value.
 
-        UnreadableFile if the stream ends within it, UnsafePickle if it names a dangerous callable, else MalformedFile
-        if it is not in order or exceeds a limit.
+        Raises UnreadableFile if the stream ends within it, UnsafePickle if it names a dangerous callable, MalformedFile
+        if it is malformed or exceeds a limit.
         """
         self._reset()
         try:
             return self._run()
         except RecursionError as error:
             raise MalformedFile(self._path, "bad pickle: nested too deeply") from error
-        # All but ValueError come from pickletools: the last one, for odd escapes in text, if warnings are errors.
+        # pickletools raises all but ValueError: DeprecationWarning for odd escapes in text, if warnings are errors.
         except (ValueError, KeyError, OverflowError, EOFError, struct.error, DeprecationWarning) as error:
             if self._stream.exhausted:
-                raise UnreadableFile(self._path, f"truncated: {self._torn}") from error
+                raise UnreadableFile(self._path, f"truncated: {self._truncation}") from error
             raise MalformedFile(self._path, f"bad pickle: {one_line(error)}") from error
 
     def _reset(self) -> None:
         self._stack: list[Any] = []
-        self._marked: list[list[Any]] = []  # the stacks below each open mark
+        self._outer_stacks: list[list[Any]] = []  # one per open mark
         self._memo: dict[int, Any] = {}
 
     def _run(self) -> Any:
@@ -69,7 +69,7 @@ class PickleReader:
                 break
             handler = _HANDLERS.get(opcode.name)
             if handler is None:
-                raise ValueError(f"the opcode {opcode.name} is not used by torch")
+                raise ValueError(f"opcode {opcode.name}, which torch does not use")
             handler(self, arg)
             if len(self._stack) > self._limits.stack_depth:
                 raise ValueError(f"more than {self._limits.stack_depth} values on the stack")
@@ -79,27 +79,27 @@ class PickleReader:
 
     def _pop(self) -> Any:
         if not self._stack:
-            raise ValueError("a value is taken from an empty stack")
+            raise ValueError("the stack is empty")
         return self._stack.pop()
 
     def _top(self) -> Any:
         if not self._stack:
-            raise ValueError("a value is needed on an empty stack")
+            raise ValueError("the stack is empty")
         return self._stack[-1]
 
     def _push(self, value: object) -> None:
         self._stack.append(value)
 
     def _pop_to_mark(self) -> list[Any]:
-        if not self._marked:
+        if not self._outer_stacks:
             raise ValueError("a mark is missing")
-        items, self._stack = self._stack, self._marked.pop()
+        items, self._stack = self._stack, self._outer_stacks.pop()
         return items
 
     def _mark(self, _: object) -> None:
-        if len(self._marked) >= self._limits.marks:
+        if len(self._outer_stacks) >= self._limits.marks:
             raise ValueError(f"nested too deeply: more than {self._limits.marks} open marks")
-        self._marked.append(self._stack)
+        self._outer_stacks.append(self._stack)
         self._stack = []
 
     def _drop(self, _: object) -> None:
@@ -131,7 +131,7 @@ class PickleReader:
 
     def _tuple(self, length: int) -> None:
         if len(self._stack) < length:
-            raise ValueError("a tuple of more values than the stack has")
+            raise ValueError("a tuple longer than the stack")
         self._stack[-length:] = [tuple(self._stack[-length:])]
 
     def _dict(self, _: object) -> None:
@@ -145,10 +145,10 @@ class PickleReader:
         target = self._top()
         table = target.items if isinstance(target, Opaque) else target
         if not isinstance(table, dict):
-            raise ValueError("an item is set in something that is not a dict")
+            raise ValueError("an item is assigned to something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             name = as_key(key)
-            if name is not None:  # a key that weights never have, and that could be costly to hash
+            if name is not None:  # other keys never occur in weights files, and could be expensive to hash
                 table[name] = value
 
     def _set_item(self, _: object) -> None:
@@ -160,7 +160,7 @@ class PickleReader:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, Opaque):
-            raise ValueError("something is appended to what is not a list")
+            raise ValueError("a value is appended to something that is not a list")
 
     def _append(self, _: object) -> None:
         item = self._pop()
@@ -181,8 +181,8 @@ class PickleReader:
         if is_unsafe(module, name):
             raise UnsafePickle(
                 self._path,
-                f"its pickle asks for {quoted(symbol.path)}, which no weights need and which can run code "
-                "(nothing was run; do not load this file elsewhere)",
+                f"its pickle asks for {quoted(symbol.path)}, which can run code and has no place in a weights file "
+                "(nothing was run; do not load this file in other programs)",
             )
         return symbol
 
@@ -201,7 +201,7 @@ class PickleReader:
         self._push(call(function, args, self._limits))
 
     def _new_object_ex(self, _: object) -> None:
-        self._pop()  # the keyword arguments, which no known tensor has
+        self._pop()  # keyword arguments; no known tensor has any
         self._reduce(None)
 
     def _instance(self, arg: str) -> None:
@@ -214,20 +214,20 @@ class PickleReader:
         self._push(call(function, tuple(args), self._limits))
 
     def _build(self, _: object) -> None:
-        self._pop()  # the state: attributes, such as the _metadata of a state dict
+        self._pop()  # the state, such as the _metadata of a state dict
         self._top()
 
     def _persistent(self, saved_id: object) -> None:
         kind = as_key(saved_id[0]) if isinstance(saved_id, tuple) and saved_id else None
-        if kind == "module":  # the source text of a class, which old versions kept beside it
+        if kind == "module":  # the source code of a class, which old versions saved with it
             self._push(Opaque())
             return
         if kind != "storage":
             raise ValueError("a persistent id that is not a storage")
         storage = build_storage(saved_id)
-        known = self.storages.setdefault(storage.key, storage)
-        if known.nbytes != storage.nbytes:
-            raise ValueError(f"storage {quoted(storage.key)} has {known.nbytes} and {storage.nbytes} bytes")
+        first = self.storages.setdefault(storage.key, storage)
+        if first.nbytes != storage.nbytes:
+            raise ValueError(f"storage {quoted(storage.key)} has both {first.nbytes} and {storage.nbytes} bytes")
         self._push(storage)
 
 
@@ -244,11 +244,11 @@ def _push_new(make: Callable[[], object]) -> Handler:
 
 def _check_protocol(_: PickleReader, version: int) -> None:
     if version > _MAX_PROTOCOL:
-        raise ValueError(f"pickle protocol {version} is not known")
+        raise ValueError(f"unknown pickle protocol {version}")
 
 
-# Every opcode of protocols 0 to 5, except EXT1/2/4, which name classes by the loading program's own numbers, and
-# NEXT_BUFFER and READONLY_BUFFER, whose values are outside of the file.
+# Every opcode of protocols 0 to 5, except EXT1/2/4, which refer to a registry of the loading program, and
+# NEXT_BUFFER and READONLY_BUFFER, whose values are outside the file.
 _HANDLERS: dict[str, Handler] = {
     "PROTO": _check_protocol,
     "FRAME": lambda *_: None,

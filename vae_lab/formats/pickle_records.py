@@ -1,7 +1,7 @@
-"""The inert records that stand for objects in a pickle, and the few calls that make records of tensors.
+"""Inert records for the objects in a pickle, and the few calls that produce tensors.
 
-Nothing here is looked up by the names in the file except in tables of this package.
-Builders raise ValueError with the reason if their arguments make no sense.
+Names from the file are only looked up in tables of this package. Builders raise ValueError with the reason if their
+arguments are not valid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Opaque", "StorageRef", "Symbol", "TensorRef", "as_key", "build_stora
 
 
 class Symbol(NamedTuple):
-    """A global that the pickle names. It is never looked up."""
+    """A global that the pickle names. It is never imported."""
 
     module: str
     name: str
@@ -40,7 +40,7 @@ _MAX_BYTES_KEY = 128
 
 @dataclass(frozen=True, eq=False)
 class Opaque:
-    """An object of no interest. What was put into it as into a dict is kept: it may be a dict's subclass."""
+    """Any other object. Items assigned to it are stored, because it may be a subclass of dict."""
 
     symbol: Symbol | None = None
     items: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Opaque:
 
 @dataclass(frozen=True, eq=False)
 class StorageRef:
-    """The bytes of one or several tensors, kept outside of the pickle."""
+    """The bytes of one or more tensors, which are outside the pickle."""
 
     key: str
     type_name: str
@@ -57,13 +57,13 @@ class StorageRef:
     nbytes: int
     """Of the whole storage."""
     view_start: int
-    """The part that this reference sees, in bytes. Only the legacy format has such parts."""
+    """Start of the part that this reference covers, in bytes. Only the legacy format has such views."""
     view_nbytes: int
 
 
 @dataclass(frozen=True, eq=False)
 class TensorRef:
-    """A strided view of a storage, checked to lie within it."""
+    """A strided view that lies within its storage."""
 
     storage: StorageRef
     dtype: torch.dtype
@@ -75,13 +75,13 @@ class TensorRef:
 
 
 def as_key(value: object) -> str | None:
-    """Return the string under which a dict's key is kept, or None if its kind is not accepted.
+    """Return a dict's key as a string, or None if its type is not accepted.
 
-    Strings, because Python protects their hashes against collisions that are made on purpose; numbers' it does not.
+    Strings, because Python protects their hashes, unlike those of numbers, against deliberate collisions.
     """
     if type(value) is str:
         return value
-    if type(value) is bytes:  # decoding makes a copy for each use, which must stay small
+    if type(value) is bytes:  # decoding copies at each use, so it must be short
         return value.decode("latin-1") if len(value) <= _MAX_BYTES_KEY else None
     if type(value) is int:
         return str(value) if -(2**64) < value < 2**64 else None
@@ -91,7 +91,7 @@ def as_key(value: object) -> str | None:
 
 
 def call(function: object, args: tuple[Any, ...], limits: Limits) -> object:
-    """Return the record for the result of a call: of a tensor if the function is known to make one."""
+    """Return a record for the result of a call: a tensor, if the function is known to return one."""
     if not isinstance(function, Symbol):
         return Opaque()
     builder = _BUILDERS.get(function.path)
@@ -108,17 +108,17 @@ def build_storage(args: object) -> StorageRef:
         raise ValueError("a storage without a class or a key")
     element = STORAGE_TYPES.get(storage_class.name)
     if element is None:
-        raise ValueError(f"an unknown class of storage, {quoted(storage_class.path)}")
+        raise ValueError(f"unknown storage class {quoted(storage_class.path)}")
     width = element.bits // 8
     nbytes = _count(count, "a storage's size") * width
     start, view_nbytes = 0, nbytes
     if rest and rest[0] is not None:
         if not isinstance(rest[0], tuple) or len(rest[0]) != 3:
-            raise ValueError("a storage's view is malformed")
+            raise ValueError("a malformed view of a storage")
         start = _count(rest[0][1], "a view's offset") * width
         view_nbytes = _count(rest[0][2], "a view's size") * width
         if start + view_nbytes > nbytes:
-            raise ValueError(f"a view that reaches beyond its storage {quoted(key)}")
+            raise ValueError(f"a view beyond the end of its storage {quoted(key)}")
     return StorageRef(key, storage_class.name, element.dtype, width, nbytes, start, view_nbytes)
 
 
@@ -139,7 +139,7 @@ def _numbers(value: object, what: str, limits: Limits) -> tuple[int, ...]:
 
 
 def _tensor(args: tuple[Any, ...], limits: Limits, dtype: object = None, flags: object = None) -> TensorRef:
-    """Build from (storage, offset, size, stride, …), the arguments that all versions begin with."""
+    """Build from (storage, offset, size, stride, …), the first arguments in all versions."""
     if len(args) < 4 or not isinstance(args[0], StorageRef):
         raise ValueError("a tensor without a storage")
     storage: StorageRef = args[0]
@@ -164,7 +164,7 @@ def _element_type(storage: StorageRef, override: object) -> tuple[torch.dtype, s
         element = TORCH_TYPES.get(name)
         dtype = element.dtype if element else None
     if dtype is None:
-        return torch.uint8, f"its type {quoted(name)} is not supported by torch {torch.__version__}"
+        return torch.uint8, f"torch {torch.__version__} does not support its type {quoted(name)}"
     return dtype, None
 
 
@@ -176,7 +176,7 @@ def _check_bounds(
     last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
     if (last + 1) * width > storage.view_nbytes:
         raise ValueError(
-            f"a tensor of shape {shape}, strides {stride} and offset {offset} reaches beyond its storage "
+            f"a tensor of shape {shape}, strides {stride} and offset {offset} exceeds its storage "
             f"{quoted(storage.key)} of {storage.view_nbytes} bytes"
         )
     nbytes = width
@@ -187,7 +187,7 @@ def _check_bounds(
 
 
 def _tensor_v1(args: tuple[Any, ...], limits: Limits) -> TensorRef:
-    # torch before 0.4 could leave the strides out.
+    # Before torch 0.4, the strides could be omitted.
     if len(args) == 3:
         shape = _numbers(args[2], "shape", limits)
         args = (*args, contiguous_stride(shape))
@@ -211,16 +211,16 @@ def _first(args: tuple[Any, ...], _: Limits) -> object:
 
 
 def _from_type(args: tuple[Any, ...], limits: Limits) -> object:
-    # (function, class, its arguments, state): a tensor of a subclass, which is read as a plain one.
+    # (function, class, its arguments, state): a tensor subclass, which is read as a plain tensor.
     if len(args) < 3 or not isinstance(args[2], tuple):
-        raise ValueError("a tensor of a subclass without its arguments")
+        raise ValueError("a tensor subclass without arguments")
     if isinstance(args[0], Symbol) and args[0].path in _FROM_TYPE:
-        raise ValueError("a tensor of a subclass within itself")
+        raise ValueError("nested tensor subclasses")
     return call(args[0], args[2], limits)
 
 
 def _mapping(args: tuple[Any, ...], _: Limits) -> dict[str, Any]:
-    # Python 3 fills an OrderedDict afterwards; Python 2 wrote OrderedDict([[key, value], …]).
+    # Python 3 adds the items later; Python 2 wrote OrderedDict([[key, value], …]).
     if len(args) != 1 or not isinstance(args[0], list):
         return {}
     pairs = args[0]
@@ -231,8 +231,8 @@ def _mapping(args: tuple[Any, ...], _: Limits) -> dict[str, Any]:
         key = as_key(pair[0])
         if key is not None:
             table[key] = pair[1]
-    # Emptied, as nothing else refers to this list in a real file. In a made one, the same list could be turned into
-    # a dict a million times.
+    # Nothing else refers to this list in a real file. In a malicious one, the same list could be turned into a dict
+    # a million times.
     pairs.clear()
     return table
 

@@ -1,4 +1,4 @@
-"""A byte range of a source, read forward by ``pickletools`` as if it were a file."""
+"""Presents a byte range of a source to ``pickletools`` as a file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PIECE = 64 * 1024
 class PickleStream:
     """The three methods of a file that ``pickletools.genops`` uses, with memory bounded by the limits.
 
-    Several pickles can follow one another, as in torch's legacy format. ``exhausted`` becomes true when more was
-    asked for than the range has.
+    Several pickles can follow one another, as in torch's legacy format. ``exhausted`` becomes true when a read goes
+    beyond the end of the range.
     """
 
     def __init__(self, source: ByteSource, start: int, end: int, limits: Limits) -> None:
@@ -28,20 +28,20 @@ class PickleStream:
         self._end = end
         self._buffer = b""
         self._cursor = 0  # in the buffer
-        self._fetched = start  # in the source: where the buffer ends
+        self._buffer_end = start  # in the source
 
     def tell(self) -> int:
-        """Return the position in the source."""
-        return self._fetched - len(self._buffer) + self._cursor
+        """The position in the source."""
+        return self._buffer_end - len(self._buffer) + self._cursor
 
     def read(self, length: int) -> bytes:
-        """Return the next ``length`` bytes, or fewer if the range ends before."""
+        """Return the next ``length`` bytes, or fewer at the end of the range."""
         if self._fill(length) < length:
             self.exhausted = True
         return self._take(length)
 
     def readline(self) -> bytes:
-        """Return the bytes up to and with the next newline; ValueError if the line is longer than the limit."""
+        """Return the bytes through the next newline. Raises ValueError if the line is longer than the limit."""
         limit = self._limits.pickle_line
         newline = self._buffer.find(b"\n", self._cursor)
         if newline < 0:
@@ -60,17 +60,17 @@ class PickleStream:
         return piece
 
     def _fill(self, wanted: int) -> int:
-        """Make the buffer hold the next ``wanted`` bytes, as far as the range has them; return how many it holds."""
+        """Buffer the next ``wanted`` bytes, or fewer at the end of the range. Returns how many there are."""
         available = len(self._buffer) - self._cursor
-        rest = self._end - self._fetched
+        rest = self._end - self._buffer_end
         missing = min(wanted - available, rest)
         if missing <= 0:
             return available
-        if self._fetched + missing - self._start > self._limits.pickle_bytes:
+        if self._buffer_end + missing - self._start > self._limits.pickle_bytes:
             limit = sized(self._limits.pickle_bytes)
-            raise MalformedFile(self._source.name, f"the pickle in it is larger than the limit of {limit}")
-        piece = self._source.read_at(self._fetched, min(max(missing, _PIECE), rest))
+            raise MalformedFile(self._source.name, f"its pickle is larger than the limit of {limit}")
+        piece = self._source.read_at(self._buffer_end, min(max(missing, _PIECE), rest))
         self._buffer = self._buffer[self._cursor :] + piece
         self._cursor = 0
-        self._fetched += len(piece)
+        self._buffer_end += len(piece)
         return len(self._buffer)

@@ -1,4 +1,4 @@
-"""safetensors: an 8-byte length, a JSON header, and the bytes of all tensors, without gaps."""
+"""Parses safetensors: an 8-byte length, a JSON header, and the bytes of all tensors, without gaps."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["LENGTH_BYTES", "parse_safetensors"]
 
 LENGTH_BYTES = 8
 
-# A string that ends, or runs to the end, or a character that begins a value.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# A string, terminated or not, or a character that begins a value.
 _JSON_TOKEN = re.compile(rb'"[^"]*(?:"|\Z)|[\[{,]')
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One tensor of the header, its fields checked one by one."""
+    """A tensor in the header. Each field is valid by itself."""
 
     name: str
     type: ElementType
@@ -40,7 +40,7 @@ class _Entry:
 def parse_safetensors(source: ByteSource, limits: Limits) -> Contents:
     """Read the header. Accepts what the reference implementation accepts, and nothing more.
 
-    UnreadableFile if the file is shorter than its header says; MalformedFile if it contradicts itself.
+    Raises UnreadableFile if the file is shorter than its header declares; MalformedFile if it contradicts itself.
     """
     header_length = _header_length(source, limits)
     header = source.read_at(LENGTH_BYTES, header_length)
@@ -61,22 +61,22 @@ def parse_safetensors(source: ByteSource, limits: Limits) -> Contents:
 
 def _header_length(source: ByteSource, limits: Limits) -> int:
     if source.size < LENGTH_BYTES:
-        raise UnreadableFile(source.name, f"truncated: {source.size} bytes are too few for a safetensors header")
+        raise UnreadableFile(source.name, f"truncated: {source.size} bytes are too short for a safetensors header")
     (length,) = struct.unpack("<Q", source.read_at(0, LENGTH_BYTES))
     if length > limits.header_bytes:
         limit = sized(limits.header_bytes)
-        raise MalformedFile(source.name, f"safetensors header of {sized(length)}; the limit is {limit}")
+        raise MalformedFile(source.name, f"the safetensors header has {sized(length)}; the limit is {limit}")
     if LENGTH_BYTES + length > source.size:
         raise UnreadableFile(
             source.name,
-            f"truncated: the header takes {length} bytes, the file has {source.size} (incomplete download?)",
+            f"truncated: the header claims {length} bytes, but the file has {source.size} (incomplete download?)",
         )
     return length
 
 
 def _parse_json(header: bytes, limits: Limits) -> dict[str, object]:
     text = header.decode("utf-8")
-    # The reference implementation takes leading whitespace, but no byte order mark; json.loads would refuse it, too.
+    # The reference implementation accepts leading whitespace but no byte order mark, like json.loads.
     _check_values(header, limits)
     parsed = json.loads(
         text, object_pairs_hook=_unique, parse_int=_integer, parse_float=_fraction, parse_constant=_no_constant
@@ -87,7 +87,7 @@ def _parse_json(header: bytes, limits: Limits) -> dict[str, object]:
 
 
 def _check_values(header: bytes, limits: Limits) -> None:
-    """Count the JSON values before they are built: 100 MB of ``[],[],`` would become gigabytes of lists."""
+    """Count the JSON values before parsing: 100 MB of ``[],[],`` would become gigabytes of lists."""
     plain = header.replace(b"\\\\", b"").replace(b'\\"', b"")
     for count, _ in enumerate(_JSON_TOKEN.finditer(plain)):
         if count > limits.header_values:
@@ -104,7 +104,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _integer(digits: str) -> int:
-    # 64 bits need 20 digits. Longer ones would be converted in quadratic time by some Pythons.
+    # 64 bits need 20 digits. Some Python versions convert longer numbers in quadratic time.
     if len(digits) > 20:
         raise ValueError("overflow: a number of more than 20 digits")
     return int(digits)
@@ -140,12 +140,12 @@ def _entry(name: str, value: object, limits: Limits) -> _Entry:
     try:
         if not isinstance(value, dict):
             raise ValueError("not an object")  # noqa: TRY301 - gets the tensor's name below
-        return _checked_entry(name, value, limits)
+        return _parse_entry(name, value, limits)
     except ValueError as error:
         raise ValueError(f"tensor {quoted(name)}: {error}") from error
 
 
-def _checked_entry(name: str, value: dict[str, object], limits: Limits) -> _Entry:
+def _parse_entry(name: str, value: dict[str, object], limits: Limits) -> _Entry:
     type_name = value.get("dtype")
     element = SAFETENSORS_TYPES.get(type_name) if isinstance(type_name, str) else None
     if element is None:
@@ -154,7 +154,7 @@ def _checked_entry(name: str, value: dict[str, object], limits: Limits) -> _Entr
     check_shape(shape, limits)
     offsets = _integers(value.get("data_offsets"), "data_offsets")
     if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1]:
-        raise ValueError(f"data_offsets are {quoted(list(offsets))}, not a begin and an end")
+        raise ValueError(f"data_offsets are {quoted(list(offsets))}, not a start and an end")
     return _Entry(name, element, shape, *offsets)
 
 
@@ -165,7 +165,7 @@ def _integers(value: object, what: str) -> tuple[int, ...]:
 
 
 def _check_layout(entries: list[_Entry]) -> int:
-    """Check that the tensors fill the data section without overlaps or gaps; return its length."""
+    """Check that the tensors fill the data section without overlaps or gaps. Returns its length."""
     end = 0
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin < end:
@@ -176,10 +176,9 @@ def _check_layout(entries: list[_Entry]) -> int:
         for length in entry.shape:
             bits *= length
         if bits != 8 * (entry.end - entry.begin):
-            have = entry.end - entry.begin
             raise ValueError(
                 f"tensor {quoted(entry.name)}: {entry.type.name} {quoted(list(entry.shape))} "
-                f"needs {bits / 8:g} bytes, data_offsets give {have}"
+                f"needs {bits / 8:g} bytes, data_offsets give {entry.end - entry.begin}"
             )
         end = entry.end
     return end
@@ -188,7 +187,7 @@ def _check_layout(entries: list[_Entry]) -> int:
 def _check_size(source: ByteSource, expected: int) -> None:
     if source.size < expected:
         raise UnreadableFile(
-            source.name, f"truncated: {expected} bytes are expected, the file has {source.size} (incomplete download?)"
+            source.name, f"truncated: {expected} bytes expected, but the file has {source.size} (incomplete download?)"
         )
     if source.size > expected:
         raise MalformedFile(source.name, f"{source.size - expected} bytes follow after the last tensor")
@@ -196,7 +195,7 @@ def _check_size(source: ByteSource, expected: int) -> None:
 
 def _stored(entry: _Entry, data_start: int) -> StoredTensor:
     dtype = entry.type.dtype
-    flaw = None if dtype else f"its type {entry.type.name} is not supported by torch {torch.__version__}"
+    flaw = None if dtype else f"torch {torch.__version__} does not support its type {entry.type.name}"
     info = TensorInfo(entry.name, dtype or torch.uint8, entry.shape, flaw)
     extent = Extent.at(data_start + entry.begin, entry.end - entry.begin)
     return StoredTensor(info, extent, 0, contiguous_stride(entry.shape))

@@ -1,4 +1,4 @@
-"""Tells a file's format from its first bytes, never from its name."""
+"""Detects a file's format by its first bytes, never by its name."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from .source import ByteSource
 
 __all__ = ["Format", "sniff"]
 
-# Enough for the magic of every format below; a tar archive has its own at byte 257.
+# Enough for the magic number of every format below; that of a tar archive is at byte 257.
 _HEAD_BYTES = 512
 
-# What follows the length of a safetensors header, the upper half of which is zero for all lengths within the limit.
+# What follows the length of a safetensors header. For lengths within the limit, its upper half is zero.
 _JSON_STARTS = (b"{", b" ", b"\t", b"\r", b"\n")
 
-_TAR_MAGIC_AT, _TAR_MAGIC = 257, b"ustar"
+_TAR_MAGIC_OFFSET, _TAR_MAGIC = 257, b"ustar"
 
 
 class Format(Enum):
-    """The formats that weights come in."""
+    """The supported formats of weights files."""
 
     SAFETENSORS = "safetensors"
     TORCH_ZIP = "torch-zip"
     TORCH_LEGACY = "torch-legacy"
 
 
-# What people keep under names like model.ckpt, besides weights.
+# Other files that are found under names like model.ckpt.
 _FOREIGN = {
-    b"GGUF": "a GGUF file (quantised weights), which holds no VAE in a form that can be read here",
+    b"GGUF": "a GGUF file (quantised weights), which is not supported",
     b"PK\x05\x06": "an empty zip archive",
     b"\x1f\x8b": "a gzip archive: unpack it first",
     b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive: unpack it first",
@@ -45,11 +45,11 @@ _FOREIGN = {
 
 
 def sniff(source: ByteSource) -> Format:
-    """Return the format; UnreadableFile, saying what the file looks like, if it is none of them."""
+    """Return the format. Raises UnreadableFile, with what the file looks like, if it is none of them."""
     if source.size == 0:
         raise UnreadableFile(source.name, "the file is empty (0 bytes)")
     head = source.read_at(0, min(source.size, _HEAD_BYTES))
-    # First of all, since the length that a safetensors file begins with can look like any short magic number.
+    # Comes first, because the length at the start of a safetensors file can look like any short magic number.
     if head[4:8] == bytes(4) and head[8:9] in _JSON_STARTS:
         return Format.SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
@@ -68,19 +68,19 @@ def sniff(source: ByteSource) -> Format:
 
 def _describe_foreign(head: bytes) -> str | None:
     if not head.strip(b"\0"):
-        return "the file begins with zeros only (incomplete download?)"
-    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + len(_TAR_MAGIC)] == _TAR_MAGIC:
+        return "the file begins with zeros (incomplete download?)"
+    if head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)] == _TAR_MAGIC:
         return "a tar archive (torch before 0.1.10 saved these): load it with torch and save it again"
     return next((f"this is {what}" for magic, what in _FOREIGN.items() if head.startswith(magic)), None)
 
 
 def _is_pickle(head: bytes) -> bool:
-    # Protocol 2 and later state themselves. Protocols 0 and 1 begin at once with torch's magic number, in decimal.
+    # Protocol 2 and later begin with their number. Protocols 0 and 1 begin with torch's magic number, in decimal.
     return (head[0] == 0x80 and head[1:2] <= b"\x0f") or head.startswith(b"L119547037146038801333356")
 
 
 def _is_broken_safetensors(head: bytes) -> bool:
-    # One half of the signs is enough here, so that the message can name what is wrong.
+    # Half of the evidence is enough here, so that the message can say what is wrong.
     return head[4:8] == bytes(4) or head[8:9] == b"{"
 
 
@@ -92,7 +92,7 @@ def _decodes(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # only the last character, cut in two
+        return error.start > len(head) - 4  # only the last character, which is cut
     return True
 
 

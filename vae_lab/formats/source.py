@@ -1,4 +1,4 @@
-"""Where bytes come from: a file on a disk, or anything else that can be read by range."""
+"""Byte sources: a local file, bytes in memory, or anything else that can be read by range."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Protocol, runtime_checkable
 
 from vae_lab.errors import UnreadableFile
 
-__all__ = ["ByteSource", "LocalFile", "MemorySource", "PrefetchingSource"]
+__all__ = ["ByteSource", "LocalFile", "MemorySource", "PrefetchingSource", "require_range"]
 
 
 @runtime_checkable
 class ByteSource(Protocol):
-    """Bytes of known size, read by range. Parsers see nothing else of a file."""
+    """Bytes of known size, read by range. The only access that parsers have to a file."""
 
     name: str
     """As shown to the user."""
     size: int
-    """Bytes in all, as of opening."""
+    """Total number of bytes when it was opened."""
     bytes_read: int
-    """Bytes handed out so far; of a file elsewhere, bytes that came from there."""
+    """Bytes returned so far; for a remote file, bytes received."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset`` on; UnreadableFile if they are not there."""
+        """Return exactly ``length`` bytes, starting at ``offset``. Raises UnreadableFile if they do not exist."""
         ...
 
     def close(self) -> None:
@@ -37,18 +37,18 @@ class ByteSource(Protocol):
 
 @runtime_checkable
 class PrefetchingSource(Protocol):
-    """A ByteSource that is far away: many short reads take less time if they are announced."""
+    """A slow ByteSource, where many short reads are faster if they are announced."""
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Fetch what reads of these ranges (offset, length) will want; UnreadableFile if it is not there."""
+        """Fetch what reads of these ranges (offset, length) will need. Raises UnreadableFile if it does not exist."""
         ...
 
 
 class LocalFile:
-    """A regular file on a disk, as a ByteSource. Safe to read from several threads.
+    """A regular file, as a ByteSource. Safe to read from several threads.
 
-    The size is taken once, when the file is opened. Bytes appended later are not seen; a file that has become
-    shorter gives UnreadableFile at the read that misses its bytes.
+    The size is that at opening: bytes appended later are ignored, and once the file is shorter, reads beyond its
+    end raise UnreadableFile.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,7 +56,7 @@ class LocalFile:
         self.bytes_read = 0
         self._lock = threading.Lock()
         try:
-            # Looked at before it is opened: opening a named pipe would wait for a writer for ever.
+            # Checked before opening, because opening a named pipe would wait for a writer forever.
             _require_regular(self.name, os.stat(path).st_mode)  # noqa: PTH116 - Path("") means the folder "."
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as above; closed by close()
         except (OSError, ValueError) as error:
@@ -67,16 +67,15 @@ class LocalFile:
             raise UnreadableFile(self.name, "the file is empty (0 bytes)")
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset`` on."""
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise UnreadableFile(self.name, f"truncated: bytes {offset} to {offset + length} of {self.size} are needed")
+        """Return exactly ``length`` bytes, starting at ``offset``."""
+        require_range(self, offset, length)
         pieces = []
         missing = length
         try:
             while missing:
                 piece = self._read_some(offset + length - missing, missing)
                 if not piece:
-                    raise UnreadableFile(self.name, "truncated while it was being read: the file has become shorter")
+                    raise UnreadableFile(self.name, "truncated: the file became shorter while it was being read")
                 pieces.append(piece)
                 missing -= len(piece)
         except OSError as error:
@@ -86,28 +85,28 @@ class LocalFile:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Let the system read ahead just these: one after another, a disk would wait for each of them."""
+        """Let the system read ahead these ranges, instead of waiting for the disk at each of them."""
         if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):  # advice that a file system may not take
+            with contextlib.suppress(OSError):  # not every file system supports it
                 for offset, length in ranges:
                     os.posix_fadvise(self._file.fileno(), offset, length, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Close the file."""
-        # A network file system may report a lost connection here. Nothing was written: nothing is lost.
+        # A network file system may report a lost connection here. Nothing was written, so nothing is lost.
         with contextlib.suppress(OSError):
             self._file.close()
 
     def _read_some(self, offset: int, length: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._file.fileno(), length, offset)
-        with self._lock:  # Windows: the position is shared, so moving and reading must not be interleaved
+        with self._lock:  # Windows: all threads share the position
             self._file.seek(offset)
             return self._file.read(length)
 
 
 class MemorySource:
-    """Bytes in memory, as a ByteSource: for uploads, and for tests."""
+    """Bytes in memory, as a ByteSource."""
 
     def __init__(self, data: bytes, name: str = "<memory>") -> None:
         self.name = name
@@ -117,22 +116,28 @@ class MemorySource:
         self._data = data
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return exactly ``length`` bytes from ``offset`` on."""
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise UnreadableFile(self.name, f"truncated: bytes {offset} to {offset + length} of {self.size} are needed")
+        """Return exactly ``length`` bytes, starting at ``offset``."""
+        require_range(self, offset, length)
         self.bytes_read += length
         return self._data[offset : offset + length]
 
     def close(self) -> None:
-        """Let go of the bytes."""
+        """Release the bytes."""
         self.closed = True
         self._data = b""
+
+
+def require_range(source: ByteSource, offset: int, length: int) -> None:
+    """Raise UnreadableFile if these bytes are not within the source."""
+    if offset < 0 or length < 0 or offset + length > source.size:
+        reason = f"truncated: bytes {offset} to {offset + length} of {source.size} are needed"
+        raise UnreadableFile(source.name, reason)
 
 
 def _require_regular(name: str, mode: int) -> None:
     if stat.S_ISDIR(mode):
         diffusers = (Path(name) / "model_index.json").exists() or (Path(name) / "config.json").exists()
-        hint = "; it looks like a diffusers model: choose a weights file inside it" if diffusers else ""
+        hint = "; it looks like a diffusers model; choose a weights file inside it" if diffusers else ""
         raise UnreadableFile(name, f"this is a folder, not a file{hint}")
     if not stat.S_ISREG(mode):
         raise UnreadableFile(name, "this is a device or a pipe, not a file")

@@ -1,4 +1,4 @@
-"""torch's format before 1.6: five pickles in a row, then for each storage its length and its bytes."""
+"""Parses torch's format before 1.6: five pickles in a row, then the length and bytes of each storage."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ _LENGTH = struct.Struct("<q")
 
 
 def parse_torch_legacy(source: ByteSource, limits: Limits) -> Contents:
-    """Read the pickles, and work out where each storage lies.
+    """Read the pickles and compute the position of each storage.
 
-    UnreadableFile for files that are cut off or were written on a big-endian machine; MalformedFile and UnsafePickle
-    for the rest.
+    Raises UnreadableFile for files that are truncated or from a big-endian machine, else MalformedFile or
+    UnsafePickle.
     """
     stream = PickleStream(source, 0, source.size, limits)
-    reader = PickleReader(stream, source.name, limits, torn="the file ends within a pickle (incomplete download?)")
+    reader = PickleReader(
+        stream, source.name, limits, truncation="the file ends within a pickle (incomplete download?)"
+    )
     _check_preamble(reader, source.name)
     root = reader.load()
     storages = dict(reader.storages)
     keys = reader.load()
     try:
-        layout = _Layout(source, stream.tell(), _ordered(keys, storages))
+        layout = _Layout(source, stream.tell(), _in_file_order(keys, storages))
         tensors = find_tensors(root, layout.locate, limits)
     except ValueError as error:
         raise MalformedFile(source.name, one_line(error)) from error
@@ -45,7 +47,7 @@ def parse_torch_legacy(source: ByteSource, limits: Limits) -> Contents:
 
 
 def _check_preamble(reader: PickleReader, path: str) -> None:
-    # The first pickle is read whole before it is judged: a plain pickle of something dangerous should be named so.
+    # The first pickle is read completely before it is checked, so that a dangerous one is reported as such.
     if reader.load() != _MAGIC:
         raise UnreadableFile(path, "a pickle, but not a torch checkpoint: torch's magic number is missing")
     version = reader.load()
@@ -53,13 +55,13 @@ def _check_preamble(reader: PickleReader, path: str) -> None:
         raise MalformedFile(path, f"torch protocol {quoted(version) if type(version) is int else ''}, not {_PROTOCOL}")
     system = reader.load()
     if not isinstance(system, dict):
-        raise MalformedFile(path, "the facts about the system that wrote it are not a dict")
+        raise MalformedFile(path, "its system information is not a dict")
     if system.get("little_endian") is not True:
-        raise UnreadableFile(path, "written on a big-endian machine; only little-endian is read")
+        raise UnreadableFile(path, "written on a big-endian machine; only little-endian is supported")
 
 
-def _ordered(keys: Any, storages: dict[str, StorageRef]) -> list[StorageRef]:
-    """Return the storages in the order in which they follow in the file."""
+def _in_file_order(keys: Any, storages: dict[str, StorageRef]) -> list[StorageRef]:
+    """The storages in the order of their bytes in the file."""
     if not isinstance(keys, list):
         raise ValueError("the list of storages is not a list")
     names = [as_key(key) for key in keys]
@@ -68,12 +70,12 @@ def _ordered(keys: Any, storages: dict[str, StorageRef]) -> list[StorageRef]:
     unknown = [name for name in names if name not in storages]
     missing = storages.keys() - set(names)
     if unknown or missing:
-        raise ValueError(f"{len(unknown)} storages are listed that no tensor uses, {len(missing)} are not listed")
+        raise ValueError(f"{len(unknown)} storages in the list are unused, {len(missing)} are missing from it")
     return [storages[name] for name in names if name is not None]
 
 
 class _Layout:
-    """Where the storages lie, worked out from their sizes. Their own lengths are compared when they are read."""
+    """Positions of the storages, computed from their sizes. ``locate`` checks the lengths in the file."""
 
     def __init__(self, source: ByteSource, start: int, storages: list[StorageRef]) -> None:
         self._source = source
@@ -83,17 +85,17 @@ class _Layout:
             start += _LENGTH.size + storage.nbytes
         if start > source.size:
             raise UnreadableFile(
-                source.name, f"truncated: {start} bytes are expected, the file has {source.size} (incomplete download?)"
+                source.name, f"truncated: {start} bytes expected, but the file has {source.size} (incomplete download?)"
             )
 
     def locate(self, storage: StorageRef) -> int:
-        """Return the position of a storage's bytes, after checking the length in front of them."""
+        """Return the position of a storage's bytes, after checking the length before them."""
         position = self._positions[storage.key]
         (count,) = _LENGTH.unpack(self._source.read_at(position - _LENGTH.size, _LENGTH.size))
         if count * storage.itemsize != storage.nbytes:
             raise MalformedFile(
                 self._source.name,
                 f"storage {quoted(storage.key)} should have {storage.nbytes // storage.itemsize} elements, "
-                f"the file says {count}",
+                f"but the file declares {count}",
             )
         return position

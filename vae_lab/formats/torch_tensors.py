@@ -1,4 +1,4 @@
-"""From what a torch pickle says to the table of tensors: flat names, and where each one's bytes are."""
+"""Collects the tensors of a torch pickle: a flat name for each, and where its bytes are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["find_tensors"]
 def find_tensors(root: Any, locate: Callable[[StorageRef], int], limits: Limits) -> dict[str, StoredTensor]:
     """Return the tensors in nested dicts and lists, named by their keys and positions joined with dots.
 
-    ``locate`` gives a storage's position in the file; it is called when a tensor is first read. ValueError if two
-    tensors get the same name, or if a limit is exceeded.
+    ``locate`` returns a storage's position in the file; it is called when a tensor is first read. Raises ValueError
+    if two tensors get the same name, or if a limit is exceeded.
     """
     extents: dict[str, Extent] = {}
     tensors: dict[str, StoredTensor] = {}
@@ -40,30 +40,30 @@ def _bind(locate: Callable[[StorageRef], int], storage: StorageRef) -> Callable[
 
 
 def _walk(root: Any, limits: Limits) -> Iterator[tuple[str, TensorRef]]:
-    """Yield the tensors in containers that may contain themselves, or one another many times over."""
+    """Yield the tensors in containers, which may contain themselves or share their contents."""
     if isinstance(root, TensorRef):
         yield "", root
         return
     visited = 0
-    path: list[str] = []  # the keys that lead to the innermost open container
-    opened = {id(root): _children(root)}  # the containers on the way down, by identity, outermost first
-    while opened:
-        inner = next(reversed(opened))
-        for key, child in opened[inner]:
+    path: list[str] = []  # keys from the root to the innermost open container
+    ancestors = {id(root): _children(root)}  # the open containers by identity, outermost first
+    while ancestors:
+        inner = next(reversed(ancestors))
+        for key, child in ancestors[inner]:
             visited += 1
             if visited > limits.visited_values:
-                raise ValueError(f"more than {limits.visited_values} values are searched for tensors")
+                raise ValueError(f"more than {limits.visited_values} values to search for tensors")
             if isinstance(child, TensorRef):
                 yield _joined(path, key, limits), child
             # A container within itself adds no tensors.
-            elif isinstance(child, _CONTAINERS) and id(child) not in opened:
-                if len(opened) >= limits.nesting:
+            elif isinstance(child, _CONTAINERS) and id(child) not in ancestors:
+                if len(ancestors) >= limits.nesting:
                     raise ValueError(f"nested too deeply: more than {limits.nesting} containers")
                 path.append(key)
-                opened[id(child)] = _children(child)
+                ancestors[id(child)] = _children(child)
                 break
         else:
-            del opened[inner]
+            del ancestors[inner]
             if path:
                 path.pop()
 

@@ -1,6 +1,6 @@
-"""torch's current format (since 1.6): a zip archive with one pickle, and one uncompressed entry per storage.
+"""Parses torch's current format (since 1.6): a zip archive of one pickle and one uncompressed entry per storage.
 
-Checksums are not compared: reading by range never has a whole entry, and torch can be told to leave them out
+Checksums are not verified: entries are read in part only, and torch can omit checksums
 (``torch.serialization.set_crc32_options``).
 """
 
@@ -29,7 +29,7 @@ _LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")
 
 _ENCRYPTED = 0x1
 
-# The last record of an archive: its signature, and how far from the end of the file it can begin (22 bytes and a
+# The last record of an archive: its signature, and its maximum distance from the end of the file (22 bytes and a
 # comment of up to 64 kB).
 _END_OF_DIRECTORY = b"PK\x05\x06"
 _TAIL_BYTES = 22 + 65_535
@@ -38,17 +38,17 @@ _TAIL_BYTES = 22 + 65_535
 def parse_torch_zip(source: ByteSource, limits: Limits) -> Contents:
     """Read the archive's directory and its pickle.
 
-    UnreadableFile for archives that are cut off or of a kind that is not read here (TorchScript, compressed,
-    encrypted, big-endian); MalformedFile and UnsafePickle for the rest.
+    Raises UnreadableFile for archives that are truncated or not supported (TorchScript, compressed, encrypted,
+    big-endian), else MalformedFile or UnsafePickle.
     """
     archive = _Archive(source, limits)
     archive.check_byte_order()
     position, length = archive.locate("data.pkl")
     if length > limits.pickle_bytes:
         limit = sized(limits.pickle_bytes)
-        raise MalformedFile(source.name, f"the pickle in it has {sized(length)}; the limit is {limit}")
+        raise MalformedFile(source.name, f"its pickle has {sized(length)}; the limit is {limit}")
     stream = PickleStream(source, position, position + length, limits)
-    reader = PickleReader(stream, source.name, limits, torn="the pickle in the archive ends too early")
+    reader = PickleReader(stream, source.name, limits, truncation="the pickle in the archive ends too early")
     root = reader.load()
     for storage in reader.storages.values():
         archive.check_storage(storage)
@@ -60,7 +60,7 @@ def parse_torch_zip(source: ByteSource, limits: Limits) -> Contents:
 
 
 class _Archive:
-    """The entries of a torch archive, by their names within its one top folder."""
+    """The entries of a torch archive, by name within its single top folder."""
 
     def __init__(self, source: ByteSource, limits: Limits) -> None:
         self._source = source
@@ -70,18 +70,18 @@ class _Archive:
         self._entries = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
     def check_byte_order(self) -> None:
-        """Refuse archives that were written on a big-endian machine."""
-        if "byteorder" not in self._entries:  # torch before 2.1 wrote none
+        """Refuse archives from big-endian machines."""
+        if "byteorder" not in self._entries:  # not written before torch 2.1
             return
         position, length = self.locate("byteorder")
         order = self._source.read_at(position, min(length, 16)).strip()
         if order != b"little":
             raise UnreadableFile(
-                self._source.name, f"byte order {quoted(order.decode('latin-1'))}; only little is read"
+                self._source.name, f"byte order {quoted(order.decode('latin-1'))}; only little is supported"
             )
 
     def check_storage(self, storage: StorageRef) -> None:
-        """Check that the entry of a storage is there and holds all of it."""
+        """Check that the entry of a storage exists and is large enough."""
         entry = self._stored_entry(f"data/{storage.key}")
         if entry.file_size < storage.nbytes:
             raise MalformedFile(
@@ -90,7 +90,7 @@ class _Archive:
             )
 
     def locate(self, name: str) -> tuple[int, int]:
-        """Return the position and the length of an entry's bytes in the file."""
+        """Return the position and length of an entry's bytes in the file."""
         entry = self._stored_entry(name)
         path = self._source.name
         header = self._source.read_at(*self._within(entry.header_offset, _LOCAL_HEADER.size, name))
@@ -108,7 +108,7 @@ class _Archive:
         if entry.flag_bits & _ENCRYPTED:
             raise UnreadableFile(path, f"zip entry {quoted(name)} is encrypted")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise UnreadableFile(path, f"zip entry {quoted(name)} is compressed, which torch never does: not read")
+            raise UnreadableFile(path, f"zip entry {quoted(name)} is compressed, which torch never does; not supported")
         return entry
 
     def _within(self, position: int, length: int, name: str) -> tuple[int, int]:
@@ -121,16 +121,16 @@ def _directory(source: ByteSource, limits: Limits) -> dict[str, zipfile.ZipInfo]
     """Return the archive's entries by name. Only the directory at the end of the file is read."""
     try:
         with zipfile.ZipFile(_DirectoryView(source, limits)) as archive:  # type: ignore[arg-type]
-            listed = archive.infolist()
-    # zipfile checks much, not all: the others come from fields that it trusts.
+            infos = archive.infolist()
+    # Not only BadZipFile: zipfile trusts some fields.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, IndexError, struct.error) as error:
         tail_length = min(source.size, _TAIL_BYTES)
         if _END_OF_DIRECTORY not in source.read_at(source.size - tail_length, tail_length):
-            reason = "truncated: a zip archive without its directory at the end (incomplete download?)"
+            reason = "truncated: the zip archive's directory at the end is missing (incomplete download?)"
             raise UnreadableFile(source.name, reason) from error
         raise MalformedFile(source.name, f"bad zip archive: {one_line(error)}") from error
-    entries = {entry.filename: entry for entry in listed}
-    if len(entries) < len(listed):
+    entries = {entry.filename: entry for entry in infos}
+    if len(entries) < len(infos):
         raise MalformedFile(source.name, "two zip entries have the same name")
     return entries
 
@@ -139,19 +139,19 @@ def _find_root(path: str, entries: dict[str, zipfile.ZipInfo]) -> str:
     roots = [name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if not roots:
         examples = ", ".join(quoted(name, 40) for name in list(entries)[:3])
-        raise UnreadableFile(path, f"a zip archive without a data.pkl, not a torch checkpoint; it holds {examples}")
+        raise UnreadableFile(path, f"a zip archive without data.pkl, not a torch checkpoint; it contains {examples}")
     if len(roots) > 1:
         raise MalformedFile(path, f"{len(roots)} entries are named data.pkl")
     (root,) = roots
     if f"{root}/constants.pkl" in entries or any(name.startswith(f"{root}/code/") for name in entries):
-        raise UnreadableFile(path, "a TorchScript archive: a program, not a checkpoint")
+        raise UnreadableFile(path, "a TorchScript archive is a program, not a checkpoint")
     return root
 
 
 class _DirectoryView(io.RawIOBase):
-    """A source as the seekable file that zipfile wants, which refuses large reads.
+    """Presents a source to zipfile as a seekable file, and refuses large reads.
 
-    zipfile takes the size of the directory from the file and reads it in one piece.
+    zipfile trusts the directory size that the file declares, and reads the directory in one piece.
     """
 
     def __init__(self, source: ByteSource, limits: Limits) -> None:
@@ -172,7 +172,7 @@ class _DirectoryView(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}[whence]
         if base + offset < 0:
-            raise ValueError("a position before the start of the file")
+            raise ValueError("negative file position")
         self._position = base + offset
         return self._position
 
@@ -181,7 +181,7 @@ class _DirectoryView(io.RawIOBase):
         length = rest if size is None or size < 0 else min(size, rest)
         if length > self._limit:
             raise MalformedFile(
-                self._source.name, f"zip directory of {sized(length)}; the limit is {sized(self._limit)}"
+                self._source.name, f"the zip directory has {sized(length)}; the limit is {sized(self._limit)}"
             )
         data = self._source.read_at(self._position, length)
         self._position += length

@@ -1,10 +1,10 @@
-"""What no file of weights has a reason to name: callables that run code or reach the system.
+"""Callables that run code or access the system, which no weights file has a reason to name.
 
-The pickle reader never imports anything, so naming one of these cannot do harm here. It would in ``torch.load``,
-and the user must know. The list warns; it is not what keeps the reader safe.
+The pickle reader never imports anything, so these names are harmless here. They are not in ``torch.load``, so the
+user is warned. The reader's safety does not depend on this list.
 
-Names of ordinary training code (callbacks, schedulers, paths, loggers) are absent on purpose, and so are general
-words that users give to their own modules, such as ``code`` or ``profile``: honest checkpoints are full of them.
+Names from ordinary training code (callbacks, schedulers, paths, loggers) are not listed, nor are common names of
+users' own modules, such as ``code`` or ``profile``: legitimate checkpoints are full of them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Modules whose every name is refused, with their submodules.
+# Modules that are refused as a whole, with their submodules.
 _MODULES = _words(
-    # Processes, files and the system itself. posix and nt are what os pickles as.
+    # Processes, files and the system. os is pickled as posix or nt.
     "os posix nt sys subprocess _posixsubprocess popen2 shutil pty multiprocessing ctypes _ctypes cffi "
     "winreg _winapi msvcrt "
-    # Code: loading, compiling, running and debugging it.
+    # Loading, compiling, running and debugging code.
     "importlib imp _imp runpy pkgutil zipimport zipapp marshal codeop bdb pdb cProfile timeit doctest pydoc "
     "compileall py_compile ensurepip pip distutils venv lib2to3 idlelib asyncio _osx_support _aix_support _pyrepl "
-    # Pickles inside the pickle.
+    # Nested pickles.
     "pickle _pickle cPickle dill cloudpickle joblib jsonpickle shelve "
-    # The network, and what opens windows.
+    # The network and the browser.
     "socket _socket ssl http httplib urllib urllib2 urllib3 requests aiohttp httpx ftplib smtplib imaplib poplib "
     "telnetlib xmlrpc webbrowser antigravity "
     # Parts of numpy and torch that load files or compile code.
@@ -40,7 +40,7 @@ _BUILTINS = _words(
     "locals breakpoint exit quit"
 )
 
-# Single names in modules that are harmless otherwise.
+# Single names in otherwise harmless modules.
 _NAMES = {
     "builtins": _BUILTINS,
     "__builtin__": _BUILTINS,
@@ -70,15 +70,15 @@ _NAMES = {
     "uuid": _words("_get_command_stdout"),
 }
 
-# Modules that are dangerous also as an attribute of another one, as in ``torch.serialization os.system``.
+# Modules that are also dangerous as an attribute of another one, as in ``torch.serialization os.system``.
 _ROOTS = _words("os posix nt sys subprocess builtins importlib shutil ctypes runpy")
 
-# The steps from a harmless object to the interpreter's inside.
+# Steps from a harmless object to the interpreter's internals.
 _ATTRIBUTES = _words("__globals__ __builtins__ __subclasses__ __code__ __import__")
 
 
 def is_unsafe(module: str, name: str) -> bool:
-    """Return whether ``module`` and ``name``, as a pickle gives them, lead to a known dangerous callable."""
+    """Whether the global that a pickle names is, or leads to, a known dangerous callable."""
     parts = f"{module}.{name}".split(".")
     for end, part in enumerate(parts):
         parent = ".".join(parts[:end])

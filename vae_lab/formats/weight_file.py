@@ -1,4 +1,4 @@
-"""The open file: names, types and shapes at once, values when they are asked for."""
+"""An open weights file: names, dtypes and shapes of all tensors, and their values on demand."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .source import ByteSource, PrefetchingSource
 
 __all__ = ["Contents", "Extent", "StoredTensor", "TensorInfo", "WeightFile", "check_shape", "contiguous_stride"]
 
-# Read in pieces of this size, so that at most this much is held twice.
+# Read in pieces of this size, so that at most this much is in memory twice.
 _PIECE = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file says about one of its tensors."""
+    """Name, dtype and shape of a tensor in a file."""
 
     name: str
     dtype: torch.dtype
-    """``torch.uint8`` stands in for types that the running torch does not have; see ``flaw``."""
+    """``torch.uint8`` for types that the installed torch does not have; see ``flaw``."""
     shape: tuple[int, ...]
     flaw: str | None = None
     """Why ``read`` refuses this tensor; None for every tensor that can be read."""
@@ -40,15 +40,15 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes that the values take in memory."""
+        """Size of the values in memory."""
         return self.numel * itemsize(self.dtype)
 
 
 class Extent:
-    """A run of ``nbytes`` bytes in the file, whose position is looked up when it is first needed.
+    """A run of ``nbytes`` bytes in the file, whose position is looked up on first use.
 
-    Archives keep a small header before each run. Reading those only for the tensors that are read makes opening
-    a file with thousands of tensors one request, not thousands.
+    Archives have a small header before each run. Reading it only for the tensors that are read means one request,
+    not thousands, to open a file with thousands of tensors.
     """
 
     def __init__(self, nbytes: int, locate: Callable[[], int]) -> None:
@@ -58,11 +58,11 @@ class Extent:
 
     @classmethod
     def at(cls, position: int, nbytes: int) -> Extent:
-        """Return an extent at a known position."""
+        """An extent at a known position."""
         return cls(nbytes, lambda: position)
 
     def position(self) -> int:
-        """Return the offset of the first byte in the file."""
+        """Offset of the first byte in the file."""
         if self._position is None:
             self._position = self._locate()
         return self._position
@@ -81,16 +81,16 @@ class StoredTensor:
 
     @property
     def contiguous(self) -> bool:
-        """Whether the elements lie in the file in C order without gaps."""
+        """Whether the elements are in C order without gaps."""
         expected = contiguous_stride(self.info.shape)
         return self.info.numel == 0 or all(
-            length == 1 or have == want
-            for length, have, want in zip(self.info.shape, self.stride, expected, strict=True)
+            length == 1 or step == contiguous_step
+            for length, step, contiguous_step in zip(self.info.shape, self.stride, expected, strict=True)
         )
 
     @property
     def span(self) -> int:
-        """Elements from the first to the last in the file, gaps included."""
+        """Number of elements from the first to the last in the file, including gaps."""
         if self.info.numel == 0:
             return 0
         return 1 + sum((length - 1) * step for length, step in zip(self.info.shape, self.stride, strict=True))
@@ -98,7 +98,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a parser finds in a file."""
+    """The result of parsing a file."""
 
     container: str
     tensors: dict[str, StoredTensor]
@@ -106,9 +106,9 @@ class Contents:
 
 
 class WeightFile:
-    """An open file of weights. Use it as a context manager, or call ``close``.
+    """An open weights file. Use it as a context manager, or call ``close``.
 
-    All errors about the file are subclasses of ``FileError``. Reading is safe from several threads if the source is.
+    All errors about the file are subclasses of ``FileError``. Reading is thread-safe if the source is.
     """
 
     def __init__(self, source: ByteSource, contents: Contents, limits: Limits) -> None:
@@ -123,12 +123,12 @@ class WeightFile:
 
     @property
     def path(self) -> str:
-        """The file's name, as shown to the user."""
+        """Path or URL, as shown to the user."""
         return self._source.name
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
+        """Size of the file in bytes."""
         return self._source.size
 
     @property
@@ -137,23 +137,23 @@ class WeightFile:
         return self._source.bytes_read
 
     def read(self, name: str) -> torch.Tensor:
-        """Return a tensor: contiguous, in the file's dtype, with memory of its own.
+        """Return a copy of a tensor, contiguous and in the file's dtype.
 
-        KeyError if there is none of that name; MalformedFile with the tensor's ``flaw`` if it cannot be read.
+        Raises KeyError if there is none of that name; MalformedFile with the tensor's ``flaw`` if it cannot be read.
         """
         stored = self._stored[name]
         if stored.contiguous:
             return self._elements(stored, 0, stored.info.numel).reshape(stored.info.shape)
-        # A view can repeat its values, or pick a few from a wide span: both are taken into memory.
+        # A view can repeat its values, or select few from a wide span: both need memory.
         self._check_memory(stored, stored.info.nbytes)
         flat = self._elements(stored, 0, stored.span)
         return flat.as_strided(stored.info.shape, stored.stride).clone(memory_format=torch.contiguous_format)
 
     def read_flat(self, name: str, start: int, count: int) -> torch.Tensor:
-        """Return the elements [start, start + count) in C order, one-dimensional, with memory of its own.
+        """Return a copy of the elements [start, start + count) in C order, one-dimensional.
 
-        Reads these bytes only; of a tensor that is not contiguous in the file, all. IndexError for elements that
-        the tensor does not have; otherwise as ``read``.
+        Reads only these bytes, unless the tensor is not contiguous in the file. Raises IndexError for elements that
+        the tensor does not have, otherwise as ``read``.
         """
         stored = self._stored[name]
         self._check_run(stored, start, count)
@@ -162,9 +162,9 @@ class WeightFile:
         return self.read(name).flatten()[start : start + count].clone()
 
     def read_runs(self, name: str, runs: Sequence[tuple[int, int]]) -> torch.Tensor:
-        """Return the elements of several runs, each [start, start + count) as in ``read_flat``, one after another.
+        """Return the concatenated elements of several runs, each (start, count) as in ``read_flat``.
 
-        Errors are those of ``read_flat``. A tensor that is not contiguous in the file is read once, not for each run.
+        Raises what ``read_flat`` raises. A tensor that is not contiguous in the file is read once, not per run.
         """
         stored = self._stored[name]
         for start, count in runs:
@@ -184,7 +184,7 @@ class WeightFile:
         return result
 
     def close(self) -> None:
-        """Close the file. What was read stays valid."""
+        """Close the file. Tensors that were read stay valid."""
         self._source.close()
 
     def __enter__(self) -> WeightFile:
@@ -203,7 +203,7 @@ class WeightFile:
             raise IndexError(f"elements {start} to {start + count} of {name}, which has {numel}")
 
     def _elements(self, stored: StoredTensor, first: int, count: int) -> torch.Tensor:
-        """Read ``count`` elements as they lie in the file."""
+        """Read ``count`` elements in the file's order."""
         info = stored.info
         if info.flaw:
             raise MalformedFile(self.path, f"tensor {quoted(info.name)} cannot be read: {info.flaw}")
@@ -218,7 +218,9 @@ class WeightFile:
     def _check_memory(self, stored: StoredTensor, nbytes: int) -> None:
         if nbytes > self._limits.tensor_bytes:
             name, limit = quoted(stored.info.name), sized(self._limits.tensor_bytes)
-            raise MalformedFile(self.path, f"reading tensor {name} takes {sized(nbytes)}; the limit is {limit}")
+            raise MalformedFile(
+                self.path, f"reading tensor {name} needs {sized(nbytes)} of memory; the limit is {limit}"
+            )
 
     def _buffer(self, position: int, nbytes: int) -> bytearray:
         try:
@@ -243,11 +245,11 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def check_shape(shape: tuple[int, ...], limits: Limits) -> None:
-    """Raise ValueError with the reason if torch could not hold a tensor of that shape."""
+    """Raise ValueError with the reason if torch cannot represent a tensor of this shape."""
     if len(shape) > limits.dimensions:
         raise ValueError(f"{len(shape)} dimensions; the limit is {limits.dimensions}")
     if any(length < 0 for length in shape):
         raise ValueError(f"negative length in the shape {shape}")
-    # Lengths of 0 count as 1: torch multiplies the others up to find the strides, and would overflow.
+    # Lengths of 0 count as 1: torch multiplies the others to compute strides, and would overflow.
     if math.prod(max(length, 1) for length in shape) > limits.elements:
-        raise ValueError(f"overflow: the shape {quoted(shape)} has more elements than can be counted")
+        raise ValueError(f"overflow: the shape {quoted(shape)} has too many elements")

@@ -1,1 +1,1 @@
-"""The programs that load VAE Lab, behind one interface. The only importer of the WebUI's ``modules``."""
+"""The programs that load VAE Lab, behind one interface that does not depend on any of them."""

@@ -1,4 +1,4 @@
-"""What panels, script and API may ask of the program that VAE Lab runs in.
+"""What pages, script and API need from the program that VAE Lab runs in.
 
 ``StandaloneHost`` and ``A1111Host`` are peers: one contract suite runs on both.
 """
@@ -21,21 +21,16 @@ from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library.cache import Checkups, FactsCache
 from vae_lab.progress import Progress
 
-__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Held", "Host", "Place", "Progress", "VaeEntry"]
+__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "MemoryCheckup", "Place", "Progress", "VaeEntry"]
 
-AUTOMATIC = "Automatic"
-"""Choice: VAE Lab changes nothing, the host decides."""
-
-BUILT_IN = "Built-in"
-"""Choice: the VAE inside the checkpoint's file."""
-
-_MOST_LOOKED_AT = 12  # VAEs, in search of one to recommend; each takes seconds
+_MAX_CHECKED = 12  # VAEs, in search of one to recommend; each takes seconds
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,10 @@ class VaeEntry:
     """One VAE that the user has.
 
     Attributes:
-        name: unique among the host's VAEs, fit for a menu; a path relative to its folder.
+        name: unique among the host's VAEs, for menus; a path relative to its folder.
         path: the file.
-        family: its latent family, where it has been told already; None if not yet, or not possible.
-        problem: why it cannot be used, where that is known; "" otherwise.
+        family: its latent family; None if not determined yet, or not possible.
+        problem: why it cannot be used, if known; else "".
     """
 
     name: str
@@ -56,37 +51,20 @@ class VaeEntry:
 
     @property
     def label(self) -> str:
-        """Name, and what is known of it: never cut, so that two VAEs never look alike."""
+        """The name and what is known about the VAE; never shortened, so that labels are unique."""
         note = self.problem or (self.family.title if self.family else "")
         return f"{self.name} · {note}" if note else self.name
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Which VAE decodes, and who says so.
+class MemoryCheckup:
+    """The last checkup of the VAE that a host has in memory.
 
     Attributes:
-        vae: name of the VAE, or ``Built-in``.
-        source: ``generation``, ``checkpoint``, ``always`` or ``host``.
-        reason: one sentence for the user.
-        path: its file; of the built-in one, the checkpoint's. "" if unknown.
-    """
-
-    vae: str
-    source: str
-    reason: str
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Held:
-    """The VAE that a host holds in memory, as it was at its last checkup.
-
-    Attributes:
-        checkup: of the decoder, by what the host itself makes of the chart's latents.
-        precision: in which the host decodes, such as ``fp16``.
+        checkup: of the decoder: what the host itself decodes from the chart's latents.
+        precision: in which the host decodes, such as ``float16``.
         name: the VAE's, as in :class:`Decision`.
-        checkpoint: file of the checkpoint that it was with.
+        checkpoint: file of the checkpoint that was loaded.
     """
 
     checkup: Checkup
@@ -97,7 +75,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Place:
-    """Where VAEs of our own compute, apart from the host's, and in which precision."""
+    """Device and precision for VAEs that we load ourselves, apart from the host's model."""
 
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float32
@@ -111,19 +89,19 @@ class Host(ABC):
     """
 
     name: str
-    """For people, such as ``WebUI 1.10.1``."""
+    """Human-readable, such as ``WebUI 1.10.1``."""
 
     generations: GenerationStore
     """The latents that can be decoded again, newest first."""
 
     how_to_begin: str
-    """What someone without any kept latents should do, in a sentence or two."""
+    """What a user without any stored latents should do, in a sentence or two."""
 
     language: str = ""
     """In which messages are shown, such as ``zh_CN``; "" is English. It may change while the host runs."""
 
     chooses_checkpoint: bool = False
-    """Whether :meth:`select_checkpoint` is ours to offer; False where the host has a menu of its own for that."""
+    """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
 
     facts: FactsCache
     """What is known of files, remembered between runs."""
@@ -174,28 +152,42 @@ class Host(ABC):
         """Make ``name`` the checkpoint in use.
 
         Raises:
-            UnknownChoice: there is none of that name.
-            HostError: the host has a menu of its own for that.
+            UnknownChoice: no checkpoint has that name.
+            HostError: the host has its own menu for that.
         """
-        raise HostError(f"choose the checkpoint {name} in the menu of {self.name}")
+        raise HostError(f"select the checkpoint {name} in the menu of {self.name}")
 
     def refresh(self) -> list[str]:
-        """Look for latents that came since; a line for each file that cannot be used, the first time it is seen."""
-        return []  # where latents are captured as they come
+        """Look for new latents. Returns a line for each file that cannot be used, the first time it is seen."""
+        return []  # for hosts that capture latents during generation
 
-    @abstractmethod
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
         """Which VAE would decode the next image if the accordion's choice were ``generation_choice``."""
+        choice = resolve(self.standing_choices(), generation_choice)
+        return self.host_decision() if choice.source == "host" else self.decision_for(choice)
 
     @abstractmethod
-    def chosen(self, reach: str) -> str:
-        """What the user has chosen to stay, as it is listed, whether or not something goes before it.
+    def standing_choices(self) -> StandingChoices:
+        """What the user has saved in VAE Lab, as far as VAE Lab applies it and not the host."""
+
+    @abstractmethod
+    def decision_for(self, choice: Choice) -> Decision:
+        """The decision that a choice of the user leads to, whether or not its file still exists."""
+
+    @abstractmethod
+    def host_decision(self) -> Decision:
+        """Which VAE the host itself uses, without VAE Lab."""
+
+    def chosen(self, reach: Reach) -> str:
+        """What the user has saved, by its name in the lists, whether or not another choice takes precedence.
 
         Args:
             reach: ``always``, or ``checkpoint`` for the one in use.
         """
+        standing = self.standing_choices()
+        return standing.always if reach == "always" else standing.checkpoint
 
-    def built_in_of(self, generation: Generation) -> str:  # noqa: ARG002  some hosts know its own checkpoint
+    def built_in_of(self, generation: Generation) -> str:  # noqa: ARG002  for hosts that know it
         """Name of the checkpoint whose VAE is the built-in one of ``generation``, or ""."""
         return self.current_checkpoint()
 
@@ -207,16 +199,16 @@ class Host(ABC):
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Comparison:
-        """Decode a kept generation with the built-in VAE and with each of ``vaes``; nothing is sampled.
+        """Decode a stored generation with the built-in VAE and with each of ``vaes``; nothing is sampled.
 
-        What cannot be used gives a result with the reason instead of images.
+        A VAE that cannot be used gives a result with the reason instead of images.
 
         Raises:
-            UnknownChoice: the generation is not kept any longer.
+            UnknownChoice: the generation is no longer stored.
         """
 
-    def digest(self, name: str, generation: Generation) -> str:  # noqa: ARG002  some hosts know its own checkpoint
-        """Short fingerprint of a VAE that has decoded ``generation``; "" if it is not known."""
+    def digest(self, name: str, generation: Generation) -> str:  # noqa: ARG002  for hosts that know its checkpoint
+        """Short fingerprint of a VAE that has decoded ``generation``; "" if unknown."""
         built_in = self.checkpoint_files().get(self.current_checkpoint())
         path = built_in if name == BUILT_IN else self.vae_files().get(name)
         facts = self.facts.known(str(path)) if path else None
@@ -224,24 +216,24 @@ class Host(ABC):
 
     @abstractmethod
     def use_for_checkpoint(self, vae: str) -> str:
-        """Make ``vae`` the choice for the current checkpoint, to stay. Returns a sentence on what happens now.
+        """Save ``vae`` as the choice for the current checkpoint. Returns a sentence on what happens now.
 
         Raises:
             HostError: the host has no such preference, or the VAE cannot be used.
-            UnknownChoice: there is no such VAE.
-            FamilyMismatch: it is of another family than the checkpoint.
+            UnknownChoice: no VAE has that name.
+            FamilyMismatch: its family is not the checkpoint's.
         """
 
     @abstractmethod
     def use_always(self, vae: str) -> str:
-        """Make ``vae`` the choice for every checkpoint, to stay. Returns a sentence on what happens now.
+        """Save ``vae`` as the choice for every checkpoint. Returns a sentence on what happens now.
 
         Raises:
             VaeLabError: as for :meth:`use_for_checkpoint`.
         """
 
     def check_choice(self, vae: str) -> None:
-        """Refuse what could not decode with the checkpoint in use, before it is chosen to stay.
+        """Refuse what could not decode for the checkpoint in use, before it is saved.
 
         Raises:
             VaeLabError: as for :meth:`use_for_checkpoint`.
@@ -250,23 +242,23 @@ class Host(ABC):
             return
         files, checkpoint = self.vae_files(), self.current_checkpoint()
         if vae not in files:
-            raise UnknownChoice(f"no VAE named {vae}; there are {', '.join(files) or 'none'}")
+            raise UnknownChoice(f"no VAE named {vae}; available: {', '.join(files) or 'none'}")
         facts = self.facts.look(str(files[vae]))
         if facts.problem:
             raise HostError(f"{vae}: {facts.problem}")
         built_in = self.checkpoint_files().get(checkpoint)
-        wanted = self.checkpoint_family() or (self.facts.look(str(built_in)).family if built_in else None)
-        if wanted is not None and facts.family is not None and facts.family.id != wanted.id:
-            raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {wanted.title}")
+        family = self.checkpoint_family() or (self.facts.look(str(built_in)).family if built_in else None)
+        if family is not None and facts.family is not None and facts.family.id != family.id:
+            raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {family.title}")
 
     @abstractmethod
     def data_folder(self) -> Path:
-        """Where VAE Lab may keep caches."""
+        """Where VAE Lab may store its caches."""
 
-    # --- VAEs of our own, whole, from their files: the host's model is never touched -------------------------------
+    # --- VAEs that we load from their files; the host's model is never touched -------------------------------------
 
     def own_place(self) -> AbstractContextManager[Place]:
-        """Where a VAE may be loaded, for as long as the context lasts; waits for its turn on the device."""
+        """Where a VAE may be loaded while the context lasts; waits for its turn on the device."""
         return nullcontext(Place())
 
     def round_trip(
@@ -276,14 +268,14 @@ class Host(ABC):
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> RoundTrip:
-        """Put an image through encode and decode of the built-in VAE and of each of ``vaes``.
+        """Encode and decode an image with the built-in VAE and with each of ``vaes``.
 
-        What cannot be used gives a result with the reason instead of an image.
+        A VAE that cannot be used gives a result with the reason instead of an image.
 
         Args:
             image: [1,3,H,W] in 0..1; H and W are multiples of 8.
             vaes: names of VAEs or of checkpoints.
-            progress: told of every encode and decode.
+            progress: called before every encode and decode.
             cancelled: asked before each.
         """
         names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
@@ -292,11 +284,11 @@ class Host(ABC):
             return round_trip(image, coders, progress=progress, cancelled=cancelled)
 
     def encode(self, image: Tensor, vae: str) -> tuple[Tensor, Family]:
-        """The latent of an image, [1,C,h,w] in model space on the CPU, by a VAE or by a checkpoint's; and its family.
+        """Encode an image. Returns the latent, [1,C,h,w] in model space on the CPU, and its family.
 
         Args:
             image: [1,3,H,W] in 0..1; H and W are multiples of 8.
-            vae: its name.
+            vae: name of a VAE, or of a checkpoint for its built-in VAE.
 
         Raises:
             VaeLabError: the VAE cannot be used, or cannot encode this.
@@ -305,12 +297,12 @@ class Host(ABC):
             with self.own_place() as place, self._own(vae, place) as own:
                 check_encodes(own, image)
                 latent, family = own.encode(image).float().cpu(), own.family
-        except (RuntimeError, MemoryError) as error:  # of torch, out of memory among them
+        except (RuntimeError, MemoryError) as error:  # from torch, for example out of memory
             raise HostError(error_line(vae, error)) from error
         if family is None:
-            raise FamilyMismatch(f"{vae}: its latent family could not be told from the weights")
+            raise FamilyMismatch(f"{vae}: its latent family could not be determined from the weights")
         if not bool(torch.isfinite(latent).all()):
-            raise HostError(f"{vae} gave NaN or infinite values, so there is no latent to keep")
+            raise HostError(f"{vae} produced NaN or infinite values, so there is no latent to store")
         return latent, family
 
     @contextmanager
@@ -328,14 +320,14 @@ class Host(ABC):
 
     @cached_property
     def checkups(self) -> Checkups:
-        """Reports on files, remembered between runs."""
+        """Reports on files, cached between runs."""
         return Checkups(self.facts)
 
     def file_of(self, name: str) -> Path:
         """File of a VAE or a checkpoint; of ``Built-in``, the current checkpoint's.
 
         Raises:
-            UnknownChoice: there is none of that name.
+            UnknownChoice: no VAE and no checkpoint has that name.
         """
         checkpoint = self.current_checkpoint() if name == BUILT_IN else name
         found = (None if name == BUILT_IN else self.vae_files().get(name)) or self.checkpoint_files().get(checkpoint)
@@ -344,35 +336,35 @@ class Host(ABC):
         return found
 
     def known_reports(self, names: Sequence[str]) -> dict[str, Report]:
-        """Of those of ``names`` that have been looked at, the reports. Reads nothing of the files."""
+        """The reports on those of ``names`` that have been inspected. Reads none of the files."""
         files = {**self.checkpoint_files(), **self.vae_files()}
         known = {name: self.checkups.known(str(files[name])) for name in names if name in files}
         return {name: report for name, report in known.items() if report is not None}
 
     def known_verdicts(self, files: Mapping[str, Path]) -> dict[str, Verdict]:
-        """As :meth:`known_reports`, of files by name, the verdicts alone: for lists of many."""
+        """As :meth:`known_reports`, for files by name, only the verdicts: fast enough for long lists."""
         known = {name: self.checkups.known_verdict(str(path)) for name, path in files.items()}
         return {name: verdict for name, verdict in known.items() if verdict is not None}
 
     def inspect(self, name: str) -> Report:
-        """Look at a VAE or a checkpoint, and at which of the user's VAEs it was merged from.
+        """Inspect a VAE or a checkpoint, and find which of the user's VAEs it was merged from.
 
         Raises:
-            UnknownChoice: there is none of that name.
+            UnknownChoice: no VAE and no checkpoint has that name.
         """
         path = self.file_of(name)
         return self.checkups.look(str(path), {known: str(file) for known, file in self.vae_files().items()})
 
-    def held(self) -> Held | None:
-        """The last checkup of the VAE in memory; None where a host holds none, or it was not looked at yet."""
+    def memory_checkup(self) -> MemoryCheckup | None:
+        """The last checkup of the VAE in memory; None if the host has none there, or it was not checked yet."""
         return None
 
     def used_instead(self) -> str:
-        """For a checkpoint without a VAE: what the host really decodes with, in a sentence."""
+        """For a checkpoint without a VAE: what the host really decodes with, as a sentence."""
         return self.decision().reason
 
     def preferred_vaes(self) -> Mapping[str, str]:
-        """Name -> where the user chose it, in words, of VAEs to recommend before all others."""
+        """VAEs to recommend before all others: name -> where the user chose it, human-readable."""
         return {}
 
     def recommendation(
@@ -382,13 +374,13 @@ class Host(ABC):
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Recommendation | None:
-        """The VAE to choose for the current checkpoint, if its own is no good.
+        """The VAE to choose for the current checkpoint if its own has faults.
 
         Args:
-            search: whether to look at VAEs that have not been looked at yet, until one is found that is healthy and
-                fits, or until a good many have been looked at.
-            progress: told of each that is looked at.
-            cancelled: asked before each.
+            search: whether to check VAEs that have not been checked yet, until a healthy one that fits is found, or
+                too many have been checked.
+            progress: called before each check.
+            cancelled: asked before each check.
         """
         checkpoint = self.current_checkpoint()
         family = self.checkpoint_family()
@@ -397,19 +389,19 @@ class Host(ABC):
         files, preferred = self.vae_files(), self.preferred_vaes()
         order = [*(name for name in preferred if name in files), *(name for name in files if name not in preferred)]
         found = recommend(checkpoint, family, self.known_reports(order), preferred)
-        looked_at = order[:_MOST_LOOKED_AT]
-        for i, name in enumerate(looked_at):
+        candidates = order[:_MAX_CHECKED]
+        for i, name in enumerate(candidates):
             good_enough = found and found.fits and (found.name in preferred or not preferred)
             if not search or good_enough or (cancelled and cancelled()):
                 break
             if progress:
-                progress(i, len(looked_at), name)
+                progress(i, len(candidates), name)
             self.checkups.look(str(files[name]))
             found = recommend(checkpoint, family, self.known_reports(order), preferred)
         return found
 
     def checkpoint_family(self) -> Family | None:
-        """Latent family of the current checkpoint, where known: of its model, whatever VAE is built in."""
+        """Latent family of the current checkpoint, if known: that of its model, whatever VAE is built in."""
         path = self.checkpoint_files().get(self.current_checkpoint())
         report = self.checkups.known(str(path)) if path else None
         return report.model_family if report else None

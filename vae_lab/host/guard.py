@@ -1,4 +1,4 @@
-"""The boundary to the host: our failures never affect a generation."""
+"""The boundary to the host: keep our failures from affecting a generation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger("vae_lab")
 
 @contextmanager
 def guarded(what: str, tell: Callable[[str], None] | None = None) -> Iterator[None]:
-    """The host boundary: an error of ours is reported, and the host goes on.
+    """Log and swallow our own errors, so that the host keeps running.
 
     Args:
-        what: what was being done, for the log.
-        tell: told one line for the user, where there is a place to show it.
+        what: what is being done, for the log.
+        tell: called with one line for the user, if there is a place to show it.
     """
     try:
         yield

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.base import AUTOMATIC
+from vae_lab.host.choices import AUTOMATIC, ON_GREY, OnGrey
 
-__all__ = ["AS_IN_SETTINGS", "ON_GREY", "Plan"]
-
-ON_GREY = ("off", "warn", "redecode")
-"""What can be done when an image comes out grey."""
+__all__ = ["AS_IN_SETTINGS", "Plan"]
 
 AS_IN_SETTINGS = "As in Settings"
-"""The accordion's choice that leaves it to the settings."""
+"""The accordion's menu entry that leaves ``on_grey`` to the settings."""
 
 
 @dataclass(frozen=True)
@@ -24,37 +21,37 @@ class Plan:
 
     Attributes:
         override: name of a VAE, ``Built-in`` or ``Automatic``.
-        compare: VAEs whose images are wanted too.
-        on_grey: what to do when an image comes out grey: ``off``, ``warn`` or ``redecode``; None as in the settings.
+        compare: names of VAEs that should decode the images as well.
+        on_grey: what to do when an image comes out grey; None: as in the settings.
     """
 
     override: str = AUTOMATIC
     compare: tuple[str, ...] = ()
-    on_grey: str | None = None
+    on_grey: OnGrey | None = None
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> Plan:
-        """Read script arguments: positional as the page sends them, or one dict as the API documents.
+        """Read script arguments: positional from the page, or one dict from the API.
 
         Raises:
-            UnknownChoice: the values are of another kind.
+            UnknownChoice: an argument is unknown or has a value of the wrong type.
         """
         if args and isinstance(args[0], Mapping):
             values = args[0]
             unknown = sorted(str(key) for key in set(values) - {"override", "compare", "on_grey"})
             if unknown:
-                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; there are override, compare and on_grey")
+                raise UnknownChoice(f"unknown argument {', '.join(unknown)}; valid are override, compare and on_grey")
             override, compare, on_grey = values.get("override"), values.get("compare"), values.get("on_grey")
         else:
             override, compare, on_grey = (*args, None, None, None)[:3]
         override = AUTOMATIC if override in (None, "") else override
         compare = () if compare in (None, "") else compare
         if not isinstance(override, str) or not isinstance(compare, (list, tuple)):
-            raise UnknownChoice("override is a name, compare is a list of names")
+            raise UnknownChoice("override must be a name, compare a list of names")
         names = tuple(name for name in compare if isinstance(name, str))
         if len(names) != len(compare):
-            raise UnknownChoice("override is a name, compare is a list of names")
+            raise UnknownChoice("override must be a name, compare a list of names")
         on_grey = None if on_grey in (None, "", AS_IN_SETTINGS) else on_grey
         if on_grey is not None and (not isinstance(on_grey, str) or on_grey not in ON_GREY):
-            raise UnknownChoice(f"on_grey is one of {', '.join(ON_GREY)}, not {on_grey!r}")
-        return cls(override, names, on_grey)
+            raise UnknownChoice(f"on_grey must be one of {', '.join(ON_GREY)}, not {on_grey!r}")
+        return cls(override, names, cast("OnGrey | None", on_grey))

@@ -13,7 +13,8 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host, Place, Progress
+from vae_lab.host.base import Host, Place, Progress
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library.cache import FactsCache
@@ -26,11 +27,11 @@ _MEMORY_FOR_LATENTS = 256 * 2**20
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the stand-alone host looks.
+    """The folders of the stand-alone host.
 
     Attributes:
-        checkpoints, vaes, latents: folders, searched with their subfolders.
-        data: caches and the choices that stay.
+        checkpoints, vaes, latents: searched with their subfolders.
+        data: for caches and saved choices.
     """
 
     data: Path
@@ -40,7 +41,7 @@ class Folders:
 
     @classmethod
     def of_models(cls, models: Path, data: Path | None = None) -> Folders:
-        """The WebUI's own structure: ``models/Stable-diffusion``, ``models/VAE``; and ``models/latents``."""
+        """The WebUI's own layout: ``models/Stable-diffusion``, ``models/VAE``; and ``models/latents``."""
         return cls(
             data=data or models / "vae-lab",
             checkpoints=(models / "Stable-diffusion",),
@@ -51,7 +52,7 @@ class Folders:
 
 @dataclass
 class _Choices:
-    """What the user chose to stay, written to ``choices.json``."""
+    """The saved choices, in ``choices.json``."""
 
     file: Path
     checkpoint: str = ""
@@ -92,27 +93,27 @@ class StandaloneHost(Host):
         self._choices = _Choices.load(folders.data / "choices.json")
         self._busy = threading.Lock()
         self._seen: dict[Path, int] = {}
-        self._looking = threading.Lock()
-        self._untold: list[str] = []
+        self._refreshing = threading.Lock()
+        self._problems: list[str] = []  # of the first refresh, for the next one to report
         self.on_checkpoint_changed: Callable[[], None] = lambda: None
-        where = " or ".join(map(str, folders.latents)) or "a folder that this app is told of"
+        where = " or ".join(map(str, folders.latents)) or "a folder passed to this app"
         self.how_to_begin = (
             f"Put latents (.safetensors, one tensor [B,C,h,w] in model space) into {where}, then press Refresh."
         )
-        self._untold = self.refresh()
+        self._problems = self.refresh()
 
     def used_instead(self) -> str:
         decision = self.decision()
-        return decision.reason if decision.vae != BUILT_IN else "No VAE decodes: choose one for this checkpoint."
+        return decision.reason if decision.vae != BUILT_IN else "There is no VAE: choose one for this checkpoint."
 
     def refresh(self) -> list[str]:
-        """Load latents whose files are new or changed since the last look."""
-        with self._looking:
+        """Load latents from files that are new or have changed."""
+        with self._refreshing:
             # Added last to first, so that the list, newest first, is in the order of names.
             files = [path for _, path in find_weight_files(self.folders.latents)]
             problems = [self._load_latents(path) for path in sorted(files, key=_by_name, reverse=True)]
-            told, self._untold = self._untold, []
-        return told + [problem for problem in reversed(problems) if problem]
+            earlier, self._problems = self._problems, []
+        return earlier + [problem for problem in reversed(problems) if problem]
 
     def _load_latents(self, path: Path) -> str:
         try:
@@ -146,29 +147,34 @@ class StandaloneHost(Host):
         return self._choices.checkpoint if self._choices.checkpoint in names else next(iter(names), "")
 
     def select_checkpoint(self, name: str) -> None:
-        """Raises UnknownChoice: there is no such checkpoint."""
+        """Raises UnknownChoice: no checkpoint has that name."""
         if name not in self.checkpoints():
-            raise UnknownChoice(f"no checkpoint named {name}; there are {', '.join(self.checkpoints()) or 'none'}")
+            raise UnknownChoice(f"no checkpoint named {name}; available: {', '.join(self.checkpoints()) or 'none'}")
         self._choices.checkpoint = name
         self._choices.save()
         self.on_checkpoint_changed()
 
-    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        if generation_choice != AUTOMATIC:
-            return self._decide(generation_choice, "generation", "chosen for this comparison")
-        if self._choices.always != AUTOMATIC:
-            return self._decide(self._choices.always, "always", "chosen for every checkpoint")
-        preferred = self.chosen("checkpoint")
-        if preferred != AUTOMATIC:
-            return self._decide(preferred, "checkpoint", f"chosen for {self.current_checkpoint()}")
-        return self._decide(BUILT_IN, "host", "nothing else was chosen")
+    def standing_choices(self) -> StandingChoices:
+        saved = self._choices
+        return StandingChoices(saved.always, saved.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC))
 
-    def _decide(self, vae: str, source: str, why: str) -> Decision:
+    def decision_for(self, choice: Choice) -> Decision:
+        why = {
+            "generation": "chosen for this comparison",
+            "always": "chosen for every checkpoint",
+            "checkpoint": f"chosen for {self.current_checkpoint()}",
+        }
+        return self._decision(choice.vae, choice.source, why[choice.source])
+
+    def host_decision(self) -> Decision:
+        return self._decision(BUILT_IN, "host", "no other VAE is chosen")
+
+    def _decision(self, vae: str, source: Source, why: str) -> Decision:
         files, name = (
             (self.checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
         )
         path = files.get(name)
-        missing = "" if path else ", but the file is not there"
+        missing = "" if path else ", but the file is missing"
         return Decision(vae, source, f"{vae}: {why}{missing}.", str(path or ""))
 
     def compare(
@@ -201,21 +207,16 @@ class StandaloneHost(Host):
         return Candidate(name, lambda: self._opened(name, path, family), facts.family if facts else None)
 
     @contextmanager
-    def _opened(self, name: str, path: Path | None, wanted: Family) -> Iterator[Decoder]:
+    def _opened(self, name: str, path: Path | None, family: Family) -> Iterator[Decoder]:
         if path is None:
-            raise UnknownChoice("no checkpoint is there" if name == BUILT_IN else f"no VAE named {name}")
+            raise UnknownChoice("there is no checkpoint" if name == BUILT_IN else f"no VAE named {name}")
         facts = self.facts.look(str(path))
         if facts.problem:
             raise HostError(f"{path}: {facts.problem}")
-        check_family(name, facts.family, wanted)
+        check_family(name, facts.family, family)
         with open_vae(path) as file:
-            autoencoder = file.load(family=facts.family or wanted, device=self.device)
+            autoencoder = file.load(family=facts.family or family, device=self.device)
         yield Decoder.of(autoencoder)
-
-    def chosen(self, reach: str) -> str:
-        if reach == "always":
-            return self._choices.always
-        return self._choices.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC)
 
     def use_for_checkpoint(self, vae: str) -> str:
         checkpoint = self.current_checkpoint()

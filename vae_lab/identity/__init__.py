@@ -1,4 +1,4 @@
-"""What VAE a file really holds: exactly, nearly, and of what it was merged."""
+"""Identifies VAEs by their weights: copies, relatives, merges and published files."""
 
 from vae_lab.identity.catalogue import (
     KnownCheckpoint,

@@ -1,8 +1,8 @@
-"""Published facts about VAE and checkpoint files, by hash; and what their names hint at.
+"""Published facts about VAE and checkpoint files by hash, and hints from their names.
 
-A hash identifies a file, not its weights: the same weights exist in other containers, precisions and layouts. Of a few
-well-known VAEs a number over the weights is published as well, which is a hint and never a proof. Facts that are not
-certain enough (grade C) are never given.
+A hash identifies a file, not its weights: the same weights exist in other containers, dtypes and layouts. For a few
+well-known VAEs, a number computed from the weights is published too, which is a hint but no proof. Facts that are not
+certain enough (grade C) are never returned.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ _PIECE = 2**22
 _SD_WEIGHTS = 83_653_863
 _SCALAR_UNIT = 17870.7051
 
-# What VAEs and checkpoints of such names are for. This is our own judgement, from what their authors publish them as
-# and what their images look like; no source says so file by file. A word counts where a word of the name begins with
-# it, a short one only where it is all of it: "nai" is a model, "naive" is not.
+# The style of VAEs and checkpoints with these names: our own judgement from their authors' descriptions and images, not
+# from a source for each file. A keyword matches a word that begins with it, a short one only the whole word: "nai" is a
+# model, "naive" is not.
 _ANIME_VAES = ("anime", "nai", "novelai", "orangemix", "anything")
-_REALISTIC_VAES = (frozenset({"mse"}), frozenset({"ft", "ema"}))  # "ema" alone says how weights were averaged
+_REALISTIC_VAES = (frozenset({"mse"}), frozenset({"ft", "ema"}))  # "ema" by itself only says that weights were averaged
 _ANIME_CHECKPOINTS = (
     *("anything", "anime", "orange", "abyssorange", "nai", "novelai", "waifu", "counterfeit", "pastel", "meina"),
     *("eimis", "animagine", "illustrious", "noobai", "hassaku", "kohaku", "trinart", "manga", "toon"),
@@ -68,15 +68,15 @@ _SHORT = 3  # letters
 
 @dataclass(frozen=True)
 class KnownVae:
-    """A published VAE file, or what a VAE's weights hint at.
+    """A published VAE file, or the VAE that a file's weights suggest.
 
     Attributes:
-        name: what it is called.
-        aliases: names under which the very same file is handed on.
+        name: its usual name.
+        aliases: other names of the same file.
         family: id of its latent family, see :mod:`vae_lab.latents.family`.
-        grade: ``A``, two sources or the publisher's own code; ``B``, one source; "" of a hint.
-        note: what else is known, or "".
-        match: ``file`` where the file itself is known; ``hint`` where only a number over its weights agrees.
+        grade: ``A``, two sources or the publisher's own code; ``B``, one source; "" for a hint.
+        note: further facts, or "".
+        match: ``file`` if the file's hash is known; ``hint`` if only a number computed from its weights matches.
     """
 
     name: str
@@ -88,7 +88,7 @@ class KnownVae:
 
     @property
     def words(self) -> str:
-        """The name, with what it is worth."""
+        """The name, marked if it is only a hint."""
         return known_as(self.name, self.match)
 
 
@@ -97,9 +97,9 @@ class KnownCheckpoint:
     """A published checkpoint file.
 
     Attributes:
-        name: what it is called.
+        name: its usual name.
         grade: as in :class:`KnownVae`.
-        built_in_vae: what is said of the VAE in it.
+        built_in_vae: a published statement about its VAE.
     """
 
     name: str
@@ -108,27 +108,27 @@ class KnownCheckpoint:
 
     @property
     def verdict(self) -> Verdict:
-        """What ``built_in_vae`` comes to; ``remark`` if it is neither praise nor complaint, but worth reading."""
-        words = self.built_in_vae.lower()
-        if words.startswith("broken"):
+        """The category of ``built_in_vae``; ``remark`` if it is neither positive nor negative."""
+        text = self.built_in_vae.lower()
+        if text.startswith("broken"):
             return "broken"
-        if words.startswith("reported grey"):
+        if text.startswith("reported grey"):
             return "reported grey"
-        return "good" if words.startswith(("good", "reported good")) else "remark"
+        return "good" if text.startswith(("good", "reported good")) else "remark"
 
 
 def known_as(name: str, match: str) -> str:
-    """A published name, with what it is worth."""
+    """A published name, marked if it is only a hint."""
     return name if match == "file" else f"possibly {name} (a hint from its weights)"
 
 
 def hinted_vae(state: Mapping[str, Tensor]) -> KnownVae | None:
-    """The well-known VAE of SD's size whose published number these weights have, within 1; None if there is none.
+    """The well-known VAE of SD's size whose published number is within 1 of that of these weights, or None.
 
-    A single number, which a linear merge moves almost linearly: other weights may have it too.
+    It is a single number, and almost linear in the weights, so other weights may match too.
 
     Args:
-        state: a VAE in canonical form, in any precision.
+        state: a VAE in canonical form, of any dtype.
     """
     if sum(value.numel() for value in state.values()) != _SD_WEIGHTS:
         return None
@@ -140,9 +140,9 @@ def hinted_vae(state: Mapping[str, Tensor]) -> KnownVae | None:
 
 @torch.no_grad()
 def weight_scalar(state: Mapping[str, Tensor]) -> int:
-    """The published number over encoder and decoder; see ``weight_level_scalars`` in ``data/known_files.json``."""
+    """The published number for encoder and decoder; see ``weight_level_scalars`` in ``known_files.json``."""
     total = sum(
-        # sigmoid(x) - 1/2, of weights as fp16 has them
+        # sigmoid(x) - 1/2, of weights rounded to fp16
         (value.cpu().half().float() / 2).tanh_().sum(dtype=torch.float64).item() / 2
         for name, value in state.items()
         if name.startswith(("encoder.", "decoder."))
@@ -154,14 +154,14 @@ def weight_scalar(state: Mapping[str, Tensor]) -> int:
 
 
 def known_vae(sha256: str) -> KnownVae | None:
-    """The VAE file with this hash (64 hex digits), if it is a published one."""
+    """The published VAE file with this hash (64 hex digits), or None."""
     return _vaes().get(sha256.lower())
 
 
 def known_checkpoint(sha256: str, legacy: str | None = None) -> KnownCheckpoint | None:
-    """The checkpoint file with this hash (64 hex digits), if it is a published one.
+    """The published checkpoint file with this hash (64 hex digits), or None.
 
-    Of a few files only the first 16 digits are published; for those ``legacy`` must agree, where it is given.
+    For a few files, only the first 16 digits are published; then ``legacy``, if given, must match too.
     """
     digest = sha256.lower()
     for entry in _entries("checkpoint_files"):
@@ -175,15 +175,15 @@ def known_checkpoint(sha256: str, legacy: str | None = None) -> KnownCheckpoint 
 def known_file(
     path: str | os.PathLike[str], cancelled: Callable[[], bool] | None = None
 ) -> KnownVae | KnownCheckpoint | None:
-    """What is published about a file, if anything.
+    """The published facts about a file, or None.
 
-    The whole file is read only if its old hash, for which 64 KiB are read, is that of a published file, or its size
-    that of one whose old hash is not known. Published files of which neither is known are found by sha256 only.
-    Nothing is said of a file behind an address: it would have to be downloaded.
+    Reads 64 KiB for the old hash. Reads the whole file only if a published file has this old hash, or has no known old
+    hash but this size. Published files with neither are found by :func:`known_vae` and :func:`known_checkpoint` only.
+    Returns None for a URL, because the file would have to be downloaded.
 
     Raises:
         UnreadableFile: the file cannot be read.
-        Cancelled: ``cancelled`` said so.
+        Cancelled: ``cancelled`` returned True.
     """
     if is_url(path):
         return None
@@ -198,7 +198,7 @@ def known_file(
 
 
 def legacy_hash(path: str | os.PathLike[str]) -> str:
-    """The old hash of the WebUI: 8 hex digits over 64 KiB at 1 MiB. Other files can have the same: it proves nothing.
+    """The WebUI's old hash: 8 hex digits over 64 KiB at 1 MiB. Different files can have the same, so it proves nothing.
 
     Raises:
         UnreadableFile: the file cannot be read.
@@ -210,11 +210,11 @@ def legacy_hash(path: str | os.PathLike[str]) -> str:
 
 
 def file_sha256(path: str | os.PathLike[str], cancelled: Callable[[], bool] | None = None) -> str:
-    """64 hex digits over the whole file: seconds for each gigabyte. ``cancelled`` is asked every 4 MiB.
+    """64 hex digits over the whole file; takes seconds per gigabyte. ``cancelled`` is called every 4 MiB.
 
     Raises:
         UnreadableFile: the file cannot be read.
-        Cancelled: ``cancelled`` said so.
+        Cancelled: ``cancelled`` returned True.
     """
     digest = hashlib.sha256()
     with closing(LocalFile(path)) as source:
@@ -226,33 +226,33 @@ def file_sha256(path: str | os.PathLike[str], cancelled: Callable[[], bool] | No
 
 
 def suits(name: str) -> Style | None:
-    """What images a VAE of this file name is made for; a hint from its name, no more."""
+    """The style of images that a VAE with this file name is for; only a hint."""
     words = _words(name)
-    return _one_of(_names(words, _ANIME_VAES), any(phrase <= words for phrase in _REALISTIC_VAES))
+    return _style(_contains(words, _ANIME_VAES), any(phrase <= words for phrase in _REALISTIC_VAES))
 
 
 def style_of_checkpoint(name: str) -> Style | None:
-    """What images a checkpoint of this file name makes; a hint from its name, no more."""
+    """The style of images that a checkpoint with this file name makes; only a hint."""
     words = _words(name)
-    return _one_of(_names(words, _ANIME_CHECKPOINTS), _names(words, _REALISTIC_CHECKPOINTS))
+    return _style(_contains(words, _ANIME_CHECKPOINTS), _contains(words, _REALISTIC_CHECKPOINTS))
 
 
-def _one_of(anime: bool, realistic: bool) -> Style | None:
-    """A name that says both says nothing."""
+def _style(anime: bool, realistic: bool) -> Style | None:
+    """The style, or None if both or neither match."""
     if anime == realistic:
         return None
     return "anime" if anime else "realistic"
 
 
-def _names(words: set[str], wanted: tuple[str, ...]) -> bool:
-    return any(word == start or (len(start) > _SHORT and word.startswith(start)) for word in words for start in wanted)
+def _contains(words: set[str], keywords: tuple[str, ...]) -> bool:
+    return any(word == key or (len(key) > _SHORT and word.startswith(key)) for word in words for key in keywords)
 
 
 def _words(name: str) -> set[str]:
-    """The runs of letters in a file's name, also those that only capitals set apart: ``AbyssOrangeMix2``."""
+    """The words in a file's name, also if only capitals separate them: ``AbyssOrangeMix2``."""
     stem = name.replace("\\", "/").rpartition("/")[2]
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
-    return set(re.findall(r"[a-z]+", f"{stem} {parted}".lower()))
+    separated = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
+    return set(re.findall(r"[a-z]+", f"{stem} {separated}".lower()))
 
 
 @cache
@@ -272,6 +272,6 @@ def _vaes() -> dict[str, KnownVae]:
 
 @cache
 def _entries(table: str) -> tuple[dict[str, Any], ...]:
-    """The rows of one table that may be shown."""
+    """The rows of a table with a grade of A or B."""
     facts = json.loads(_FACTS.read_text(encoding="utf-8"))
     return tuple(entry for entry in facts[table] if entry["grade"] in ("A", "B"))

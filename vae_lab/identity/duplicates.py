@@ -1,4 +1,4 @@
-"""Files that hold the same VAE, and what they take of the disk. Nothing is ever deleted by VAE Lab."""
+"""Finds files with the same VAE, and the disk space of the copies. Never deletes anything."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vae_lab.identity.sketch import Sketch
 
 __all__ = ["DuplicateGroup", "HasVae", "already_contains", "contains_sentence", "find_duplicates", "sketch_digest"]
 
-_MOST_NAMED = 4  # files in a sentence
+_MAX_NAMES = 4  # in a sentence
 
 
 class HasVae(Protocol):
-    """What has to be known of a file; a :class:`vae_lab.library.ScanRecord` has it."""
+    """The required facts about a file."""
 
     @property
     def path(self) -> str:
@@ -24,17 +24,17 @@ class HasVae(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, for people."""
+        """Its name for display."""
         ...
 
     @property
     def kind(self) -> str:
-        """``checkpoint`` or ``vae``; "" where that cannot be told."""
+        """``checkpoint`` or ``vae``; "" if unknown."""
         ...
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class HasVae(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of the VAE's weights, or "" if they were not read, or there are none."""
+        """Fingerprint of the VAE's weights, or "" if they were not read or there are none."""
         ...
 
     @property
@@ -54,12 +54,12 @@ class HasVae(Protocol):
 
     @property
     def problem(self) -> str:
-        """Why no VAE can be taken from the file, or ""."""
+        """Why the file's VAE cannot be used, or ""."""
         ...
 
 
 class _Copy(NamedTuple):
-    """Of one file, what a group needs: so little that ten thousand of them take a few megabytes."""
+    """The facts about a file that a group needs. Small, because there can be ten thousand."""
 
     path: str
     name: str
@@ -71,17 +71,17 @@ class _Copy(NamedTuple):
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Files with the same VAE in them.
+    """Files with the same VAE.
 
     Attributes:
-        fingerprint: of the weights; "" where sketches alone say so.
+        fingerprint: of the weights; "" if only sketches were compared.
         sketch: digest of their sketch, or "".
-        confirmed: every weight was compared, not a sample alone.
-        vaes: paths of the external VAE files; the first is the one to keep, which is the largest.
-        checkpoints: paths of the checkpoints that this VAE is built into.
-        freeable_bytes: of all external VAE files but the one to keep. Checkpoints are never counted, and hard links of
-            one file once.
-        sentence: all that in words.
+        confirmed: whether all weights were compared, not only a sample.
+        vaes: paths of the external VAE files, starting with the one to keep, which is the largest.
+        checkpoints: paths of the checkpoints with this VAE built in.
+        freeable_bytes: size of all external VAE files except the one to keep. Checkpoints do not count, and hard links
+            of a file count once.
+        sentence: a description for display.
     """
 
     fingerprint: str
@@ -99,18 +99,18 @@ class DuplicateGroup:
 
 
 def sketch_digest(sketch: Sketch) -> str:
-    """32 hex digits over a sketch: the same for copies of the same weights, in fp32 and fp16 alike."""
+    """32 hex digits over a sketch: the same for fp32 and fp16 copies of the same weights."""
     return hashlib.sha256(sketch.to_bytes()).hexdigest()[:32]
 
 
 def find_duplicates(records: Iterable[HasVae]) -> list[DuplicateGroup]:
-    """Group files by their VAE's weights, those first whose copies take the most bytes.
+    """Group files by their VAE's weights, sorted by the size of the copies, largest first.
 
-    Files whose weights were not read (a scan that was stopped) are grouped by their sketch, unconfirmed. Files that no
-    VAE can be taken from are in no group.
+    Files whose weights were not read (in a scan that was stopped) are grouped by their sketch, unconfirmed. Files whose
+    VAE cannot be used are in no group.
 
     Args:
-        records: consumed one by one; a few hundred bytes of each are kept.
+        records: consumed one by one; a few hundred bytes of each stay in memory.
     """
     by_weights: dict[str, list[_Copy]] = {}
     sketched: dict[str, list[_Copy]] = {}
@@ -130,14 +130,14 @@ def find_duplicates(records: Iterable[HasVae]) -> list[DuplicateGroup]:
 
 
 def already_contains(checkpoint: HasVae, vaes: Iterable[HasVae]) -> list[HasVae]:
-    """Those of ``vaes`` whose weights are the ones built into ``checkpoint``: choosing them changes nothing."""
+    """The ``vaes`` with the same weights as the VAE built into ``checkpoint``: choosing them changes nothing."""
     if not checkpoint.fingerprint:
         return []
     return [vae for vae in vaes if vae.kind == "vae" and vae.fingerprint == checkpoint.fingerprint]
 
 
 def contains_sentence(checkpoint: HasVae, vaes: Iterable[HasVae]) -> str:
-    """:func:`already_contains` in words, or "" if there is none."""
+    """:func:`already_contains` as a sentence, or "" if there is none."""
     contained = already_contains(checkpoint, vaes)
     if not contained:
         return ""
@@ -149,13 +149,13 @@ def contains_sentence(checkpoint: HasVae, vaes: Iterable[HasVae]) -> str:
 def _unconfirmed(
     sketched: dict[str, list[_Copy]], by_weights: dict[str, list[_Copy]], sketch_of: dict[str, str]
 ) -> list[DuplicateGroup]:
-    """Groups of files that were sketched only, each with one whose weights are known, if its sketch is the same."""
-    known = {sketch_of[digest]: min(copies, key=_to_keep) for digest, copies in by_weights.items()}
+    """Groups of files with only a sketch, each with one of the same sketch whose weights were read, if there is any."""
+    confirmed = {sketch_of[digest]: min(copies, key=_to_keep) for digest, copies in by_weights.items()}
     groups = []
     for sketch, copies in sketched.items():
-        whole = [*copies, known[sketch]] if sketch in known else copies
-        if len(whole) > 1:
-            groups.append(_group(whole, "", sketch))
+        members = [*copies, confirmed[sketch]] if sketch in confirmed else copies
+        if len(members) > 1:
+            groups.append(_group(members, "", sketch))
     return groups
 
 
@@ -176,34 +176,34 @@ def _group(copies: Sequence[_Copy], fingerprint: str, sketch: str) -> DuplicateG
 
 
 def _to_keep(copy: _Copy) -> tuple[bool, int, str]:
-    # Of an fp32 and an fp16 copy the larger has bits that the other has lost.
+    # An fp32 copy, which is larger, has bits that an fp16 copy has lost.
     return (not copy.external, -copy.size, copy.path)
 
 
 def _sentence(vaes: Sequence[_Copy], checkpoints: Sequence[_Copy], freeable: int, confirmed: bool) -> str:
-    same = "the same VAE" if confirmed else "the same VAE, as far as a sample of the weights tells"
+    same = "the same VAE" if confirmed else "the same VAE, according to a sample of their weights"
     parts = []
     if len(vaes) > 1:
         room = (
-            f"keeping {vaes[0].name} alone would free {_size(freeable)}"
+            f"keeping only {vaes[0].name} would free {_size(freeable)}"
             if freeable
-            else "they are one file on the disk, so there is nothing to free"
+            else "they are hard links to one file, so there is nothing to free"
         )
         parts.append(f"{_listed([copy.name for copy in vaes], 'and')} are {same}: {room}.")
     if checkpoints and vaes:
         contain = "contains" if len(checkpoints) == 1 else "contain"
         names = _listed([copy.name for copy in checkpoints], "and")
-        unsure = "" if confirmed else ", as far as a sample of the weights tells"
+        unsure = "" if confirmed else ", according to a sample of their weights"
         parts.append(f"{names} already {contain} {vaes[0].name}{unsure}: choosing it there changes nothing.")
     elif checkpoints:
-        parts.append(f"{_listed([copy.name for copy in checkpoints], 'and')} have {same} inside.")
+        parts.append(f"{_listed([copy.name for copy in checkpoints], 'and')} contain {same}.")
     return " ".join(parts)
 
 
 def _listed(names: Sequence[str], joint: str) -> str:
-    if len(names) > _MOST_NAMED:
-        return f"{', '.join(names[: _MOST_NAMED - 1])} {joint} {len(names) - _MOST_NAMED + 1} more"
-    # The same weights in two folders often have the same name, too.
+    if len(names) > _MAX_NAMES:
+        return f"{', '.join(names[: _MAX_NAMES - 1])} {joint} {len(names) - _MAX_NAMES + 1} more"
+    # Files of the same name in two folders are listed twice.
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"
 
 

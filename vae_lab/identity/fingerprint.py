@@ -1,4 +1,4 @@
-"""A hash over a VAE's weights, so that containers, layouts and fp16 copies of the same weights agree."""
+"""Hashes a VAE's weights, independently of container, layout, and fp32 or fp16."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     """64 hex digits over canonical names, shapes and values rounded to fp16.
 
     Args:
-        state: a VAE in canonical form (see :mod:`vae_lab.state_dict`), in any precision.
+        state: a VAE in canonical form (see :mod:`vae_lab.state_dict`), of any dtype.
 
-    fp32 and fp16 copies of the same weights agree; a bf16 copy has lost bits and does not.
+    fp32 and fp16 copies of the same weights have the same fingerprint; a bf16 copy has lost bits and has another.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
-        # Values too large for fp16 are cut, not made infinite: two such weights shall still differ in sign.
+        # Clamped, so that values too large for fp16 do not become infinite.
         values = state[name].detach().cpu().float().clamp(-_LARGEST_HALF, _LARGEST_HALF).half() + 0.0
         digest.update(f"{name}{list(values.shape)}".encode())
         digest.update(values.contiguous().numpy().tobytes())
@@ -31,10 +31,10 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 
 def memory_digest(tensors: Mapping[str, Tensor]) -> str:
-    """64 hex digits over a few values of every tensor: whether weights in memory are still the same, in milliseconds.
+    """64 hex digits over a few values of every tensor, to check in milliseconds whether weights in memory changed.
 
     Args:
-        tensors: on any device, in any precision. Other precisions give other digests.
+        tensors: on any device, of any dtype. Another dtype gives another digest.
     """
     values = []
     for name in sorted(tensors):
@@ -45,5 +45,5 @@ def memory_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def short(digest: str) -> str:
-    """The first 10 hex digits, as the WebUI shortens its own hashes."""
+    """The first 10 hex digits, as in the WebUI's short hashes."""
     return digest[:10]

@@ -1,8 +1,7 @@
-"""Which VAEs a merged VAE was made of, and in which proportions.
+"""Finds the parents of a merged VAE, and their proportions.
 
-A merge is a weighted sum of its parents' weights, rounded. The parents' shares are found by least squares on sketches,
-and what is left over tells whether they are the parents: rounding to fp16 leaves 0.0003 of the merge, a missing parent
-0.04 and more.
+A merge is a rounded, weighted sum of its parents' weights. Least squares on sketches finds the weights, and the
+residual shows whether these are the parents: rounding to fp16 leaves 0.0003 of the merge, a missing parent 0.04.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from vae_lab.identity.sketch import RECAST, UNRELATED, Sketch
 __all__ = ["PROVEN", "PROVEN_BF16", "Merge", "Parent", "explain_merge"]
 
 PROVEN = 0.001
-"""What the parents may leave unexplained, as a share of the merge. Rounding to fp16 leaves 0.0002 to 0.0003."""
+"""Maximum residual, relative to the merge. Rounding to fp16 leaves 0.0002 to 0.0003."""
 PROVEN_BF16 = 0.003
-"""The same where the merge or a parent is in bf16, whose rounding leaves 0.0017."""
+"""The same if the merge or a parent is in bf16, whose rounding leaves 0.0017."""
 
-_LEAST_WEIGHT = 0.002  # of a parent; what is smaller is in the rounding
-_ABOVE_NOISE = 4.0  # what only this parent explains must be larger than what remains, so many times
-_LEAST_VALUES = 64  # sampled weights; fewer could be explained by chance
-_MOST_SETS = 2000  # sets of parents that are looked at closely, of those that explain the merge
-_SINGULAR = 1e-6  # 1 - cos² of two directions that are one in all but rounding
-_CHUNK = 8192  # sampled weights that are held in double precision at a time, for all candidates
+_MIN_WEIGHT = 0.002  # of a parent; smaller ones are within rounding
+_MIN_GAIN = 4.0  # the part that only this parent explains, relative to the residual
+_MIN_VALUES = 64  # sampled weights; fewer could be explained by chance
+_MAX_SETS = 2000  # sets of possible parents that are solved in detail
+_SINGULAR = 1e-6  # 1 - cos² of two directions that only differ by rounding
+_CHUNK = 8192  # sampled weights per candidate in double precision at a time
 
 _Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Parent:
-    """One VAE in a merge, and its share."""
+    """A VAE in a merge, and its weight."""
 
     name: str
     weight: float
@@ -46,9 +45,9 @@ class Merge:
     """How a VAE was merged.
 
     Attributes:
-        parents: two or three, the largest share first.
+        parents: two or three, the largest weight first.
         residual: |merge - weighted sum| / |merge|, over all convolutions.
-        relatives: whether the parents are all of one lineage; a merge of others is grey.
+        relatives: whether all parents are related; otherwise the merge is grey.
     """
 
     parents: tuple[Parent, ...]
@@ -67,29 +66,26 @@ class Merge:
 
 
 def explain_merge(target: Sketch, candidates: Mapping[str, Sketch], tolerance: float | None = None) -> Merge | None:
-    """Find the two or three of ``candidates`` of which ``target`` is a weighted sum; two, if two are enough.
+    """Find the two or three ``candidates`` of which ``target`` is a weighted sum; two, if they are enough.
 
-    Found are weighted sums of two or three parents, and differences added as in A + k (B - C). Weights need not sum to
-    1. Candidates that are copies of one another count once, under the first one's name. Where several sets of parents
-    are as good, some candidates are merges themselves: those with the least extrapolation, then those that are least
-    alike, are taken for the parents.
+    Finds weighted sums of two or three parents, and added differences, A + k (B - C). Weights need not sum to 1. Copies
+    among the candidates count once, with the first one's name. If several sets of parents are equally good, because
+    some candidates are merges themselves, the set with the least extrapolation is returned, then the one with the
+    least similar parents.
 
-    If D = A + k (B - C), then also A = D + k (C - B): the weights do not tell which was made of the others.
+    If D = A + k (B - C), then also A = D + k (C - B): the weights do not show which was made from the others.
 
     Args:
-        target: of the VAE in question.
-        candidates: name -> sketch. ``target`` itself must not be among them. Those of another structure, or with NaN,
-            are passed over.
-        tolerance: the largest residual that proves a merge; by default ``PROVEN``, or ``PROVEN_BF16`` where bf16 is
-            involved.
+        target: sketch of the VAE.
+        candidates: sketches by name, without ``target``. Those with another structure or NaN are ignored.
+        tolerance: maximum residual; by default ``PROVEN``, or ``PROVEN_BF16`` if bf16 is involved.
 
     Returns:
-        None if the candidates do not explain ``target``, or if it is a copy of one of them, at most scaled: that is no
-        merge.
+        None if the candidates do not explain ``target``, or if it is a (perhaps scaled) copy of one of them.
     """
     usable = {name: sketch for name, sketch in candidates.items() if sketch.structure == target.structure}
     usable = {name: sketch for name, sketch in usable.items() if sketch.finite and sketch.norm > 0}
-    if len(usable) < 2 or not target.finite or target.norm == 0 or len(target.values) < _LEAST_VALUES:
+    if len(usable) < 2 or not target.finite or target.norm == 0 or len(target.values) < _MIN_VALUES:
         return None
     problem = _Problem(target, usable, tolerance)
     if problem.is_copy():
@@ -105,7 +101,7 @@ def explain_merge(target: Sketch, candidates: Mapping[str, Sketch], tolerance: f
 
 
 class _Problem:
-    """The least squares, by normal equations: inner products of all candidates and the target, of unit length each."""
+    """Least squares by normal equations: inner products of all candidates and the target, as unit vectors."""
 
     def __init__(self, target: Sketch, candidates: Mapping[str, Sketch], tolerance: float | None) -> None:
         self._names = list(candidates)
@@ -113,66 +109,66 @@ class _Problem:
         self._target = target
         products = _products([*self._sketches, target])
         lengths = np.sqrt(np.diag(products))
-        self._scales = lengths[-1] / lengths[:-1]  # from weights of unit vectors to weights of the VAEs
+        self._scales = lengths[-1] / lengths[:-1]  # converts weights of unit vectors to weights of the VAEs
         unit = products / np.outer(lengths, lengths)
         self._gram, self._aims = unit[:-1, :-1], unit[:-1, -1]
         self._tolerances = [_tolerance(target, sketch, tolerance) for sketch in self._sketches]
         self._largest = max(self._tolerances)
 
     def is_copy(self) -> bool:
-        """Whether the target is one of the candidates, in another precision or scaled."""
+        """Whether the target is a copy of a candidate, in another dtype or scaled."""
         sines = np.sqrt(np.maximum(1 - self._aims**2, 0))
         distances = np.sqrt(np.maximum(1 + self._scales**-2 - 2 * self._aims / self._scales, 0))
         return bool((sines < self._tolerances).any() or (distances < RECAST).any())
 
     def merge_copies(self) -> None:
-        """Keep one of several copies: under the first one's name, but the one that was rounded least."""
-        kept: list[int] = []
+        """Of several copies, only use the one with the least rounding, with the first one's name."""
+        indices: list[int] = []
         names: list[str] = []
         for index, sketch in enumerate(self._sketches):
-            twin = next((slot for slot, other in enumerate(kept) if self._are_copies(other, index)), None)
+            twin = next((slot for slot, other in enumerate(indices) if self._are_copies(other, index)), None)
             if twin is None:
-                kept.append(index)
+                indices.append(index)
                 names.append(self._names[index])
-            elif self._sketches[kept[twin]].coarse and not sketch.coarse:
-                kept[twin] = index
+            elif self._sketches[indices[twin]].coarse and not sketch.coarse:
+                indices[twin] = index
         self._names = names
-        self._sketches = [self._sketches[index] for index in kept]
-        self._tolerances = [self._tolerances[index] for index in kept]
-        self._scales, self._aims = self._scales[kept], self._aims[kept]
-        self._gram = self._gram[np.ix_(kept, kept)]
+        self._sketches = [self._sketches[index] for index in indices]
+        self._tolerances = [self._tolerances[index] for index in indices]
+        self._scales, self._aims = self._scales[indices], self._aims[indices]
+        self._gram = self._gram[np.ix_(indices, indices)]
 
     def _are_copies(self, i: int, j: int) -> bool:
         ratio = self._scales[i] / self._scales[j]
         return bool(1 + ratio**2 - 2 * ratio * self._gram[i, j] < RECAST**2)
 
     def can_be_explained(self) -> bool:
-        """Whether all candidates together explain the target: if not, no two or three of them do."""
+        """Whether all candidates together explain the target. If not, no two or three of them do."""
         values, vectors = np.linalg.eigh(self._gram)
-        sound = values > 1e-12 * values[-1]
-        explained = ((vectors[:, sound].T @ self._aims) ** 2 / values[sound]).sum()
+        usable = values > 1e-12 * values[-1]
+        explained = ((vectors[:, usable].T @ self._aims) ** 2 / values[usable]).sum()
         return bool(1 - explained < (1.1 * self._largest) ** 2)
 
     def best(self, size: int) -> Merge | None:
-        """The best set of ``size`` parents that explains the target, if there is one."""
-        found = [solution for indices in self._promising(size) if (solution := self._solve(indices)) is not None]
-        if not found:
+        """The best set of ``size`` parents that explains the target, or None."""
+        solutions = [solution for indices in self._promising(size) if (solution := self._solve(indices)) is not None]
+        if not solutions:
             return None
-        # Of the parents and their close relatives, the parents leave least.
-        limit = 1.5 * min(solution.residual for solution in found) + 1e-4
-        found = [solution for solution in found if solution.residual <= limit]
-        effort = min(solution.effort for solution in found) + 0.02
-        chosen = min((s for s in found if s.effort <= effort), key=lambda s: (round(s.likeness, 3), s.residual))
+        # Close relatives of the parents leave a larger residual than the parents.
+        limit = 1.5 * min(solution.residual for solution in solutions) + 1e-4
+        solutions = [solution for solution in solutions if solution.residual <= limit]
+        effort = min(solution.effort for solution in solutions) + 0.02
+        chosen = min((s for s in solutions if s.effort <= effort), key=lambda s: (round(s.likeness, 3), s.residual))
         return self._merge(chosen)
 
     def _promising(self, size: int) -> list[tuple[int, ...]]:
-        """Sets of parents that leave little, least first."""
+        """Sets of parents with a small residual, the smallest first."""
         search = _pairs if size == 2 else _triples
         sets = [(left, indices) for indices, left in search(self._gram, self._aims, (1.1 * self._largest) ** 2)]
-        return [indices for _, indices in sorted(sets)[:_MOST_SETS]]
+        return [indices for _, indices in sorted(sets)[:_MAX_SETS]]
 
     def _solve(self, indices: tuple[int, ...]) -> _Solution | None:
-        """The shares of these parents; None if they do not explain the target, or one is not needed."""
+        """The weights of these parents; None if they do not explain the target, or one is not needed."""
         rows = list(indices)
         gram, aims = self._gram[np.ix_(rows, rows)], self._aims[rows]
         inverse = np.linalg.inv(gram)
@@ -181,18 +177,18 @@ class _Problem:
         if residual > max(self._tolerances[index] for index in rows):
             return None
         weights = unit_weights * self._scales[rows]
-        own = np.abs(unit_weights) / np.sqrt(np.diag(inverse))  # what would be left over more without this parent
-        # A merge is between its parents, or one difference is added. All else turns a relation around in which the
-        # target was a parent.
+        own = np.abs(unit_weights) / np.sqrt(np.diag(inverse))  # how much the residual would grow without this parent
+        # A merge is between its parents, or adds one difference. Anything else is a relation in which the target was a
+        # parent.
         negative = int((weights < 0).sum())
-        if negative > len(rows) - 2 or (np.abs(weights) < _LEAST_WEIGHT).any() or own.min() < _ABOVE_NOISE * residual:
+        if negative > len(rows) - 2 or (np.abs(weights) < _MIN_WEIGHT).any() or own.min() < _MIN_GAIN * residual:
             return None
         likeness = float(np.mean([self._gram[i, j] for i, j in combinations(rows, 2)]))
         return _Solution(indices, weights, residual, float(np.abs(weights).sum()), likeness)
 
     def _merge(self, solution: _Solution) -> Merge:
         shares = list(zip(solution.indices, solution.weights.tolist(), strict=True))
-        # Shares that differ by rounding only are not put in order by it.
+        # Weights that only differ by rounding are sorted by index.
         shares.sort(key=lambda share: (-round(abs(share[1]), 2), share[1] < 0, share[0]))
         parents = tuple(Parent(self._names[index], weight) for index, weight in shares)
         rest = self._target.scaled
@@ -205,10 +201,10 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _Solution:
-    """Parents by index, their weights, and what speaks for them.
+    """Parents by index, their weights, and criteria for choosing a solution.
 
     Attributes:
-        effort: sum of the absolute weights: 1 for a mean of the parents, more for anything beyond.
+        effort: sum of the absolute weights: 1 for interpolation, more for extrapolation.
         likeness: mean cosine of the parents.
     """
 
@@ -220,7 +216,7 @@ class _Solution:
 
 
 def _products(sketches: Sequence[Sketch]) -> _Array:
-    """[K,K] inner products, in double precision, with little memory."""
+    """[K,K] inner products in double precision, computed in chunks."""
     total = np.zeros((len(sketches), len(sketches)))
     squares = sketches[0].factors ** 2
     for start in range(0, len(squares), _CHUNK):
@@ -230,13 +226,13 @@ def _products(sketches: Sequence[Sketch]) -> _Array:
 
 
 def _pairs(gram: _Array, aims: _Array, limit: float, explained: float = 0.0) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Yield the pairs of unit vectors that leave little by least squares, and what they leave of the squared target.
+    """Yield pairs of unit vectors with a small least-squares residual, and that residual, squared.
 
     Args:
         gram: [K,K] inner products.
         aims: [K] inner products with the target, whose length is 1.
-        limit: how much, squared, is too much.
-        explained: of the squared target, before.
+        limit: maximum squared residual.
+        explained: part of the squared target that is already explained.
     """
     free = 1 - gram**2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -248,7 +244,7 @@ def _pairs(gram: _Array, aims: _Array, limit: float, explained: float = 0.0) -> 
 
 
 def _triples(gram: _Array, aims: _Array, limit: float) -> Iterator[tuple[tuple[int, ...], float]]:
-    """As :func:`_pairs`: each vector with the pairs of what the later ones have beyond it."""
+    """As :func:`_pairs`: each vector, with pairs of the later ones after projecting it out."""
     for i in range(len(aims) - 2):
         later = slice(i + 1, None)
         shared = gram[i, later]

@@ -1,9 +1,10 @@
-"""A sample of a VAE's weights, small enough to read from any file in milliseconds, large enough to tell VAEs apart.
+"""Samples a VAE's weights: few enough to read in milliseconds, enough to distinguish VAEs.
 
-Which weights are sampled depends on the tensors' canonical names and shapes alone: sketches of two files with the same
-structure hold the same weights, whatever container, layout or precision they are stored in.
+The tensors' canonical names and shapes determine which weights are sampled, so the sketches of two files with the same
+structure contain the same weights, independently of container, layout and dtype.
 
-Only the weights of convolutions are sampled. Norms begin at 1 in every training: with them, unrelated VAEs look alike.
+Only the weights of convolutions are sampled. Norms start at 1 in every training, so with them unrelated VAEs would look
+similar.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ __all__ = [
 ]
 
 RECAST = 0.003
-"""Closer than this, two sketches are of the same weights: rounding to fp16 moves them by 0.0003, to bf16 by 0.0017."""
+"""Distance below which two VAEs have the same weights: rounding to fp16 adds 0.0003, to bf16 0.0017."""
 RELATIVE = 0.9
-"""Cosine above which one VAE is a fine-tune of the other, or both of a third."""
+"""Cosine above which one VAE is a fine-tune of the other, or both of a third one."""
 UNRELATED = 0.3
-"""Cosine below which two VAEs were trained independently of one another; a merge of such is grey."""
+"""Cosine below which two VAEs were trained independently; merging them gives a grey VAE."""
 
 Relation = Literal["recast", "relative", "distant", "unrelated"]
 
-_VERSION = 1  # raise when other weights are sampled: sketches of different versions must not be compared
-_SHARE = 1000  # one weight in so many, of large tensors
-_LEAST = 256  # weights of every tensor, as far as it has them
-_RUN = 128  # weights that are read in one piece; on a disk it is the pieces that take time, not the bytes
+_VERSION = 1  # increase when other weights are sampled; sketches of different versions cannot be compared
+_INTERVAL = 1000  # of large tensors, one weight in 1000
+_MIN_SAMPLES = 256  # per tensor, or all its weights if it has fewer
+_RUN = 128  # weights read in one piece; reading time depends on the number of pieces, not of bytes
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 _Runs = list[tuple[int, int]]
@@ -60,9 +61,9 @@ class Sketch:
 
     Attributes:
         structure: hash over the names and shapes of all convolutions; only sketches of one structure are comparable.
-        values: [N] float32, the weights rounded to fp16. NaN is kept, so that broken weights show.
-        spans: canonical tensor name, and from where to where its weights lie in ``values``.
-        totals: for each span, how many weights the whole tensor has.
+        values: [N] float32, the weights rounded to fp16, including NaN.
+        spans: canonical tensor name, and start and end of its weights in ``values``.
+        totals: for each span, the number of weights in the whole tensor.
     """
 
     structure: str
@@ -72,15 +73,15 @@ class Sketch:
 
     @property
     def finite(self) -> bool:
-        """Whether no sampled weight is NaN. Infinite ones were cut to the largest number of fp16."""
+        """Whether no sampled weight is NaN. Infinite ones are clamped to the largest fp16 value."""
         return bool(np.isfinite(self.values).all())
 
     @property
     def factors(self) -> npt.NDArray[np.float64]:
-        """[N] by which ``values`` are multiplied so that each tensor counts as if all its weights were there.
+        """[N] factors for ``values``, so that each tensor counts as if all its weights were sampled.
 
-        Lengths and angles are then estimates of those of all convolutions together. Without the factors, the few
-        weights of the first and the last convolutions, large and densely sampled, would outweigh all others.
+        Lengths and angles are then estimates for all convolutions. Without the factors, the few large and densely
+        sampled weights of the first and last convolutions would dominate.
         """
         counts = [stop - start for _, start, stop in self.spans]
         roots = [math.sqrt(total / count) for total, count in zip(self.totals, counts, strict=True)]
@@ -93,25 +94,25 @@ class Sketch:
 
     @property
     def norm(self) -> float:
-        """Euclidean length of all convolutions' weights, as estimated."""
+        """Estimated Euclidean norm of all convolutions' weights."""
         return float(np.linalg.norm(self.scaled))
 
     @property
     def coarse(self) -> bool:
-        """Whether the weights have no more than the 8 significant bits of bf16: they were stored so at some time."""
+        """Whether the weights only have the 8 significant bits of bf16, because they were bf16 at some point."""
         return bool((self.values.view(np.uint32) & 0xFFFF == 0).all())
 
     def to_bytes(self) -> bytes:
-        """For a cache; 2 bytes a weight and a header. See :meth:`from_bytes`."""
+        """Serialise for a cache: a header and 2 bytes per weight. See :meth:`from_bytes`."""
         header = {"version": _VERSION, "structure": self.structure, "spans": self.spans, "totals": self.totals}
         return json.dumps(header).encode() + b"\n" + self.values.astype("<f2").tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Sketch:
-        """What :meth:`to_bytes` gave.
+        """Parse the result of :meth:`to_bytes`.
 
         Raises:
-            ValueError: the bytes are of another version, or no sketch.
+            ValueError: the bytes are not a sketch of this version.
         """
         line, _, body = data.partition(b"\n")
         header = json.loads(line)
@@ -125,12 +126,12 @@ class Sketch:
         starts, stops = [start for _, start, _ in spans], [stop for _, _, stop in spans]
         sizes = [total >= stop - start > 0 for total, (_, start, stop) in zip(totals, spans, strict=True)]
         if [0, *stops] != [*starts, len(body) // 2] or len(body) % 2 or not all(sizes):
-            raise ValueError("a sketch whose spans do not fit its values")
+            raise ValueError("a sketch whose spans do not match its values")
         return cls(structure, _frozen(np.frombuffer(body, "<f2").astype(np.float32)), spans, totals)
 
 
 def sketch_of_state(state: Mapping[str, Tensor]) -> Sketch:
-    """The sketch of a VAE in memory: canonical names and shapes (see :mod:`vae_lab.state_dict`), any precision."""
+    """The sketch of a VAE in memory, in canonical form (see :mod:`vae_lab.state_dict`) and any dtype."""
 
     def read(name: str, runs: _Runs) -> Tensor:
         flat = state[name].detach().flatten()
@@ -140,18 +141,18 @@ def sketch_of_state(state: Mapping[str, Tensor]) -> Sketch:
 
 
 def sketch_of_file(vae: VaeFile) -> Sketch:
-    """The sketch of a VAE in a file, of which only the sampled ranges are read: 0.4 MB of an SD1 VAE in fp32.
+    """The sketch of a VAE in a file. Only reads the sampled ranges: 0.4 MB of an SD1 VAE in fp32.
 
-    Tensors that torch saved in another order than C's (``channels_last``) are read whole.
+    Tensors that are not in C order (``channels_last``) are read completely.
 
     Raises:
-        FileError: the file turned out to be truncated or malformed.
+        FileError: the file is truncated or malformed.
     """
     return _sketch(vae.shapes, lambda name, runs: vae.weights.read_runs(vae.layout.names[name], runs))
 
 
 def distance(a: Sketch, b: Sketch) -> float:
-    """|a - b| / |a| over all convolutions, as estimated from the samples.
+    """|a - b| / |a| over all convolutions, estimated from the samples.
 
     0 for the same weights, 0.05 to 0.3 for fine-tunes, about 1.4 for unrelated VAEs.
 
@@ -163,7 +164,7 @@ def distance(a: Sketch, b: Sketch) -> float:
 
 
 def distance_by_tensor(a: Sketch, b: Sketch) -> dict[str, float]:
-    """As :func:`distance`, of each tensor by itself, in the order of the spans.
+    """As :func:`distance`, for each tensor, in the order of the spans.
 
     Raises:
         ValueError: the structures differ.
@@ -177,7 +178,7 @@ def distance_by_tensor(a: Sketch, b: Sketch) -> dict[str, float]:
 
 
 def cosine(a: Sketch, b: Sketch) -> float:
-    """Cosine of the angle between all convolutions' weights, as estimated; 0 if one VAE's are all zero.
+    """Estimated cosine of the angle between all convolutions' weights; 0 if one VAE's are all zero.
 
     Raises:
         ValueError: the structures differ.
@@ -188,10 +189,10 @@ def cosine(a: Sketch, b: Sketch) -> float:
 
 
 def relation(a: Sketch, b: Sketch) -> Relation | None:
-    """How two VAEs are related; None if that cannot be told: other structure, or NaN among the weights.
+    """How two VAEs are related; None if their structures differ or weights are NaN.
 
-    ``recast``: the same weights, at most in another precision. ``relative``: fine-tunes. ``unrelated``: trained
-    independently. ``distant``: between these two, where little is known.
+    ``recast``: the same weights, perhaps in another dtype. ``relative``: fine-tunes. ``unrelated``: trained
+    independently. ``distant``: between these two.
     """
     if a.structure != b.structure or not (a.finite and b.finite):
         return None
@@ -226,23 +227,23 @@ def _structure(convolutions: Iterable[tuple[str, tuple[int, ...]]]) -> str:
 
 
 def _runs(name: str, shape: tuple[int, ...]) -> _Runs:
-    """Which weights of a tensor, in C order, are sampled, as (start, count): one run in each of equal parts."""
+    """The sampled weights of a tensor in C order, as (start, count): one run in each of equal parts."""
     total = math.prod(shape)
-    wanted = min(total, max(_LEAST, total // _SHARE))
-    if not wanted:
+    samples = min(total, max(_MIN_SAMPLES, total // _INTERVAL))
+    if not samples:
         return []
-    parts = -(-wanted // _RUN)
+    parts = -(-samples // _RUN)
     runs = []
     for part in range(parts):
         begin, end = total * part // parts, total * (part + 1) // parts
-        count = wanted * (part + 1) // parts - wanted * part // parts
+        count = samples * (part + 1) // parts - samples * part // parts
         digest = hashlib.sha256(f"{name}{list(shape)}{part}".encode()).digest()
         runs.append((begin + int.from_bytes(digest[:8], "big") % (end - begin - count + 1), count))
     return runs
 
 
 def _rounded(values: Tensor) -> npt.NDArray[np.float32]:
-    """To fp16, in the very way of the fingerprint, and back."""
+    """Round to fp16 exactly as the fingerprint does."""
     half = values.cpu().float().clamp(-_LARGEST_HALF, _LARGEST_HALF).half() + 0.0
     return half.float().numpy()
 

@@ -1,4 +1,4 @@
-"""Latents: their families, generations, files, and a preview without any VAE."""
+"""Latents: families, generations, files, the colour chart, and a preview without a VAE."""
 
 from vae_lab.latents.family import FAMILIES, Family, get_family
 from vae_lab.latents.files import latents_file, load_latents, read_latents, read_limited, save_latents

@@ -1,10 +1,9 @@
 """The colour chart, and its latents in each family.
 
-The chart is 192 x 256 px: 24 patches of 32 px, a ramp from black to white, and a photo. Patches must not be smaller: at
-8 or 16 px even a faithful VAE blurs neighbours into each other (1 or 2 latent pixels across). The patches tell levels
-and colours; the photo tells what becomes of the middle tones, which a VAE that overshoots hides on flat patches. The
-reference latents were made by ``tools/make_charts.py`` with each family's real TAESD encoder, so they do not depend on
-the VAE under test.
+The chart has 192 x 256 px: 24 patches of 32 px, a ramp from black to white, and a photo. Even a healthy VAE blurs
+patches of 8 or 16 px (1 or 2 latent pixels) into each other. The patches measure levels and colours; the photo measures
+midtones, where a VAE that overshoots differs although its flat patches do not. ``tools/make_charts.py`` made the
+reference latents with each family's TAESD encoder, so they do not depend on the VAE under test.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _DATA = Path(__file__).parent
 PATCH = 32
 """Side of a patch, in pixels."""
 COLUMNS = 6
-"""Patches in a row."""
+"""Patches per row."""
 PHOTO_TOP = 5 * PATCH
-"""Where the photo begins, in pixels from the top: below the patches and the ramp."""
+"""Top of the photo in pixels, below the patches and the ramp."""
 
 # fmt: off
 CHART_COLOURS: tuple[str, ...] = (
@@ -37,7 +36,7 @@ CHART_COLOURS: tuple[str, ...] = (
     "#000000", "#d67e2c", "#505ba6", "#ffffff", "#5e3c6c", "#9dbc40",
 )
 # fmt: on
-"""Row by row: neutrals from white to black, primaries, skin, sky and leaves, and black and white among colours."""
+"""By row: neutrals from white to black, primaries, skin, sky and leaves, and black and white among colours."""
 
 
 @lru_cache(maxsize=1)
@@ -53,6 +52,6 @@ def chart_image() -> Tensor:
 
 @lru_cache(maxsize=1)
 def chart_latents() -> dict[str, Tensor]:
-    """Family id -> latents of the chart, [1,4,32,24] in model space, fp32."""
+    """Latents of the chart by family id, [1,4,32,24] in model space, fp32."""
     stored = safetensors.torch.load_file(_DATA / "chart_latents.safetensors")
     return {family: latents.float() for family, latents in stored.items()}

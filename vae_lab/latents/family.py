@@ -1,7 +1,7 @@
 """Latent families: the latent spaces that VAEs encode to and decode from.
 
-A family is not visible in a VAE's tensor names or shapes (SD1 and SDXL have identical ones), so it
-is told by behaviour, see :mod:`vae_lab.autoencoders.family_detection`.
+A VAE's tensor names and shapes do not show its family (those of SD1 and SDXL are identical), so it is detected from
+the VAE's behaviour, see :mod:`vae_lab.autoencoders.family_detection`.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ class Family:
     """One latent space.
 
     Attributes:
-        id: stable short name, used in files and in the API.
-        title: what users call it.
+        id: stable short name for files and the API.
+        title: name for display.
         latent_channels: channels of a latent.
-        scaling_factor: model-space latent = (VAE latent - shift) * scaling_factor.
-        shift: see ``scaling_factor``; 0 for SD1 and SDXL.
-        latent_rgb: rows for each latent channel and a bias, to RGB in 0..1, at 1/8 size; least
-            squares on the latents of photos. None where it was not fitted.
+        scaling_factor: model-space latent = (VAE latent - shift_factor) * scaling_factor.
+        shift_factor: see ``scaling_factor``; 0 for SD1 and SDXL.
+        latent_rgb: a row for each latent channel and one for the bias, to RGB in 0..1 at 1/8 size, from least
+            squares on latents of photos. None if not available.
     """
 
     id: str
     title: str
     latent_channels: int
     scaling_factor: float
-    shift: float = 0.0
+    shift_factor: float = 0.0
     latent_rgb: _Rows | None = None
 
     def to_model_space(self, vae_latents: Tensor) -> Tensor:
-        """The VAE's own units -> model space, as stored, sampled and exchanged."""
-        return (vae_latents - self.shift) * self.scaling_factor
+        """The VAE's own units -> model space, in which latents are sampled and stored."""
+        return (vae_latents - self.shift_factor) * self.scaling_factor
 
     def to_vae_space(self, latents: Tensor) -> Tensor:
         """Model space -> the VAE's own units."""
-        return latents / self.scaling_factor + self.shift
+        return latents / self.scaling_factor + self.shift_factor
 
     def preview(self, latents: Tensor) -> Tensor:
-        """[B,C,h,w] in model space -> [B,3,h,w] in 0..1 by the linear map alone, no VAE involved.
+        """[B,C,h,w] in model space -> [B,3,h,w] in 0..1, by a linear map without a VAE.
 
         Raises:
-            FamilyMismatch: no map is known for this family.
+            FamilyMismatch: this family has no such map.
         """
         if self.latent_rgb is None:
-            raise FamilyMismatch(f"no linear preview is known for {self.title} latents")
+            raise FamilyMismatch(f"no linear preview is available for {self.title} latents")
         rows = torch.tensor(self.latent_rgb, dtype=torch.float32, device=latents.device)
         rgb = torch.einsum("bchw,cr->brhw", latents.float(), rows[:-1]) + rows[-1].view(1, 3, 1, 1)
         return rgb.clamp(0.0, 1.0)
@@ -87,7 +87,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def get_family(family: str | Family) -> Family:
-    """The family of that id.
+    """The family with this id.
 
     Raises:
         FamilyMismatch: there is none.

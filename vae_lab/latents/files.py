@@ -1,4 +1,4 @@
-"""Latents in files."""
+"""Reads and writes latents as .safetensors."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from torch import Tensor
 
 from vae_lab.errors import FamilyMismatch, MalformedFile, UnreadableFile
 from vae_lab.formats import Limits, MemorySource, WeightFile, open_weights
-from vae_lab.images import MOST_INFOTEXT
+from vae_lab.images import MAX_INFOTEXT_LENGTH
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.latents.generation import Generation
 
 __all__ = ["latents_file", "load_latents", "read_latents", "read_limited", "save_latents"]
 
-_MOST_IMAGES = 100  # in an uploaded batch; the WebUI's menus end at 8
-_MOST_PIXELS = 2**20  # of an uploaded latent: images of 8192 x 8192
-_MOST_TENSORS = 16
-_MOST_HEADER = 4 * 2**20  # of an uploaded file: 100 infotexts of 40 kB each
-_TITLE = 120
+_MAX_BATCH = 100  # the WebUI's sliders end at 8
+_MAX_PIXELS = 2**20  # of a latent, for an image of 8192 x 8192
+_MAX_TENSORS = 16
+_MAX_HEADER_BYTES = 4 * 2**20  # 100 infotexts of 40 kB each
+_MAX_TITLE_LENGTH = 120
 _INFOTEXT = re.compile(r"infotext\.([0-9]{1,9})$")
 
 
 def save_latents(generation: Generation, path: str | os.PathLike[str]) -> None:
-    """Write latents and what is known of them as .safetensors."""
-    tensors, metadata = _packed(generation)
+    """Write a generation's latents and metadata as .safetensors."""
+    tensors, metadata = _contents(generation)
     safetensors.torch.save_file(tensors, str(path), metadata)
 
 
 def latents_file(generation: Generation) -> bytes:
-    """As :func:`save_latents`, to give away: of the checkpoint it has the name, not the folder."""
-    return safetensors.torch.save(*_packed(replace(generation, checkpoint=PurePath(generation.checkpoint).name)))
+    """The file of :func:`save_latents` for sharing: with the checkpoint's name, but not its folder."""
+    return safetensors.torch.save(*_contents(replace(generation, checkpoint=PurePath(generation.checkpoint).name)))
 
 
-def _packed(generation: Generation) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file of latents."""
+def _contents(generation: Generation) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a latents file."""
     metadata = {"family": generation.family.id, "title": generation.title, "checkpoint": generation.checkpoint}
     metadata |= {"decoded_by": generation.decoded_by, "tiling": str(generation.tiling).lower()}
     metadata |= {f"infotext.{i}": text for i, text in enumerate(generation.infotexts)}
@@ -51,57 +51,57 @@ def load_latents(path: str | os.PathLike[str]) -> Generation:
     """Read latents from .safetensors: one tensor [B,C,h,w] or [C,h,w] in model space.
 
     Raises:
-        FileError: the file is unreadable, or holds something else.
-        FamilyMismatch: neither the file nor the number of channels tells the family.
+        FileError: the file is unreadable or contains something else.
+        FamilyMismatch: neither the metadata nor the number of channels determines the family.
     """
     with open_weights(path) as file:
         return _read(file, str(path), Path(path).stem)
 
 
-def read_limited(path: str | os.PathLike[str], most: int) -> bytes:
-    """What is in a file.
+def read_limited(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """The contents of a file.
 
     Raises:
         UnreadableFile: it cannot be read.
-        MalformedFile: it has more than ``most`` bytes.
+        MalformedFile: it has more than ``max_bytes`` bytes.
     """
     name = Path(path).name
     try:
         with open(path, "rb") as file:
-            data = file.read(most + 1)
+            data = file.read(max_bytes + 1)
     except OSError as error:
         raise UnreadableFile(name, error.strerror or "cannot be read") from error
-    if len(data) > most:
-        raise MalformedFile(name, f"larger than {most // 2**20} MB, the limit here")
+    if len(data) > max_bytes:
+        raise MalformedFile(name, f"files are limited to {max_bytes // 2**20} MB")
     return data
 
 
 def read_latents(data: bytes, name: str, byte_limit: int) -> Generation:
-    """As :func:`load_latents`, of bytes that a stranger may have sent: .safetensors alone, and within limits.
+    """As :func:`load_latents`, from untrusted bytes: only .safetensors, and with limits.
 
     Args:
         data: the file.
         name: its name.
-        byte_limit: memory that its tensor may take.
+        byte_limit: maximum memory for its tensor.
 
     Raises:
         FileError: it is something else, or too large.
-        FamilyMismatch: neither the file nor the number of channels tells the family.
+        FamilyMismatch: neither the metadata nor the number of channels determines the family.
     """
-    # The length of the header, below 4 GB, and its first letter: no other format begins like that.
+    # The length of the header, below 4 GB, and its first character. No other format begins like this.
     if data[4:8] != bytes(4) or data[8:9] not in (b"{", b" ", b"\t", b"\r", b"\n"):
-        raise UnreadableFile(name, "not a .safetensors file, and latents are taken from no other")
-    limits = Limits(header_bytes=_MOST_HEADER, tensors=_MOST_TENSORS, tensor_bytes=byte_limit)
+        raise UnreadableFile(name, "not a .safetensors file; only .safetensors is accepted for latents")
+    limits = Limits(header_bytes=_MAX_HEADER_BYTES, tensors=_MAX_TENSORS, tensor_bytes=byte_limit)
     with open_weights(MemorySource(data, name), limits=limits) as file:
         _check_sizes(file, name)
-        found = _read(file, name, PurePath(name).stem)
-    latents = found.latents
+        generation = _read(file, name, PurePath(name).stem)
+    latents = generation.latents
     if latents.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        found = replace(found, latents=latents.to(torch.float32))
-    if _nbytes(found.latents) > byte_limit:
+        generation = replace(generation, latents=latents.to(torch.float32))
+    if _nbytes(generation.latents) > byte_limit:
         raise MalformedFile(name, f"latents of {list(latents.shape)} need more than {byte_limit // 2**20} MB")
-    title = "".join(letter if letter.isprintable() else " " for letter in found.title)
-    return replace(found, title=title[:_TITLE], infotexts=found.infotexts[: len(latents)])
+    title = "".join(letter if letter.isprintable() else " " for letter in generation.title)
+    return replace(generation, title=title[:_MAX_TITLE_LENGTH], infotexts=generation.infotexts[: len(latents)])
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -112,17 +112,17 @@ def _check_sizes(file: WeightFile, name: str) -> None:
     for info in file.tensors.values():
         *_, height, width = (0, 0, *info.shape)
         batch = info.shape[0] if len(info.shape) == 4 else 1
-        if batch > _MOST_IMAGES or height * width > _MOST_PIXELS:
-            shape = f"latents of shape {list(info.shape)}"
-            raise MalformedFile(name, f"{shape}: {_MOST_IMAGES} images of 8192 x 8192 are the limit")
+        if batch > _MAX_BATCH or height * width > _MAX_PIXELS:
+            limit = f"{_MAX_BATCH} images of 8192 x 8192"
+            raise MalformedFile(name, f"latents of shape {list(info.shape)}; the limit is {limit}")
 
 
 def _read(file: WeightFile, path: str, stem: str) -> Generation:
     if len(file.tensors) != 1:
-        raise MalformedFile(path, f"latents are one tensor, this file has {len(file.tensors)}")
+        raise MalformedFile(path, f"a latents file has one tensor, this one has {len(file.tensors)}")
     info = next(iter(file.tensors.values()))
     if len(info.shape) not in (3, 4) or 0 in info.shape:
-        raise MalformedFile(path, f"latents have shape [B,C,h,w], these are {list(info.shape)}")
+        raise MalformedFile(path, f"latents have the shape [B,C,h,w], not {list(info.shape)}")
     latents = file.read(info.name)
     metadata = dict(file.metadata)
     if not latents.is_floating_point() or not bool(torch.isfinite(latents.float()).all()):
@@ -131,7 +131,7 @@ def _read(file: WeightFile, path: str, stem: str) -> Generation:
     return Generation(
         id=stem,
         latents=latents,
-        family=_family_of(path, metadata, latents.shape[1]),
+        family=_family(path, metadata, latents.shape[1]),
         title=metadata.get("title") or stem,
         infotexts=_infotexts(metadata),
         checkpoint=metadata.get("checkpoint", ""),
@@ -141,16 +141,16 @@ def _read(file: WeightFile, path: str, stem: str) -> Generation:
 
 
 def _infotexts(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """In the order of their numbers: as text, 10 would come before 2."""
+    """Sorted by number: as text, 10 would come before 2."""
     numbered = {int(match[1]): text for key, text in metadata.items() if (match := _INFOTEXT.match(key))}
-    return tuple(numbered[number][:MOST_INFOTEXT] for number in sorted(numbered))
+    return tuple(numbered[number][:MAX_INFOTEXT_LENGTH] for number in sorted(numbered))
 
 
-def _family_of(path: str | os.PathLike[str], metadata: Mapping[str, str], channels: int) -> Family:
+def _family(path: str | os.PathLike[str], metadata: Mapping[str, str], channels: int) -> Family:
     family = FAMILIES.get(metadata.get("family", "sd1" if channels == 4 else ""))
     if family is None or family.latent_channels != channels:
         raise FamilyMismatch(
-            f"{path}: the latents' family cannot be told (metadata says {metadata.get('family')!r}, "
-            f"{channels} channels); write one of {', '.join(FAMILIES)} as metadata 'family'"
+            f"{path}: the latents' family could not be determined (metadata 'family' is {metadata.get('family')!r}, "
+            f"{channels} channels); set it to one of {', '.join(FAMILIES)}"
         )
     return family

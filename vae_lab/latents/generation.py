@@ -1,4 +1,4 @@
-"""A generation: latents just before decoding, and what is known about them."""
+"""A generation: latents just before decoding, and their metadata."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Generation:
         id: unique within its store.
         latents: [B,C,h,w] in model space, on the CPU.
         family: their latent space.
-        title: for people.
-        infotexts: generation parameters, one for each image; may be empty.
+        title: for display.
+        infotexts: generation parameters of each image; may be empty.
         checkpoint: file of the checkpoint that sampled them, or "".
-        decoded_by: what decoded them in the host, or "".
-        tiling: whether the image is meant to tile, so that convolutions wrap around.
+        decoded_by: the VAE that decoded them in the host, or "".
+        tiling: whether the image is a seamless tile, so that convolutions wrap around.
         created: seconds since the epoch.
     """
 
@@ -41,14 +41,14 @@ class Generation:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the latents and the texts take."""
+        """Memory of the latents and texts."""
         return self.latents.numel() * self.latents.element_size() + sum(
             map(sys.getsizeof, (self.title, *self.infotexts))
         )
 
     @property
     def label(self) -> str:
-        """One line for a list: when, how large, what."""
+        """One line for a list: time, prompt and size."""
         batch, _, height, width = self.latents.shape
         size = f"{width * 8}x{height * 8}" + (f" x {batch}" if batch > 1 else "")
         return f"{time.strftime('%H:%M:%S', time.localtime(self.created))} · {self.title or 'no prompt'} · {size}"

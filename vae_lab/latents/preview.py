@@ -1,8 +1,8 @@
-"""What a latent should look like at 1/8 of its size, by a tiny net, no VAE involved.
+"""Predicts a latent's image at 1/8 of its size with a small network, without a VAE.
 
 The linear map of :meth:`vae_lab.latents.family.Family.preview` exaggerates the contrast of fog and other soft images by
-up to a factor of two, so a decoded image cannot be judged by it. This network has a 9x9 receptive field. Its weights
-were made by ``tools/fit_estimates.py``.
+up to a factor of two, so it cannot be used to judge a decoded image. This network has a 9x9 receptive field and weights
+from ``tools/fit_estimates.py``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["CONVS", "expected_image", "run_net"]
 _DATA = Path(__file__).parent / "preview.safetensors"
 
 CONVS = 4
-"""3 x 3 convolutions of the net, one after the other: it sees 9 x 9 latent pixels."""
+"""Number of consecutive 3x3 convolutions."""
 
-# Beyond this, latents are compressed, as TAESD does it; healthy ones seldom come near.
+# Values beyond this are compressed, as in TAESD. Healthy latents rarely come near it.
 _SOFT_LIMIT = 3.0
 
 
@@ -36,29 +36,29 @@ def expected_image(latents: Tensor, family: Family) -> Tensor:
     Values that are not finite count as 0.
 
     Raises:
-        FamilyMismatch: the net was not fitted for this family, or the latents have another number of channels.
+        FamilyMismatch: no network for this family, or the latents have a different number of channels.
     """
     weights = _weights().get(family.id)
     if weights is None:
-        raise FamilyMismatch(f"what {family.title} latents should look like is not known")
+        raise FamilyMismatch(f"no preview network is available for {family.title} latents")
     if latents.ndim != 4 or latents.shape[1] != family.latent_channels:
         raise FamilyMismatch(
             f"{family.title} latents have the shape [B,{family.latent_channels},h,w], not {list(latents.shape)}"
         )
     with torch.no_grad():
-        known = latents.detach().to("cpu", torch.float32).nan_to_num(0.0, 0.0, 0.0)
-        return run_net(known, weights).clamp(0.0, 1.0)
+        finite = latents.detach().to("cpu", torch.float32).nan_to_num(0.0, 0.0, 0.0)
+        return run_net(finite, weights).clamp(0.0, 1.0)
 
 
 def run_net(latents: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """The net of one family: [B,4,h,w] in model space -> [B,3,h,w], about 0..1.
+    """Apply one family's network: [B,4,h,w] in model space -> [B,3,h,w], about 0..1.
 
-    Functions rather than modules: WebUIs replace the methods of torch's own modules.
+    Uses functions instead of modules, because WebUIs patch torch's modules.
     """
     limited = torch.tanh(latents / _SOFT_LIMIT) * _SOFT_LIMIT
     hidden = limited
     for index in range(CONVS):
-        # At the border there is more of the same, not the black or grey that zeros would stand for.
+        # Replicated, because zeros would mean a grey border.
         padded = F.pad(hidden, (1, 1, 1, 1), mode="replicate")
         hidden = F.conv2d(padded, weights[f"conv{index}.weight"], weights[f"conv{index}.bias"])
         if index < CONVS - 1:
@@ -68,7 +68,7 @@ def run_net(latents: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _weights() -> dict[str, dict[str, Tensor]]:
-    """Family id -> the weights of its net, fp32."""
+    """The weights of each network by family id, fp32."""
     families: dict[str, dict[str, Tensor]] = {}
     for key, value in safetensors.torch.load_file(_DATA).items():
         family, name = key.split(".", 1)

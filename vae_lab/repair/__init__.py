@@ -1,4 +1,4 @@
-"""Take a VAE out of a checkpoint, leave it out, or put another one in."""
+"""Extracts, removes and replaces the VAE of a checkpoint."""
 
 from vae_lab.repair.checkpoint import bake, extract, strip
 

@@ -1,6 +1,6 @@
-"""Take the VAE out of a checkpoint, leave it out, or put another one in. Files are written anew, never changed.
+"""Extract, remove or replace the VAE of a checkpoint. Always writes a new file, never changes one.
 
-What is written is .safetensors, tensor by tensor: a checkpoint of any size needs the memory of its largest tensor.
+The output is .safetensors, written tensor by tensor, so that it only needs the memory of the largest tensor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vae_lab.state_dict import family_hint
 __all__ = ["bake", "extract", "strip"]
 
 _PREFIX = "first_stage_model."
-_STATE = "state_dict."  # where pickled checkpoints have their tensors; it is no part of the names
+_STATE = "state_dict."  # prefix in pickled checkpoints, which is not part of the names
 _NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
 _Entry = tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]
 
@@ -37,16 +37,16 @@ def extract(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write the VAE of a checkpoint as a file of its own, with ldm names and in its own precision.
+    """Write the VAE of a checkpoint to a separate file, with ldm names and its own dtypes.
 
-    Also turns any VAE file into that form.
+    Also converts any VAE file to that form.
 
     Raises:
-        FileError: the checkpoint cannot be read or has no VAE, or ``out`` is there already or cannot be written.
-        Cancelled: as asked; nothing is left behind.
+        FileError: the checkpoint cannot be read or has no VAE, or ``out`` exists or cannot be written.
+        Cancelled: ``cancelled`` returned True; no file is left.
     """
     with open_vae(checkpoint) as file:
-        _write(_of_vae(file, ""), {}, Path(out), progress, cancelled)
+        _write(_vae_entries(file, ""), {}, Path(out), progress, cancelled)
 
 
 def strip(
@@ -56,15 +56,15 @@ def strip(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write a checkpoint without its VAE. The WebUI needs an external one for it then.
+    """Write a checkpoint without its VAE. The WebUI then needs an external one for it.
 
     Raises:
-        FileError: the checkpoint cannot be read or has no VAE, or ``out`` is there already or cannot be written.
-        Cancelled: as asked; nothing is left behind.
+        FileError: the checkpoint cannot be read or has no VAE, or ``out`` exists or cannot be written.
+        Cancelled: ``cancelled`` returned True; no file is left.
     """
     with open_vae(checkpoint) as file:
         _require_checkpoint(file.weights)
-        _write(_others(file.weights, file.layout.prefix), file.weights.metadata, Path(out), progress, cancelled)
+        _write(_without_vae(file.weights, file.layout.prefix), file.weights.metadata, Path(out), progress, cancelled)
 
 
 def bake(
@@ -75,37 +75,37 @@ def bake(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write a checkpoint with another VAE in it, in the place and the precision of its own one.
+    """Write a checkpoint with another VAE, with the prefix and dtype of its previous one.
 
-    Where it has none, the VAE comes under ``first_stage_model.``, in the VAE's own precision.
+    If it has none, the new VAE gets the prefix ``first_stage_model.`` and keeps its own dtypes.
 
     Args:
         checkpoint: with or without a VAE.
-        vae: a VAE, or a checkpoint whose VAE is meant.
+        vae: a VAE, or a checkpoint to take the VAE from.
         out: a new file.
-        progress: told before each tensor.
-        cancelled: asked before each tensor.
+        progress: called before each tensor.
+        cancelled: called before each tensor.
 
     Raises:
-        FileError: one of the two cannot be used, or ``out`` is there already or cannot be written.
-        FamilyMismatch: the VAE understands latents of another family than the checkpoint makes.
-        Cancelled: as asked; nothing is left behind.
+        FileError: one of the two cannot be used, or ``out`` exists or cannot be written.
+        FamilyMismatch: the VAE and the checkpoint belong to different families.
+        Cancelled: ``cancelled`` returned True; no file is left.
     """
     with open_weights(checkpoint) as weights, open_vae(vae) as other:
         _require_checkpoint(weights)
         if other.architecture.name != "AutoencoderKL":
-            raise NotAnAutoencoder(other.path, f"a {other.architecture.name}, which no checkpoint has built in")
+            raise NotAnAutoencoder(other.path, f"a {other.architecture.name} cannot be built into a checkpoint")
         _check_family(weights, other)
         prefix, dtype = _place(weights)
-        tensors = {**_others(weights, prefix), **_of_vae(other, prefix, dtype)}
+        tensors = {**_without_vae(weights, prefix), **_vae_entries(other, prefix, dtype)}
         _write(tensors, weights.metadata, Path(out), progress, cancelled)
 
 
 def _place(weights: WeightFile) -> tuple[str, torch.dtype | None]:
-    """Prefix and precision of the VAE that is in a checkpoint, or of where one belongs."""
+    """Prefix and dtype of a checkpoint's VAE; the usual prefix and None if it has no VAE."""
     try:
         own = VaeFile(weights)
-    except NotAnAutoencoder:  # none, or an incomplete one, which goes
+    except NotAnAutoencoder:  # none, or an incomplete one, which is dropped
         return _PREFIX, None
     return own.layout.prefix, own.dtype
 
@@ -115,17 +115,17 @@ def _check_family(weights: WeightFile, vae: VaeFile) -> None:
     family = vae.load().family
     if hint and family and family.id != hint:
         raise FamilyMismatch(
-            f"{vae.path} is a VAE for {family.title}, {weights.path} makes other latents: its images would be garbage"
+            f"{vae.path} is a VAE for {family.title}, but {weights.path} is not: it would produce garbage"
         )
 
 
 def _require_checkpoint(weights: WeightFile) -> None:
     if family_hint(weights.tensors) is None and not any("model.diffusion_model." in name for name in weights.tensors):
-        raise NotAnAutoencoder(weights.path, "not a checkpoint: there is no model in it beside a VAE")
+        raise NotAnAutoencoder(weights.path, "not a checkpoint: it contains no model besides a VAE")
 
 
-def _others(weights: WeightFile, prefix: str) -> dict[str, _Entry]:
-    """All that is not the VAE, nor a leftover of its training; of a pickled training state, the model alone."""
+def _without_vae(weights: WeightFile, prefix: str) -> dict[str, _Entry]:
+    """Everything except the VAE and leftovers of its training; of a pickled training state, only the model."""
     model = _STATE if any(name.startswith(_STATE) for name in weights.tensors) else ""
     return {
         name.removeprefix(model): (info.shape, info.dtype, partial(weights.read, name))
@@ -134,7 +134,7 @@ def _others(weights: WeightFile, prefix: str) -> dict[str, _Entry]:
     }
 
 
-def _of_vae(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) -> dict[str, _Entry]:
+def _vae_entries(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) -> dict[str, _Entry]:
     return {
         prefix.removeprefix(_STATE) + name: (
             vae.shapes[name],
@@ -152,12 +152,12 @@ def _write(
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
-    """Write them one after the other, beside ``out`` first, so that no half of a file ever has its name."""
+    """Write the tensors to a temporary file next to ``out`` and rename it, so that ``out`` is never incomplete."""
     header: dict[str, object] = {}
-    # Hashes of the file that it was made from would be untrue.
-    kept = {key: value for key, value in metadata.items() if "hash" not in key.lower()}
-    if kept:
-        header["__metadata__"] = kept
+    # Without hashes, which would be those of the original file.
+    other_metadata = {key: value for key, value in metadata.items() if "hash" not in key.lower()}
+    if other_metadata:
+        header["__metadata__"] = other_metadata
     position = 0
     for name, (shape, dtype, _) in tensors.items():
         size = torch.Size(shape).numel() * torch.empty(0, dtype=dtype).element_size()
@@ -166,11 +166,13 @@ def _write(
     raw = json.dumps(header).encode()
     raw += b" " * (-len(raw) % 8)
     if out.exists():
-        raise UnreadableFile(str(out), "is there already; nothing was written")
+        raise UnreadableFile(str(out), "already exists; nothing was written")
     try:
         free = shutil.disk_usage(out.parent).free
         if free < position + len(raw):
-            raise UnreadableFile(str(out), f"{position / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free")
+            raise UnreadableFile(
+                str(out), f"not enough disk space: {position / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+            )
         unfinished = out.with_name(f"{out.name}.part")
         try:
             with unfinished.open("wb") as file:

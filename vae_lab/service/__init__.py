@@ -1,1 +1,1 @@
-"""What runs on a host: one thing at a time, with progress and cancel."""
+"""What pages and API do on a host: comparisons, checkups, scans, one at a time; and choices, with undo."""

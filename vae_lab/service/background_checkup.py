@@ -1,4 +1,4 @@
-"""Looks at the checkpoint that a host has loaded, in the background, and warns once if its VAE is no good."""
+"""Check the loaded checkpoint in a background thread, and log one warning for each broken VAE."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from collections.abc import Callable
 
 from vae_lab.checkup import Report
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
 
 __all__ = ["BackgroundCheckup"]
 
 log = logging.getLogger("vae_lab")
 
-_PATIENCE = 10.0  # seconds, at exit
+_EXIT_TIMEOUT = 10.0  # seconds
 
 
 def _stop(checkup: weakref.ref[BackgroundCheckup]) -> None:
-    found = checkup()
-    if found is not None:
-        found.stop()
+    alive = checkup()
+    if alive is not None:
+        alive.stop()
 
 
 class BackgroundCheckup:
-    """One background thread at a time; it ends when there is nothing new to look at.
+    """One background thread at a time; it ends when there is nothing left to check.
 
     Args:
-        host: whose checkpoint is looked at.
-        afterwards: called in the thread after each look, such as to look at the VAE in the host's memory.
+        host: whose checkpoint is checked.
+        afterwards: called in the thread after each check, for example to check the VAE in the host's memory.
     """
 
     def __init__(self, host: Host, afterwards: Callable[[], None] | None = None) -> None:
@@ -42,11 +43,11 @@ class BackgroundCheckup:
         self._again = False
         self._stopped = False
         self._warned: set[str] = set()
-        # A thread that the interpreter leaves behind in the middle of torch takes the whole process down with it.
+        # If the interpreter exits while this thread is inside torch, the process crashes.
         atexit.register(_stop, weakref.ref(self))
 
     def checkpoint_changed(self) -> None:
-        """Look at the current checkpoint soon; returns at once."""
+        """Check the current checkpoint soon; returns immediately."""
         with self._lock:
             self._again = True
             if self._thread is None:
@@ -54,7 +55,7 @@ class BackgroundCheckup:
                 self._thread.start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is nothing to look at; False if that takes longer than ``seconds``."""
+        """Wait until there is nothing left to check; False if that takes longer than ``seconds``."""
         with self._lock:
             thread = self._thread
         if thread is not None:
@@ -62,13 +63,13 @@ class BackgroundCheckup:
         return thread is None or not thread.is_alive()
 
     def stop(self) -> None:
-        """Look at nothing more, and wait a while for what is being looked at."""
+        """Start no more checks, and wait a while for the current one."""
         self._stopped = True
-        self.wait(_PATIENCE)
+        self.wait(_EXIT_TIMEOUT)
 
     @property
     def busy(self) -> bool:
-        """Whether a look is going on."""
+        """Whether a check is running."""
         return self._thread is not None
 
     def _run(self) -> None:
@@ -78,20 +79,20 @@ class BackgroundCheckup:
                     self._thread = None
                     return
                 self._again = False
-            with guarded("looking at the checkpoint's VAE"):
-                self._look()
+            with guarded("checking the checkpoint's VAE"):
+                self._check()
             if self._afterwards is not None and not self._stopped:
-                with guarded("looking at the VAE in memory"):
+                with guarded("checking the VAE in memory"):
                     self._afterwards()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         name = self._host.current_checkpoint()
         if not name:
             return
         try:
             report = self._host.inspect(BUILT_IN)
         except VaeLabError as error:
-            log.warning("VAE Lab, looking at %s: %s", name, error)
+            log.warning("VAE Lab, checking %s: %s", name, error)
             return
         if report.verdict.faults and not self._stopped:
             found = self._host.recommendation(search=True)

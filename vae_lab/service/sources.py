@@ -1,4 +1,4 @@
-"""Latents that come from outside: files of latents, and images that a VAE encodes. They become kept generations."""
+"""Latents from outside: uploaded files of latents, and images that a VAE encodes. They become stored generations."""
 
 from __future__ import annotations
 
@@ -8,46 +8,60 @@ from vae_lab.errors import HostError
 from vae_lab.host.base import Host
 from vae_lab.images import LoadedImage, prepared
 from vae_lab.latents import Generation, read_latents
+from vae_lab.service.runs import Runs
 
-__all__ = ["LONGEST_ENCODED", "keep_image", "keep_latents"]
+__all__ = ["SourceService"]
 
-LONGEST_ENCODED = 2048
-"""Pixels of the longer side of an image that is encoded; larger ones are resampled."""
-
-
-def keep_latents(host: Host, data: bytes, name: str) -> Generation:
-    """Keep the latents of a file that ``save_latents`` or its like has written.
-
-    Args:
-        host: whose store they go to.
-        data: the file.
-        name: its name.
-
-    Raises:
-        FileError, FamilyMismatch: it is something else, or too large for the store.
-    """
-    found = read_latents(data, name, host.generations.byte_limit)
-    # A path that a stranger wrote is never opened: of a checkpoint the name counts, if it is one of the host's.
-    named = [str(path) for path in host.checkpoint_files().values() if path.name == found.checkpoint]
-    return _kept(host, replace(found, checkpoint=named[0] if len(named) == 1 else ""))
+_MAX_ENCODED_SIDE = 2048  # pixels; larger images are downscaled before they are encoded
+_BESIDES_LATENTS = 8 * 2**20  # bytes of an uploaded file for names and generation parameters
 
 
-def keep_image(host: Host, image: LoadedImage, vae: str) -> tuple[Generation, tuple[str, ...]]:
-    """Encode an image with a VAE, and keep the latent; also what was done to the image before.
+class SourceService:
+    """Adds generations to the store of a host."""
 
-    Raises:
-        VaeLabError: the VAE cannot be used, or the image is too small.
-    """
-    fit = prepared(image.image, LONGEST_ENCODED)
-    latent, family = host.encode(fit.image, vae)
-    infotexts = (image.infotext,) if image.infotext else ()
-    return _kept(host, Generation("", latent, family, image.name or "An image", infotexts)), fit.remarks
+    def __init__(self, host: Host, runs: Runs) -> None:
+        self._host = host
+        self._runs = runs
 
+    @property
+    def max_upload(self) -> int:
+        """Largest size of an uploaded file of latents, in bytes."""
+        return self._host.generations.max_bytes + _BESIDES_LATENTS
 
-def _kept(host: Host, generation: Generation) -> Generation:
-    store = host.generations
-    if generation.nbytes > store.byte_limit:
-        raise HostError(f"these latents do not fit into the {store.byte_limit // 2**20} MB that latents may take")
-    named = replace(generation, id=store.new_id())
-    store.add(named)
-    return named
+    def add_latents(self, data: bytes, name: str) -> Generation:
+        """Store the latents of a file that ``save_latents`` or a similar program wrote.
+
+        Args:
+            data: content of the file.
+            name: name of the file.
+
+        Raises:
+            FileError, FamilyMismatch: it is another kind of file, or too large for the store.
+        """
+        generation = read_latents(data, name, self._host.generations.max_bytes)
+        # Never open a path from an untrusted file. Its name counts if exactly one of the host's checkpoints has it.
+        files = self._host.checkpoint_files().values()
+        matching = [str(path) for path in files if path.name == generation.checkpoint]
+        return self._store(replace(generation, checkpoint=matching[0] if len(matching) == 1 else ""))
+
+    def encode(self, image: LoadedImage, vae: str) -> tuple[Generation, tuple[str, ...]]:
+        """Encode an image with a VAE and store the latent; also returns what was done to the image first.
+
+        Raises:
+            HostError: another task is running.
+            VaeLabError: the VAE cannot be used, or the image is too small.
+        """
+        with self._runs.one_at_a_time():
+            self._runs.report(0, 1, f"{vae}, encoding")
+            fit = prepared(image.image, _MAX_ENCODED_SIDE)
+            latent, family = self._host.encode(fit.image, vae)
+            infotexts = (image.infotext,) if image.infotext else ()
+            return self._store(Generation("", latent, family, image.name or "An image", infotexts)), fit.remarks
+
+    def _store(self, generation: Generation) -> Generation:
+        store = self._host.generations
+        if generation.nbytes > store.max_bytes:
+            raise HostError(f"these latents do not fit into the {store.max_bytes // 2**20} MB reserved for latents")
+        stored = replace(generation, id=store.new_id())
+        store.add(stored)
+        return stored

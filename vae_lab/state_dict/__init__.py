@@ -1,4 +1,4 @@
-"""From a file's tensors to a VAE's tensors: prefixes, key layouts, canonical names."""
+"""Finds the VAE in a file: prefixes, key layouts, canonical names."""
 
 from vae_lab.state_dict.canonical import VAE_PARTS, Layout, family_hint, find_vae
 from vae_lab.state_dict.reading import canonical_shape, read_tensors

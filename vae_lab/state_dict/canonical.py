@@ -1,10 +1,10 @@
-"""Find the VAE among a file's tensors, and give its tensors their canonical names.
+"""Find the VAE among a file's tensors and map its names to canonical ones.
 
 Canonical form: ldm names without prefix (``encoder.…``, ``decoder.…``, ``quant_conv.…``,
 ``post_quant_conv.…``), attention weights as [C,C,1,1], training leftovers dropped. TAESD keeps its
 own numbering, as ``taesd_encoder.N.…`` and ``taesd_decoder.N.…``.
 
-Only names and shapes are looked at here; no tensor is read.
+Only names and shapes are used; no tensor is read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vae_lab.state_dict import diffusers_names
 __all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae"]
 
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-"""How the canonical names of an AutoencoderKL begin; everything else beside them is no part of it."""
+"""Prefixes of an AutoencoderKL's canonical names; other tensors are not part of it."""
 _ANCHORS = ("decoder.conv_in.weight", "encoder.conv_in.weight")
 _UNET = "model.diffusion_model."
 _UNPREFIXED = ("", "state_dict.")
 
-# What only one family's checkpoints contain: the text encoders.
+# Text encoders and UNets that occur in one family's checkpoints only.
 _CHECKPOINT_FAMILIES = (
     ("conditioner.embedders.", "sdxl"),
     ("model.diffusion_model.joint_blocks.", "sd3"),
@@ -36,16 +36,16 @@ _CHECKPOINT_FAMILIES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a file keeps its VAE.
+    """Where a file has its VAE.
 
     Attributes:
         kind: ``checkpoint`` (a UNet is in the file too) or ``vae``.
         naming: ``ldm``, ``diffusers``, ``diffusers-old`` or ``taesd``.
-        prefix: what stands before the VAE's own names in the file.
+        prefix: precedes the VAE's own names in the file.
         names: canonical name -> name in the file.
-        leftovers: how many further tensors share the prefix (loss, EMA, discriminator …).
-        other_prefixes: prefixes of further VAEs in the same file; hosts do not use those.
-        family_hint: what the rest of the checkpoint says about the family, or None.
+        leftovers: number of other tensors with that prefix (loss, EMA, discriminator …).
+        other_prefixes: prefixes of more VAEs in the same file, which hosts do not use.
+        family_hint: family id that the rest of the checkpoint suggests, or None.
     """
 
     kind: str
@@ -58,24 +58,24 @@ class Layout:
 
     @property
     def label(self) -> str:
-        """For reports: naming and prefix, such as ``ldm (first_stage_model.)``."""
+        """Naming and prefix for reports, such as ``ldm (first_stage_model.)``."""
         return f"{self.naming} ({self.prefix})" if self.prefix else self.naming
 
 
 def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
-    """Tell where the VAE is among ``tensors`` of the file ``path``.
+    """Find the VAE among the ``tensors`` of the file ``path``.
 
     Raises:
         MissingVae: a checkpoint without a VAE.
-        NotAnAutoencoder: no VAE of a known architecture; says what was looked for.
+        NotAnAutoencoder: no VAE of a known architecture; names the expected tensors.
     """
     is_checkpoint = any(_UNET in name for name in tensors)
     prefixes = sorted(_kl_prefixes(tensors), key=_preference)
     if is_checkpoint and all(prefix in _UNPREFIXED for prefix in prefixes):
-        # Hosts load no unprefixed VAE out of a checkpoint: they keep the VAE of the checkpoint before.
-        ignored = "; the VAE tensors without prefix in it are loaded by no host" if prefixes else ""
-        wanted = "no tensor named first_stage_model.decoder.conv_in.weight"
-        raise MissingVae(path, f"a checkpoint without a VAE ({wanted}{ignored})")
+        # Hosts do not load an unprefixed VAE from a checkpoint: they keep the previous checkpoint's VAE.
+        unprefixed = "; no host loads its VAE tensors without prefix" if prefixes else ""
+        reason = "no tensor named first_stage_model.decoder.conv_in.weight"
+        raise MissingVae(path, f"a checkpoint without a VAE ({reason}{unprefixed})")
     if prefixes:
         return _kl_layout(tensors, prefixes, "checkpoint" if is_checkpoint else "vae")
     taesd = _taesd_names(tensors)
@@ -88,24 +88,24 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
         )
     raise NotAnAutoencoder(
         path,
-        "no VAE in it: looked for decoder.conv_in.weight (AutoencoderKL) and 1.weight or 0.weight (TAESD), "
-        f"found {_some(tensors)}",
+        "no VAE found: expected decoder.conv_in.weight (AutoencoderKL) or 1.weight or 0.weight (TAESD), "
+        f"but it contains {_examples(tensors)}",
     )
 
 
 def _kl_prefixes(tensors: Mapping[str, TensorInfo]) -> set[str]:
-    found = set()
+    prefixes = set()
     for name, info in tensors.items():
         for anchor in _ANCHORS:
             if name.endswith(anchor) and len(info.shape) == 4:
                 prefix = name[: -len(anchor)]
                 if prefix == "" or prefix.endswith("."):
-                    found.add(prefix)
-    return found
+                    prefixes.add(prefix)
+    return prefixes
 
 
 def _preference(prefix: str) -> tuple[bool, int, str]:
-    """Hosts load ``first_stage_model.`` and ignore any other copy, so that one comes first."""
+    """Sorts ``first_stage_model.`` first: hosts load that VAE and ignore other copies."""
     return ("first_stage_model." not in prefix, len(prefix), prefix)
 
 
@@ -130,7 +130,7 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: str
 
 
 def family_hint(tensors: Mapping[str, TensorInfo]) -> str | None:
-    """Id of the family that the rest of a checkpoint belongs to, by its text encoders; None if they do not tell."""
+    """Id of a checkpoint's family according to its text encoders and UNet; None if unknown."""
     for marker, family in _CHECKPOINT_FAMILIES:
         if any(marker in name for name in tensors):
             return family
@@ -145,7 +145,7 @@ _TAESD_NAME = re.compile(
 
 
 def _taesd_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """Canonical names, if the tensors are those of a TAESD encoder, decoder or both; else nothing."""
+    """Canonical names of the tensors of a TAESD encoder, decoder or both; empty if there is none."""
     names: dict[str, str] = {}
     for name in tensors:
         match = _TAESD_NAME.match(name)
@@ -155,7 +155,7 @@ def _taesd_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
         if not half:
             half = _bare_taesd_half(tensors)
         elif half == "decoder.layers":
-            index += 1  # diffusers leaves out the clamp that is layer 0
+            index += 1  # diffusers omits layer 0, the clamp
         side = "encoder" if "encoder" in half else "decoder"
         names[f"taesd_{side}.{index}{match['rest']}"] = name
     anchored = {"taesd_encoder.0.weight", "taesd_decoder.1.weight"} & names.keys()
@@ -163,14 +163,14 @@ def _taesd_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 
 def _bare_taesd_half(tensors: Mapping[str, TensorInfo]) -> str:
-    """The published files hold one half each, without a prefix: only the encoder has a layer 0."""
+    """The published files contain one half each, without a prefix; only the encoder has a layer 0."""
     first_layer = any(re.search(r"(^|\.)0\.weight$", name) for name in tensors if "conv" not in name)
     return "encoder" if first_layer else "decoder"
 
 
-def _some(tensors: Mapping[str, TensorInfo], most: int = 3) -> str:
+def _examples(tensors: Mapping[str, TensorInfo], limit: int = 3) -> str:
     if not tensors:
-        return "no tensors at all"
+        return "no tensors"
     names = sorted(tensors)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more}"

@@ -1,4 +1,4 @@
-"""Names of an AutoencoderKL's tensors in diffusers, old and new, and their ldm equivalents."""
+"""Maps the names of an AutoencoderKL's tensors in diffusers, old and new, to ldm names."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _LEVEL_PART = re.compile(r"^(resnets|attentions)\.(\d+)\.(.+)$")
 
 
 def uses_diffusers_names(names: set[str]) -> bool:
-    """Whether unprefixed ``names`` are those of diffusers."""
+    """Whether these unprefixed names are those of diffusers."""
     return any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in names)
 
 
 def uses_old_attention_names(names: set[str]) -> bool:
-    """Whether attention is named as before diffusers 0.14 (``query`` instead of ``to_q``)."""
+    """Whether attention has its names from before diffusers 0.14 (``query`` instead of ``to_q``)."""
     return any(_OLD_ATTENTION.search(name) for name in names)
 
 
 def to_ldm_names(names: set[str]) -> dict[str, str]:
-    """Map unprefixed diffusers names to ldm names. Names without an equivalent are left as they are."""
+    """Map unprefixed diffusers names to ldm names. Names without an equivalent do not change."""
     levels = 1 + max(
         (int(match[2]) for match in map(_LEVEL.match, names) if match and match[1] == "decoder.up"), default=0
     )
@@ -50,7 +50,7 @@ def _rename(name: str, levels: int) -> str:
         return f"{half}.mid.attn_1.{_attention_part(rest)}"
     if match := _LEVEL.match(name):
         side, index, rest = match.groups()
-        # ldm counts the decoder's levels from full size, diffusers from the latent.
+        # ldm numbers the decoder's levels from full size, diffusers from the latent.
         level = int(index) if side == "encoder.down" else levels - 1 - int(index)
         return f"{side}.{level}.{_level_part(rest)}"
     return name.replace(".conv_norm_out.", ".norm_out.")

@@ -1,4 +1,4 @@
-"""Read a VAE's tensors, and only those, in canonical form."""
+"""Read only a VAE's tensors, in canonical form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["canonical_shape", "read_tensors"]
 
 
 def canonical_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Attention weights are linear layers in diffusers ([C,C]) and 1x1 convolutions in ldm ([C,C,1,1])."""
+    """The canonical shape of a tensor: attention weights as 1x1 convolutions [C,C,1,1], also if they are [C,C]."""
     if len(shape) == 2 and (".attn_1." in name or ".attn." in name):
         return (*shape, 1, 1)
     return shape
@@ -28,10 +28,10 @@ def read_tensors(
     *,
     check_finite: bool = True,
 ) -> dict[str, Tensor]:
-    """Read the tensors ``names`` (canonical; all of the VAE by default) in the file's own dtype.
+    """Read the tensors ``names`` (canonical; by default, the whole VAE) in the file's own dtype.
 
     Raises:
-        FileError: the file turned out to be truncated or malformed.
+        FileError: the file is truncated or malformed.
         NotFinite: a weight is NaN or infinite.
     """
     wanted = list(layout.names if names is None else names)
@@ -45,5 +45,5 @@ def read_tensors(
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # torch cannot tell of 8-bit floats.
+    # torch does not support this for 8-bit floats.
     return bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all())

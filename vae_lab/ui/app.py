@@ -10,7 +10,6 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
@@ -18,13 +17,13 @@ from fastapi import FastAPI
 from vae_lab.api.routes import add_routes
 from vae_lab.errors import HostError
 from vae_lab.host.base import Host
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import Service, service_of
+from vae_lab.ui.assets import add_scripts, script_url, style_sheet
 from vae_lab.ui.compat import page
 from vae_lab.ui.tab import build_tab
 
 __all__ = ["Running", "launch", "serve"]
 
-_ROOT = Path(__file__).resolve().parents[2]
 _HERE_ONLY = "127.0.0.1"
 _log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Running:
     url: str
     app: FastAPI
     _blocks: gr.Blocks
-    _service: ComparisonService
+    _service: Service
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def wait(self) -> None:
@@ -50,7 +49,7 @@ class Running:
 
     def close(self) -> None:
         """Stop serving, and what is running."""
-        self._service.cancel()
+        self._service.runs.cancel()
         self._blocks.close(verbose=False)
         self._closed.set()
 
@@ -65,9 +64,7 @@ def launch(host: Host, port: int = 0) -> Running:
     Raises:
         HostError: the port is in use, or may not be used.
     """
-    css = (_ROOT / "style.css").read_text(encoding="utf8")
-    scripts = [path.read_text(encoding="utf8") for path in sorted((_ROOT / "javascript").glob("*.js"))]
-    blocks = build_tab(host, page("VAE Lab", css, "\n".join(scripts)))
+    blocks = build_tab(host, page("VAE Lab", style_sheet(), script_url()))
     for tries_left in range(0 if port else 2, -1, -1):
         free = _free_port(port)
         try:
@@ -82,6 +79,7 @@ def launch(host: Host, port: int = 0) -> Running:
             if not tries_left:
                 raise HostError(f"port {free} cannot be used: {error}") from error
     _close_to_other_sites(app)
+    add_scripts(app)
     add_routes(app, host)
     _log.info("serving %s at %s", host.name, url)
     return Running(url, app, blocks, service_of(host))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -151,16 +152,16 @@ def uploaded(value: Any) -> str:
 
 
 def page(title: str, css: str, script: str) -> gr.Blocks:
-    """A page of our own, over the whole width, with our style and script, and with nothing fetched from elsewhere.
+    """A full-width page with our style sheet and scripts, which fetches nothing from other servers.
 
     Args:
-        title: the browser tab's.
+        title: of the browser tab.
         css: style sheet.
-        script: a classic script, run once when the page has been built.
+        script: address of a module, relative to the page, that runs once when the page has been built.
     """
     known = inspect.signature(gr.Blocks.__init__).parameters
     theme = gr.themes.Default(font=_FONTS, font_mono=_MONO)
-    run_script = f"() => {{ {script} }}"
+    run_script = f"() => {{ import(new URL({json.dumps(script)}, document.baseURI)); }}"
     if "js" in known:
         return gr.Blocks(theme=theme, title=title, css=css, js=run_script, fill_width=True, analytics_enabled=False)
     blocks = gr.Blocks(

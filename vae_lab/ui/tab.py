@@ -28,11 +28,11 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
         # The WebUI would store the page of today as everyone's first page of tomorrow.
         pages.do_not_save_to_config = True
         with gr.Tab("Compare", id="compare", elem_id="vae_lab_page_compare"):
-            build_comparison_panel(host)
+            comparison = build_comparison_panel(host)
         with gr.Tab("Round trip", id="roundtrip", elem_id="vae_lab_page_roundtrip"):
             build_round_trip_panel(host)
         with gr.Tab("Checkup", id="checkup", elem_id="vae_lab_page_checkup"):
-            build_checkup_panel(host)
+            build_checkup_panel(host, comparison.picked)
         with gr.Tab("Library", id="library", elem_id="vae_lab_page_library"):
             build_library_panel(host)
     return tab

@@ -1,4 +1,4 @@
-"""Follow the WebUI's generations: one job each, the latents caught on their way to the decoder."""
+"""Follow the WebUI's generations: one job for each, and capture their latents just before decoding."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from vae_lab.comparison import Comparison
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import with_override
 from vae_lab.latents import Generation
-from vae_lab.webui.a1111 import KEEP_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.grey_watch import GreyWatch
 from vae_lab.webui.job import Captured, Job
 from vae_lab.webui.patching import patch
+from vae_lab.webui.preferences import store_bytes
 
 __all__ = ["Generations"]
 
 
 class Generations:
-    """The jobs that are open, innermost last: a script may start a generation inside another one.
+    """The active jobs, innermost last: a script may start a generation inside another one.
 
     Args:
         host: where they run.
         undo: closed when the scripts are unloaded.
         checkpoint_changed: called after a generation that ended with another checkpoint than the one before. The host
-            itself tells of those that it loads, but not of those that it has kept.
+            itself reports checkpoints that it loads, but not those that it still has in memory.
     """
 
     def __init__(self, host: A1111Host, undo: ExitStack, checkpoint_changed: Callable[[], None]) -> None:
@@ -58,11 +59,11 @@ class Generations:
         return processed
 
     def _finish(self, job: Job, processed: Any) -> None:
-        """Close first: whatever fails afterwards, the host has its own VAE again."""
+        """Close the job first: whatever fails afterwards, the host has its own VAE again."""
         with guarded("restoring the VAE"):
             job.close()
         self._jobs.remove(job)
-        with guarded("keeping the latents"):
+        with guarded("storing the latents"):
             self._file(job, processed)
         with guarded("following the checkpoint"):
             before, self._checkpoint = self._checkpoint, self.host.vae.path()
@@ -70,36 +71,36 @@ class Generations:
                 self._checkpoint_changed()
 
     def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Keep the latents before they are decoded, so that they are there even if that fails, and watch what comes."""
+        """Capture the latents before they are decoded, in case that fails, and watch the output."""
         job = self._jobs[-1] if self._jobs and model is shared.sd_model else None
         if job is None:
             return original(model, batch, *args, **kwargs)
         decoder = _decoder()
-        with guarded("keeping the latents"):
-            self._keep(job, batch, decoder)
+        with guarded("capturing the latents"):
+            self._capture(job, batch, decoder)
         with guarded("naming the VAE that decodes"):
             if decoder == "Full":
-                job.tell()
+                job.update_infotext()
             else:
                 job.retract()
         if decoder != "Full":
             return original(model, batch, *args, **kwargs)
         return self._watched(job, batch, lambda: original(model, batch, *args, **kwargs))
 
-    def _keep(self, job: Job, batch: Tensor, decoder: str) -> None:
+    def _capture(self, job: Job, batch: Tensor, decoder: str) -> None:
         """Hires fix decodes twice for one iteration; the later, final one replaces the earlier."""
-        with torch.inference_mode(False):  # Forge samples in it, and what it makes could never be changed
+        with torch.inference_mode(False):  # Forge samples in it; such tensors could never be changed
             latents = batch.detach().float().to("cpu", copy=True)
         vae = self.host.vae
         captured = Captured(latents, decoder, vae.family(), vae.path(), bool(job.p.tiling))
-        job.keep(getattr(job.p, "iteration", 0), captured, _byte_limit())
+        job.capture(getattr(job.p, "iteration", 0), captured, store_bytes())
 
     def _watched(self, job: Job, latents: Tensor, decode: Callable[[], Any]) -> Any:
         try:
             decoded = decode()
         except devices.NansException as error:
             if not latents.isfinite().all():
-                raise  # the model's, not the VAE's
+                raise  # caused by the model, not by the VAE
             failure = error
             with guarded("decoding again", job.p.comment):
                 return self.watch.after_failure(job, decode)
@@ -109,8 +110,8 @@ class Generations:
         return decoded
 
     def _file(self, job: Job, processed: Any) -> None:
-        """Each iteration is a generation of its own, with the checkpoint that it was decoded with."""
-        self.host.generations.byte_limit = _byte_limit()
+        """Store each iteration as a generation, with the checkpoint that it was decoded with."""
+        self.host.generations.max_bytes = store_bytes()
         infotexts = list(processed.infotexts[processed.index_of_first_image :]) if processed is not None else []
         comparing = processed is not None and bool(job.compare) and not self._inside_something(job)
         done = 0
@@ -122,20 +123,20 @@ class Generations:
                 if comparing:
                     self._compare(job, generation, processed)
             done += batch
-        let_go = len(job.images) - len(job.captured)
-        if comparing and let_go:
+        discarded = len(job.images) - len(job.captured)
+        if comparing and discarded:
             processed.comments += (
-                f"VAE Lab: {let_go} of {len(job.images)} batches were decoded with no other VAE: "
-                "their latents had to make room, see Settings > VAE Lab > Memory for the latents.\n"
+                f"VAE Lab: {discarded} of {len(job.images)} batches were not decoded with other VAEs: "
+                "their latents were discarded, see Settings > VAE Lab > Memory for the latents.\n"
             )
 
     def _inside_something(self, job: Job) -> bool:
-        """Whether a script of the "Script" menu or another generation waits for the images: more would confuse it."""
+        """Whether a script of the "Script" menu, or another generation, expects exactly these images."""
         chosen_script = next(iter(job.p.script_args or ()), 0)
         return bool(self._jobs) or chosen_script != 0
 
     def _generation(self, job: Job, captured: Captured, infotexts: tuple[str, ...]) -> Generation | None:
-        """What is kept of an iteration; None if its family is not known."""
+        """An iteration as a stored generation; None if its family is unknown."""
         family = captured.family
         if family is None or captured.latents.shape[1] != family.latent_channels:
             return None
@@ -152,7 +153,7 @@ class Generations:
         )
 
     def _compare(self, job: Job, generation: Generation, processed: Any) -> None:
-        """The images of the other VAEs, after the host's own: each with an infotext that names its VAE."""
+        """Add the images of the other VAEs after the host's own, each with an infotext that names its VAE."""
 
         def tell(line: str) -> None:
             processed.comments += f"{line}\n"
@@ -167,20 +168,15 @@ class Generations:
                     tell(f"VAE Lab: {result.error}")
 
 
-def _byte_limit() -> int:
-    """Memory for latents, by the settings."""
-    return int(getattr(shared.opts, KEEP_OPTION, 256)) * 2**20
-
-
 def _decoder() -> str:
-    """What the host decodes with: ``Full`` is the VAE, all else a stand-in that ignores it."""
+    """What the host decodes with: ``Full`` is the VAE, everything else an approximation without it."""
     if shared.state.interrupted and shared.opts.live_preview_fast_interrupt:
         return f"{shared.opts.show_progress_type}, because of the interrupt"
     return shared.opts.sd_vae_decode_method
 
 
 def _append(comparison: Comparison, generation: Generation, processed: Any, host: A1111Host) -> None:
-    # The host's own masks, and what other extensions add, may have come without one each.
+    # The host's masks, and images of other extensions, may have no infotext.
     processed.infotexts += [processed.info] * (len(processed.images) - len(processed.infotexts))
     for result in comparison.decoded:
         assert result.images is not None

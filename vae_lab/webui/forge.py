@@ -1,14 +1,14 @@
-"""Forge (lllyasviel/stable-diffusion-webui-forge) as a host: the WebUI's, but for where the VAE is and who chooses it.
+"""Forge (lllyasviel/stable-diffusion-webui-forge) as a host: as the WebUI, except where the VAE is and who selects it.
 
-What an extension finds there is the WebUI's in name only: ``sd_vae`` and ``sd_models.reload_model_weights`` do nothing,
-``first_stage_model`` of the model is None, and the VAE is chosen in the menu *VAE / Text Encoder*, as a list of files.
+Forge has the WebUI's functions in name only: ``sd_vae`` and ``sd_models.reload_model_weights`` do nothing,
+``first_stage_model`` of the model is None, and the VAE is selected in the menu *VAE / Text Encoder*, a list of files.
 
-Weights are swapped in place here, too, since one module is shared by everything that encodes or decodes: Forge keeps
-three sets of objects for a model (as loaded, with LoRAs, in use), goes from one to the other during a generation, and
-all three have the same VAE. On a GPU its memory manager moves that module as a whole, or layer by layer where memory is
-short, and makes new parameters of what is in it at that moment; the file is not read again, and a copy of weights is
-kept for LoRAs alone, of which a VAE has none. So a swap holds on to no tensor of the module, but asks for them by name
-each time it writes, wherever they are by then. It writes between decodes, whose images have arrived on the CPU.
+Weights are replaced in place here as well, because one module is shared by everything that encodes or decodes: Forge
+has three sets of objects for a model (as loaded, with LoRAs, in use), switches between them during a generation, and
+all three have the same VAE. On a GPU its memory manager moves that module as a whole, or layer by layer if memory is
+low, and creates new parameters from its current content; it does not read the file again, and copies weights only for
+LoRAs, which a VAE does not have. So a swap keeps no reference to the module's tensors: it looks them up by name each
+time it writes, wherever they are. It writes between decodes, when the images are on the CPU already.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError, VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Decision, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingChoices
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Weights
-from vae_lab.webui.loaded_vae import HeldVae, Reload, host_decodes
+from vae_lab.webui.loaded_vae import LoadedVae, Reload, host_decodes
+from vae_lab.webui.preferences import read_preference, write_preference
 
 __all__ = ["ForgeHost", "is_forge"]
 
@@ -39,15 +41,15 @@ def is_forge() -> bool:
     return hasattr(sd_models, "forge_model_reload")
 
 
-class HeldForgeVae(HeldVae):
-    """Where Forge holds its VAE. Nothing is loaded before the first image."""
+class LoadedForgeVae(LoadedVae):
+    """Where Forge has its VAE. Nothing is loaded before the first image."""
 
     def model(self) -> Any:
         model = sd_models.model_data.sd_model
         return model if getattr(model, "forge_objects", None) is not None else None
 
     def family(self) -> Family | None:
-        """By the numbers that Forge scales latents with: it has more kinds of models than flags for them."""
+        """By the factors with which Forge scales latents: it has no flag for every kind of model."""
         model = self.model()
         if model is None:
             return None
@@ -70,7 +72,7 @@ class HeldForgeVae(HeldVae):
         return (image.float() + 1.0) / 2.0, devices.dtype_vae
 
     def decode_in_strips(self, latent: Tensor, family: Family) -> Tensor | None:  # noqa: ARG002
-        """None: where memory is short, Forge's own decode has gone over the latent in tiles already."""
+        """None: Forge's own decode has already tried tiles when memory was low."""
         return None
 
 
@@ -81,17 +83,17 @@ class ForgeHost(A1111Host):
     preference_key = "vae_lab_vae"
 
     @staticmethod
-    def _held_vae() -> HeldVae:
-        return HeldForgeVae()
+    def _loaded_vae() -> LoadedVae:
+        return LoadedForgeVae()
 
-    # --- the checkpoint: the chosen one, which Forge loads when an image is wanted ----------------------------
+    # --- the checkpoint: the selected one, which Forge loads for the next image -------------------------------
 
     def current_checkpoint(self) -> str:
-        info = _chosen()
+        info = _selected()
         return info.name if info is not None else ""
 
     def checkpoint_path(self) -> str:
-        info = _chosen()
+        info = _selected()
         return info.filename if info is not None else ""
 
     def checkpoint_family(self) -> Family | None:
@@ -100,40 +102,36 @@ class ForgeHost(A1111Host):
 
     # --- who decides -------------------------------------------------------------------------------------------
 
-    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        own = self.chosen("checkpoint")
-        if generation_choice != AUTOMATIC or self.always() != AUTOMATIC or own == AUTOMATIC:
-            return super().decision(generation_choice)
-        return self._decided(own, "checkpoint", "chosen in VAE Lab for this checkpoint")
+    def standing_choices(self) -> StandingChoices:
+        return super().standing_choices()._replace(checkpoint=self._preference(self.checkpoint_path()))
 
-    def standing_choice(self) -> str:
-        always = self.always()
-        return always if always != AUTOMATIC else self._preference(self.vae.path())
+    def standing_choices_when_loaded(self) -> StandingChoices:
+        return super().standing_choices()._replace(checkpoint=self._preference(self.vae.path()))
 
-    def chosen(self, reach: str) -> str:
-        return self.always() if reach == "always" else self._preference(self.checkpoint_path())
+    def chosen(self, reach: Reach) -> str:
+        return Host.chosen(self, reach)
 
     def _preference(self, checkpoint: str) -> str:
-        """Ours. Forge's own, on the checkpoint's card, is for the moment when that card is clicked on, and no later."""
-        return self._read_preference(checkpoint) if checkpoint else AUTOMATIC
+        """Our own preference. Forge's, on the checkpoint's card, only takes effect when the card is clicked."""
+        return read_preference(checkpoint, self.preference_key) if checkpoint else AUTOMATIC
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
         if not checkpoint:
-            return Decision(BUILT_IN, "host", "No checkpoint is chosen yet.")
-        path = self._chosen_module()
+            return Decision(BUILT_IN, "host", "No checkpoint is selected yet.")
+        path = self._selected_vae()
         if not path:
-            return Decision(BUILT_IN, "host", f"{BUILT_IN} decodes: no VAE is chosen in {_MENU}.", checkpoint)
+            return Decision(BUILT_IN, "host", f"{BUILT_IN}: no VAE is selected in {_MENU}.", checkpoint)
         name = self._name_of(path)
-        return Decision(name, "host", f"{name} decodes: {_MENU}.", path)
+        return Decision(name, "host", f"{name}: selected in {_MENU}.", path)
 
-    def _chosen_module(self) -> str:
-        """File of the VAE that is chosen in Forge's menu, or "". Of several, Forge uses the last one."""
-        chosen = getattr(shared.opts, "forge_additional_modules", None) or ()
-        return next((path for path in reversed(chosen) if self._is_vae(path)), "")
+    def _selected_vae(self) -> str:
+        """File of the VAE selected in Forge's menu, or "". Of several, Forge uses the last one."""
+        selected = getattr(shared.opts, "forge_additional_modules", None) or ()
+        return next((path for path in reversed(selected) if self._is_vae(path)), "")
 
     def _is_vae(self, path: str) -> bool:
-        """Whether a file from the menu is a VAE: text encoders are chosen there as well."""
+        """Whether a file from the menu is a VAE: it lists text encoders as well."""
         facts = self.facts.known(path)
         if facts is not None:
             return not facts.problem
@@ -144,8 +142,8 @@ class ForgeHost(A1111Host):
             return False
 
     def _save_preference(self, checkpoint: str, vae: str) -> None:
-        """Nothing to load: the next generation asks for it."""
-        self._write_preference(checkpoint, vae)
+        """Loads nothing: the next generation does."""
+        write_preference(checkpoint, self.preference_key, vae)
 
     # --- the checkup -------------------------------------------------------------------------------------------
 
@@ -159,21 +157,21 @@ class ForgeHost(A1111Host):
     def used_instead(self) -> str:
         decision = self.host_decision()
         if decision.vae == BUILT_IN:
-            return f"Forge does not load it. Choose a VAE in {_MENU}; then VAE Lab can put others in its place."
+            return f"Forge does not load it. Select a VAE in {_MENU}; VAE Lab can then replace it by others."
         return self.decision().reason
 
     # --- weights -----------------------------------------------------------------------------------------------
 
     def weights(self, choice: str) -> Weights:
         if self.vae.family() is None:
-            raise HostError("the model that Forge has loaded has latents of a family that VAE Lab does not know")
+            raise HostError("the model loaded by Forge has latents of a family unknown to VAE Lab")
         return super().weights(choice)
 
 
-def _chosen() -> Any:
-    """What Forge knows of the checkpoint that the next image is made with; None without one."""
-    chosen = sd_models.model_data.forge_loading_parameters.get("checkpoint_info")
-    return chosen or sd_models.get_closet_checkpoint_match(shared.opts.sd_model_checkpoint or "")
+def _selected() -> Any:
+    """Forge's information on the checkpoint for the next image; None without one."""
+    selected = sd_models.model_data.forge_loading_parameters.get("checkpoint_info")
+    return selected or sd_models.get_closet_checkpoint_match(shared.opts.sd_model_checkpoint or "")
 
 
 def _will_load() -> bool:

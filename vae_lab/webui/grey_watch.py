@@ -1,4 +1,4 @@
-"""The watch on what the WebUI decodes: a line under an image whose VAE is broken, or the image decoded again."""
+"""Watch what the WebUI decodes: warn under an image whose VAE is broken, or decode it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vae_lab.checkup import Finding, Recommendation, glance
 from vae_lab.checkup.findings import BROKEN
 from vae_lab.checkup.watch import confirmed
 from vae_lab.errors import HostError
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.infotext import REDECODED_KEY
 from vae_lab.latents.family import Family
 from vae_lab.webui.a1111 import A1111Host
@@ -23,9 +23,9 @@ __all__ = ["GreyWatch"]
 
 _LOOKS = {
     "grey": "washed out",
-    "flat": "one flat tone",
+    "flat": "a single flat colour",
     "black": "black",
-    "nan": "made of values that are not numbers",
+    "nan": "made of NaN values",
     "wrong-family": "in wrong colours",
     "colour-cast": "in wrong colours",
     "noisy-or-patterned": "noisy",
@@ -33,19 +33,19 @@ _LOOKS = {
 
 
 class GreyWatch:
-    """Sees latent and image together, after the host has decoded."""
+    """Compares latent and image, after the host has decoded."""
 
     def __init__(self, host: A1111Host) -> None:
         self.host = host
 
     def after_decode(self, job: Job, latents: Tensor, decoded: Any, again: Callable[[], Any]) -> Any:
-        """What the host is to use: ``decoded``, or what ``again`` gives with a better VAE.
+        """The images for the host: ``decoded``, or what ``again`` decodes with a better VAE.
 
         Args:
             job: of this generation.
             latents: [B,C,h,w] in model space.
             decoded: B tensors [3,H,W] in -1..1, as the host has them.
-            again: decodes the same latents with whatever VAE is in then.
+            again: decodes the same latents with the VAE that is active at that time.
         """
         family = self.host.vae.family()
         if family is None or job.on_grey == "off" or job.redecoded:
@@ -53,8 +53,8 @@ class GreyWatch:
         code = self._fault(job, latents, decoded, family)
         if not code:
             if _encodes(job.p) and self._encoder_is_broken(job):
-                told = f"the encoder of {self._name(job)} is broken, so what went in came out paler"
-                job.p.comment(f"VAE Lab: {told}. {_advice(self.host.recommendation(), family)}")
+                warning = f"the encoder of {self._name(job)} is broken, so the input image was washed out"
+                job.p.comment(f"VAE Lab: {warning}. {_advice(self.host.recommendation(), family)}")
             return decoded
         name = self._name(job)
         if job.on_grey == "redecode":
@@ -66,28 +66,28 @@ class GreyWatch:
         return decoded
 
     def after_failure(self, job: Job, again: Callable[[], Any]) -> Any:
-        """The host has given up, since its VAE computed NaN: what ``again`` gives with a better VAE, if that is wanted.
+        """The host has given up after NaN from its VAE: decode ``again`` with a better VAE, if ``redecode`` is on.
 
         Raises:
-            HostError: nothing better is to be had, or wanted.
+            HostError: ``redecode`` is off, or there is no better VAE.
         """
         name = self._name(job)
         found = self.host.recommendation(search=True) if job.on_grey == "redecode" and not job.redecoded else None
         if found is None or found.name == name:
-            raise HostError(f"{name} computed values that are not numbers (NaN)")
+            raise HostError(f"{name} produced NaN values")
         return self._redecoded(job, "nan", name, found, again)
 
     def _name(self, job: Job) -> str:
-        """The VAE in use, for people."""
+        """The active VAE, human-readable."""
         name = job.overriding or self.host.host_decision().vae
         return f"{BUILT_IN} of {self.host.current_checkpoint()}" if name == BUILT_IN else name
 
     def _fault(self, job: Job, latents: Tensor, decoded: Any, family: Family) -> str:
-        """Code of what is wrong with these images, by the VAE's fault; "" if nothing is."""
+        """Code of what is wrong with these images because of the VAE; "" if nothing."""
         images = _images(decoded)
         if images.shape[2] < 8 * latents.shape[2]:
             return ""  # not decoded by a VAE
-        sampled = latents.isfinite().flatten(1).all(dim=1).cpu()  # NaN in a latent is the model's fault
+        sampled = latents.isfinite().flatten(1).all(dim=1).cpu()  # NaN in a latent is caused by the model
         if not sampled.any():
             return ""
         latents, images = latents[sampled], images[sampled]
@@ -95,21 +95,21 @@ class GreyWatch:
         obvious = next((one.fault for one in seen if one.fault), "")
         if obvious:
             return obvious
-        held = self.host.look_at_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
-        blamed = _blamed(held.checkup.findings) if held else ""
+        memory = self.host.check_memory(job.overriding or self.host.host_decision().vae, own=not job.overriding)
+        blamed = _blamed(memory.checkup.findings) if memory else ""
         if blamed:
             return blamed
         pale = [i for i, one in enumerate(seen) if one.pale]
         return "grey" if pale and self._second_opinion(job, latents[pale], images[pale]) else ""
 
     def _encoder_is_broken(self, job: Job) -> bool:
-        """By the report on its file, where there is one: an image alone does not tell."""
+        """According to the report on its file, if there is one: it cannot be seen from an image."""
         decision = self.host.decision(job.overriding) if job.overriding else self.host.host_decision()
         verdict = self.host.checkups.known_verdict(decision.path) if decision.path else None
         return verdict is not None and any(f.code == "encoder-broken" and f.severity == BROKEN for f in verdict.faults)
 
     def _second_opinion(self, job: Job, latents: Tensor, images: Tensor) -> bool:
-        """Whether a healthy VAE gives these latents clearly more contrast."""
+        """Whether a healthy VAE decodes these latents with clearly more contrast."""
         found = self.host.recommendation()
         if found is None or found.name == job.overriding:
             return False
@@ -129,7 +129,7 @@ class GreyWatch:
 
 
 def _encodes(p: Any) -> bool:
-    """Whether its VAE encodes an image for this generation: img2img, and hires fix with a pixel upscaler."""
+    """Whether this generation encodes an image with the VAE: img2img, or hires fix with a pixel upscaler."""
     if getattr(shared.opts, "sd_vae_encode_method", "Full") != "Full":
         return False
     hires = getattr(p, "enable_hr", False) and getattr(p, "latent_scale_mode", None) is None
@@ -141,7 +141,7 @@ def _blamed(findings: Sequence[Finding]) -> str:
 
 
 def _images(decoded: Any) -> Tensor:
-    """The host's images as [B,3,H,W], about 0..1, NaN left in."""
+    """The host's images as [B,3,H,W], about 0..1, including NaN."""
     return (torch.stack([image.float().cpu() for image in decoded]) + 1.0) / 2.0
 
 

@@ -1,6 +1,6 @@
 """One generation in the WebUI: the only object that may change the host.
 
-A job lives exactly as long as the host's ``process_images_inner``: it is closed there, whatever happened, and so
+A job lives exactly as long as the host's ``process_images_inner``. It is closed there, whatever happened, and therefore
 before the host restores its own settings (``override_settings`` may reload a VAE, and must find its own weights).
 """
 
@@ -17,11 +17,11 @@ from modules import devices, shared
 from torch import Tensor
 
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN, OnGrey
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.latents.family import Family
-from vae_lab.webui.loaded_vae import HeldVae
+from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.patching import patch
 from vae_lab.webui.weight_swap import VaeSwap
 
@@ -33,28 +33,28 @@ class Weights:
     """A VAE's weights, for the host's module.
 
     Attributes:
-        name: for people.
+        name: human-readable.
         path: the file they come from.
         digest: short fingerprint.
-        held: whether the host has loaded this very file; its module holds it as long as no override is in.
+        loaded: whether the host has loaded this very file; its module has these weights while nothing overrides them.
         load: gives canonical names to tensors; raises VaeLabError.
     """
 
     name: str
     path: str
     digest: str
-    held: bool
+    loaded: bool
     load: Callable[[], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Captured:
-    """The latents of one batch, just before decoding, and what was true then: the host may load another checkpoint.
+    """The latents of one batch just before decoding, and the host's state then: it may load another checkpoint later.
 
     Attributes:
         latents: [B,C,h,w] in model space, on the CPU.
         decoder: see :attr:`vae_lab.latents.files.Generation.decoded_by`.
-        family: of the loaded checkpoint; None if it is not known.
+        family: of the loaded checkpoint; None if unknown.
         checkpoint: file of the loaded checkpoint, or "".
         tiling: whether the image is meant to tile.
     """
@@ -73,21 +73,21 @@ class Job:
         p: the host's processing object.
         vae: the host's VAE in memory.
         outer: the job inside which this one runs, if any.
-        captured: iteration -> latents that were decoded last in it (of hires fix, the final ones); see :meth:`keep`.
-        images: iteration -> how many images it had, also where the latents are not kept any longer.
-        compare: names of VAEs whose images are wanted too.
-        on_grey: what to do when an image comes out grey; see ``vae_lab.host.plan.ON_GREY``.
-        redecoded: whether that VAE came in because the one before was broken.
+        captured: iteration -> latents decoded last in it (with hires fix, the final ones); see :meth:`capture`.
+        images: iteration -> number of its images, even if the latents have been discarded.
+        compare: names of VAEs that should decode the images as well.
+        on_grey: what to do when an image comes out grey.
+        redecoded: whether the active override replaced a broken VAE.
     """
 
-    def __init__(self, p: Any, vae: HeldVae, outer: Job | None = None) -> None:
+    def __init__(self, p: Any, vae: LoadedVae, outer: Job | None = None) -> None:
         self.p = p
         self.vae = vae
         self.outer = outer
         self.captured: dict[int, Captured] = {}
         self.images: dict[int, int] = {}
         self.compare: tuple[str, ...] = ()
-        self.on_grey = "off"
+        self.on_grey: OnGrey = "off"
         self.redecoded = False
         self._undo = ExitStack()
         self._swap: VaeSwap | None = None
@@ -101,36 +101,36 @@ class Job:
 
     @property
     def overriding(self) -> str:
-        """Name of the VAE that was chosen instead of the host's and decodes now, or ""."""
+        """Name of the VAE that currently overrides the host's, or ""."""
         return self._used.name if self._used else ""
 
     @property
     def swapped(self) -> bool:
-        """Whether the host's module holds other weights than the host knows of, by this job or by one around it."""
+        """Whether this job or an outer one has replaced the weights in the host's module."""
         return self._swap is not None or (self.outer is not None and self.outer.swapped)
 
-    def keep(self, iteration: int, captured: Captured, byte_limit: int) -> None:
-        """Keep the latents of an iteration, and let go of the oldest ones over the limit (the newest are kept)."""
+    def capture(self, iteration: int, captured: Captured, max_bytes: int) -> None:
+        """Store the latents of an iteration, and discard the oldest ones over the limit (never the newest)."""
         self.images[iteration] = captured.latents.shape[0]
         self.captured.pop(iteration, None)
         self.captured[iteration] = captured
-        while len(self.captured) > 1 and sum(map(_nbytes, self.captured.values())) > byte_limit:
+        while len(self.captured) > 1 and sum(map(_nbytes, self.captured.values())) > max_bytes:
             del self.captured[next(iter(self.captured))]
 
     def override(self, choose: Callable[[], Weights]) -> Callable[[], None]:
-        """Have the host use other weights from now until the job is closed, or until the next override.
+        """Have the host use other weights until the job is closed, or until the next override.
 
-        The infotext says so, for as long as it is true.
+        The infotext names them as long as they are active.
 
         Args:
-            choose: gives the weights for the checkpoint that the host has at that moment; asked again after the
-                host has changed the checkpoint (refiner, hires checkpoint).
+            choose: returns the weights for the checkpoint that is loaded at that moment; called again after the host
+                has changed the checkpoint (refiner, hires checkpoint).
 
         Returns:
-            What puts the override before this one back, or, if there was none, the host's own weights.
+            A function that restores the previous override, or the host's own weights if there was none.
 
         Raises:
-            VaeLabError: they cannot be used; everything is as it was.
+            VaeLabError: they cannot be used; everything is as before.
         """
         weights = choose()
         before = self._choose
@@ -139,7 +139,7 @@ class Job:
             self._suspend()
             self._choose = before
             self._resume()
-            self.tell()
+            self.update_infotext()
 
         if not self._patched:
             self._patched = True
@@ -153,11 +153,11 @@ class Job:
         except BaseException:
             back()
             raise
-        self.tell()
+        self.update_infotext()
         return back
 
     def decoded_with(self, weights: Weights, latents: Tensor) -> Tensor:
-        """[B,C,h,w] in model space -> [B,3,H,W], about 0..1, by other weights; the VAE in use comes back at once.
+        """[B,C,h,w] in model space -> [B,3,H,W], about 0..1, with other weights; then restores the current ones.
 
         Raises:
             VaeLabError: the weights do not fit.
@@ -167,7 +167,7 @@ class Job:
             return torch.cat([self.vae.decode(latent).cpu() for latent in latents.split(1)])
 
     def _put(self, weights: Weights) -> None:
-        if not weights.held or self.swapped:
+        if not weights.loaded or self.swapped:
             state = weights.load()
             self._swap = VaeSwap(self.vae.module())
             self._dtype = devices.dtype_vae
@@ -186,12 +186,12 @@ class Job:
         try:
             self._swap.restore()
         finally:
-            # A VAE that gives NaN makes the host change the precision of all VAEs for the rest of the session.
+            # After NaN, the host changes the precision of all VAEs for the rest of the session.
             devices.dtype_vae = self._dtype
         self._swap = None
 
     def _resume(self) -> None:
-        """Put the chosen weights in again. Says nothing: see :meth:`tell`."""
+        """Put the chosen weights in again. Does not update the infotext: see :meth:`update_infotext`."""
         if self._choose is None:
             return
         try:
@@ -202,12 +202,12 @@ class Job:
     def _around_reload(
         self, changes: Callable[..., bool], original: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """The host must find its own weights in the module: it copies them, and keeps them where a file has none.
+        """The host must find its own weights in the module: it copies them, and keeps using them if a file has none.
 
-        It calls some of these before every batch; that matters only if the checkpoint will change.
+        It calls some of these functions before every batch; that matters only if the checkpoint will change.
         """
         will_change = True
-        with guarded("looking whether the checkpoint changes"):
+        with guarded("checking whether the checkpoint changes"):
             will_change = changes(*args, **kwargs)
         if not will_change:
             return original(*args, **kwargs)
@@ -217,16 +217,16 @@ class Job:
             return original(*args, **kwargs)
         finally:
             self._reloading -= 1
-            # One of these functions calls another; while the outer one is at work, the module is still the host's.
+            # These functions call one another; until the outermost returns, the module is still the host's.
             if not self._reloading:
                 with guarded("choosing the VAE again after the checkpoint changed", self.p.comment):
                     self._resume()
 
-    def tell(self) -> None:
-        """Let the infotext say which VAE decodes now.
+    def update_infotext(self) -> None:
+        """Name the active VAE in the infotext.
 
-        To be called before each decode, and not when the checkpoint changes: a generation inside this one may load a
-        checkpoint of its own, and that says nothing about the images that were decoded before.
+        To be called before each decode, not when the checkpoint changes: a nested generation may load another
+        checkpoint, which is irrelevant for images that were decoded before.
         """
         refused, self._refused = self._refused, None
         if refused is not None:
@@ -238,7 +238,7 @@ class Job:
             self.retract()
 
     def _announce(self, weights: Weights) -> None:
-        """Say in the infotext which VAE really decodes; the host's own keys were written before we were asked."""
+        """Name the VAE that really decodes in the infotext; the host wrote its own keys before our hook."""
         p = self.p
         if shared.opts.sd_vae_decode_method != "Full":
             return
@@ -250,10 +250,10 @@ class Job:
         else:
             p.extra_generation_params.pop(HASH_KEY, None)
         p.sd_vae_name = None if weights.name == BUILT_IN else weights.path.replace("\\", "/").rsplit("/", 1)[-1]
-        p.sd_vae_hash = None  # the host's can be another file's; ours is of the weights
+        p.sd_vae_hash = None  # the host's may belong to another file; ours is computed from the weights
 
     def retract(self) -> None:
-        """The host's own VAE decodes after all, or none: let the infotext say what it would have said."""
+        """The host's own VAE decodes after all, or none: restore the infotext."""
         named, self._named = self._named, None
         if named is not None:
             self.p.sd_vae_name, self.p.sd_vae_hash = named

@@ -1,4 +1,4 @@
-"""The VAE module in the WebUI's memory: decode with it as the WebUI does, and with other weights in it."""
+"""The VAE module in the WebUI's memory: decode with it as the WebUI does, also with other weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.state_dict import VAE_PARTS
 from vae_lab.webui.weight_swap import VaeSwap
 
-__all__ = ["Bench", "HeldVae", "Reload", "host_decodes"]
+__all__ = ["Bench", "LoadedVae", "Reload", "host_decodes"]
 
 
 class Reload(NamedTuple):
@@ -28,7 +28,7 @@ class Reload(NamedTuple):
     Attributes:
         owner: whose attribute it is.
         name: of the attribute.
-        changes: called with its arguments, tells whether this call would do anything.
+        changes: called with the same arguments; whether this call would do anything.
     """
 
     owner: Any
@@ -36,8 +36,8 @@ class Reload(NamedTuple):
     changes: Callable[..., bool]
 
 
-class HeldVae:
-    """Where the WebUI holds the loaded checkpoint's model and its VAE, and how it decodes with it."""
+class LoadedVae:
+    """Where the WebUI has the loaded checkpoint's model and its VAE, and how it decodes with it."""
 
     def model(self) -> Any:
         """The model of the loaded checkpoint; None if none is loaded. Loads nothing."""
@@ -66,20 +66,20 @@ class HeldVae:
         return {name: tensor for name, tensor in self.module().state_dict().items() if name.startswith(VAE_PARTS)}
 
     def reloads(self) -> Sequence[Reload]:
-        """What an override must step aside for."""
+        """Functions during which the host must find its own weights."""
         return (
             Reload(sd_models, "reload_model_weights", _will_reload),
             Reload(sd_vae, "reload_vae_weights", lambda *_, **__: True),
         )
 
     def decode(self, latent: Tensor) -> Tensor:
-        """[1,C,h,w] in model space -> [1,3,H,W], about 0..1, as the host does it."""
+        """[1,C,h,w] in model space -> [1,3,H,W], about 0..1, decoded as the host does."""
         return self.decode_in(latent)[0]
 
     def decode_in(self, latent: Tensor) -> tuple[Tensor, torch.dtype]:
-        """As :meth:`decode`, and the precision: where its own gives NaN, the host turns to another one.
+        """As :meth:`decode`, with the precision used: after NaN, the host switches to another one.
 
-        As ``modules/processing.py: decode_latent_batch``, but that the module is as it was afterwards.
+        As ``modules/processing.py: decode_latent_batch``, but the module is restored afterwards.
         """
         image = self._decode(latent)
         before, precision = devices.dtype_vae, self._against_nan()
@@ -101,17 +101,17 @@ class HeldVae:
 
     @staticmethod
     def _against_nan() -> torch.dtype | None:
-        """The precision that the host decodes in where its own gave NaN; None if it would not."""
-        wanted = None
+        """The precision in which the host decodes again after NaN; None if it does not."""
+        precision = None
         if getattr(shared.opts, "auto_vae_precision_bfloat16", False):
-            wanted = torch.bfloat16
+            precision = torch.bfloat16
         elif getattr(shared.opts, "auto_vae_precision", False):
-            wanted = torch.float32
-        return wanted if wanted != devices.dtype_vae else None
+            precision = torch.float32
+        return precision if precision != devices.dtype_vae else None
 
     @torch.no_grad()
     def _decode(self, latent: Tensor) -> Tensor:
-        """As ``modules/sd_samplers_common.py: decode_first_stage``, without its stand-ins for a full decode."""
+        """As ``modules/sd_samplers_common.py: decode_first_stage``, without its approximations."""
         model = self.model()
         with host_decodes():
             sample = latent.to(devices.device, devices.dtype_vae).to(model.first_stage_model.dtype)
@@ -120,12 +120,12 @@ class HeldVae:
 
     @torch.no_grad()
     def decode_in_strips(self, latent: Tensor, family: Family) -> Tensor | None:
-        """As :meth:`decode`, to the same image in little memory and in another precision where its own gives NaN.
+        """As :meth:`decode`, to the same image with little memory, and in another precision after NaN.
 
-        None where that cannot be.
+        None if this is not possible.
 
-        The host's own hooks, which move the VAE to the device under ``--medvram``, are those of its whole decode: this
-        is for when that was tried.
+        Only after a normal decode was tried: the host's hooks that move the VAE to the device under ``--medvram``
+        belong to that.
         """
         image, precision = self._decode_in_strips(latent, family), self._against_nan()
         if precision is None or bool(torch.isfinite(image).all()):
@@ -141,18 +141,18 @@ class HeldVae:
         return (image.float() + 1.0) / 2.0
 
     def set_tiling(self, tiling: bool) -> None:
-        """Have it decode images that repeat, or not."""
+        """Have it decode images that tile, or not."""
         sd_hijack.model_hijack.apply_circular(tiling)
 
 
 class Bench:
-    """The host's own VAE module, with one VAE's weights after the other, decoding as the host does."""
+    """The host's own VAE module, decoding as the host does with the weights of one VAE after another."""
 
-    def __init__(self, vae: HeldVae, generation: Generation, undo: ExitStack) -> None:
+    def __init__(self, vae: LoadedVae, generation: Generation, undo: ExitStack) -> None:
         self._vae = vae
         self._family = generation.family
         self._swap = undo.enter_context(VaeSwap(vae.module()))
-        # The preview thread decodes whatever this holds, with the weights that happen to be in.
+        # Otherwise the preview thread would decode it with whatever weights are in.
         shared.state.current_latent = None
         with guarded("setting up tiling"):
             vae.set_tiling(generation.tiling)
@@ -169,12 +169,12 @@ class Bench:
 
 @contextmanager
 def host_decodes() -> Iterator[None]:
-    """The host boundary of a decode: in the precision that the host has set, and with errors that can be told."""
+    """The host boundary of a decode: in the host's precision, with errors of known types."""
     try:
         with devices.without_autocast():
             yield
     except (RuntimeError, MemoryError):
-        raise  # of torch; the comparison tells these, out of memory among them
+        raise  # from torch, such as out of memory; the comparison reports these
     except Exception as error:  # other extensions patch the decoder too
         raise HostError(f"the WebUI could not decode: {type(error).__name__}: {error}") from error
 

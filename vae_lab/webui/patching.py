@@ -13,10 +13,10 @@ __all__ = ["patch"]
 def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) -> None:
     """Replace ``owner.name`` by ``around(original, *args, **kwargs)``, until ``undo`` is closed.
 
-    If somebody else has patched over us by then, their patch is left alone and ours becomes a pass-through.
+    If somebody else has patched over us by then, their patch stays and ours becomes a pass-through.
     """
     original = getattr(owner, name)
-    own = name in vars(owner)  # else it comes from the owner's class, and must not stay behind on the owner
+    own = name in vars(owner)  # else it comes from the owner's class, and must not be left on the owner
     active = True
 
     @functools.wraps(original)

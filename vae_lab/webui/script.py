@@ -1,4 +1,4 @@
-"""The always-on script's behaviour in the WebUI; its page is in ``vae_lab.ui``."""
+"""What the always-on script does in the WebUI; its accordion is in ``vae_lab.ui``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 from modules import shared
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, resolve
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.plan import Plan
 from vae_lab.identity import short
-from vae_lab.webui.a1111 import ON_GREY_OPTION, A1111Host
+from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Generations
 from vae_lab.webui.job import Job
+from vae_lab.webui.preferences import on_grey
 from vae_lab.webui.xyz_axis import chosen_by_axis
 
 __all__ = ["ScriptBehaviour"]
@@ -30,17 +31,16 @@ class ScriptBehaviour:
 
     def process(self, p: Any, args: Sequence[Any]) -> None:
         """Called once for each ``process_images``, before anything is encoded."""
-        # A script that runs one p several times must not keep an earlier run's keys.
+        # Scripts may run one p several times; keys of an earlier run must go.
         forget_override(p)
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
-            wanted = chosen_by_axis(p) or plan.override
-            choice = wanted if wanted != AUTOMATIC else self.host.standing_choice()
+            choice = resolve(self.host.standing_choices_when_loaded(), plan.override, chosen_by_axis(p)).vae
             job = self.generations.job_of(p)
             if job is None:
                 return
             job.compare = plan.compare
-            job.on_grey = plan.on_grey or getattr(shared.opts, ON_GREY_OPTION, "warn")
+            job.on_grey = plan.on_grey or on_grey()
             if choice != AUTOMATIC:
                 self._override(p, job, choice)
 
@@ -54,19 +54,19 @@ class ScriptBehaviour:
 
     def pasted(self, parameters: Mapping[str, Any]) -> str:
         """The accordion's choice for pasted generation parameters: by name, else by weights, else Automatic."""
-        wanted = parameters.get(OVERRIDE_KEY)
-        if not wanted:
+        name = parameters.get(OVERRIDE_KEY)
+        if not name:
             return AUTOMATIC
-        names = {entry.name: entry.path for entry in self.host.vaes()}
+        files = {entry.name: entry.path for entry in self.host.vaes()}
         digest = parameters.get(HASH_KEY, "")
-        if wanted == BUILT_IN or (wanted in names and self._has_digest(names[wanted], digest)):
-            return wanted
-        same_weights = next((name for name, path in names.items() if digest and self._has_digest(path, digest)), None)
+        if name == BUILT_IN or (name in files and self._has_digest(files[name], digest)):
+            return name
+        same_weights = next((vae for vae, path in files.items() if digest and self._has_digest(path, digest)), None)
         if same_weights:
             return same_weights
-        if wanted in names:
-            return wanted
-        raise UnknownChoice(f"the image was decoded by {wanted} ({digest}), which is not here")
+        if name in files:
+            return name
+        raise UnknownChoice(f"the image was decoded by {name} ({digest}), which is not among your VAEs")
 
     def _has_digest(self, path: str, digest: str) -> bool:
         facts = self.host.facts.known(path)

@@ -1,4 +1,4 @@
-"""Put other weights into the host's VAE, in place, and take them out again bit-exactly.
+"""Replace the weights of the host's VAE in place, and restore them bit-exactly.
 
 In place, because everything that the host and other extensions have attached to the module (moves between
 devices under ``--medvram``, circular padding for tiling, hypertile, tiled VAE) must stay attached.
@@ -22,17 +22,17 @@ log = logging.getLogger("vae_lab")
 
 
 def _vae_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The module's own tensors (not copies), without such leftovers as a loss."""
+    """The module's own tensors (not copies), without leftovers such as a loss."""
     return {name: tensor for name, tensor in module.state_dict().items() if name.startswith(VAE_PARTS)}
 
 
 def check_fits(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    """As :func:`check_shapes_fit`, of weights."""
+    """As :func:`check_shapes_fit`, for weights."""
     check_shapes_fit(module, {name: tuple(tensor.shape) for name, tensor in state.items()}, path)
 
 
 def check_shapes_fit(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
-    """Hold names and shapes against the host's VAE before anything is touched.
+    """Compare names and shapes with the host's VAE, before anything is changed.
 
     Raises:
         MissingKeys, BadShape: the weights do not fit the VAE that the host has loaded.
@@ -52,7 +52,7 @@ def check_shapes_fit(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], p
 
 
 def _writing(module: nn.Module) -> AbstractContextManager[None]:
-    """Forge loads models in inference mode, and such tensors may be written to in that mode alone."""
+    """Forge loads models in inference mode; such tensors can only be written to in that mode."""
     inference = any(tensor.is_inference() for tensor in module.state_dict().values())
     return torch.inference_mode() if inference else torch.no_grad()
 
@@ -60,7 +60,7 @@ def _writing(module: nn.Module) -> AbstractContextManager[None]:
 class VaeSwap:
     """A module whose weights may be replaced until :meth:`restore`. A context manager.
 
-    The original weights are copied to the CPU when the first others are put in.
+    The original weights are copied to the CPU before the first replacement.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -75,11 +75,11 @@ class VaeSwap:
 
     @property
     def swapped(self) -> bool:
-        """Whether other weights are in."""
+        """Whether the weights are replaced."""
         return bool(self._original)
 
     def keep(self) -> None:
-        """Have :meth:`restore` give back what is in now, whatever others do to the module meanwhile."""
+        """Save the current weights for :meth:`restore`, whatever others do to the module until then."""
         with _writing(self.module):
             self._keep(_vae_tensors(self.module))
 
@@ -88,10 +88,10 @@ class VaeSwap:
             self._original = {name: target.detach().to("cpu", copy=True) for name, target in targets.items()}
 
     def put(self, state: Mapping[str, Tensor], path: str) -> None:
-        """Put ``state`` in, converted to the module's precision.
+        """Replace the weights with ``state``, converted to the module's precision.
 
         Raises:
-            MissingKeys, BadShape: it does not fit; nothing was touched.
+            MissingKeys, BadShape: it does not fit; nothing was changed.
         """
         check_fits(self.module, state, path)
         with _writing(self.module):
@@ -101,10 +101,10 @@ class VaeSwap:
                 target.copy_(state[name])
 
     def restore(self) -> None:
-        """Put the original weights back, in their original precision. Does nothing if nothing was put in.
+        """Put the original weights back, in their original precision. Does nothing if they were not replaced.
 
         Raises:
-            RuntimeError: not all could be put back, as the device has no memory left; may be tried again.
+            RuntimeError: the device is out of memory, so not all could be put back; can be called again.
         """
         if not self._original:
             return
@@ -112,7 +112,9 @@ class VaeSwap:
             with _writing(self.module):
                 self._restore_or_make_room(self._original)
         except (RuntimeError, MemoryError):
-            log.exception("VAE Lab could not put the WebUI's own VAE back; it is a mixture now: reload the checkpoint")
+            log.exception(
+                "VAE Lab could not put the WebUI's own VAE back; its weights are now mixed: reload the checkpoint"
+            )
             raise
         self._original = {}
 
@@ -124,12 +126,12 @@ class VaeSwap:
             self._restore(original)
 
     def _restore(self, original: Mapping[str, Tensor]) -> None:
-        # The host changes the precision of a VAE that gave NaN; that was the other weights' fault.
+        # The host changes the precision of a VAE that produced NaN, but that was the fault of the other weights.
         precision = next(iter(original.values())).dtype
         if next(iter(_vae_tensors(self.module).values())).dtype != precision:
             self.module.to(precision)
         for name, target in self.module.named_parameters():
-            # Of a module in mixed precision, some tensors are not in that of the first.
+            # In a module of mixed precision, some tensors differ from the first.
             if name in original and target.dtype != original[name].dtype:
                 target.data = target.data.to(original[name].dtype)
         for name, target in _vae_tensors(self.module).items():

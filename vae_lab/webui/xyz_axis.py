@@ -1,6 +1,6 @@
-"""An axis of the WebUI's X/Y/Z plot: VAEs, as the accordion chooses them, on every host that has the plot.
+"""An axis of the WebUI's X/Y/Z plot that varies the VAE, with the accordion's choices, on every host with the plot.
 
-The WebUI's own axis *VAE* goes by file name alone, and does nothing in Forge.
+The WebUI's own axis *VAE* knows VAEs only by file name, and does nothing in Forge.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from modules import scripts
 
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.guard import guarded
 
 __all__ = ["LABEL", "add_axis", "chosen_by_axis"]
@@ -21,15 +22,15 @@ _CHOICE = "vae_lab_axis"  # attribute of the host's processing object; a cell of
 
 
 def chosen_by_axis(p: Any) -> str | None:
-    """The VAE that the plot wants for this generation; None if it does not care."""
+    """The VAE that the plot chose for this generation; None if it does not vary the VAE."""
     return getattr(p, _CHOICE, None)
 
 
 def add_axis(host: Host, undo: ExitStack) -> None:
-    """Add the axis, where the host has the plot; called when its script is loaded and the page is not built yet."""
+    """Add the axis if the host has the plot. To be called when scripts are loaded, but before the page is built."""
     with guarded("adding an axis to the X/Y/Z plot"):
-        found = [data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py"]
-        for plot in dict.fromkeys(found):
+        plots = [data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py"]
+        for plot in dict.fromkeys(plots):
             axis = plot.AxisOption(
                 LABEL, str, _apply, format_value=plot.format_value, confirm=_confirm_of(host), choices=_choices_of(host)
             )
@@ -51,9 +52,9 @@ def _choices_of(host: Host) -> Any:
 
 def _confirm_of(host: Host) -> Any:
     def confirm(_p: Any, names: Sequence[str]) -> None:
-        known = _choices_of(host)()
+        choices = _choices_of(host)()
         for name in names:
-            if name not in known:
-                raise RuntimeError(f"{LABEL}: there is no VAE named {name}; there are {', '.join(known)}")
+            if name not in choices:
+                raise RuntimeError(f"{LABEL}: no VAE named {name}; available: {', '.join(choices)}")
 
     return confirm

@@ -73,7 +73,7 @@ def test_weights_count_more_than_the_text_encoder(tmp_path: Path) -> None:
 
 
 def test_text_encoder_of_a_family_with_other_latents_is_not_believed(tmp_path: Path) -> None:
-    sixteen = KLConfig(channels=F8.channels, blocks=1, latent_channels=16, z_channels=16)
+    sixteen = KLConfig(block_out_channels=F8.block_out_channels, layers_per_block=1, latent_channels=16, z_channels=16)
     vae = kl_state(sixteen)
     vae["encoder.conv_out.weight"] *= 0  # latents without any spread tell nothing
     state = UNET | SD1_TEXT | prefixed("first_stage_model.", vae)
@@ -90,9 +90,9 @@ def test_family_that_was_named_is_taken_and_nothing_is_decoded(tmp_path: Path) -
     "config",
     [
         F2,
-        KLConfig(channels=(32,) * 5, blocks=1),
-        KLConfig(channels=F8.channels, blocks=1, image_channels=4),
-        KLConfig(channels=F8.channels, blocks=1, latent_channels=3, z_channels=3),
+        KLConfig(block_out_channels=(32,) * 5, layers_per_block=1),
+        KLConfig(block_out_channels=F8.block_out_channels, layers_per_block=1, image_channels=4),
+        KLConfig(block_out_channels=F8.block_out_channels, layers_per_block=1, latent_channels=3, z_channels=3),
     ],
     ids=["2 pixels", "16 pixels", "images with alpha", "3 latent channels"],
 )

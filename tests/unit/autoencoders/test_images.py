@@ -73,9 +73,9 @@ def test_a_batch_decodes_as_its_images_do(sample_set: SampleSet) -> None:
 
 def test_unknown_family_neither_encodes_nor_decodes(sample_set: SampleSet) -> None:
     vae = load_autoencoder(sample_set.healthy, family="sd1").with_family(None)
-    with pytest.raises(FamilyMismatch, match="could not be told from the weights; name one"):
+    with pytest.raises(FamilyMismatch, match="could not be determined from its weights; pass one"):
         vae.decode(torch.zeros(1, 4, 4, 4))
-    with pytest.raises(FamilyMismatch, match="could not be told from the weights; name one"):
+    with pytest.raises(FamilyMismatch, match="could not be determined from its weights; pass one"):
         vae.encode(torch.zeros(1, 3, 32, 32))
 
 

@@ -119,7 +119,7 @@ def test_vae_that_only_understands_itself(tmp_path: Path) -> None:
     state["post_quant_conv.weight"] = -state["post_quant_conv.weight"][:, order]
     verdict = inspect_file(write(tmp_path / "v.safetensors", state)).verdict
     assert (verdict.status, verdict.findings[0].code) == ("broken", "wrong-family")
-    assert "intact" in verdict.findings[0].text
+    assert "is intact, but was not made for" in verdict.findings[0].text
 
 
 def test_nan_in_the_weights(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_families_without_an_estimate_still_tell_nan() -> None:
 
 
 def test_wrong_sizes_and_families_are_refused() -> None:
-    with pytest.raises(FamilyMismatch, match="4 channels, these 16"):
+    with pytest.raises(FamilyMismatch, match="4 channels, these have 16"):
         judge_output(torch.zeros(1, 16, 8, 8), torch.zeros(1, 3, 64, 64), family="sd1")
     with pytest.raises(FamilyMismatch, match="not decoded from latents"):
         judge_output(torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 64, 72), family="sd1")

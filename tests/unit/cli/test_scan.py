@@ -1,4 +1,4 @@
-"""``scan`` from the command line: two thousand files, killed in the middle, and what it writes."""
+"""``scan`` from the command line: many files, killed in the middle, and what it writes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from vae_lab.cli import scan as cli_scan
 from vae_lab.library import Scan
 from vae_lab.library.cache import FactsCache
 
-FILES = 2000
-
 
 def lines(path: Path) -> list[dict]:
     """The whole lines: the last one may be torn where the process was killed."""
@@ -32,29 +30,31 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A folder of so many files, and what is to be found in them."""
+@pytest.fixture(scope="module", params=[300, pytest.param(2000, marks=pytest.mark.slow)], ids="{} files".format)
+def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder of so many files, and the status of each."""
     folder = tmp_path_factory.mktemp("disk")
-    return folder, build(folder / "models", FILES, 20)
+    return folder, build(folder / "models", request.param, 20)
 
 
 @pytest.fixture(scope="module")
 def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
     """The records of a scan whose process was killed in the middle."""
-    folder, _ = disk
+    folder, files = disk
     options = ("--jsonl", "first.jsonl", "--cache", "cache", "--jobs", "2")
     process = start_cli("scan", folder / "models", *options, folder=folder)
     first = folder / "first.jsonl"
-    for _ in range(1000):
+    for _ in range(4000):
         # Until weights are being checked.
         if first.exists() and first.read_text(encoding="utf8").count('"fingerprint": "') >= 10:
             break
-        time.sleep(0.2)
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
     process.communicate()
     assert process.returncode != 0
-    return lines(first)
+    found = lines(first)
+    assert len(found) < len(files), "it was not killed in the middle"
+    return found
 
 
 # Run in a process of its own, which is warm before it is measured.
@@ -113,7 +113,7 @@ def resumed(disk: tuple[Path, dict[str, str]], killed: list[dict]) -> dict:
 
 
 def test_killed_in_the_middle(killed: list[dict]) -> None:
-    assert 10 <= len(killed) < FILES
+    assert len(killed) >= 10
     assert len({row["path"] for row in killed}) == len(killed)
 
 
@@ -124,25 +124,25 @@ def test_resumed_scan_reports_every_file_once(disk: tuple[Path, dict[str, str]],
     assert Counter(row["path"] for row in rows) == Counter(wanted.keys())
     wrong = [row for row in rows if wanted[row["path"]] not in ("", row["status"])]
     assert wrong == []
-    assert len({row["name"] for row in rows}) == FILES
+    assert len({row["name"] for row in rows}) == len(wanted)
     assert not list(folder.rglob("it-ran")), "a pickle was run"
 
 
-def test_resumed_scan_does_no_work_again(killed: list[dict], resumed: dict) -> None:
+def test_resumed_scan_does_no_work_again(disk: tuple[Path, dict[str, str]], killed: list[dict], resumed: dict) -> None:
     """What was reported before the kill was stored before."""
     assert {row["path"] for row in killed}.isdisjoint(resumed["opened"])
-    assert len(resumed["opened"]) < 5 * (FILES - len(killed))
+    assert len(resumed["opened"]) < 5 * (len(disk[1]) - len(killed))
 
 
-def test_memory_does_not_grow_with_the_files(resumed: dict) -> None:
+def test_memory_does_not_grow_with_the_files(disk: tuple[Path, dict[str, str]], resumed: dict) -> None:
     early = resumed["sizes"][0][1]
     assert resumed["sizes"][0][0] <= 2 * 200, "steps, two for each file"
-    assert resumed["records"] == FILES
+    assert resumed["records"] == len(disk[1])
     assert resumed["alive"] <= 2
     assert resumed["sizes"][-1][1] - early < 48, "MB, of which the first probe takes most"
 
 
-def test_third_scan_reads_nothing_and_is_quick(
+def test_third_scan_reads_nothing(
     disk: tuple[Path, dict[str, str]], resumed: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, wanted = disk
@@ -152,9 +152,7 @@ def test_third_scan_reads_nothing_and_is_quick(
 
     monkeypatch.setattr("vae_lab.formats.source.LocalFile.__init__", opening)
     facts = FactsCache(folder / "cache")
-    start = time.perf_counter()
     assert sum(1 for _ in Scan([folder / "models"], facts).run()) == len(wanted)
-    assert time.perf_counter() - start < 30, "it takes a second"
     facts.close()
 
 
@@ -189,7 +187,7 @@ def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "4 files: 1 cannot be read, 3 healthy"
     assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
-    assert out[2].startswith("VAEs that are in several files: 1, 0.9 MB could be freed (nothing is ever deleted")
+    assert out[2].startswith("VAEs found in more than one file: 1, 0.9 MB could be freed (nothing is ever deleted")
     assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
 
 
@@ -230,9 +228,9 @@ def test_html_shows_charts(tmp_path: Path) -> None:
 
 
 BAD_CALLS = {
-    "no folder for the report": (("--html", "gone/o.html"), "there is no folder gone"),
-    "dask without its scheduler": (("--engine", "dask"), "go together"),
-    "scheduler without dask": (("--dask-scheduler", "tcp://x:1"), "go together"),
+    "no folder for the report": (("--html", "gone/o.html"), "the folder gone does not exist"),
+    "dask without its scheduler": (("--engine", "dask"), "Give both or neither"),
+    "scheduler without dask": (("--dask-scheduler", "tcp://x:1"), "Give both or neither"),
 }
 
 
@@ -294,8 +292,8 @@ def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch
         assert scan("--jobs", "1") == 130
     out = capsys.readouterr().out
     assert out.startswith("4 files: 1 cannot be read, 2 not checked yet, 1 healthy")
-    assert "Stopped. The same command goes on from here." in out
-    assert "as far as a sample of the weights tells" in out
+    assert "Interrupted. Run the same command to resume." in out
+    assert "according to a sample of their weights" in out
     assert scan() == 2
     assert capsys.readouterr().out.startswith("4 files: 1 cannot be read, 3 healthy")
 

@@ -103,7 +103,7 @@ def test_family_of_the_latents_is_that_of_the_first_vae_that_has_one(vaes: list[
 
 
 def test_family_that_cannot_be_told(vaes: list[Autoencoder]) -> None:
-    with pytest.raises(FamilyMismatch, match="cannot be told from these VAEs; name one"):
+    with pytest.raises(FamilyMismatch, match="could not be determined from these VAEs; pass one"):
         compare(latents(), [vaes[0].with_family(None)])
 
 
@@ -112,8 +112,8 @@ def test_trained_vaes_of_the_sample_set(sample_set: SampleSet) -> None:
     paths = {"healthy": sample_set.healthy, "photo-b": sample_set.photo_b, "sdxl": sample_set.sdxl}
     comparison = compare(crop, {name: load_autoencoder(path) for name, path in paths.items()})
     assert [result.name for result in comparison.decoded] == ["healthy", "photo-b"]
-    assert comparison["sdxl"].error == "sdxl-c.safetensors is a VAE for SDXL, the latents are SD1 / SD2" or (
-        comparison["sdxl"].error == "sdxl is a VAE for SDXL, the latents are SD1 / SD2"
+    assert comparison["sdxl"].error == "sdxl-c.safetensors is a VAE for SDXL, but the latents are SD1 / SD2" or (
+        comparison["sdxl"].error == "sdxl is a VAE for SDXL, but the latents are SD1 / SD2"
     )
 
 
@@ -128,7 +128,7 @@ def test_vae_of_another_family_is_refused_and_the_rest_decoded() -> None:
     comparison = compare_candidates(latents(), candidates, SD1)
     assert names(comparison) == ["a", "xl", "b"]
     assert comparison["xl"].images is None
-    assert comparison["xl"].error == "xl is a VAE for SDXL, the latents are SD1 / SD2"
+    assert comparison["xl"].error == "xl is a VAE for SDXL, but the latents are SD1 / SD2"
     assert comparison["xl"].family is SDXL
     assert [result.name for result in comparison.decoded] == ["a", "b"]
 

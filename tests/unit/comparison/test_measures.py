@@ -13,7 +13,7 @@ import pytest
 
 from vae_lab import load_autoencoder
 from vae_lab.comparison import Comparison, Decoded, compare, measure, measure_comparison
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES, Measures
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES, Measures
 from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, load_sample_latents
 
@@ -131,7 +131,7 @@ def test_batches_are_averaged() -> None:
 
 
 def test_of_large_batches_the_first_are_measured() -> None:
-    images = np.concatenate([flat(GREY)] * MOST_IMAGES + [flat(BLACK)] * 5)
+    images = np.concatenate([flat(GREY)] * MAX_IMAGES + [flat(BLACK)] * 5)
     found = measure_comparison(Comparison(SD1, (Decoded("a", images, 1.0),)))
     assert found.of["a"].clipped_blacks == 0
 

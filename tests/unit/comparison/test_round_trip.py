@@ -89,7 +89,7 @@ def test_what_cannot_be_used_gives_its_reason_and_stops_nobody(
     write(tmp_path / "encoder.safetensors", taesd_state(decoder=False))
     bad = [tmp_path / f"{name}.safetensors" for name in ("broken", "decoder", "encoder", "gone")]
     found = trip(photo, *bad, sample_set.no_vae, sample_set.smooth)
-    words = ("broken.safetensors: ", "holds the decoder alone", "holds the encoder alone", "no such file", "no-vae")
+    words = ("broken.safetensors: ", "contains only the decoder", "contains only the encoder", "no such file", "no-vae")
     for result, fragment in zip(found.results[:-1], words, strict=True):
         assert fragment in result.error, result.name
         assert "\n" not in result.error

@@ -7,7 +7,6 @@ import os
 import pathlib
 import pickle
 import struct
-import time
 import tracemalloc
 
 import pytest
@@ -59,15 +58,12 @@ def refused(packed, open_bytes):
 
 @pytest.fixture
 def bounded():
-    """Fails the test if it takes more than 200 MB of Python memory, or 20 seconds."""
+    """Fails the test if it takes more than 200 MB of Python memory."""
     tracemalloc.start()
-    start = time.monotonic()
     yield
-    seconds = time.monotonic() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6
-    assert seconds < 20
 
 
 # What must not run
@@ -171,11 +167,11 @@ def test_tensor_of_a_subclass(open_bytes, storage, tensor, packed):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((0, (5,), (1,)), "reaches beyond its storage '0' of 16 bytes"),
-        ((1, (4,), (1,)), "reaches beyond its storage"),
-        ((4, (1,), (1,)), "reaches beyond its storage"),
-        ((0, (2, 2), (3, 1)), "reaches beyond its storage"),
-        ((0, (2,), (2**62,)), "reaches beyond its storage"),
+        ((0, (5,), (1,)), "exceeds its storage '0' of 16 bytes"),
+        ((1, (4,), (1,)), "exceeds its storage"),
+        ((4, (1,), (1,)), "exceeds its storage"),
+        ((0, (2, 2), (3, 1)), "exceeds its storage"),
+        ((0, (2,), (2**62,)), "exceeds its storage"),
         ((0, (10**9, 10**9), (0, 0)), "expands 16 bytes to"),
         ((0, (2**40, 2**40), (0, 0)), "overflow"),
         ((0, (2**62, 2**62, 0), (1, 1, 1)), "overflow"),
@@ -216,7 +212,7 @@ def test_bad_persistent_id(refused, code):
 
 def test_unknown_storage_class(refused):
     saved_id = b"(X\x07\x00\x00\x00storagectorch\nNoSuchStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ."
-    assert "an unknown class of storage, 'torch.NoSuchStorage'" in refused(PROTO + saved_id)
+    assert "unknown storage class 'torch.NoSuchStorage'" in refused(PROTO + saved_id)
 
 
 # Pickles that are out of order
@@ -226,27 +222,27 @@ def test_unknown_storage_class(refused):
     ("code", "message"),
     [
         (b"\xff.", "unknown"),
-        (b".", "empty stack"),
+        (b".", "the stack is empty"),
         (b"0.", "a mark is missing"),
         (b"t.", "a mark is missing"),
-        (b"K\x01\x86.", "more values than the stack has"),
-        (b"2.", "empty stack"),
-        (b"q\x00.", "empty stack"),
+        (b"K\x01\x86.", "a tuple longer than the stack"),
+        (b"2.", "the stack is empty"),
+        (b"q\x00.", "the stack is empty"),
         (b"h\x07.", "memo entry '7' does not exist"),
         (b"g-5\n.", "memo entry '-5' does not exist"),
         (b"Np-5\n.", "memo index of '-5'"),
         (b"Np99999999999\n.", "memo index of '99999999999'"),
         (b"}(K\x01u.", "a key that has no value"),
-        (b"](K\x01K\x02u.", "in something that is not a dict"),
-        (b"}K\x01a.", "appended to what is not a list"),
+        (b"](K\x01K\x02u.", "to something that is not a dict"),
+        (b"}K\x01a.", "appended to something that is not a list"),
         (b"ccollections\nOrderedDict\nNR.", "arguments are not a tuple"),
         (b"ctorch._utils\n_rebuild_parameter\n)R.", "a call without its argument"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "a tensor without a storage"),
         (b"ctorch._utils\n_rebuild_tensor_v3\n)R.", "a tensor without a dtype"),
         (b"ccollections\nOrderedDict\n](K\x01e\x85R.", "an entry that is not a pair"),
-        (b"\x80\x09.", "pickle protocol 9 is not known"),
-        (b"\x82\x01.", "the opcode EXT1 is not used by torch"),
-        (b"\x97.", "the opcode NEXT_BUFFER is not used by torch"),
+        (b"\x80\x09.", "unknown pickle protocol 9"),
+        (b"\x82\x01.", "opcode EXT1, which torch does not use"),
+        (b"\x97.", "opcode NEXT_BUFFER, which torch does not use"),
         (b"\x8c\x02osK\x01\x93.", "a global whose name is not a string"),
         (b"INaN\n.", "bad pickle"),
         (b"F" + b"1" * 70_000 + b"\n.", "a line of more than 65536 characters"),
@@ -276,7 +272,7 @@ def test_string_longer_than_the_file(open_bytes, zip_bytes, bounded):
 
 def test_string_longer_than_the_limit(open_bytes, legacy_bytes, bounded):
     data = legacy_bytes(PROTO + b"\x8d" + struct.pack("<Q", 10**6) + b"a" * 10**6 + b".")
-    with pytest.raises(MalformedFile, match=r"pickle in it is larger than the limit of 100\.0 kB"):
+    with pytest.raises(MalformedFile, match=r"its pickle is larger than the limit of 100\.0 kB"):
         open_bytes(data, pickle_bytes=100_000)
 
 
@@ -320,7 +316,7 @@ def test_container_within_itself(open_bytes, packed, storage, tensor):
 
 def test_billion_laughs(refused, bounded):
     laughs = b"]" + b"".join(b"q\x00](" + b"h\x00" * 10 + b"e" for _ in range(20)) + b"."
-    assert "values are searched for tensors" in refused(PROTO + laughs, visited_values=100_000)
+    assert "values to search for tensors" in refused(PROTO + laughs, visited_values=100_000)
 
 
 def test_long_name(open_bytes, zip_bytes):

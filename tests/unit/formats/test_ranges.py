@@ -92,7 +92,7 @@ def test_runs_add_up_to_more_than_the_limit(packed, open_bytes):
 def test_too_many_runs_are_refused_before_anything_is_read(saved, open_bytes):
     file = open_bytes(saved({"a": torch.ones(100)}), tensor_bytes=100)
     before = file.bytes_read
-    with pytest.raises(MalformedFile, match="reading tensor 'a' takes 120 bytes; the limit is 100 bytes"):
+    with pytest.raises(MalformedFile, match="reading tensor 'a' needs 120 bytes of memory; the limit is 100 bytes"):
         file.read_runs("a", [(0, 10)] * 3)
     assert file.bytes_read == before
 
@@ -108,7 +108,7 @@ def test_runs_of_float8(packed, open_bytes):
 def test_tensor_that_cannot_be_read(safetensors_bytes, open_bytes):
     header = {"a": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}
     file = open_bytes(safetensors_bytes(header, b"\0\0"))
-    with pytest.raises(MalformedFile, match="tensor 'a' cannot be read: its type F4 is not supported"):
+    with pytest.raises(MalformedFile, match="tensor 'a' cannot be read: torch .* does not support its type F4"):
         file.read_runs("a", [(0, 2)])
 
 

@@ -1,4 +1,4 @@
-"""Files behind addresses, read from a real server on this machine, which misbehaves when it is told to."""
+"""Remote files, read from a local server that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save
@@ -24,8 +24,7 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.autoencoders.kl.module import AutoencoderKL, KLConfig
 from vae_lab.cli import main
 from vae_lab.errors import FileError, UnreadableFile
-from vae_lab.formats import ByteSource, LocalFile, file_name, is_url, open_source, open_weights, shown_name
-from vae_lab.formats.addresses import Address
+from vae_lab.formats import ByteSource, LocalFile, file_name, http_file, is_url, open_source, open_weights, shown_name
 from vae_lab.formats.http_file import HttpFile
 from vae_lab.formats.range_cache import BLOCK, READ_AHEAD, RangeCache
 from vae_lab.identity import known_file, sketch_of_file, sketch_of_state
@@ -138,7 +137,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr("vae_lab.formats.http_file._PAUSE", 0.01)
+    monkeypatch.setattr("vae_lab.formats.http_file._RETRY_DELAY", 0.01)
 
 
 def running() -> Iterator[Server]:
@@ -191,7 +190,7 @@ def test_local_files_are_opened_as_such(tmp_path: Path) -> None:
 
 
 def test_an_address_that_was_made_into_a_path() -> None:
-    with pytest.raises(UnreadableFile, match="this address was made into a path; give it as text"):
+    with pytest.raises(UnreadableFile, match="a URL was passed as a Path; pass it as a string"):
         open_source(Path("https://example.org/model.safetensors?token=SECRET"))
 
 
@@ -215,11 +214,12 @@ def test_what_is_shown_of_an_address(url: str, shown: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://", "names no host"),
-        ("http://h:port/", "its host or port cannot be understood"),
-        ("http://[x/y", "its host or port cannot be understood"),
-        ("http://a b/", "its host's name is impossible"),
-        (f"http://{'x' * 70}.org/", "its host's name is impossible"),
+        ("http://", "it has no host name"),
+        ("http://h:port/", "its host name or port is malformed"),
+        ("http://[x/y", "its host name or port is malformed"),
+        ("http://[x]/y", "its host name or port is malformed"),
+        ("http://a b/", "its host name or port is malformed"),
+        (f"http://{'x' * 70}.org/", "its host name or port is malformed"),
         ("gone://x/y", "cannot be read through fsspec: Protocol not known: gone"),
     ],
 )
@@ -250,7 +250,7 @@ def test_reads_what_a_local_file_would_give(server: Server) -> None:
     assert source.bytes_read == server.sent
     source.close()
     source.close()
-    with pytest.raises(UnreadableFile, match="it has been closed"):
+    with pytest.raises(UnreadableFile, match="the file is closed"):
         source.read_at(70_000, 100_000)
 
 
@@ -300,6 +300,27 @@ def test_threads_do_not_mix_up_their_answers(server: Server) -> None:
     assert pieces == [DATA[start : start + 100] for start in range(0, 500_000, 5003)]
     assert source.bytes_read == server.sent
     source.close()
+
+
+def test_closed_by_another_thread(server: Server) -> None:
+    source = HttpFile(server.url, timeout=5)
+    asked, closed = threading.Event(), threading.Event()
+
+    def slow(handler: Handler) -> None:
+        asked.set()
+        closed.wait(10)
+        serve(handler)
+
+    server.always = slow
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(source.read_at, 200_000, 100)
+        asked.wait(10)
+        source.close()
+        closed.set()
+        error = reading.exception(30)
+    assert error is None or isinstance(error, UnreadableFile)
+    with pytest.raises(UnreadableFile, match="the file is closed"):
+        source.read_at(300_000, 100)
 
 
 def test_few_requests_for_reads_that_go_on() -> None:
@@ -354,9 +375,9 @@ def test_every_kind_of_redirect(server: Server, code: int) -> None:
 
 def test_redirects_in_a_circle(server: Server) -> None:
     server.script = [redirect("/a"), redirect("/b"), redirect("/a")]
-    assert refusal(server.url) == "the server redirects in a circle"
+    assert refusal(server.url) == "redirect loop"
     server.always = redirect(server.url)
-    assert refusal(server.url) == "the server redirects in a circle"
+    assert refusal(server.url) == "redirect loop"
 
 
 def test_too_many_redirects(server: Server) -> None:
@@ -369,11 +390,14 @@ def test_too_many_redirects(server: Server) -> None:
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("", "the server redirects without saying where to"),
-        ("file:///etc/passwd", "redirects to where nothing can be read: addresses with file: are not read"),
-        ("ftp://127.0.0.1/x", "addresses with ftp: are not read, only http: and https:"),
-        ("http://h:port/", "its host or port cannot be understood"),
-        ("https://", "the address is not valid: it names no host"),
+        ("", "the server redirects without a target"),
+        (
+            "file:///etc/passwd",
+            "redirects to an unusable URL: file: URLs are not supported here, only http",
+        ),
+        ("ftp://127.0.0.1/x", "ftp: URLs are not supported here, only http: and https:"),
+        ("http://h:port/", "its host name or port is malformed"),
+        ("https://", "the URL is not valid: it has no host name"),
     ],
 )
 def test_redirects_to_nowhere(server: Server, location: str, reason: str) -> None:
@@ -393,6 +417,32 @@ def test_credentials_stay_with_their_host(server: Server, other: Server) -> None
     source.close()
 
 
+def test_urls_are_not_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    server.script = [redirect("/b?signature=SECRET")]
+    HttpFile(server.url.replace("http://", "http://me:SECRET@") + "?key=SECRET").close()
+    assert not caplog.records
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[httpx.Request]]:
+    """Makes a web in which some URLs redirect; returns the requests to come."""
+
+    def make(redirects: dict[str, str]) -> list[httpx.Request]:
+        requests: list[httpx.Request] = []
+
+        def respond(request: httpx.Request) -> httpx.Response:
+            requests.append(request)
+            if location := redirects.get(str(request.url)):
+                return httpx.Response(302, headers=[(b"Location", location.encode("latin-1"))])
+            return httpx.Response(206, headers={"Content-Range": "bytes 0-2/3"}, stream=httpx.ByteStream(b"abc"))
+
+        monkeypatch.setattr(http_file, "_new_transport", lambda url: httpx.MockTransport(respond))
+        return requests
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("start", "location", "url", "known"),
     [
@@ -404,14 +454,30 @@ def test_credentials_stay_with_their_host(server: Server, other: Server) -> None
         ("https://u:p@a.org/x", "//[::1]/é", "https://[::1]/%E9", False),
     ],
 )
-def test_where_redirects_lead(start: str, location: str, url: str, known: bool) -> None:
-    target = Address.parse(start).redirected(location)
-    assert (target.url, bool(target.authorization)) == (url, known)
+def test_where_redirects_lead(web: Any, start: str, location: str, url: str, known: bool) -> None:
+    requests = web({start.replace("u:p@", ""): location})
+    HttpFile(start).close()
+    assert requests[0].headers["Authorization"] == "Basic dTpw"
+    assert (str(requests[1].url), "Authorization" in requests[1].headers) == (url, known)
 
 
-def test_https_never_becomes_http() -> None:
-    with pytest.raises(ValueError, match="from https to http, which is not safe"):
-        Address.parse("https://a.org/x").redirected("http://a.org/x")
+def test_a_redirect_with_credentials_of_its_own(web: Any) -> None:
+    requests = web({"http://a.org/x": "http://v:q@b.org/y"})
+    HttpFile("http://u:p@a.org/x").close()
+    assert [request.headers["Authorization"] for request in requests] == ["Basic dTpw", "Basic djpx"]
+
+
+def test_redirects_in_latin_1(server: Server) -> None:
+    """Header lines may be in any encoding: their bytes are sent back as they came."""
+    server.script = [redirect("/\xe9")]
+    HttpFile(server.url).close()
+    assert server.seen[1][0] == "/%E9"
+
+
+def test_https_never_becomes_http(web: Any) -> None:
+    requests = web({"https://a.org/x": "http://a.org/y"})
+    assert refusal("https://a.org/x") == "the server redirects from https to http, which is not safe"
+    assert len(requests) == 1
 
 
 def test_through_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,9 +489,15 @@ def test_through_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
     ((path, headers),) = server.seen
     assert path == "http://nowhere.invalid/x?y=z"
     assert (headers["Host"], headers["Proxy-Authorization"]) == ("nowhere.invalid", "Basic bWU6cHc=")
-    assert "cannot be read from: Tunnel connection failed: 501" in refusal("https://nowhere.invalid/x")
-    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
-    assert "the proxy in the system's settings cannot be used" in refusal("http://nowhere.invalid/x")
+    assert refusal("https://nowhere.invalid/x").startswith("the proxy cannot connect to the server: 501")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    HttpFile(server.url).close()
+    assert server.seen[-1][0] == "/models/model.safetensors"
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
+    HttpFile("http://nowhere.invalid/x").close()
+    for setting in ("gopher://127.0.0.1:1", "http://me:SECRET@127.0.0.1:port"):
+        monkeypatch.setenv("http_proxy", setting)
+        assert refusal("http://nowhere.invalid/x").startswith("the proxy in the system's settings cannot be used; ")
 
 
 # --- servers that refuse, fail, or contradict themselves -------------------------------------------------------------
@@ -434,28 +506,31 @@ def test_through_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (status(200, bytes(50_000)), "the server does not support reading by range; download the file to inspect it"),
+        (status(200, bytes(50_000)), "the server does not support range requests; download the file to inspect it"),
         (status(200, b"<html>", Content_Type="text/html; charset=utf-8"), "leads to a web page, not to a file"),
         (status(200, b""), "the file is empty (0 bytes)"),
         (status(416, b"", Content_Range="bytes */0"), "the file is empty (0 bytes)"),
-        (status(416, b"", Content_Range="bytes */9"), "does not have the bytes that should be there (416)"),
-        (status(401), "the server wants a login first (401)"),
-        (status(403), "the server refuses access (403): a login may be needed, or the link has expired"),
+        (status(416, b"", Content_Range="bytes */9"), "the server does not have the requested bytes (416)"),
+        (status(401), "the server requires a login (401)"),
+        (status(403), "the server denies access (403): a login may be needed, or the link has expired"),
         (status(404), "there is no such file on the server (404)"),
         (status(410), "the file is no longer on the server (410)"),
-        (status(418), "the server does not give the file (418 I'm a Teapot)"),
-        (status(299), "the server does not give the file (299)"),
-        (status(304), "the server does not give the file (304 Not Modified)"),
-        (saying("bytes 0-9/*"), "the server does not say how large the file is"),
-        (saying("bytes 0-65535/65535"), "asked for bytes 0 to 65534 of 65535, the server sends 0 to 65535"),
-        (saying("bytes 1-65536/512000"), "asked for bytes 0 to 65535 of 512000, the server sends 1 to 65536"),
-        (saying("bytes 0-65534/512000"), "asked for bytes 0 to 65535 of 512000, the server sends 0 to 65534"),
+        (status(418), "the server does not return the file (418 I'm a teapot)"),
+        (status(299), "the server does not return the file (299)"),
+        (status(304), "the server does not return the file (304 Not Modified)"),
+        (saying("bytes 0-9/*"), "the server does not report the size of the file"),
+        (saying("bytes 0-65535/65535"), "bytes 0 to 65534 of 65535 were requested, but the server sends 0 to 65535"),
+        (saying("bytes 1-65536/512000"), "bytes 0 to 65535 of 512000 were requested, but the server sends 1 to 65536"),
+        (saying("bytes 0-65534/512000"), "bytes 0 to 65535 of 512000 were requested, but the server sends 0 to 65534"),
         (saying("bytes 0-99/100"), "the server announces 65536 bytes for a range of 100"),
-        (saying("bytes 0-0/0"), "asked for bytes 0 to -1 of 0"),
-        (saying("bytes=0-9/10"), "the server answers a range, but says 'bytes=0-9/10'"),
-        (saying(f"bytes 0-{'9' * 5000}/5"), "the server answers a range, but says 'bytes 0-99"),
-        (status(206), "the server answers a range, but does not say which bytes it sends"),
-        (lambda handler: serve(handler, headers={"Content-Encoding": "gzip"}), "the server compresses the file"),
+        (saying("bytes 0-0/0"), "bytes 0 to -1 of 0 were requested"),
+        (saying("bytes=0-9/10"), "the server sends a range but calls it 'bytes=0-9/10'"),
+        (saying(f"bytes 0-{'9' * 5000}/5"), "the server sends a range but calls it 'bytes 0-99"),
+        (status(206), "the server sends a range without saying which"),
+        (
+            lambda handler: serve(handler, headers={"Content-Encoding": "gzip"}),
+            "the server applies content encoding",
+        ),
         (lambda handler: serve(handler, length=65_535), "announces 65535 bytes for a range of 65536"),
     ],
 )
@@ -470,11 +545,11 @@ def test_refusals(server: Server, answer: Answer, reason: str) -> None:
     [
         (status(500), "the server failed (500 Internal Server Error)"),
         (status(503), "the server failed (503 Service Unavailable)"),
-        (status(429), "the server asks to wait, it has had too many requests (429)"),
-        (lambda handler: hang_up(handler), "the server broke off the connection"),
-        (lambda handler: not_http(handler), "what answers is not a web server"),
+        (status(429), "the server received too many requests (429); try again later"),
+        (lambda handler: hang_up(handler), "the server closed the connection"),
+        (lambda handler: not_http(handler), "the host did not speak HTTP"),
         (lambda handler: cut(handler), "the server sent 100 of 65536 bytes"),
-        (lambda handler: cut_chunks(handler), "the server broke off the connection"),
+        (lambda handler: cut_chunks(handler), "the server sent 3 of 65536 bytes"),
     ],
 )
 def test_troubles_that_may_pass(server: Server, answer: Answer, reason: str) -> None:
@@ -544,7 +619,7 @@ def test_more_than_was_asked_for(server: Server, way: str) -> None:
         handler.answer(206, {"Content-Range": f"bytes 0-65535/{len(DATA)}"}, body, length=None)
 
     server.always = chunks(DATA[:READ_AHEAD], b"!" * 20_000_000) if way == "chunks" else endless
-    assert refusal(server.url) == "the server sends more than the 65536 bytes asked for"
+    assert refusal(server.url) == "the server sends more than the 65536 bytes requested"
 
 
 def test_an_open_end_that_fits(server: Server) -> None:
@@ -579,7 +654,7 @@ def test_changes_while_it_is_read(server: Server, change: str) -> None:
         server.give(DATA + b"more")
     else:
         server.etag = '"two"'
-    with pytest.raises(UnreadableFile, match="the file has changed while it was being read"):
+    with pytest.raises(UnreadableFile, match="the file changed while it was being read"):
         source.read_at(300_000, 10)
     source.close()
 
@@ -603,7 +678,7 @@ def test_a_size_that_lies(server: Server) -> None:
     server.always = lying
     server.size = 900_000
     source = HttpFile(server.url)
-    with pytest.raises(UnreadableFile, match="the file is shorter than it said"):
+    with pytest.raises(UnreadableFile, match="the file is shorter than the server reported"):
         source.read_at(800_000, 10)
     source.close()
     server.size = 100 + len(data := save({"a": torch.ones(100_000)}))
@@ -615,9 +690,7 @@ def test_a_size_that_lies(server: Server) -> None:
 def test_no_answer_in_time(server: Server) -> None:
     done = threading.Event()
     server.always = lambda handler: done.wait(10) and None
-    start = time.monotonic()
-    assert refusal(server.url, timeout=0.15) == "the server does not answer: nothing came within 0.15 s"
-    assert time.monotonic() - start < 3
+    assert refusal(server.url, timeout=0.15) == "the server did not respond within 0.15 s"
     done.set()
 
 
@@ -637,7 +710,7 @@ def test_an_answer_that_drips(server: Server) -> None:
                 break
 
     server.always = drip
-    assert refusal(server.url, timeout=0.3).startswith("the server sends too slowly: ")
+    assert refusal(server.url, timeout=0.3).startswith("the server is too slow: ")
     done.set()
 
 
@@ -650,7 +723,7 @@ def test_nobody_there() -> None:
 def test_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "create_connection", fail)
@@ -659,7 +732,7 @@ def test_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_web_server_that_does_not_speak_tls(server: Server) -> None:
     reason = refusal(server.url.replace("http:", "https:"))
-    assert reason.startswith(("the server cannot be read from: ", "the server broke off"))
+    assert reason.startswith(("reading from the server failed: ", "the server closed"))
 
 
 # --- what fsspec opens -----------------------------------------------------------------------------------------------
@@ -696,7 +769,7 @@ def test_truncated_through_fsspec(tmp_path: Path) -> None:
     source = open_source(path.as_uri())
     assert source.read_at(300_000, 300) == DATA[300_000:300_300]
     os.truncate(path, 400_000)
-    with pytest.raises(UnreadableFile, match="0 bytes came where 1024 were asked for"):
+    with pytest.raises(UnreadableFile, match="received 0 of 1024 bytes"):
         source.read_at(500_000, 10)
     source.close()
 
@@ -806,13 +879,13 @@ def test_inspect_on_the_command_line(server: Server, sample_set: SampleSet, caps
     assert {parent["name"] for parent in merge["merge"]["parents"]} == {"model.safetensors", "photo-b.ckpt"}
     server.always = status(403)
     assert main(["inspect", url]) == 2
-    assert "the server refuses access (403)" in capsys.readouterr().out.lower()
+    assert "the server denies access (403)" in capsys.readouterr().out.lower()
 
 
 def sd15_checkpoint(path: Path) -> Path:
     """2.1 GB that take no room on the disk: the shapes of a real VAE, and as much beside it as SD 1.5 has."""
     with torch.device("meta"):
-        module = AutoencoderKL(KLConfig(channels=(128, 256, 512, 512), blocks=2))
+        module = AutoencoderKL(KLConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2))
     vae = {f"first_stage_model.{name}": tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     unet = {f"model.diffusion_model.output_blocks.{i}.1.attn1.to_q.weight": (1248, 1140) for i in range(686)}
     text = {"cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,)}

@@ -72,13 +72,13 @@ def test_metadata_incomplete_buffer_extra(refused):
 
 
 def test_metadata_incomplete_buffer_missing(open_bytes, safetensors_bytes):
-    with pytest.raises(UnreadableFile, match="truncated: .* bytes are expected"):
+    with pytest.raises(UnreadableFile, match="truncated: .* bytes expected"):
         open_bytes(safetensors_bytes({"test": TEST}, bytes(14)))
 
 
 def test_header_too_large(open_bytes):
     data = b"<\x00\x00\x00\x00\xff\xff\xff" + json.dumps({"test": TEST}).encode() + bytes(16)
-    with pytest.raises(MalformedFile, match="safetensors header of .* GB; the limit is 100.0 MB"):
+    with pytest.raises(MalformedFile, match="the safetensors header has .* GB; the limit is 100.0 MB"):
         open_bytes(data)
 
 
@@ -93,12 +93,12 @@ def test_header_too_small(open_bytes):
 
 
 def test_header_length_without_header(open_bytes):
-    with pytest.raises(UnreadableFile, match="truncated: the header takes 60 bytes, the file has 8"):
+    with pytest.raises(UnreadableFile, match="truncated: the header claims 60 bytes, but the file has 8"):
         open_bytes(b"<\x00\x00\x00\x00\x00\x00\x00")
 
 
 def test_header_length_beyond_the_file(open_bytes, safetensors_bytes):
-    with pytest.raises(UnreadableFile, match="truncated: the header takes 99000000 bytes"):
+    with pytest.raises(UnreadableFile, match="truncated: the header claims 99000000 bytes"):
         open_bytes(safetensors_bytes({"test": TEST}, bytes(16), length=99_000_000))
 
 
@@ -244,7 +244,7 @@ def test_type_that_this_torch_lacks_fails_at_the_read(open_bytes, safetensors_by
     file = open_bytes(safetensors_bytes(header, b"\x00\x00\x01\x02"))
     assert file.tensors["odd"].flaw
     assert file.read("fine").tolist() == [1, 2]
-    with pytest.raises(MalformedFile, match="tensor 'odd' cannot be read: its type F4 is not supported by torch"):
+    with pytest.raises(MalformedFile, match="tensor 'odd' cannot be read: torch .* does not support its type F4"):
         file.read("odd")
 
 

@@ -33,7 +33,7 @@ def tar_bytes():
         (b"Dear diary, today", "text, not weights: it begins with 'Dear diary, today'"),
         ("Liebe Grüße ".encode() * 100, "text, not weights"),
         (b"cos\nsystem\n(S'echo'\ntR.", "text, not weights"),
-        (bytes(4096), "begins with zeros only"),
+        (bytes(4096), "begins with zeros"),
         (tar_bytes(), "a tar archive"),
         (gzip.compress(b"x" * 100, mtime=0), "a gzip archive: unpack it first"),
         (b"GGUF\x03\x00\x00\x00" + bytes(100), "a GGUF file"),
@@ -41,7 +41,7 @@ def tar_bytes():
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "a PNG image"),
         (b"\x93NUMPY\x01\x00", "a NumPy array"),
         (b"\xde\xad\xbe\xef" * 10, "neither safetensors nor a torch checkpoint"),
-        (b"\x00", "begins with zeros only"),
+        (b"\x00", "begins with zeros"),
         (pickle.dumps({"a": 1}), "a pickle, but not a torch checkpoint"),
     ],
 )

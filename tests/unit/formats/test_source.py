@@ -85,7 +85,7 @@ def test_pipe_does_not_block(tmp_path):
 
 
 def test_shrinks_after_opening(vanished):
-    with pytest.raises(UnreadableFile, match="has become shorter"):
+    with pytest.raises(UnreadableFile, match="became shorter"):
         vanished.read("a")
 
 

@@ -40,10 +40,10 @@ def test_view_of_a_storage(open_bytes, legacy_bytes, storage, tensor):
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        (("2", 2, 3), "a view that reaches beyond its storage '1'"),
+        (("2", 2, 3), "a view beyond the end of its storage '1'"),
         (("2", -1, 3), "a view's offset is '-1'"),
-        (("2", 0), "a storage's view is malformed"),
-        (("2", 3, 1), "reaches beyond its storage '1' of 4 bytes"),
+        (("2", 0), "a malformed view of a storage"),
+        (("2", 3, 1), "exceeds its storage '1' of 4 bytes"),
     ],
 )
 def test_bad_view(open_bytes, legacy_bytes, storage, tensor, view, message):
@@ -70,18 +70,18 @@ def test_big_endian(open_bytes, legacy_bytes, value):
 
 
 def test_system_facts_missing(open_bytes, legacy_bytes, value):
-    with pytest.raises(MalformedFile, match="are not a dict"):
+    with pytest.raises(MalformedFile, match="is not a dict"):
         open_bytes(legacy_bytes(value, [("7", 4, ONES)], system=[1]))
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ([], "1 are not listed"),
-        (["7", "8"], "1 storages are listed that no tensor uses"),
+        ([], "1 are missing from it"),
+        (["7", "8"], "1 storages in the list are unused"),
         (["7", "7"], "a storage is listed twice"),
         ("7", "the list of storages is not a list"),
-        ([("7",)], "1 storages are listed that no tensor uses, 1 are not listed"),
+        ([("7",)], "1 storages in the list are unused, 1 are missing from it"),
     ],
 )
 def test_bad_list_of_storages(open_bytes, legacy_bytes, value, keys, message):
@@ -90,7 +90,7 @@ def test_bad_list_of_storages(open_bytes, legacy_bytes, value, keys, message):
 
 
 def test_truncated_data(open_bytes, legacy_bytes, value):
-    with pytest.raises(UnreadableFile, match="truncated: .* bytes are expected"):
+    with pytest.raises(UnreadableFile, match="truncated: .* bytes expected"):
         open_bytes(legacy_bytes(value, [("7", 4, ONES[:-1])]))
 
 
@@ -110,19 +110,19 @@ def test_every_truncation_is_refused(open_bytes, legacy_bytes, value):
 @pytest.mark.parametrize("count", [3, 5, -1, 2**62])
 def test_length_in_front_of_the_data_differs(open_bytes, legacy_bytes, value, count):
     file = open_bytes(legacy_bytes(value, [("7", count, ONES)]))
-    with pytest.raises(MalformedFile, match=f"should have 4 elements, the file says {count}"):
+    with pytest.raises(MalformedFile, match=f"should have 4 elements, but the file declares {count}"):
         file.read("a")
 
 
 def test_storage_larger_than_the_file(open_bytes, legacy_bytes, storage, tensor):
     value = {"a": tensor(storage("7", 10**15), 0, (10**15,), (1,))}
-    with pytest.raises(UnreadableFile, match="truncated: 4000000000000.* bytes are expected"):
+    with pytest.raises(UnreadableFile, match="truncated: 4000000000000.* bytes expected"):
         open_bytes(legacy_bytes(value, [("7", 10**15, ONES)]))
 
 
 def test_same_storage_with_two_sizes(open_bytes, legacy_bytes, storage, tensor):
     value = {"a": tensor(storage("7", 4), 0, (2,), (1,)), "b": tensor(storage("7", 5), 0, (2,), (1,))}
-    with pytest.raises(MalformedFile, match="storage '7' has 16 and 20 bytes"):
+    with pytest.raises(MalformedFile, match="storage '7' has both 16 and 20 bytes"):
         open_bytes(legacy_bytes(value, [("7", 4, ONES)]))
 
 

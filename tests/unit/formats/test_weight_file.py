@@ -74,7 +74,7 @@ def test_unknown_name(written):
 def test_tensor_larger_than_the_limit(open_bytes, saved):
     file = open_bytes(saved({"a": torch.ones(100)}), tensor_bytes=100)
     assert file.read_flat("a", 90, 10).tolist() == [1] * 10
-    with pytest.raises(MalformedFile, match="reading tensor 'a' takes 400 bytes; the limit is 100 bytes"):
+    with pytest.raises(MalformedFile, match="reading tensor 'a' needs 400 bytes of memory; the limit is 100 bytes"):
         file.read("a")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.base import AUTOMATIC
+from vae_lab.host.choices import AUTOMATIC
 from vae_lab.host.plan import AS_IN_SETTINGS, Plan
 
 READ = {
@@ -55,19 +55,19 @@ def test_read(args: tuple, plan: Plan) -> None:
     ids=str,
 )
 def test_wrong_types(args: tuple) -> None:
-    with pytest.raises(UnknownChoice, match="override is a name, compare is a list of names"):
+    with pytest.raises(UnknownChoice, match="override must be a name, compare a list of names"):
         Plan.from_args(args)
 
 
 @pytest.mark.parametrize("key", ["overide", "Override", "vae", 5, None])
 def test_unknown_keys(key: object) -> None:
-    with pytest.raises(UnknownChoice, match=f"unknown argument {key}; there are override, compare and on_grey"):
+    with pytest.raises(UnknownChoice, match=f"unknown argument {key}; valid are override, compare and on_grey"):
         Plan.from_args([{key: "vae.pt"}])
 
 
 @pytest.mark.parametrize("value", ["Warn", "always", 1, ["warn"], True])
 def test_what_cannot_be_done_on_grey(value: object) -> None:
-    with pytest.raises(UnknownChoice, match="on_grey is one of off, warn, redecode, not"):
+    with pytest.raises(UnknownChoice, match="on_grey must be one of off, warn, redecode, not"):
         Plan.from_args([{"on_grey": value}])
 
 

@@ -26,7 +26,7 @@ def test_copies_are_one_group() -> None:
     (group,) = find_duplicates([vae("a"), vae("b"), vae("other", "g"), vae("c")])
     assert group.vaes == ("/a", "/b", "/c")
     assert (group.fingerprint, group.confirmed, group.checkpoints, group.freeable_bytes) == ("f", True, (), 200)
-    assert group.sentence == "a, b and c are the same VAE: keeping a alone would free 200 bytes."
+    assert group.sentence == "a, b and c are the same VAE: keeping only a would free 200 bytes."
 
 
 def test_nothing_twice() -> None:
@@ -55,7 +55,7 @@ def test_one_vae_that_a_checkpoint_contains() -> None:
 
 def test_checkpoints_alone() -> None:
     (group,) = find_duplicates([checkpoint("m"), checkpoint("n")])
-    assert (group.freeable_bytes, group.sentence) == (0, "m and n have the same VAE inside.")
+    assert (group.freeable_bytes, group.sentence) == (0, "m and n contain the same VAE.")
 
 
 def test_hard_links_take_no_room() -> None:
@@ -69,7 +69,7 @@ def test_hard_links_take_no_room() -> None:
 def test_files_that_were_sketched_only_are_unconfirmed() -> None:
     (group,) = find_duplicates([vae("a", "", sketch="s"), vae("b", "", sketch="s"), vae("c", "", sketch="t")])
     assert (group.confirmed, group.fingerprint, group.sketch, group.vaes) == (False, "", "s", ("/a", "/b"))
-    assert "as far as a sample of the weights tells" in group.sentence
+    assert "according to a sample of their weights" in group.sentence
 
 
 def test_sketched_file_beside_known_ones() -> None:

@@ -13,7 +13,7 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.identity import fingerprint, short
 
-CONFIG = KLConfig(channels=(32, 32), blocks=1, attention=frozenset({1}))
+CONFIG = KLConfig(block_out_channels=(32, 32), layers_per_block=1, attention=frozenset({1}))
 HALF = {name: tensor.half() for name, tensor in kl_state(CONFIG).items()}
 """fp16, as most VAEs are published."""
 

@@ -146,7 +146,7 @@ def test_sampled_weights_stay_what_they_are() -> None:
 
 
 def test_structure_is_that_of_the_convolutions() -> None:
-    small, wide = kl_state(F2), kl_state(KLConfig(channels=(32, 64), blocks=1))
+    small, wide = kl_state(F2), kl_state(KLConfig(block_out_channels=(32, 64), layers_per_block=1))
     assert sketch_of_state(small).structure == sketch_of_state(kl_state(F2, seed=1)).structure
     assert sketch_of_state(small).structure != sketch_of_state(wide).structure
     with pytest.raises(ValueError, match="different structures"):

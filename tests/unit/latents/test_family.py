@@ -43,5 +43,5 @@ def test_preview_is_a_image() -> None:
 
 
 def test_preview_without_a_map_is_refused() -> None:
-    with pytest.raises(FamilyMismatch, match="no linear preview is known for SD3"):
+    with pytest.raises(FamilyMismatch, match="no linear preview is available for SD3"):
         FAMILIES["sd3"].preview(torch.zeros(1, 16, 2, 2))

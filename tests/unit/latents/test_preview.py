@@ -77,7 +77,7 @@ def test_values_that_no_latent_has_do_no_harm(value: float) -> None:
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_families_without_a_net_are_refused(family: str) -> None:
-    with pytest.raises(FamilyMismatch, match=f"what {FAMILIES[family].title} latents should look like is not known"):
+    with pytest.raises(FamilyMismatch, match=f"no preview network is available for {FAMILIES[family].title} latents"):
         expected_image(torch.zeros(1, 16, 8, 8), FAMILIES[family])
 
 

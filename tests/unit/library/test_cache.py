@@ -221,7 +221,7 @@ def test_two_files_of_one_name_are_kept_apart(cache: FactsCache, tmp_path: Path)
 
 
 BAD = {
-    "no VAE": (lambda path: write(path, {"a": torch.zeros(1)}), "no VAE in it"),
+    "no VAE": (lambda path: write(path, {"a": torch.zeros(1)}), "no VAE found"),
     "checkpoint without VAE": (lambda path: write(path, UNET), "a checkpoint without a VAE"),
     "truncated": (lambda path: path.write_bytes(b"\x80\x00\x00\x00\x00\x00\x00\x00{"), ""),
     "empty": (lambda path: path.touch(), ""),

@@ -18,7 +18,7 @@ from vae_lab.library.inventory import Inventory, LibraryPage
 from vae_lab.samples import SampleSet
 from vae_lab.service.service import service_of
 
-BROKEN = Verdict((Finding("grey", "broken", "Images come out grey."),)).to_json()
+BROKEN = Verdict((Finding("grey", "broken", "Images are grey."),)).to_json()
 
 
 class Known:
@@ -148,27 +148,27 @@ def host(tmp_path: Path) -> StandaloneHost:
 def test_same_basenames_are_kept_apart(host: StandaloneHost) -> None:
     service = service_of(host)
     assert service.overview().unknown == 3
-    summary = service.scan()
+    summary = service.scans.scan()
     assert (summary.scanned, summary.read, summary.complete) == (3, 3, True)
-    assert names(service.library(sort="name")) == ["one/same.pt", "other.safetensors", "two/same.pt"]
-    assert [row.listed for row in service.library(sort="name").rows] == names(service.library(sort="name"))
+    assert names(service.scans.page(sort="name")) == ["one/same.pt", "other.safetensors", "two/same.pt"]
+    assert [row.listed for row in service.scans.page(sort="name").rows] == names(service.scans.page(sort="name"))
 
 
 def test_what_is_new_and_what_is_gone(host: StandaloneHost, tmp_path: Path) -> None:
     service = service_of(host)
-    service.scan()
+    service.scans.scan()
     (tmp_path / "VAE" / "new.pt").write_bytes(b"neither is this")
     (tmp_path / "VAE" / "one" / "same.pt").unlink()
-    assert service.inventory(fresh=True).overview.unknown == 1
-    assert names(service.library(sort="name")) == ["other.safetensors", "two/same.pt"]
-    summary = service.scan()
+    assert service.scans.inventory(fresh=True).overview.unknown == 1
+    assert names(service.scans.page(sort="name")) == ["other.safetensors", "two/same.pt"]
+    summary = service.scans.scan()
     assert (summary.scanned, summary.read) == (3, 1)
 
 
 @pytest.mark.parametrize("wrong", [{"status": "ill"}, {"sort": "beauty"}])
 def test_unknown_choices(host: StandaloneHost, wrong: dict[str, str]) -> None:
     with pytest.raises(UnknownChoice, match="there are"):
-        service_of(host).library(**wrong)
+        service_of(host).scans.page(**wrong)
 
 
 _opened: list[str] = []
@@ -186,13 +186,13 @@ def test_what_is_known_is_told_without_opening_a_file(sample_set: SampleSet, tmp
     models = str(sample_set.folder)
     sys.addaudithook(_note_open)  # it stays for as long as the process does
     _listening.append(True)
-    service_of(first := StandaloneHost(folders)).scan()
+    service_of(first := StandaloneHost(folders)).scans.scan()
     assert any(path.startswith(models) for path in _opened)
     first.facts.close()
     _opened.clear()
     again = StandaloneHost(folders)
-    assert service_of(again).overview().unknown == 0
-    summary = service_of(again).scan()
+    assert service_of(again).scans.inventory().overview.unknown == 0
+    summary = service_of(again).scans.scan()
     _listening.clear()
     assert (summary.scanned, summary.read, summary.bytes_read, summary.complete) == (5, 0, 0, True)
     assert not [path for path in _opened if path.startswith(models)]

@@ -32,7 +32,7 @@ def record(name: str = "a.pt", *findings: Finding, **facts: object) -> ScanRecor
     return ScanRecord(f"/{name}", name, verdict=Verdict.of(findings).to_json(), **(defaults | facts))  # type: ignore[arg-type]
 
 
-def broken(name: str = "b.pt", text: str = "Images come out grey.", **facts: object) -> ScanRecord:
+def broken(name: str = "b.pt", text: str = "Images are grey.", **facts: object) -> ScanRecord:
     finding = Finding("grey", BROKEN, text, (Evidence("white", 70.0, "L*", "100"),), "Choose another.")
     return record(name, finding, **({"fingerprint": "f" * 64, "measured": [{"name": "white"}]} | facts))
 
@@ -75,7 +75,7 @@ def test_csv_is_a_row_a_file() -> None:
     assert (table[0]["status"], table[0]["size"], table[0]["modified"]) == ("broken", "1000", "2001-09-09 01:46")
     assert table[0]["merge"] == "0.800 x + 0.200 y"
     assert (table[0]["identity"], table[0]["remedy"]) == ("nai.vae", "Choose another.")
-    assert table[0]["findings"] == "Images come out grey."
+    assert table[0]["findings"] == "Images are grey."
     assert table[1]["findings"] == ""
 
 
@@ -206,7 +206,7 @@ def test_page_does_not_grow_without_end() -> None:
 def test_page_tells_duplicates() -> None:
     groups = find_duplicates([broken("a.pt"), broken("b.pt")])
     found = page([broken("a.pt"), broken("b.pt")], duplicates=groups)
-    assert "keeping a.pt alone would free 1.0 kB" in found.text
+    assert "keeping only a.pt would free 1.0 kB" in found.text
     assert "VAE Lab deletes nothing" in found.text
 
 

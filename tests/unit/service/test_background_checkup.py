@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.service.background_checkup import BackgroundCheckup
@@ -79,7 +79,7 @@ def test_an_error_of_ours_is_logged_and_ends_nothing(host: StandaloneHost, caplo
         checkup.checkpoint_changed()
         assert checkup.wait(LOOK)
     assert len(calls) == 2
-    assert "VAE Lab, looking at the VAE in memory" in said(caplog)[-1]
+    assert "VAE Lab, checking the VAE in memory" in said(caplog)[-1]
 
 
 def test_after_a_stop_nothing_is_begun(host: StandaloneHost) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from vae_lab.comparison import Comparison, Decoded
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
-from vae_lab.service.service import StoredComparison
+from vae_lab.service.comparisons import StoredComparison
 
 SD1 = FAMILIES["sd1"]
 PLAIN = "a cat\nSteps: 20, Seed: 1"

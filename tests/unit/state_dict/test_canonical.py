@@ -119,7 +119,7 @@ def test_checkpoint_with_nothing_but_an_unprefixed_vae_has_none(tmp_path: Path, 
 
 @pytest.mark.parametrize("old_attention", [False, True], ids=["new", "old"])
 def test_diffusers_names(tmp_path: Path, old_attention: bool) -> None:
-    config = KLConfig(channels=(32, 64, 64), blocks=2, attention=frozenset({2}))
+    config = KLConfig(block_out_channels=(32, 64, 64), layers_per_block=2, attention=frozenset({2}))
     state = kl_state(config)
     path = write(tmp_path / "d.safetensors", diffusers_names(state, levels=3, old_attention=old_attention))
     with open_vae(path) as file:
@@ -178,14 +178,14 @@ def test_file_without_vae_says_what_was_looked_for_and_what_was_found(tmp_path: 
     with pytest.raises(NotAnAutoencoder) as caught:
         open_vae(path)
     assert type(caught.value) is NotAnAutoencoder
-    assert "looked for decoder.conv_in.weight (AutoencoderKL)" in caught.value.reason
-    assert "found lora_unet_0, lora_unet_1, lora_unet_2 and 2 more" in caught.value.reason
+    assert "expected decoder.conv_in.weight (AutoencoderKL)" in caught.value.reason
+    assert "it contains lora_unet_0, lora_unet_1, lora_unet_2 and 2 more" in caught.value.reason
 
 
 def test_file_without_tensors(tmp_path: Path) -> None:
     path = tmp_path / "empty.safetensors"
     path.write_bytes((2).to_bytes(8, "little") + b"{}")
-    with pytest.raises(NotAnAutoencoder, match="found no tensors at all"):
+    with pytest.raises(NotAnAutoencoder, match="it contains no tensors"):
         open_vae(path)
 
 

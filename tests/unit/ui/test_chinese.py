@@ -18,15 +18,15 @@ from vae_lab.checkup.probe import Probe, read_chart
 from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
 from vae_lab.comparison.round_trip import loss_between
 from vae_lab.errors import MissingKeys, MissingVae, NotAnAutoencoder, NotFinite, UnreadableFile
-from vae_lab.host.base import Held, VaeEntry
+from vae_lab.host.base import MemoryCheckup, VaeEntry
 from vae_lab.identity import KnownVae, Merge, Parent
 from vae_lab.latents import Generation
 from vae_lab.latents.chart import chart_image
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
 from vae_lab.messages import text, translated, use_language
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
-from vae_lab.service.service import StoredComparison
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
@@ -83,7 +83,7 @@ def a_comparison() -> StoredComparison:
         Decoded("Built-in", pixels(1, 6), 0.5, family=SD1),
         Decoded(NAMES[0], pixels(2, 6), 0.7, in_strips=True),
         Decoded(NAMES[1], pixels(1, 6), 0.2, finite=False),
-        Decoded("Compare", error="Compare is a VAE for SDXL, the latents are SD1 / SD2", family=SDXL),
+        Decoded("Compare", error="Compare is a VAE for SDXL, but the latents are SD1 / SD2", family=SDXL),
     )
     latents = torch.zeros(6, 4, 2, 2)
     generation = Generation("g", latents, SD1, "A cat, masterpiece", ("A cat, masterpiece\nSteps: 20",), NAMES[2])
@@ -96,9 +96,9 @@ def a_round_trip() -> StoredRoundTrip:
     results = (
         RoundTripped("Built-in", torch.zeros(1, 4, 2, 2), image, loss, family=SD1, in_strips=True),
         RoundTripped(NAMES[0], torch.zeros(1, 4, 2, 2), image, loss, family=SD1),
-        RoundTripped(NAMES[1], error="not a known kind of VAE"),
+        RoundTripped(NAMES[1], error="unknown VAE architecture"),
     )
-    remarks = ("resampled from 99 x 99 to 16 x 16", "cropped to 16 x 8, multiples of 8")
+    remarks = ("downscaled from 99 x 99 to 16 x 16", "cropped to 16 x 8, multiples of 8")
     return StoredRoundTrip("id", RoundTrip(image, results), NAMES[2], remarks)
 
 
@@ -139,7 +139,7 @@ def reports() -> dict[str, Report]:
     errors = (
         MissingVae(NAMES[0], "a checkpoint without a VAE (found ab)"),
         MissingKeys(NAMES[0], "the VAE is incomplete: decoder.conv_in.weight is missing"),
-        NotAnAutoencoder(NAMES[0], "not a known kind of VAE"),
+        NotAnAutoencoder(NAMES[0], "unknown VAE architecture"),
         UnreadableFile(NAMES[0], "the file is empty (0 bytes)"),
         UnreadableFile("https://x/y", "neither safetensors nor a torch checkpoint"),
     )
@@ -170,7 +170,7 @@ def library_pages() -> Iterator[str]:
             NAMES[1], f"/{NAMES[1]}", "broken", "checkpoint", 10**9, "SDXL",
             "possibly anime-a.vae.pt (a hint from its weights)", NAMES[:2], 2, NAMES[:2], 1, NAMES[:1], 0,
             False, f"0.8 {NAMES[0]}", "Washed out",
-            "Images come out slightly washed out.", NAMES[1],
+            "Images are slightly paler than they should be.", NAMES[1],
         ),
         LibraryRow(NAMES[2], f"/{NAMES[2]}", "healthy", contains=NAMES[:1]),
     )  # fmt: skip
@@ -185,11 +185,11 @@ def comparison_pages() -> Iterator[str]:
     yield from (views.results(comparison), views.summary(comparison), numbers(comparison), measuring(), views.guide())
     yield from (views.built_in(NAMES[0]), views.built_in("", only=True), views.latent_card(comparison.generation))
     yield views.latent_card(Generation("g", torch.zeros(1, 16, 2, 2), FAMILIES["sd3"]))
-    yield views.identified([VaeEntry("Compare", "/a", SD1), VaeEntry(NAMES[0], "/b", None, "not a known kind of VAE")])
+    yield views.identified([VaeEntry("Compare", "/a", SD1), VaeEntry(NAMES[0], "/b", None, "unknown VAE architecture")])
     yield views.deciding(f"{NAMES[0]}: chosen for {NAMES[2]}.")
-    yield views.alert("this page was loaded by another version of VAE Lab; reload it")
-    yield views.alert("no VAE named Compare; there are Compare, grey_b.ckpt")
-    yield views.note(f"{NAMES[0]}: chosen for every checkpoint.", undo=True)
+    yield views.alert("another task is running; wait for it or cancel it")
+    yield views.alert("no VAE named Compare; available: Compare, grey_b.ckpt")
+    yield views.note(f"{NAMES[0]}: chosen for every checkpoint.", undo_id="u1")
     generation = comparison.generation
     yield source_views.thumbnails([generation] * 30)
     yield from (source_views.save_link(generation), source_views.loaded(generation, NAMES[0]))
@@ -222,7 +222,7 @@ def checkup_pages() -> Iterator[str]:
     reason = "it is your preferred VAE (Settings > VAE Lab > External VAE), healthy and of the SDXL family"
     yield checkup_views.recommended(Recommendation("Compare", reason))
     yield checkup_views.used_instead(f"{NAMES[0]}: chosen for every checkpoint.")
-    yield checkup_views.held(Held(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
+    yield checkup_views.held(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
 
 
 @pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages])
@@ -263,5 +263,5 @@ def test_the_language_ends_with_its_context() -> None:
 def test_values_cannot_smuggle_markup_into_a_translation() -> None:
     with use_language("zh_CN"):
         assert "<i>" not in checkup_views.remedied("<i>")
-        assert "<i>" not in views.alert("no VAE named <i>; there are <i>")
-        assert "{seconds}" in views.alert("no VAE named {seconds}; there are {0.__class__}")
+        assert "<i>" not in views.alert("no VAE named <i>; available: <i>")
+        assert "{seconds}" in views.alert("no VAE named {seconds}; available: {0.__class__}")

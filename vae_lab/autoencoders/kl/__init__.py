@@ -1,4 +1,4 @@
-"""AutoencoderKL: the VAE of Stable Diffusion 1, 2, XL, 3 and of Flux."""
+"""AutoencoderKL, the VAE of Stable Diffusion 1, 2, XL, 3 and Flux."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from functools import lru_cache
 from torch import Tensor, nn
 
 from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels, shapes_of
-from vae_lab.autoencoders.kl.module import GROUPS, AutoencoderKL, KLConfig, empty_module
+from vae_lab.autoencoders.kl.module import NORM_NUM_GROUPS, AutoencoderKL, KLConfig, empty_module
 from vae_lab.autoencoders.kl.strips import bytes_to_decode, bytes_to_encode, decode_in_strips
 from vae_lab.errors import BadShape, MissingKeys
 
 __all__ = ["AutoencoderKL", "KLArchitecture", "KLConfig", "config_from_shapes"]
 
-_MOST_LEVELS = 8  # 256 pixels per latent pixel; every published VAE has 4 levels
+_MAX_LEVELS = 8  # 256 pixels per latent pixel; every published VAE has 4 levels
 _BLOCK = re.compile(r"^encoder\.down\.(\d+)\.block\.(\d+)\.conv1\.weight$")
 _ATTENTION = re.compile(r"^(?:encoder\.down|decoder\.up)\.(\d+)\.attn\.")
 
 
 class KLArchitecture(Architecture):
-    """Images -1..1 and unscaled latents inside; the family's scaling is applied outside."""
+    """Its module uses images in -1..1 and unscaled latents; the caller applies the family's scaling."""
 
     name = "AutoencoderKL"
     scales_latents = True
@@ -33,7 +33,7 @@ class KLArchitecture(Architecture):
         return empty_module(config_from_shapes(shapes, path))
 
     def check(self, shapes: Shapes, path: str) -> None:
-        check_shapes(_needed(config_from_shapes(shapes, path)), shapes, path)
+        check_shapes(_expected_shapes(config_from_shapes(shapes, path)), shapes, path)
 
     def latent_channels(self, shapes: Shapes) -> int:
         return config_from_shapes(shapes).latent_channels
@@ -64,22 +64,22 @@ class KLArchitecture(Architecture):
 
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         assert isinstance(module, AutoencoderKL)
-        # In full precision from here on, as hosts do.
+        # Full precision from here on, as in hosts.
         return (module.decode(latents).float() + 1.0) / 2.0
 
 
 @lru_cache(maxsize=8)
-def _needed(config: KLConfig) -> Shapes:
-    """Of how many files a disk may hold, most have one of few configurations."""
+def _expected_shapes(config: KLConfig) -> Shapes:
+    """Cached, because most files have one of a few configurations."""
     return shapes_of(empty_module(config))
 
 
 def config_from_shapes(shapes: Shapes, path: str = "") -> KLConfig:
-    """Read the configuration off canonical names and shapes alone.
+    """Derive the configuration from canonical names and shapes.
 
     Raises:
-        MissingKeys: a tensor that defines the configuration is not there.
-        BadShape: the shapes define no possible AutoencoderKL.
+        MissingKeys: a tensor that defines the configuration is missing.
+        BadShape: the shapes are not those of an AutoencoderKL.
     """
     conv_channels(shapes, "encoder.conv_in", path)
     _, z_channels = conv_channels(shapes, "decoder.conv_in", path)
@@ -89,19 +89,19 @@ def config_from_shapes(shapes: Shapes, path: str = "") -> KLConfig:
         _, latent_channels = conv_channels(shapes, "post_quant_conv", path)
     widths, blocks = _levels(shapes, path)
     return KLConfig(
-        channels=widths,
-        blocks=blocks,
+        block_out_channels=widths,
+        layers_per_block=blocks,
         latent_channels=latent_channels,
         z_channels=z_channels,
         image_channels=image_channels,
         attention=frozenset(int(match[1]) for match in map(_ATTENTION.match, shapes) if match),
-        mid_attention=any(".mid.attn_1." in name for name in shapes),
-        quant_conv="quant_conv.weight" in shapes or "post_quant_conv.weight" in shapes,
+        mid_block_add_attention=any(".mid.attn_1." in name for name in shapes),
+        use_quant_conv="quant_conv.weight" in shapes or "post_quant_conv.weight" in shapes,
     )
 
 
 def _levels(shapes: Shapes, path: str) -> tuple[tuple[int, ...], int]:
-    """Width of each resolution, and the number of residual blocks that each has."""
+    """Channels of each level, and the number of residual blocks per level."""
     blocks: dict[int, int] = {}
     channels: dict[int, int] = {}
     for name in shapes:
@@ -110,11 +110,11 @@ def _levels(shapes: Shapes, path: str) -> tuple[tuple[int, ...], int]:
             blocks[level] = blocks.get(level, 0) + 1
             channels[level], _ = conv_channels(shapes, name.removesuffix(".weight"), path)
     levels = len(channels)
-    if not 0 < levels <= _MOST_LEVELS or sorted(channels) != list(range(levels)):
-        raise MissingKeys(path, f"the VAE is incomplete: encoder levels found are {sorted(channels)}")
+    if not 0 < levels <= _MAX_LEVELS or sorted(channels) != list(range(levels)):
+        raise MissingKeys(path, f"the VAE is incomplete: it only has the encoder levels {sorted(channels)}")
     if len(set(blocks.values())) != 1:
         raise MissingKeys(path, f"the VAE is incomplete: its levels have {list(blocks.values())} residual blocks")
     widths = tuple(channels[i] for i in range(levels))
-    if any(width % GROUPS for width in widths):
-        raise BadShape(path, f"channel counts {list(widths)} are not multiples of {GROUPS}, as its group norm needs")
+    if any(width % NORM_NUM_GROUPS for width in widths):
+        raise BadShape(path, f"channel counts {list(widths)} are not multiples of {NORM_NUM_GROUPS} (group norm)")
     return widths, blocks[0]

@@ -14,41 +14,41 @@ from torch.nn import functional as F
 
 from vae_lab.autoencoders.layers import Conv2d, GroupNorm
 
-GROUPS = 32  # fixed in ldm and diffusers alike
+NORM_NUM_GROUPS = 32  # the same in ldm and diffusers
 
 
 @dataclass(frozen=True)
 class KLConfig:
-    """The shape of an AutoencoderKL; everything here can be read off tensor shapes.
+    """The configuration of an AutoencoderKL, with diffusers' names; all of it can be derived from tensor shapes.
 
     Args:
-        channels: width of each resolution, from full size to the smallest.
-        blocks: residual blocks for each resolution of the encoder (the decoder has one more).
+        block_out_channels: channels of each level, from full size to the smallest.
+        layers_per_block: residual blocks per level of the encoder (the decoder has one more).
         latent_channels: channels of a latent.
         z_channels: channels between the quant convs and the encoder or decoder.
         image_channels: channels of an image.
-        attention: resolutions (indices into ``channels``) whose blocks are followed by attention.
-        mid_attention: whether the middle has an attention block.
-        quant_conv: whether 1x1 convs sit between encoder, latent and decoder.
+        attention: levels (indices into ``block_out_channels``) with attention after each residual block.
+        mid_block_add_attention: whether the middle has an attention block.
+        use_quant_conv: whether there are 1x1 convolutions between encoder, latent and decoder.
     """
 
-    channels: tuple[int, ...] = (128, 256, 512, 512)
-    blocks: int = 2
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
     latent_channels: int = 4
     z_channels: int = 4
     image_channels: int = 3
     attention: frozenset[int] = field(default_factory=frozenset)
-    mid_attention: bool = True
-    quant_conv: bool = True
+    mid_block_add_attention: bool = True
+    use_quant_conv: bool = True
 
     @property
     def downscale(self) -> int:
         """Image pixels per latent pixel, along one side."""
-        return 2 ** (len(self.channels) - 1)
+        return 2 ** (len(self.block_out_channels) - 1)
 
 
 def _norm(channels: int) -> GroupNorm:
-    return GroupNorm(GROUPS, channels, eps=1e-6)
+    return GroupNorm(NORM_NUM_GROUPS, channels, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):
@@ -121,7 +121,7 @@ class _Mid(nn.Module):
 
 
 class _Level(nn.Module):
-    """The blocks of one resolution, then a change of size, if any."""
+    """The blocks of one level, followed by a change of size, if any."""
 
     def __init__(self, inputs: int, outputs: int, blocks: int, attention: bool) -> None:
         super().__init__()
@@ -143,15 +143,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
-        channels = config.channels
+        channels = config.block_out_channels
         self.conv_in = Conv2d(config.image_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList()
         for i, width in enumerate(channels):
-            level = _Level(channels[max(i - 1, 0)], width, config.blocks, i in config.attention)
+            level = _Level(channels[max(i - 1, 0)], width, config.layers_per_block, i in config.attention)
             if i < len(channels) - 1:
                 level.downsample = Downsample(width)
             self.down.append(level)
-        self.mid = _Mid(channels[-1], config.mid_attention)
+        self.mid = _Mid(channels[-1], config.mid_block_add_attention)
         self.norm_out = _norm(channels[-1])
         self.conv_out = Conv2d(channels[-1], 2 * config.z_channels, 3, padding=1)
 
@@ -167,13 +167,13 @@ class Decoder(nn.Module):
 
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
-        channels = config.channels
+        channels = config.block_out_channels
         self.conv_in = Conv2d(config.z_channels, channels[-1], 3, padding=1)
-        self.mid = _Mid(channels[-1], config.mid_attention)
+        self.mid = _Mid(channels[-1], config.mid_block_add_attention)
         self.up = nn.ModuleList()
         for i, width in enumerate(channels):
             inputs = channels[min(i + 1, len(channels) - 1)]
-            level = _Level(inputs, width, config.blocks + 1, i in config.attention)
+            level = _Level(inputs, width, config.layers_per_block + 1, i in config.attention)
             if i > 0:
                 level.upsample = Upsample(width)
             self.up.append(level)
@@ -195,7 +195,7 @@ class AutoencoderKL(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        if config.quant_conv:
+        if config.use_quant_conv:
             self.quant_conv = Conv2d(2 * config.z_channels, 2 * config.latent_channels, 1)
             self.post_quant_conv = Conv2d(config.latent_channels, config.z_channels, 1)
         else:
@@ -216,6 +216,6 @@ class AutoencoderKL(nn.Module):
 
 
 def empty_module(config: KLConfig) -> AutoencoderKL:
-    """An AutoencoderKL whose weights take no memory, to be given one by one."""
+    """An AutoencoderKL on the meta device, without memory for weights."""
     with torch.device("meta"):
         return AutoencoderKL(config)

@@ -1,10 +1,10 @@
-"""Decode a large latent in little memory, strip by strip, to the same image.
+"""Decode a large latent in strips, with little memory and the same result.
 
-Cutting a latent into tiles and blending them hides that each tile was normalised by itself: colours shift from tile to
-tile. Here only the work is cut. Every layer goes over its input in strips of rows, with a row more on each side for the
-convolution, and group norms take their mean and variance over the whole map, as they would untiled. So there are no
-seams to blend; what differs is the rounding. Maps between layers stay in the system's memory, and the device holds one
-strip at a time, and the smallest map whole, for attention.
+Tiled decoding normalises each tile by itself, so colours shift from tile to tile, and blending hides the seams. Here
+only the computation is split. Each layer processes its input in strips of rows, with one more row on each side for the
+convolution, and group norms use the mean and variance of the whole feature map. So there are no seams; only rounding
+differs. Feature maps between layers stay in the CPU's memory. The device holds one strip at a time, and for attention
+the smallest map as a whole.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def decode_in_strips(module: nn.Module, latents: Tensor, *, elements: int = _ELE
     """[1,C,h,w] in the VAE's own units -> [1,3,H,W], about -1..1, on the CPU.
 
     Args:
-        module: an AutoencoderKL as ldm builds it, ours or a host's, with zero or circular padding.
+        module: an AutoencoderKL with ldm's structure, ours or a host's, with zero or circular padding.
         latents: on any device.
-        elements: how many numbers a strip may have.
+        elements: maximum number of values in a strip.
     """
     strips = _Strips(next(module.parameters()), elements)
     decoder: Any = module.decoder
@@ -50,10 +50,10 @@ def decode_in_strips(module: nn.Module, latents: Tensor, *, elements: int = _ELE
 
 
 def bytes_to_decode(module: nn.Module, latents: Tensor) -> int:
-    """About how much memory decoding one latent as a whole takes, beside the weights.
+    """Approximate memory for decoding one latent as a whole, without the weights.
 
-    Measured: eight times what the narrowest map takes at the size of the image. The widest one has twice its
-    channels, and there are its input, its output, and what norm and activation make of them.
+    Measured: eight times the narrowest feature map at image size. The widest one has twice its channels, and its
+    input, its output and the results of norm and activation exist at the same time.
     """
     decoder: Any = module.decoder
     pixels = latents.shape[2] * latents.shape[3] * 4 ** (len(decoder.up) - 1)
@@ -61,9 +61,9 @@ def bytes_to_decode(module: nn.Module, latents: Tensor) -> int:
 
 
 def bytes_to_encode(module: nn.Module, images: Tensor) -> int:
-    """About how much memory encoding one image takes, beside the weights.
+    """Approximate memory for encoding one image, without the weights.
 
-    Measured: six times what the first map takes. It has the size of the image, and none that is so large is wider.
+    Measured: six times the first feature map, which is the widest one at image size.
     """
     encoder: Any = module.encoder
     pixels = images.shape[2] * images.shape[3]
@@ -80,9 +80,9 @@ class _Strips:
         shortcut = getattr(block, "nin_shortcut", None) or nn.Identity()
         out = x if block.conv2.out_channels == x.shape[1] else x.new_empty(1, block.conv2.out_channels, *x.shape[2:])
 
-        # Each row of ``x`` is read for the last time where its sum is written, so no third map is needed.
-        def add(rows: slice, made: Tensor) -> None:
-            out[:, :, rows] = (shortcut(x[:, :, rows].to(self.device)) + made).cpu()
+        # A row of ``x`` is not needed after its sum is written, so ``out`` can be ``x`` itself.
+        def add(rows: slice, result: Tensor) -> None:
+            out[:, :, rows] = (shortcut(x[:, :, rows].to(self.device)) + result).cpu()
 
         self._convolve(block.conv2, h, self.activated(block.norm2, h), 1, add)
         return out
@@ -93,41 +93,41 @@ class _Strips:
     def convolution(self, conv: nn.Conv2d, x: Tensor, before: _Step | None = None, scale: int = 1) -> Tensor:
         out = x.new_empty(1, conv.out_channels, x.shape[2] * scale, x.shape[3] * scale)
 
-        def put(rows: slice, made: Tensor) -> None:
-            out[:, :, rows] = made.cpu()
+        def put(rows: slice, result: Tensor) -> None:
+            out[:, :, rows] = result.cpu()
 
         self._convolve(conv, x, before, scale, put)
         return out
 
     def activated(self, norm: nn.GroupNorm, x: Tensor) -> _Step:
-        """Group norm over all of ``x``, then SiLU, of strips."""
-        groups = x.reshape(norm.num_groups, -1)  # a copy, where a host keeps channels last
+        """A function that applies group norm with the statistics of all of ``x``, then SiLU, to a strip."""
+        groups = x.reshape(norm.num_groups, -1)  # a copy if a host uses channels_last
         pairs = [torch.var_mean(group.float(), unbiased=False) for group in groups]
         variance, mean = (torch.stack(values).to(self.device) for values in zip(*pairs, strict=True))
-        each = x.shape[1] // norm.num_groups
-        factor = norm.weight.float() * (variance + norm.eps).rsqrt().repeat_interleave(each)
-        offset = norm.bias.float() - mean.repeat_interleave(each) * factor
+        group_size = x.shape[1] // norm.num_groups
+        factor = norm.weight.float() * (variance + norm.eps).rsqrt().repeat_interleave(group_size)
+        offset = norm.bias.float() - mean.repeat_interleave(group_size) * factor
         factor, offset = factor[None, :, None, None], offset[None, :, None, None]
         return lambda strip: F.silu((strip.float() * factor + offset).to(self.dtype))
 
     def _convolve(
         self, conv: nn.Conv2d, x: Tensor, before: _Step | None, scale: int, write: Callable[[slice, Tensor], None]
     ) -> None:
-        """A 3x3 convolution over ``x``, enlarged by ``scale``: strips of its result, from the top."""
+        """Upsample ``x`` by ``scale``, convolve it with a 3x3 kernel, and pass the result to ``write`` in strips."""
         height, width = x.shape[2:]
         circular = conv.padding_mode == "circular"
         rows = max(1, self._elements // (max(conv.in_channels, conv.out_channels) * width * scale**2))
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            wanted = range(top - 1, bottom + 1)
-            there = [row % height for row in wanted if circular or 0 <= row < height]
-            strip = x[:, :, there].to(self.device)
+            needed = range(top - 1, bottom + 1)
+            existing = [row % height for row in needed if circular or 0 <= row < height]
+            strip = x[:, :, existing].to(self.device)
             if before is not None:
                 strip = before(strip)
-            if not circular:  # nothing beyond the edge, and that after the norm
-                strip = F.pad(strip, (0, 0, int(wanted[0] < 0), int(wanted[-1] >= height)))
+            if not circular:  # zero padding beyond the edge comes after the norm
+                strip = F.pad(strip, (0, 0, int(needed[0] < 0), int(needed[-1] >= height)))
             if scale > 1:
                 strip = F.interpolate(strip, scale_factor=float(scale), mode="nearest")
-                strip = strip[:, :, scale - 1 : strip.shape[2] - scale + 1]  # one row more on each side is enough
+                strip = strip[:, :, scale - 1 : strip.shape[2] - scale + 1]  # one more row on each side is enough
             strip = F.pad(strip, (1, 1, 0, 0), mode="circular") if circular else F.pad(strip, (1, 1, 0, 0))
             write(slice(top * scale, bottom * scale), F.conv2d(strip, conv.weight, conv.bias))

@@ -1,4 +1,4 @@
-"""TAESD and its relatives: tiny autoencoders that imitate a family's VAE."""
+"""TAESD: tiny autoencoders distilled from a family's VAE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TaesdArchitecture"]
 
 
 class TaesdArchitecture(Architecture):
-    """Images 0..1, latents in model space already: the family's scaling does not apply."""
+    """Its module uses images in 0..1 and latents in model space, so the family's scaling does not apply."""
 
     name = "TAESD"
     scales_latents = False
@@ -43,13 +43,13 @@ class TaesdArchitecture(Architecture):
     def encode(self, module: nn.Module, images: Tensor) -> Tensor:
         assert isinstance(module, Taesd)
         if module.taesd_encoder is None:
-            raise UnknownChoice("this TAESD file holds the decoder alone; the encoder is a file of its own")
+            raise UnknownChoice("this TAESD file contains only the decoder; the encoder is a separate file")
         return module.taesd_encoder(images)
 
     def decode(self, module: nn.Module, latents: Tensor) -> Tensor:
         assert isinstance(module, Taesd)
         if module.taesd_decoder is None:
-            raise UnknownChoice("this TAESD file holds the encoder alone; the decoder is a file of its own")
+            raise UnknownChoice("this TAESD file contains only the encoder; the decoder is a separate file")
         return module.taesd_decoder(latents)
 
 

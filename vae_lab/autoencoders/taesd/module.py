@@ -1,7 +1,7 @@
 """TAESD, the tiny autoencoder, as a plain ``nn.Module``.
 
-Layer numbering is that of the published weights (github.com/madebyollin/taesd, MIT), so that they
-load as they are. TAESD works on images in 0..1 and on latents in model space.
+Layers are numbered as in the published weights (github.com/madebyollin/taesd, MIT), so that they load unchanged.
+TAESD uses images in 0..1 and latents in model space.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def build_decoder(latent_channels: int, width: int = 64) -> nn.Sequential:
 
 
 class Taesd(nn.Module):
-    """Either half may be absent: the published files hold one half each."""
+    """Encoder, decoder or both: the published files contain one half each."""
 
     def __init__(self, latent_channels: int, *, encoder: bool, decoder: bool, width: int = 64) -> None:
         super().__init__()

@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host
-from vae_lab.host.plan import AS_IN_SETTINGS, ON_GREY
+from vae_lab.host.base import Host
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
+from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.messages import use_language
 from vae_lab.ui.compat import build_for, choice_update, connect
 from vae_lab.ui.panels.selection import decoder_choices
@@ -19,20 +20,20 @@ from vae_lab.ui.views import comparison as views
 __all__ = ["Accordion", "build_accordion"]
 
 _ON_GREY = (
-    "off: do nothing. warn: show a warning under the image. redecode: decode the same latent again with a healthy "
-    "VAE (no re-sampling)."
+    "off: do nothing. warn: show a warning under the image. redecode: decode the same latent again with a healthy VAE "
+    "(no re-sampling)."
 )
 
 
 @dataclass(frozen=True)
 class Accordion:
-    """What the host's script needs to know of the accordion.
+    """What the host's script needs from the accordion.
 
     Attributes:
-        components: inputs of the script, in an order that never changes, since API calls name them by position:
-            the VAE that decodes (a name, ``Built-in`` or ``Automatic``), the list of those that also decode, and what
-            is done if an image comes out grey (one of ``ON_GREY``, or ``As in Settings``).
-        deciding: HTML line that says which VAE decodes, and why.
+        components: inputs of the script. Their order never changes, because API calls pass them by position: the VAE
+            that decodes (a name, ``Built-in`` or ``Automatic``), the VAEs that also decode, and what to do if an image
+            comes out grey (one of ``ON_GREY``, or ``As in Settings``).
+        deciding: HTML line that names the VAE that decodes, and why.
     """
 
     components: tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]
@@ -40,10 +41,10 @@ class Accordion:
 
 
 def build_accordion(host: Host, tab: str) -> Accordion:
-    """Add the accordion to the Blocks that is being built. No side effects: hosts build it several times.
+    """Add the accordion to the current Blocks. No side effects: hosts build it several times.
 
     Args:
-        host: what is asked for VAEs and for the decision.
+        host: provides VAEs and decision.
         tab: ``txt2img`` or ``img2img``, part of the element ids.
     """
     entries = host.vaes()
@@ -67,16 +68,16 @@ def build_accordion(host: Host, tab: str) -> Accordion:
             [AS_IN_SETTINGS, *ON_GREY], value=AS_IN_SETTINGS, label="If the image comes out grey", info=_ON_GREY,
             elem_id=f"vae_lab_{tab}_on_grey",
         )  # fmt: skip
-        # A callable is asked again whenever the page is loaded; the host's own settings may have changed since.
+        # A callable, so that it is evaluated at every page load: the host's settings may have changed since.
         deciding = gr.HTML(_starting_line(host, override), elem_id=f"vae_lab_{tab}_deciding")
-        listed = gr.State([decoder_choices(entries), names])  # what this page's menus have
+        listed = gr.State([decoder_choices(entries), names])  # current entries of this page's menus
 
     def on_refresh(choice: str | None, also: list[str] | None, listed: list[list[str]]) -> tuple[Any, ...]:
         entries = host.vaes()
         choices, now = decoder_choices(entries), [entry.name for entry in entries]
-        kept = choice if choice in choices else AUTOMATIC
+        selected = choice if choice in choices else AUTOMATIC
         still = [name for name in also or () if name in now]
-        menus = choice_update(choices, kept, choice, listed[0]), choice_update(now, still, also, listed[1])
+        menus = choice_update(choices, selected, choice, listed[0]), choice_update(now, still, also, listed[1])
         return (*menus, [choices, now])
 
     def on_choice(choice: str | None) -> str:
@@ -84,7 +85,7 @@ def build_accordion(host: Host, tab: str) -> Accordion:
 
     connect(override.change, on_choice, [override], [deciding])
     refreshed = connect(refresh.click, on_refresh, [override, compare, listed], [override, compare, listed])
-    # A second look at the menu: the first may have taken a while.
+    # Reads the menu again: the first handler may have taken a while.
     connect(refreshed.then, on_choice, [override], [deciding])
     return Accordion((override, compare, on_grey), deciding)
 
@@ -98,7 +99,7 @@ def _line(host: Host, choice: str | None) -> str:
 
 
 def _starting_line(host: Host, override: gr.Dropdown) -> Callable[[], str]:
-    # The host may have given the dropdown another value since it was built, from its file of defaults.
+    # The host may have changed the dropdown's value after it was built, from its stored defaults.
     def line() -> str:
         with use_language(host.language):
             return _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)

@@ -1,4 +1,4 @@
-"""The panel that looks at the VAEs of checkpoints and files, shows what they do to a chart, and offers a remedy."""
+"""The panel that checks the VAEs of checkpoints and files, shows what they do to a chart, and offers a remedy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import gradio as gr
 from vae_lab.checkup import Report, Verdict
 from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.errors import HostError, VaeLabError
-from vae_lab.host.base import BUILT_IN, Decision, Host
+from vae_lab.host.base import Host
+from vae_lab.host.choices import BUILT_IN, Decision, Reach
 from vae_lab.messages import text, translated
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
-from vae_lab.ui.panels.selection import Choice, choose_to_stay
+from vae_lab.ui.panels.picks import Pick
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
 
@@ -26,18 +27,16 @@ _SEPARATOR = " · "
 
 
 @dataclass(frozen=True)
-class _Memory:
+class _PageState:
     """What one browser page showed last.
 
     Attributes:
-        current: the checkpoint in use then, or "".
+        current: the checkpoint in use at that time, or "".
         remedy: the VAE that the buttons named, or "".
-        back: what Undo would choose again.
     """
 
     current: str = ""
     remedy: str = ""
-    back: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class _Remedy:
     Attributes:
         text: HTML; "" where nothing is wrong.
         vae: the VAE on the buttons, or "" for no buttons.
-        for_checkpoint, always: whether that button is shown: what is chosen already need not be chosen again.
+        for_checkpoint, always: whether that button is shown; it is not if the same is chosen already.
     """
 
     text: str = ""
@@ -57,17 +56,21 @@ class _Remedy:
 
 
 class CheckupPanel:
-    """Layout and behaviour. Handlers return one update for each output that they are wired to."""
+    """Layout and behaviour. Handlers return one update for each of their outputs."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.service: ComparisonService = service_of(host)
+        self.service = service_of(host)
         self._asked = itertools.count()
 
     # --- layout ----------------------------------------------------------------------------------------------
 
-    def build(self) -> None:
-        """Add the panel to the Blocks that is being built."""
+    def build(self, picked: gr.Textbox) -> None:
+        """Add the panel to the current Blocks.
+
+        Args:
+            picked: see :func:`vae_lab.ui.panels.picks.pick_field`.
+        """
         names = self._names()
         chosen = next(iter(names), "")
         with gr.Column(elem_id="vae_lab_checkup", elem_classes=["vae-lab"]):
@@ -83,14 +86,12 @@ class CheckupPanel:
                     self._build_remedy()
                 self.charts = gr.HTML(visible=False, elem_id="vae_lab_checkup_charts")
             self.details = gr.HTML(visible=False, elem_id="vae_lab_checkup_details")
-            self.memory = gr.State(None)
-            # Apart from the memory: what is chosen or taken back during a run must outlive it.
+            self.state = gr.State(None)
+            # Separate states, so that a run does not overwrite what is chosen or undone while it is active.
             self.ended = gr.State("")  # how a run went
             self.whole = gr.State(False)  # the table of all files is shown
-        # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        for component in (self.file, self.picked, self.undo):
-            component.do_not_save_to_config = True
-        self._wire()
+        self.file.do_not_save_to_config = True  # the WebUI would store today's list as the default of later starts
+        self._wire(picked)
 
     def _build_choice(self, names: Sequence[str], chosen: str) -> None:
         with gr.Row(elem_classes=["vae-lab-top"]):
@@ -98,8 +99,6 @@ class CheckupPanel:
                 self._choices(names), value=self._choice(chosen) if chosen else None, scale=4, min_width=320,
                 label="Checkpoint or VAE to check", elem_id="vae_lab_checkup_file",
             )  # fmt: skip
-            # Filled by javascript/vae_lab.js when a row of the table is chosen.
-            self.picked = gr.Textbox(label="Picked row", elem_id="vae_lab_checkup_picked")
             self.check = gr.Button("Check", variant="primary", scale=0, min_width=140, elem_id="vae_lab_checkup_check")
             self.check_all = gr.Button("Check all", scale=0, min_width=140, elem_id="vae_lab_checkup_check_all")
             self.refresh = gr.Button("Refresh", scale=0, min_width=100, elem_id="vae_lab_checkup_refresh")
@@ -113,29 +112,27 @@ class CheckupPanel:
             )  # fmt: skip
             self.always = gr.Button("Use always", visible=False, min_width=160, elem_id="vae_lab_checkup_use_always")
         self.said = gr.HTML(visible=False, elem_id="vae_lab_checkup_said")
-        # Filled by javascript/vae_lab.js when Undo is pressed.
-        self.undo = gr.Textbox(label="Undo", elem_id="vae_lab_checkup_undo")
         self.deciding = gr.HTML(visible=False, elem_id="vae_lab_checkup_deciding")
 
-    def _wire(self) -> None:
+    def _wire(self, picked: gr.Textbox) -> None:
         remedy = [self.remedy, self.for_checkpoint, self.always, self.deciding]
-        shown = [self.file, self.overview, self.verdict, self.charts, self.details, *remedy, self.memory]
-        told = [*shown, self.message, self.said]
-        state = [self.file, self.memory, self.whole]
-        connect(self.refresh.click, self.on_refresh, state, told)
-        follow([self.file.input], self.on_file, [self.file], [self.memory, self.whole], told)
-        follow([self.picked.input], self.on_picked, [self.picked], state, told)
+        shown = [self.file, self.overview, self.verdict, self.charts, self.details, *remedy, self.state]
+        everything = [*shown, self.message, self.said]
+        inputs = [self.file, self.state, self.whole]
+        connect(self.refresh.click, self.on_refresh, inputs, everything)
+        follow([self.file.input], self.on_file, [self.file], [self.state, self.whole], everything)
+        follow([picked.input], self.on_picked, [picked], inputs, everything)
         checked = connect(self.check.click, self.on_check, [self.file], [self.ended])
         all_checked = connect(self.check_all.click, self.on_check_all, [], [self.ended, self.whole])
         for run in (checked, all_checked):
-            connect(run.then, self.on_ended, [self.ended, *state], told)
-        chosen = [self.verdict, *remedy, self.memory, self.said]
-        connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.memory], chosen)
-        connect(self.always.click, self.on_use_always, [self.memory], chosen)
-        connect(self.undo.change, self.on_undo, [self.memory], chosen)
+            connect(run.then, self.on_ended, [self.ended, *inputs], everything)
+        chosen = [self.verdict, *remedy, self.state, self.said]
+        connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.state], chosen)
+        connect(self.always.click, self.on_use_always, [self.state], chosen)
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+        # So does Undo: it uses the routes, and presses Refresh.
 
-    # --- what there is to choose -----------------------------------------------------------------------------
+    # --- the menu of files ------------------------------------------------------------------------------------
 
     def _names(self) -> list[str]:
         """All files: the checkpoint in use, other checkpoints, VAEs."""
@@ -152,22 +149,19 @@ class CheckupPanel:
     def _choice(self, name: str) -> str:
         return self._choices([name])[0]
 
-    def _followed(self, choice: str | None, memory: _Memory | None, names: Sequence[str]) -> str:
-        """The file to show: who looked at the checkpoint in use sees the one that is in use now."""
+    def _followed(self, choice: str | None, state: _PageState | None, names: Sequence[str]) -> str:
+        """The file to show; if it was the checkpoint in use, the one in use now."""
         chosen, current = _name_of(choice, names), self.host.current_checkpoint()
-        return current if memory is None or chosen in ("", memory.current) else chosen
+        return current if state is None or chosen in ("", state.current) else chosen
 
     # --- what there is to show -------------------------------------------------------------------------------
 
-    def _show(
-        self, chosen: str, shown: str | None, memory: _Memory | None, whole: bool, names: Sequence[str]
-    ) -> tuple[Any, ...]:
+    def _show(self, chosen: str, shown: str | None, whole: bool, names: Sequence[str]) -> tuple[Any, ...]:
         """Updates for everything but messages.
 
         Args:
             chosen: name of the file.
             shown: the menu's present value.
-            memory: what the page showed before.
             whole: with the table of all files.
             names: of all files.
         """
@@ -182,7 +176,7 @@ class CheckupPanel:
             html_update(checkup_views.charts(report) if report else ""),
             html_update(checkup_views.details(report) if report else ""),
             *self._remedy_updates(remedy, chosen),
-            _Memory(current, remedy.vae, memory.back if memory else None),
+            _PageState(current, remedy.vae),
         )
 
     def _verdict(self, name: str, report: Report | None) -> str:
@@ -194,10 +188,10 @@ class CheckupPanel:
             return text + self._how_to_be_offered_more(report)
         if report.verdict.status == MISSING:
             text += checkup_views.used_instead(self.host.used_instead())
-        decision, in_memory = self.host.decision(), self.host.held()
+        decision, in_memory = self.host.decision(), self.host.memory_checkup()
         if report.verdict.faults and self._decides_well(decision, report):
             text = checkup_views.remedied(decision.vae) + text
-        # What was looked at before another VAE was chosen is no longer in memory.
+        # If another VAE has been chosen since that checkup, this one is no longer in memory.
         return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
     def _how_to_be_offered_more(self, report: Report) -> str:
@@ -210,7 +204,7 @@ class CheckupPanel:
         )
 
     def _remedy(self, chosen: str, report: Report | None) -> _Remedy:
-        """What to offer: nothing for other files, healthy ones, and where a sound VAE decodes already."""
+        """What to offer: nothing for other files, healthy ones, or if a healthy external VAE is used already."""
         if report is None or chosen != self.host.current_checkpoint() or not report.verdict.faults:
             return _Remedy()
         decision, found = self.host.decision(), self.host.recommendation()
@@ -220,13 +214,13 @@ class CheckupPanel:
             return _Remedy(vae=decision.vae if again else "", always=again)
         if found is None:
             return _Remedy(checkup_views.aside(checkup_views.kind_to_get(report.model_family)))
-        # A choice for every checkpoint goes before one for this checkpoint, which would change nothing.
+        # A choice for every checkpoint takes precedence, so one for this checkpoint would change nothing.
         return _Remedy(
             checkup_views.recommended(found), found.name, for_checkpoint=decision.source != "always", always=True
         )
 
     def _decides_well(self, decision: Decision, report: Report) -> bool:
-        """An external VAE decodes, and is known to be sound and of the checkpoint's family."""
+        """An external VAE decodes, and is known to be healthy and of the checkpoint's family."""
         chosen = self.host.known_reports([decision.vae]).get(decision.vae) if decision.vae != BUILT_IN else None
         if chosen is None or chosen.verdict.status != HEALTHY:
             return False
@@ -249,97 +243,99 @@ class CheckupPanel:
 
     # --- handlers --------------------------------------------------------------------------------------------
 
-    def on_refresh(self, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
-        """Show what the host has now."""
-        return self._told(lambda names: self._followed(choice, memory, names), choice, memory, whole, gr.update())
+    def on_refresh(self, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
+        """Show what the host has now. What was said about a choice stays as long as the checkpoint does."""
+        updates = self._updates(lambda names: self._followed(choice, state, names), choice, state, whole, gr.update())
+        same = state is not None and state.current == self.host.current_checkpoint()
+        return (*updates[:-1], gr.update()) if same else updates
 
-    def on_file(self, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
-        """Another file: what is known of it."""
-        return self._told(lambda names: _name_of(choice, names), choice, memory, whole, html_update(""))
+    def on_file(self, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
+        """Another file was selected: show what is known about it."""
+        return self._updates(lambda names: _name_of(choice, names), choice, state, whole, html_update(""))
 
-    def on_picked(self, picked: str, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
-        """A row of the table. What the script wrote is the time and the name, with a bar between."""
-        wanted = picked.partition("|")[2]
-        return self._told(lambda names: wanted if wanted in names else "", choice, memory, whole, gr.update())
+    def on_picked(self, picked: str, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
+        """A row of the table was clicked."""
+        try:
+            pick = Pick.read(picked)
+        except VaeLabError as error:
+            return self._failed(error, state)
+        if pick.kind != "file":
+            return (*[gr.update()] * 9, state, gr.update(), gr.update())
+        return self._updates(lambda names: pick.name if pick.name in names else "", choice, state, whole, gr.update())
 
     def on_check(self, choice: str | None) -> str:
-        """Look at the chosen file."""
+        """Check the selected file."""
         chosen = _name_of(choice, self._names())
-        gone = f"{choice} no longer exists; choose another file" if choice else "no files were found"
-        return self._run([chosen] if chosen else [], gone)
+        missing = f"{choice} no longer exists; choose another file" if choice else "there is no file to check"
+        return self._run([chosen] if chosen else [], missing)
 
     def on_check_all(self) -> tuple[Any, ...]:
-        """Look at all files, and have the table shown."""
-        return self._run(self._names(), "no files were found"), True
+        """Check all files, and show the table."""
+        return self._run(self._names(), "there is no file to check"), True
 
-    def _run(self, wanted: Sequence[str], otherwise: str) -> str:
+    def _run(self, names: Sequence[str], if_none: str) -> str:
         try:
-            if not wanted:
-                raise HostError(otherwise)
-            return checkup_views.checked(self.service.inspect(wanted), len(wanted))
+            if not names:
+                raise HostError(if_none)
+            return checkup_views.checked(self.service.checkups.inspect(names), len(names))
         except VaeLabError as error:
             return views.alert(error)
 
-    def on_ended(self, ended: str, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
-        """Tell how a run went, and show what is known now of the file that is chosen now."""
-        told = self._told(lambda names: _name_of(choice, names), choice, memory, whole, html_update(ended))
-        return (*told[:-1], gr.update())  # what was chosen during the run, with its Undo, stays
+    def on_ended(self, ended: str, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
+        """Report how a run went, and show what is now known about the selected file."""
+        updates = self._updates(lambda names: _name_of(choice, names), choice, state, whole, html_update(ended))
+        return (*updates[:-1], gr.update())  # what was said about a choice during the run stays, with its Undo
 
-    def _told(
+    def _updates(
         self,
         choose: Callable[[Sequence[str]], str],
         shown: str | None,
-        memory: _Memory | None,
+        state: _PageState | None,
         whole: bool,
         message: Any,
     ) -> tuple[Any, ...]:
-        """Updates for everything: of the file that ``choose`` finds among all names, else of the checkpoint in use."""
+        """Updates for everything, about the file that ``choose`` picks from all names, else the checkpoint in use."""
         try:
             names = self._names()
             chosen = choose(names) or next(iter(names), "")
-            return (*self._show(chosen, shown, memory, whole, names), message, html_update(""))
+            return (*self._show(chosen, shown, whole, names), message, html_update(""))
         except VaeLabError as error:
-            return (*[gr.update()] * 9, memory, html_update(views.alert(error)), html_update(""))
+            return self._failed(error, state)
 
-    def on_use_for_checkpoint(self, memory: _Memory | None) -> tuple[Any, ...]:
-        """The recommended VAE for the checkpoint in use, to stay."""
-        return self._use_remedy("checkpoint", memory)
+    def _failed(self, error: VaeLabError, state: _PageState | None) -> tuple[Any, ...]:
+        """Nothing changes but the message."""
+        return (*[gr.update()] * 9, state, html_update(views.alert(error)), html_update(""))
 
-    def on_use_always(self, memory: _Memory | None) -> tuple[Any, ...]:
-        """The recommended VAE for every checkpoint, to stay."""
-        return self._use_remedy("always", memory)
+    def on_use_for_checkpoint(self, state: _PageState | None) -> tuple[Any, ...]:
+        """Use the recommended VAE for the current checkpoint from now on."""
+        return self._use("checkpoint", state)
 
-    def on_undo(self, memory: _Memory | None) -> tuple[Any, ...]:
-        """What was chosen before."""
-        memory = memory or _Memory()
-        return self._use(memory.back, memory)
+    def on_use_always(self, state: _PageState | None) -> tuple[Any, ...]:
+        """Use the recommended VAE for every checkpoint from now on."""
+        return self._use("always", state)
 
-    def _use_remedy(self, reach: str, memory: _Memory | None) -> tuple[Any, ...]:
-        memory = memory or _Memory()
-        if not memory.remedy:  # of a second click: it is chosen already
-            return (*[gr.update()] * 5, memory, gr.update())
-        return self._use(Choice(reach, memory.remedy, memory.current), memory)
-
-    def _use(self, choice: Choice | None, memory: _Memory) -> tuple[Any, ...]:
+    def _use(self, reach: Reach, state: _PageState | None) -> tuple[Any, ...]:
+        state = state or _PageState()
+        if not state.remedy:  # a second click: it is chosen already
+            return (*[gr.update()] * 5, state, gr.update())
         try:
             current = self.host.current_checkpoint()
-            if choice is not memory.back and memory.current != current:
+            if state.current != current:
                 raise HostError("the checkpoint has changed since; press Refresh")
-            said, back = choose_to_stay(self.host, choice)
-            back = back or memory.back
+            result = self.service.choices.choose(reach, state.remedy, current)
             report = self.host.known_reports([current]).get(current)
             remedy = self._remedy(current, report)
             updates = (self._verdict(current, report), *self._remedy_updates(remedy, current))
         except VaeLabError as error:
-            return (*[gr.update()] * 5, memory, html_update(views.alert(error)))
-        said = views.message(text("Done. {sentence}", sentence=said), undo=back is not None)
-        return (*updates, replace(memory, remedy=remedy.vae, back=back), html_update(said))
+            return (*[gr.update()] * 5, state, html_update(views.alert(error)))
+        said = views.message(text("Done. {sentence}", sentence=result.message), undo_id=result.undo_id)
+        return (*updates, replace(state, remedy=remedy.vae), html_update(said))
 
 
 def _label(name: str, verdict: Verdict | None, current: bool) -> str:
-    """How a file is listed, unlike any other: its name, and what is known of it.
+    """The menu entry of a file: its unique name, and what is known about it.
 
-    It is also the value of the choice: gradio 3 shows the value in place of the label after an update.
+    It is also the value of the entry: gradio 3 shows the value in place of the label after an update.
     """
     notes = [translated("checkpoint in use")] if current else []
     if verdict is not None:
@@ -348,14 +344,14 @@ def _label(name: str, verdict: Verdict | None, current: bool) -> str:
 
 
 def _name_of(choice: str | None, names: Sequence[str]) -> str:
-    """The file that is listed as ``choice``, whatever was known of it when the list was made; "" if it is gone."""
-    wanted = choice or ""
-    fitting = [name for name in names if wanted == name or wanted.startswith(f"{name}{_SEPARATOR}")]
-    return max(fitting, key=len, default="")
+    """The file listed as ``choice``, whatever was known about it when the list was made; "" if it no longer exists."""
+    entry = choice or ""
+    matching = [name for name in names if entry == name or entry.startswith(f"{name}{_SEPARATOR}")]
+    return max(matching, key=len, default="")
 
 
-def build_checkup_panel(host: Host) -> CheckupPanel:
-    """Add the panel to the Blocks that is being built."""
+def build_checkup_panel(host: Host, picked: gr.Textbox) -> CheckupPanel:
+    """Add the panel to the current Blocks; for ``picked`` see :meth:`CheckupPanel.build`."""
     panel = CheckupPanel(host)
-    panel.build()
+    panel.build(picked)
     return panel

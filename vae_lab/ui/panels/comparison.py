@@ -1,9 +1,8 @@
-"""The panel that decodes one kept latent with many VAEs and shows the images side by side."""
+"""The panel that decodes one stored latent with many VAEs and shows the images side by side."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +10,17 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lab.errors import HostError, VaeLabError
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, Host, VaeEntry
+from vae_lab.errors import VaeLabError
+from vae_lab.host.base import Host, VaeEntry
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Reach
 from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
 from vae_lab.messages import text
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
+from vae_lab.ui.panels.picks import Pick, pick_field
 from vae_lab.ui.panels.selection import (
-    Choice,
-    Memory,
-    choose_to_stay,
-    chosen_to_stay,
+    PageState,
     decoder_choices,
     encoder_choices,
     find_latent,
@@ -31,6 +29,7 @@ from vae_lab.ui.panels.selection import (
     in_order,
     keep_chosen,
     latent_choice,
+    saved_choice,
     vae_choices,
 )
 from vae_lab.ui.views import comparison as views
@@ -40,12 +39,9 @@ from vae_lab.ui.views import sources as source_views
 __all__ = ["ComparisonPanel", "build_comparison_panel"]
 
 
-_REACHES = ("checkpoint", "always", "undo")
-
-
 @dataclass(frozen=True)
 class _View:
-    """Everything that the panel shows, save results and messages."""
+    """Everything that the panel shows, except results and messages."""
 
     generations: list[Generation]
     chosen: Generation | None
@@ -54,55 +50,26 @@ class _View:
     decoder: str
 
     @property
-    def memory(self) -> Memory:
-        return Memory(
+    def state(self) -> PageState:
+        return PageState(
             newest=self.generations[0].id if self.generations else "",
             family=self.chosen.family.id if self.chosen else "",
             decoder=self.decoder,
         )
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What ``javascript/light_table.js`` asks for below an image, or ``javascript/vae_lab.js`` with Undo.
-
-    Attributes:
-        asked: the script's mark, which the answer carries.
-        reach: ``checkpoint``, ``always`` or ``undo``.
-        vae: as it is listed.
-        checkpoint: what the images were compared with, or "".
-    """
-
-    asked: str
-    reach: str
-    vae: str
-    checkpoint: str
-
-    @classmethod
-    def read(cls, text: str) -> _Wanted:
-        """Raises HostError: the script and this program do not understand each other."""
-        try:
-            values = json.loads(text)
-            wanted = [values[name] for name in ("asked", "reach", "vae", "checkpoint")]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            wanted = []
-        if not wanted or not all(isinstance(value, str) for value in wanted) or wanted[1] not in _REACHES:
-            raise HostError("this page was loaded by another version of VAE Lab; reload it")
-        return cls(*wanted)
-
-
 class ComparisonPanel:
-    """Layout and behaviour. Handlers return one update for each output that they are wired to."""
+    """Layout and behaviour. Handlers return one update for each of their outputs."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.service: ComparisonService = service_of(host)
+        self.service = service_of(host)
         self._asked = itertools.count()
 
     # --- layout ----------------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Add the panel to the Blocks that is being built."""
+        """Add the panel to the current Blocks."""
         view = self._view(None, (), None)
         with gr.Column(elem_id="vae_lab_panel", elem_classes=["vae-lab"]):
             self._build_decision(view)
@@ -112,7 +79,7 @@ class ComparisonPanel:
                     self._build_vaes(view)
                 with gr.Column(scale=4, min_width=480, elem_classes=["vae-lab-results"]):
                     with gr.Row(elem_classes=["vae-lab-go"]):
-                        # Beside the choices, not below them: in view however many VAEs there are.
+                        # Next to the choices, not below them: visible however long the list of VAEs is.
                         self.compare = gr.Button(
                             "Compare", variant="primary", scale=0, min_width=200, elem_id="vae_lab_compare"
                         )
@@ -126,8 +93,8 @@ class ComparisonPanel:
                     self.empty = gr.HTML(begin, visible=bool(begin), elem_id="vae_lab_empty")
                     self.results = gr.HTML(views.guide(), elem_id="vae_lab_results")
                     self.numbers = gr.HTML(elem_id="vae_lab_numbers")
-            self.memory = gr.State(None)
-            self.compared = gr.State("")  # id of the comparison that is shown
+            self.state = gr.State(None)
+            self.compared = gr.State("")  # id of the comparison shown
         self._stay_out_of_ui_config()
         self._wire()
 
@@ -138,8 +105,6 @@ class ComparisonPanel:
                 decoder_choices(view.entries), value=view.decoder, label="Active VAE", scale=1,
                 min_width=260, elem_id="vae_lab_decoder",
             )  # fmt: skip
-            # Filled by javascript/light_table.js when the VAE of an image is to be used from now on.
-            self.wanted = gr.Textbox(label="Picked VAE", scale=0, min_width=0, elem_id="vae_lab_wanted")
             self.for_checkpoint = gr.Button(
                 "Use for this checkpoint", scale=0, min_width=220, elem_id="vae_lab_use_for_checkpoint"
             )
@@ -157,10 +122,9 @@ class ComparisonPanel:
             list(map(latent_choice, view.generations)), value=latent_choice(view.chosen) if view.chosen else None,
             label="Latent", elem_id="vae_lab_source",
         )  # fmt: skip
-        # Filled by javascript/vae_lab.js when one of the small images is chosen.
-        self.picked_latent = gr.Textbox(label="Picked latent", elem_id="vae_lab_picked_latent")
-        kept, card = source_views.thumbnails(view.generations), self._card(view.chosen)
-        self.kept = gr.HTML(kept, visible=bool(kept), elem_id="vae_lab_kept")
+        self.picked = pick_field()
+        thumbnails, card = source_views.thumbnails(view.generations), self._card(view.chosen)
+        self.thumbnails = gr.HTML(thumbnails, visible=bool(thumbnails), elem_id="vae_lab_kept")
         self.latent = gr.HTML(card, visible=bool(card), elem_id="vae_lab_latent")
         with gr.Row(elem_classes=["vae-lab-tools"]):
             self.refresh = gr.Button("Refresh", size="sm", min_width=80, elem_id="vae_lab_refresh")
@@ -173,9 +137,7 @@ class ComparisonPanel:
                 encoder_choices(view.entries), value=BUILT_IN, label="Encode with", elem_id="vae_lab_encoder"
             )
             self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
-        # What is of today must not become everyone's default of tomorrow in the WebUI.
-        for component in (self.picked_latent, self.encoder):
-            component.do_not_save_to_config = True
+        self.encoder.do_not_save_to_config = True  # see _stay_out_of_ui_config
 
     def _build_vaes(self, view: _View) -> None:
         self.built_in = gr.HTML(self._built_in_line(view.entries, view.chosen), elem_id="vae_lab_built_in")
@@ -189,55 +151,56 @@ class ComparisonPanel:
             self.identify = gr.Button("Identify all", size="sm", min_width=100, elem_id="vae_lab_identify")
 
     def _stay_out_of_ui_config(self) -> None:
-        # The WebUI would store lists of today as everyone's defaults of tomorrow.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.wanted):
+        # The WebUI would store today's lists as the defaults of later starts.
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
         shown = [
-            *(self.source, self.kept, self.vaes, self.latent, self.empty, self.built_in, self.decoder, self.encoder),
-            *(self.from_image, self.deciding, self.memory, self.message),
+            *(self.source, self.thumbnails, self.vaes, self.latent, self.empty, self.built_in),
+            *(self.decoder, self.encoder),
+            *(self.from_image, self.deciding, self.state, self.message),
         ]
-        state = [self.source, self.vaes, self.decoder, self.encoder, self.memory]
-        connect(self.refresh.click, self.on_refresh, state, shown)
-        connect(self.load.upload, self.on_load, [self.load, *state], shown)
-        connect(self.encode.click, self.on_encode, [self.image, *state], shown)
-        chosen = [self.latent, self.vaes, self.memory, self.built_in]
-        follow([self.source.input], self.on_source, [self.source], [self.vaes, self.memory], chosen)
+        inputs = [self.source, self.vaes, self.decoder, self.encoder, self.state]
+        connect(self.refresh.click, self.on_refresh, inputs, shown)
+        connect(self.load.upload, self.on_load, [self.load, *inputs], shown)
+        connect(self.encode.click, self.on_encode, [self.image, *inputs], shown)
+        chosen = [self.latent, self.vaes, self.state, self.built_in]
+        follow([self.source.input], self.on_source, [self.source], [self.vaes, self.state], chosen)
         follow(
-            [self.picked_latent.change],
-            self.on_picked_latent,
-            [self.picked_latent],
-            [self.vaes, self.memory],
+            [self.picked.input],
+            self.on_picked,
+            [self.picked],
+            [self.vaes, self.state],
             [self.source, *chosen, self.message],
         )
         connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
         connect(self.none.click, self.on_none, [], [self.vaes])
-        # What is ticked while a run goes on stays: only when it has ended, what is ticked then is looked at.
+        # What is ticked during a run stays ticked: the second handler reads the boxes after the run.
         identified = connect(self.identify.click, self.on_identify, [], [self.message])
         connect(identified.then, self.on_identified, [self.source, self.vaes], [self.vaes])
         shown = [self.results, self.message, self.numbers, self.compared]
         compared = connect(self.compare.click, self.on_compare, [self.source, self.vaes], shown)
         connect(compared.then, self.on_compared, [self.vaes], [self.vaes])
         follow([compared.then], self.on_measured, [self.compared], outputs=[self.numbers])
-        decided = [self.deciding, self.message, self.decoder, self.memory]
-        choosing = [self.decoder, self.memory]
+        decided = [self.deciding, self.message, self.decoder, self.state]
+        choosing = [self.decoder, self.state]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, choosing, decided)
         connect(self.always.click, self.on_use_always, choosing, decided)
-        connect(self.wanted.change, self.on_wanted, [self.wanted, self.memory], decided)
         if self.host.chooses_checkpoint:
-            known = [self.decoder, self.source, self.memory]
+            known = [self.decoder, self.source, self.state]
             follow([self.checkpoint.input], self.on_checkpoint, [self.checkpoint], known, [self.built_in, *decided])
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+        # So do Undo and the choices below images: they use the routes, and press Refresh.
 
     # --- what there is to show -------------------------------------------------------------------------------
 
-    def _view(self, source: str | None, ticked: Sequence[str], memory: Memory | None) -> _View:
+    def _view(self, source: str | None, ticked: Sequence[str], state: PageState | None) -> _View:
         generations = self.host.generations.newest_first()
-        chosen = follow_newest(generations, source, memory)
+        chosen = follow_newest(generations, source, state)
         entries = self.host.vaes()
-        kept = keep_chosen(entries, chosen.family if chosen else None, ticked, memory)
-        return _View(generations, chosen, entries, kept, chosen_to_stay(self.host.decision(), entries))
+        still = keep_chosen(entries, chosen.family if chosen else None, ticked, state)
+        return _View(generations, chosen, entries, still, saved_choice(self.host.decision(), entries))
 
     def _deciding(self) -> str:
         try:
@@ -263,48 +226,48 @@ class ComparisonPanel:
 
     # --- handlers --------------------------------------------------------------------------------------------
 
-    def on_refresh(self, *state: Any) -> tuple[Any, ...]:
+    def on_refresh(self, *inputs: Any) -> tuple[Any, ...]:
         """Show what the host has now."""
         try:
             problems = self.host.refresh()
-            return self._shown(state[0], views.alert(" · ".join(problems)) if problems else "", *state)
+            return self._shown(inputs[0], views.alert(" · ".join(problems)) if problems else "", *inputs)
         except VaeLabError as error:
-            return self._told(error)
+            return self._failed(error)
 
-    def on_load(self, file: Any, *state: Any) -> tuple[Any, ...]:
-        """A file of latents: one more generation, and the chosen one."""
+    def on_load(self, file: Any, *inputs: Any) -> tuple[Any, ...]:
+        """Add a file of latents, and select it."""
         try:
-            path = Path(uploaded(file))
-            generation = self.service.add_latents(read_limited(path, self.service.most_upload), path.name)
-            return self._shown(latent_choice(generation), source_views.loaded(generation, path.name), *state)
+            path, sources = Path(uploaded(file)), self.service.sources
+            generation = sources.add_latents(read_limited(path, sources.max_upload), path.name)
+            return self._shown(latent_choice(generation), source_views.loaded(generation, path.name), *inputs)
         except VaeLabError as error:
-            return self._told(error)
+            return self._failed(error)
 
-    def on_encode(self, file: Any, *state: Any) -> tuple[Any, ...]:
-        """An image through the encoder of the chosen VAE: one more generation, and the chosen one."""
+    def on_encode(self, file: Any, *inputs: Any) -> tuple[Any, ...]:
+        """Encode an image with the selected VAE, add the latent, and select it."""
         if file is None:
-            return self._told("There is no image yet; drop one into the field above the button.")
-        vae = state[3] or BUILT_IN
+            return self._failed("There is no image yet; drop one into the field above the button.")
+        vae = inputs[3] or BUILT_IN
         try:
-            generation, remarks = self.service.encode(read_image(uploaded(file)), vae)
-            said = source_views.encoded(generation, vae, remarks)
-            return self._shown(latent_choice(generation), said, *state)
+            generation, remarks = self.service.sources.encode(read_image(uploaded(file)), vae)
+            message = source_views.encoded(generation, vae, remarks)
+            return self._shown(latent_choice(generation), message, *inputs)
         except VaeLabError as error:
-            return self._told(error)
+            return self._failed(error)
 
-    def _told(self, error: VaeLabError | str) -> tuple[Any, ...]:
+    def _failed(self, error: VaeLabError | str) -> tuple[Any, ...]:
         return (*[gr.update()] * 11, views.alert(error))
 
     def _shown(
-        self, wanted: str | None, said: str, source: str | None, ticked: list[str], decoder: str, encoder: str,
-        memory: Memory | None,
+        self, latent: str | None, message: str, source: str | None, ticked: list[str], decoder: str, encoder: str,
+        state: PageState | None,
     ) -> tuple[Any, ...]:  # fmt: skip
-        """Updates for everything, with the latent that is listed as ``wanted``; ``said`` is the message, if any."""
-        view = self._view(wanted, ticked or (), memory)
+        """Updates for everything, with the latent listed as ``latent`` selected."""
+        view = self._view(latent, ticked or (), state)
         latents = list(map(latent_choice, view.generations))
         decoders, encoders = decoder_choices(view.entries), encoder_choices(view.entries)
-        # What someone is about to choose stays; who saw what was chosen sees what is chosen now.
-        about_to = decoder if memory and decoder in decoders and decoder != memory.decoder else view.decoder
+        # A selection that is not saved yet stays; otherwise the menu follows what is saved.
+        pending = decoder if state and decoder in decoders and decoder != state.decoder else view.decoder
         return (
             choice_update(latents, latent_choice(view.chosen) if view.chosen else None, source),
             html_update(source_views.thumbnails(view.generations)),
@@ -312,37 +275,42 @@ class ComparisonPanel:
             html_update(self._card(view.chosen)),
             html_update("" if view.generations else views.empty(self.host.how_to_begin)),
             self._built_in_line(view.entries, view.chosen),
-            choice_update(decoders, about_to, decoder),
+            choice_update(decoders, pending, decoder),
             choice_update(encoders, encoder if encoder in encoders else BUILT_IN, encoder),
-            # A page that has just been opened; later it is the user who opens and closes it.
-            gr.update(open=not view.generations) if memory is None else gr.update(),
+            # Only when the page has just been opened; later, the user opens and closes it.
+            gr.update(open=not view.generations) if state is None else gr.update(),
             self._deciding(),
-            replace(view.memory, back=memory.back if memory else None),
-            said or gr.update(),
+            view.state,
+            message or gr.update(),
         )
 
-    def on_picked_latent(self, picked: str, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
-        """One of the small images. What the script wrote is the time and the id, with a bar between."""
-        wanted = picked.partition("|")[2]
-        chosen = next((kept for kept in self.host.generations.newest_first() if kept.id == wanted), None)
+    def on_picked(self, picked: str, ticked: list[str], state: PageState | None) -> tuple[Any, ...]:
+        """A thumbnail was clicked."""
+        unchanged = (gr.update(), gr.update(), gr.update(), state, gr.update())
+        try:
+            pick = Pick.read(picked)
+        except VaeLabError as error:
+            return *unchanged, views.alert(error)
+        if pick.kind != "latent":
+            return *unchanged, gr.update()
+        chosen = next((stored for stored in self.host.generations.newest_first() if stored.id == pick.name), None)
         if chosen is None:
-            gone = views.alert(_gone(wanted, self.host.how_to_begin))
-            return gr.update(), gr.update(), gr.update(), memory, gr.update(), gone
-        shown = self.on_source(latent_choice(chosen), ticked, memory)
+            return *unchanged, views.alert(_gone(pick.name, self.host.how_to_begin))
+        shown = self.on_source(latent_choice(chosen), ticked, state)
         return gr.update(value=latent_choice(chosen)), *shown, gr.update()
 
-    def on_source(self, source: str | None, ticked: list[str], memory: Memory | None) -> tuple[Any, ...]:
-        """Another latent: its card, and VAEs of its family."""
+    def on_source(self, source: str | None, ticked: list[str], state: PageState | None) -> tuple[Any, ...]:
+        """Another latent was selected: show its card, and VAEs of its family."""
         chosen = self._latent(source)
         if chosen is None:
-            return gr.update(), gr.update(), memory, gr.update()
+            return gr.update(), gr.update(), state, gr.update()
         entries = self.host.vaes()
-        kept = keep_chosen(entries, chosen.family, ticked or (), memory)
-        memory = memory or Memory()
-        # Of another family: sent in any case, since ``ticked`` may be from before an answer that ticked others.
-        choices = choice_update(vae_choices(entries), kept, ticked if memory.family == chosen.family.id else None)
-        seen = replace(memory, family=chosen.family.id)
-        return html_update(self._card(chosen)), choices, seen, self._built_in_line(entries, chosen)
+        still = keep_chosen(entries, chosen.family, ticked or (), state)
+        state = state or PageState()
+        # For another family always send the ticks: ``ticked`` may be older than an answer that changed them.
+        choices = choice_update(vae_choices(entries), still, ticked if state.family == chosen.family.id else None)
+        shown = replace(state, family=chosen.family.id)
+        return html_update(self._card(chosen)), choices, shown, self._built_in_line(entries, chosen)
 
     def on_all(self, source: str | None, ticked: list[str]) -> Any:
         """Tick all that fit the latent."""
@@ -354,17 +322,17 @@ class ComparisonPanel:
         return gr.update(value=[])
 
     def on_identify(self) -> str:
-        """Tell all families."""
+        """Determine the family of every VAE."""
         try:
-            return views.identified(self.service.identify())
+            return views.identified(self.service.checkups.identify())
         except VaeLabError as error:
             return views.alert(error)
 
     def on_identified(self, source: str | None, ticked: list[str]) -> Any:
-        """List the families, and untick what has turned out to be of another one."""
+        """List the families, and untick VAEs of another one."""
         entries = self.host.vaes()
-        kept = [name for name in self._fitting(entries, source) if name in (ticked or ())]
-        return choice_update(vae_choices(entries), kept, ticked)
+        still = [name for name in self._fitting(entries, source) if name in (ticked or ())]
+        return choice_update(vae_choices(entries), still, ticked)
 
     def on_compare(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
         """Decode, and show the images."""
@@ -372,76 +340,54 @@ class ComparisonPanel:
         if latent is None:
             return gr.update(), views.alert(_gone(source, self.host.how_to_begin)), gr.update(), gr.update()
         try:
-            stored = self.service.compare(latent.id, in_order(self.host.vaes(), ticked or ()))
+            stored = self.service.comparisons.compare(latent.id, in_order(self.host.vaes(), ticked or ()))
         except VaeLabError as error:
             return gr.update(), views.alert(error), gr.update(), gr.update()
-        if not stored.comparison.results:  # cancelled before the first: what was there stays
+        if not stored.comparison.results:  # cancelled before the first result: keep what is shown
             return gr.update(), views.summary(stored), gr.update(), gr.update()
         return views.results(stored), views.summary(stored), numbers_views.measuring(), stored.id
 
     def on_measured(self, compared: str) -> tuple[Any, ...]:
-        """The numbers of the comparison that is shown: the images have not waited for them."""
+        """The numbers of the comparison shown; the images did not wait for them."""
         try:
-            return (numbers_views.numbers(self.service.get(compared)) if compared else "",)
+            return (numbers_views.numbers(self.service.comparisons.get(compared)) if compared else "",)
         except VaeLabError as error:
             return (views.alert(error),)
 
     def on_compared(self, ticked: list[str]) -> Any:
-        """Decoding tells families that were not known before: list them, and keep what is ticked."""
+        """Decoding may have determined more families: list them, and keep what is ticked."""
         entries = self.host.vaes()
-        kept = [entry.name for entry in entries if entry.name in (ticked or ())]
-        return choice_update(vae_choices(entries), kept, ticked)
+        still = [entry.name for entry in entries if entry.name in (ticked or ())]
+        return choice_update(vae_choices(entries), still, ticked)
 
-    def on_use_for_checkpoint(self, vae: str, memory: Memory | None) -> tuple[Any, ...]:
-        """The choice of the current checkpoint, to stay."""
-        return self._use("checkpoint", vae, memory)
+    def on_use_for_checkpoint(self, vae: str, state: PageState | None) -> tuple[Any, ...]:
+        """Use the selected VAE for the current checkpoint from now on."""
+        return self._use("checkpoint", vae, state)
 
-    def on_use_always(self, vae: str, memory: Memory | None) -> tuple[Any, ...]:
-        """The choice of every checkpoint, to stay."""
-        return self._use("always", vae, memory)
+    def on_use_always(self, vae: str, state: PageState | None) -> tuple[Any, ...]:
+        """Use the selected VAE for every checkpoint from now on."""
+        return self._use("always", vae, state)
 
-    def on_wanted(self, picked: str, memory: Memory | None) -> tuple[Any, ...]:
-        """The VAE of an image, to stay, or Undo. What the script wrote is a :class:`_Wanted`."""
+    def _use(self, reach: Reach, vae: str | None, state: PageState | None) -> tuple[Any, ...]:
+        chosen = vae or AUTOMATIC
         try:
-            wanted = _Wanted.read(picked)
-        except HostError as error:
-            return gr.update(), views.alert(error), gr.update(), memory
-        if wanted.reach == "undo":
-            return self._chosen(memory.back if memory else None, memory, wanted.asked)
-        current = self.host.current_checkpoint()
-        if wanted.reach == "checkpoint" and wanted.checkpoint not in ("", current):
-            template = (
-                "These images are from {checkpoint}, but {current} is in use now. "
-                "Select {checkpoint} first, or choose Use always."
-            )
-            error = text(template, checkpoint=wanted.checkpoint, current=current or text("no checkpoint"))
-            return self._deciding(), views.alert(error, asked=wanted.asked), gr.update(), memory
-        return self._use(wanted.reach, wanted.vae, memory, wanted.asked)
-
-    def _use(self, reach: str, vae: str, memory: Memory | None, asked: str = "") -> tuple[Any, ...]:
-        return self._chosen(Choice(reach, vae or AUTOMATIC, self.host.current_checkpoint()), memory, asked)
-
-    def _chosen(self, choice: Choice | None, memory: Memory | None, asked: str = "") -> tuple[Any, ...]:
-        try:
-            said, back = choose_to_stay(self.host, choice)
-            back = back or (memory.back if memory else None)
-            # Of all that could decode, the menu names what was chosen just now, even if something else goes before it.
-            seen = replace(memory or Memory(), decoder=choice.vae, back=back)
-            told = views.note(said, undo=back is not None, asked=asked)
-            return self._deciding(), told, gr.update(value=choice.vae), seen
+            result = self.service.choices.choose(reach, chosen)
         except VaeLabError as error:
-            return self._deciding(), views.alert(error, asked=asked), gr.update(), memory
+            return self._deciding(), views.alert(error), gr.update(), state
+        # The menu shows what was just chosen, even if another choice takes precedence.
+        seen = replace(state or PageState(), decoder=chosen)
+        return self._deciding(), views.note(result.message, undo_id=result.undo_id), gr.update(value=chosen), seen
 
-    def on_checkpoint(self, name: str, decoder: str, source: str | None, memory: Memory | None) -> tuple[Any, ...]:
-        """Another checkpoint, where the host leaves that to us."""
+    def on_checkpoint(self, name: str, decoder: str, source: str | None, state: PageState | None) -> tuple[Any, ...]:
+        """Another checkpoint was selected, where the host leaves that to us."""
         message = ""
         try:
             self.host.select_checkpoint(name)
         except VaeLabError as error:
             message = views.alert(error)
         entries = self.host.vaes()
-        now = chosen_to_stay(self.host.decision(), entries)
-        seen = replace(memory or Memory(), decoder=now)
+        now = saved_choice(self.host.decision(), entries)
+        seen = replace(state or PageState(), decoder=now)
         return (
             self._built_in_line(entries, self._latent(source)),
             self._deciding(),
@@ -458,7 +404,7 @@ def _gone(source: str | None, begin: str) -> str:
 
 
 def build_comparison_panel(host: Host) -> ComparisonPanel:
-    """Add the panel to the Blocks that is being built."""
+    """Add the panel to the current Blocks."""
     panel = ComparisonPanel(host)
     panel.build()
     return panel

@@ -8,7 +8,7 @@ import gradio as gr
 
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import service_of
 from vae_lab.ui.compat import connect, follow, html_update
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
@@ -23,7 +23,7 @@ class LibraryPanel:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.service: ComparisonService = service_of(host)
+        self.service = service_of(host)
 
     # --- layout ----------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class LibraryPanel:
     def on_scan(self, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
         """Look at all files, and show the first page."""
         try:
-            message = library_views.scanned(self.service.scan())
+            message = library_views.scanned(self.service.scans.scan())
         except VaeLabError as error:
             message = views.alert(error)
         return (*self._show(text, status, sort, 0)[:-1], html_update(message))
@@ -114,8 +114,8 @@ class LibraryPanel:
     ) -> tuple[Any, ...]:
         """Updates for everything."""
         try:
-            found = self.service.inventory(fresh=fresh).overview
-            shown = self.service.library(
+            found = self.service.scans.inventory(fresh=fresh).overview
+            shown = self.service.scans.page(
                 text or "",
                 library_views.STATUSES.get(status or "", ""),
                 library_views.ORDERS.get(sort or "", "worst"),

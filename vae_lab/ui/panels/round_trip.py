@@ -10,9 +10,9 @@ from PIL import Image
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.images import LONGEST_SIDE, LoadedImage, read_image
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, html_update, image_input
-from vae_lab.ui.panels.selection import Memory, in_order, keep_chosen, vae_choices
+from vae_lab.ui.panels.selection import PageState, in_order, keep_chosen, vae_choices
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import round_trip as round_trip_views
 
@@ -26,7 +26,7 @@ class RoundTripPanel:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.service: ComparisonService = service_of(host)
+        self.service = service_of(host)
 
     # --- layout ----------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class RoundTripPanel:
         """Show the VAEs that the host has now."""
         try:
             entries = self.host.vaes()
-            kept = keep_chosen(entries, None, ticked or (), Memory())
+            kept = keep_chosen(entries, None, ticked or (), PageState())
             return choice_update(vae_choices(entries), kept, ticked), self._built_in_line(), gr.update()
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
@@ -110,7 +110,7 @@ class RoundTripPanel:
         try:
             loaded = LoadedImage(image) if isinstance(image, Image.Image) else read_image(image)
             side = _SIDES.get(longest or "", LONGEST_SIDE)
-            stored = self.service.round_trip(loaded, in_order(self.host.vaes(), ticked or ()), side)
+            stored = self.service.round_trips.run(loaded, in_order(self.host.vaes(), ticked or ()), side)
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
         if not stored.trip.results:  # cancelled before the first: what was there stays

@@ -6,13 +6,12 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 from markupsafe import Markup
 
 from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Recommendation, Report, Verdict, chart_png
 from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
-from vae_lab.host.base import Held
+from vae_lab.host.base import MemoryCheckup
 from vae_lab.identity import short
 from vae_lab.latents.family import Family
 from vae_lab.messages import CLAUSE, text, translated
@@ -20,12 +19,9 @@ from vae_lab.ui.views.comparison import message
 from vae_lab.ui.views.html import render
 
 __all__ = [
-    "WORDS", "Kind", "Status", "aside", "badge", "badge_of", "charts", "checked", "details", "held", "kind_to_get",
+    "KINDS", "WORDS", "aside", "badge", "badge_of", "charts", "checked", "details", "held", "kind_to_get",
     "mark", "overview", "recommended", "remedied", "status_words", "unchecked", "used_instead", "verdict",
 ]  # fmt: skip
-
-Status = Literal["healthy", "suspect", "missing", "broken", "unreadable"]
-Kind = Literal["checkpoint", "vae", ""]
 
 WORDS = {
     HEALTHY: "Healthy",
@@ -265,7 +261,7 @@ def used_instead(sentence: str) -> str:
     return render("checkup", "used_instead", sentence)
 
 
-def held(found: Held) -> str:
+def held(found: MemoryCheckup) -> str:
     """The VAE in the host's memory."""
     return render("checkup", "held", found, badge(found.checkup.verdict))
 

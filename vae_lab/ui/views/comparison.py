@@ -17,7 +17,7 @@ from vae_lab.errors import VaeLabError
 from vae_lab.host.base import BUILT_IN, VaeEntry
 from vae_lab.latents import Generation
 from vae_lab.messages import text, translated
-from vae_lab.service.service import StoredComparison
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.html import render
 
 __all__ = [
@@ -34,26 +34,24 @@ PROGRESS = render("comparison", "progress")
 """Filled and shown by ``javascript/vae_lab.js``."""
 
 
-def message(sentence: str, *, undo: bool = False, asked: str = "") -> str:
+def message(sentence: str, *, undo_id: str | None = None) -> str:
     """A line that reports how something went. ``data-run`` tells the script that a run has ended.
 
     Args:
         sentence: in the user's language.
-        undo: add a button, handled by the script, that undoes it.
-        asked: the script's mark of its request, by which it recognises the answer.
+        undo_id: adds an Undo button, which the scripts handle; None for no button.
     """
-    return render("comparison", "line", "note", "status", sentence, secrets.token_hex(8), asked, undo)
+    return render("comparison", "line", "note", "status", sentence, secrets.token_hex(8), undo_id)
 
 
-def note(sentence: str, *, undo: bool = False, asked: str = "") -> str:
+def note(sentence: str, *, undo_id: str | None = None) -> str:
     """As :func:`message`, of a sentence in English."""
-    return message(translated(sentence), undo=undo, asked=asked)
+    return message(translated(sentence), undo_id=undo_id)
 
 
-def alert(error: VaeLabError | str, *, asked: str = "") -> str:
+def alert(error: VaeLabError | str) -> str:
     """As :func:`note`, for what went wrong."""
-    sentence = translated(str(error))
-    return render("comparison", "line", "alert", "alert", sentence, secrets.token_hex(8), asked, undo=False)
+    return render("comparison", "line", "alert", "alert", translated(str(error)), secrets.token_hex(8))
 
 
 def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> str:

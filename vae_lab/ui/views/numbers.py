@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from vae_lab.api.routes import sheet_url
 from vae_lab.comparison import Decoded, Measured
-from vae_lab.comparison.measures import EXPLANATIONS, MOST_IMAGES
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.base import BUILT_IN
 from vae_lab.messages import text
-from vae_lab.service.service import StoredComparison
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.html import render
 from vae_lab.ui.views.tables import Mark, Number, Row, measure_column, table
 
@@ -86,9 +86,9 @@ def _remarks(stored: StoredComparison) -> list[str]:
         template = "The built-in VAE has no images, so the others are compared with {vae}."
         remarks.append(text(template, vae=measured.reference))
     batch = len(stored.generation.latents)
-    if measured.of and batch > MOST_IMAGES:
+    if measured.of and batch > MAX_IMAGES:
         template = "Mean of the first {count} of {total} images; the time is for the whole batch."
-        remarks.append(text(template, count=MOST_IMAGES, total=batch))
+        remarks.append(text(template, count=MAX_IMAGES, total=batch))
     elif measured.of and batch > 1:
         remarks.append(text("Mean of all {count} images; the time is for the whole batch.", count=batch))
     return remarks

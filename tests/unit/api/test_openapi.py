@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,15 +21,15 @@ import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
 
-from tests.browser.conftest import MakeHost
-from tests.browser.test_api import SlowHost
+from tests.sample_hosts import MakeHost
+from tests.unit.api.conftest import launch
+from tests.unit.api.test_routes import HANG, SlowHost
 from vae_lab.api.routes import PREFIX
 from vae_lab.comparison import Measures
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, sample_photos
-from vae_lab.ui.app import launch
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "api.md"
 TYPES = {
     "object": dict,
     "array": list,
@@ -156,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 17
+    assert len(there) == 20
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -188,8 +187,15 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
     ask("get", "/progress")
     ask("post", "/cancel")
+    _, chosen = ask("post", "/choose", {"reach": "always", "vae": "anime.vae.pt"})
+    assert ask("post", "/undo", {"undo_id": chosen["undo_id"]})[1]["undo_id"]
+    assert ask("post", "/choose", {"reach": "always", "vae": "Automatic"})[1]["undo_id"] != chosen["undo_id"]
     image, sheet = "/images/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"
-    assert ask("get", image, comparison_id=compared["id"], number=0)[0] == 200
+    old = "/pictures/{comparison_id}/{number}.png"
+    png = ask("get", image, comparison_id=compared["id"], number=0)[1]
+    assert ask("get", old, comparison_id=compared["id"], number=0) == (200, png)
+    assert published.paths[PREFIX + old]["get"]["deprecated"]
+    assert all(result["pictures"] == result["images"] for result in compared["results"])
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
     kept = latents["latents"][0]["id"]
     for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
@@ -200,8 +206,13 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     _, trip = ask("post", "/roundtrip", {"image": image, "vaes": ["anime.vae.pt", "nowhere.pt"], "longest": 128})
     assert [bool(result["error"]) for result in trip["results"]] == [False, False, True]
     assert trip["results"][0]["psnr"] > 10
-    where = {"round_trip_id": trip["id"], "number": 0, "kind": "image"}
-    assert ask("get", "/roundtrips/{round_trip_id}/{number}/{kind}.png", **where)[0] == 200
+    one = "/roundtrips/{round_trip_id}/{number}/{kind}.png"
+    where = {"round_trip_id": trip["id"], "number": 0}
+    png = ask("get", one, **where, kind="image")[1]
+    assert ask("get", one, **where, kind="picture") == (200, png), "deprecated"
+    images, old = trip["results"][0]["images"], trip["results"][0]["pictures"]
+    assert old.pop("picture") == images.pop("image")
+    assert old == images
     everything = {(path, method, 200) for path, item in published.paths.items() for method in item}
     assert everything <= published.seen
 
@@ -225,6 +236,14 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (415, "post", "/latents", {"body": {}}),
         (422, "post", "/latents", {"raw": b"nothing of the kind"}),
         (422, "post", "/roundtrip", {"body": {"image": "?"}}),
+        (404, "get", "/pictures/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),
+        (404, "post", "/choose", {"body": {"reach": "always", "vae": "nowhere.pt"}}),
+        (409, "post", "/choose", {"body": {"reach": "checkpoint", "vae": "anime.vae.pt", "checkpoint": "other"}}),
+        (415, "post", "/choose", {"raw": b"{}"}),
+        (422, "post", "/choose", {"body": {"reach": "for ever", "vae": "anime.vae.pt"}}),
+        (404, "post", "/undo", {"body": {"undo_id": "none"}}),
+        (415, "post", "/undo", {"raw": b"{}"}),
+        (422, "post", "/undo", {"body": {}}),
         (
             404,
             "get",
@@ -243,7 +262,7 @@ def test_every_error_is_as_published(
 
 def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
     host = make_host()
-    host.__class__ = SlowHost
+    host.__class__, host.started = SlowHost, threading.Event()
     running = launch(host)
     try:
         published = Published(running.url)
@@ -251,13 +270,12 @@ def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
         answers: list[Any] = []
         first = threading.Thread(target=lambda: answers.append(published.ask("post", "/compare", body)))
         first.start()
-        end = time.monotonic() + 60
-        while not published.ask("get", "/progress")[1]["total"]:
-            assert time.monotonic() < end
+        assert host.started.wait(HANG)
+        assert published.ask("get", "/progress")[1]["total"] == 5
         for path, again in (("/compare", body), ("/inspect", {"names": ["Built-in"]}), ("/scan", None)):
             assert published.ask("post", path, again)[0] == 409
         assert published.ask("post", "/cancel")[1] == {"cancelled": True}
-        first.join(10)
+        first.join(HANG)
         status, answer = answers[0]
         assert (status, answer["cancelled"], answer["results"], answer["reference"]) == (200, True, [], "")
     finally:
@@ -312,7 +330,7 @@ def test_script_tells_an_error_in_one_line(make_host: MakeHost, tmp_path: Path) 
         )  # fmt: skip
     finally:
         served.close()
-    assert (done.returncode, done.stderr) == (1, "no latents are kept: generate an image first\n")
+    assert (done.returncode, done.stderr) == (1, "no latents are stored: generate an image first\n")
 
 
 def test_page_tells_of_every_route_and_number(published: Published) -> None:

@@ -7,22 +7,20 @@ import io
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable
 
-import gradio as gr
 import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.browser.conftest import MakeHost, free_port, serve
+from tests.sample_hosts import MakeHost
+from tests.unit.api.conftest import launch
 from vae_lab import compare, load_autoencoder
 from vae_lab.api.routes import add_routes
 from vae_lab.comparison import Comparison
@@ -30,8 +28,9 @@ from vae_lab.errors import HostError
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.service.service import service_of
-from vae_lab.ui import app as ui_app
-from vae_lab.ui.app import launch
+
+HANG = 60.0
+"""Seconds after which a wait for an event fails; far longer than anything takes."""
 
 
 def get(url: str) -> tuple[int, str, bytes]:
@@ -97,7 +96,7 @@ def test_compare_gives_exact_images(api: str, shared_url: str, shared_host: Stan
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"latents": "g999", "vaes": []}, 404, "generation g999 is no longer kept"),
+        ({"latents": "g999", "vaes": []}, 404, "generation g999 is no longer stored"),
         ({"vaes": []}, 422, "body.latents: "),
         ({"latents": "g1", "vaes": "all"}, 422, "body.vaes: "),
         (["latents"], 422, "body"),
@@ -119,17 +118,20 @@ def test_unknown_images(api: str, path: str) -> None:
 
 
 def test_a_image_number_out_of_range(api: str, shared_host: StandaloneHost) -> None:
-    stored = service_of(shared_host).compare(shared_host.generations.newest_first()[0].id, [])
+    stored = service_of(shared_host).comparisons.compare(shared_host.generations.newest_first()[0].id, [])
     assert get(f"{api}images/{stored.id}/1.png")[0] == 200
     for number in ("2", "-1"):
         assert get(f"{api}images/{stored.id}/{number}.png")[0] == 404
 
 
 class SlowHost(StandaloneHost):
-    """Compares for as long as it is not cancelled."""
+    """Compares until it is cancelled; ``started`` is set once it has reported its progress."""
+
+    started: threading.Event
 
     def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
         progress(1, 5, "slow.pt")
+        self.started.set()
         while not cancelled():
             time.sleep(0.01)
         return Comparison(self.generations.get(generation_id).family, (), cancelled=True)
@@ -138,7 +140,7 @@ class SlowHost(StandaloneHost):
 @pytest.fixture
 def slow(make_host: MakeHost) -> StandaloneHost:
     host = make_host()
-    host.__class__ = SlowHost
+    host.__class__, host.started = SlowHost, threading.Event()
     return host
 
 
@@ -153,25 +155,18 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
         assert post(api + "cancel")[1] == {"cancelled": False}
         first = threading.Thread(target=lambda: answers.append(post(api + "compare", body)))
         first.start()
-        _wait_for(lambda: json.loads(get(api + "progress")[2])["total"] == 5)
+        assert slow.started.wait(HANG)
         assert json.loads(get(api + "progress")[2]) == {"busy": True, "done": 1, "total": 5, "what": "slow.pt"}
         status, refused = post(api + "compare", body)
         assert status == 409
-        assert "busy with another run" in refused["detail"]
+        assert "another task is running" in refused["detail"]
         assert post(api + "cancel")[1] == {"cancelled": True}
-        first.join(60)
+        first.join(HANG)
         assert answers[0][1]["cancelled"] is True
         assert json.loads(get(api + "progress")[2]) == quiet
     finally:
         slow.generations.clear()
         running.close()
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 # --- the library -----------------------------------------------------------------------------------------------------
@@ -221,7 +216,7 @@ def test_scan_and_library(small_library: StandaloneHost) -> None:
 
 
 def test_reports_of_the_library(small_library: StandaloneHost) -> None:
-    service_of(small_library).scan()
+    service_of(small_library).scans.scan()
     running = launch(small_library)
     api = f"{running.url}vae-lab/v1/"
     try:
@@ -248,17 +243,17 @@ def test_a_scan_is_one_run_among_the_others(small_library: StandaloneHost, monke
     def report(done: int, total: int, what: str) -> None:
         if not refused:
             with pytest.raises(HostError) as error:
-                service.identify()
+                service.checkups.identify()
             refused.append(str(error.value))
-            assert service.running.busy
-            assert service.cancel()
+            assert service.runs.status.busy
+            assert service.runs.cancel()
 
-    monkeypatch.setattr(service, "_report", report)
-    summary = service.scan()
-    assert "busy with another run" in refused[0]
+    monkeypatch.setattr(service.runs, "report", report)
+    summary = service.scans.scan()
+    assert "another task is running" in refused[0]
     assert not summary.complete
     assert summary.scanned == 0
-    assert not service.running.busy
+    assert not service.runs.status.busy
 
 
 def test_only_the_last_comparisons_are_kept(
@@ -267,11 +262,11 @@ def test_only_the_last_comparisons_are_kept(
     kept = shared_host.generations.newest_first()[0]
     monkeypatch.setattr(shared_host, "compare", lambda *_: Comparison(kept.family), raising=False)
     service = service_of(shared_host)
-    ids = [service.compare(kept.id, []).id for _ in range(9)]
+    ids = [service.comparisons.compare(kept.id, []).id for _ in range(9)]
     assert len(set(ids)) == 9
-    with pytest.raises(Exception, match="no longer kept"):
-        service.get(ids[0])
-    assert service.get(ids[1]).id == ids[1]
+    with pytest.raises(Exception, match="no longer stored"):
+        service.comparisons.get(ids[0])
+    assert service.comparisons.get(ids[1]).id == ids[1]
 
 
 def test_adding_the_routes_twice_replaces_them(make_host: MakeHost) -> None:
@@ -288,50 +283,6 @@ def test_panel_and_api_share_one_service(make_host: MakeHost) -> None:
     assert service_of(one) is not service_of(other)
 
 
-def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
-    host = make_host()
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        gr.HTML("private")
-    app, url = serve(blocks, auth=("me", "secret"))
-    try:
-        add_routes(app, host)
-        for path in ("latents", "vaes", "progress", "images/x/0.png"):
-            status, _, content = get(f"{url}vae-lab/v1/{path}")
-            assert (status, json.loads(content)["detail"]) == (401, "Not authenticated")
-        assert post(f"{url}vae-lab/v1/cancel")[0] == 401
-    finally:
-        blocks.close(verbose=False)
-
-
-def test_a_port_in_use_is_told_clearly(make_host: MakeHost) -> None:
-    running = launch(make_host())
-    port = int(running.url.rsplit(":", 1)[1].strip("/"))
-    try:
-        with pytest.raises(HostError, match=f"port {port} cannot be used"):
-            launch(make_host(), port)
-    finally:
-        running.close()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # gradio closes no socket it failed with
-def test_a_free_port_that_another_program_takes_first(make_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = other.getsockname()[1]
-        ports = iter([taken, taken])
-        monkeypatch.setattr(ui_app, "_free_port", lambda port: next(ports, None) or free_port())
-        running = launch(make_host())
-        running.close()
-    assert str(taken) not in running.url
-
-
-def test_other_web_sites_may_not_read_the_page(shared_url: str) -> None:
-    request = urllib.request.Request(f"{shared_url}vae-lab/v1/latents", headers={"Origin": "https://example.org"})
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        assert "access-control-allow-origin" not in answer.headers
-
-
 @pytest.mark.parametrize(
     ("login", "status"), [(None, 401), (("me", "wrong"), 401), (("you", "secrét"), 401), (("me", "secret"), 200)]
 )
@@ -344,3 +295,32 @@ def test_routes_ask_for_a_password_where_there_is_no_page(
     client = TestClient(app)
     answers = [client.get("/vae-lab/v1/latents", headers=headers), client.post("/vae-lab/v1/cancel", headers=headers)]
     assert [answer.status_code for answer in answers] == [status, status]
+
+
+@pytest.mark.parametrize(
+    "media_type", [None, "text/plain", "text/plain; charset=application/json", "multipart/form-data"]
+)
+def test_a_page_of_another_site_chooses_nothing(make_host: MakeHost, media_type: str | None) -> None:
+    """A browser sends these without asking us first; ``None`` is a body of no declared type."""
+    app, host = FastAPI(), make_host()
+    add_routes(app, host)
+    client = TestClient(app)
+    headers = {"Content-Type": media_type} if media_type else {}
+    for path, body in (("choose", {"reach": "always", "vae": "anime.vae.pt"}), ("undo", {"undo_id": "x"})):
+        answer = client.post(f"/vae-lab/v1/{path}", content=json.dumps(body).encode(), headers=headers)
+        assert (answer.status_code, answer.json()) == (415, {"detail": "send the body as application/json"})
+    assert host.decision().source == "host"
+
+
+def test_choose_and_undo(make_host: MakeHost) -> None:
+    app, host = FastAPI(), make_host()
+    add_routes(app, host)
+    client = TestClient(app)
+    before = host.decision()
+    chosen = client.post("/vae-lab/v1/choose", json={"reach": "checkpoint", "vae": "anime.vae.pt"}).json()
+    assert chosen["message"] == host.decision().reason
+    assert host.decision().vae == "anime.vae.pt"
+    undone = client.post("/vae-lab/v1/undo", json={"undo_id": chosen["undo_id"]})
+    assert (undone.status_code, host.decision()) == (200, before)
+    again = client.post("/vae-lab/v1/undo", json={"undo_id": chosen["undo_id"]})
+    assert (again.status_code, again.json()) == (404, {"detail": "There is nothing to undo"})

@@ -13,10 +13,10 @@ from vae_lab.errors import UnknownChoice
 from vae_lab.host.base import VaeEntry
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
-from vae_lab.service.service import StoredComparison
 from vae_lab.ui.pages import WebuiPages
-from vae_lab.ui.panels.selection import Memory, fits, follow_newest, in_order, keep_chosen, latent_choice
+from vae_lab.ui.panels.selection import PageState, fits, follow_newest, in_order, keep_chosen, latent_choice
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views.numbers import numbers
@@ -58,14 +58,14 @@ def test_what_fits() -> None:
     ("family", "chosen", "memory", "expected"),
     [
         (SD1, [], None, ["a", "b"]),
-        (SD1, [], Memory("g1", "sd1"), []),
-        (SD1, ["b", "c", "d", "gone"], Memory("g1", "sd1"), ["b"]),
-        (SDXL, ["b"], Memory("g1", "sd1"), ["a", "c"]),
-        (SDXL, ["a", "b"], Memory("g1", "sd1"), ["a"]),
+        (SD1, [], PageState("g1", "sd1"), []),
+        (SD1, ["b", "c", "d", "gone"], PageState("g1", "sd1"), ["b"]),
+        (SDXL, ["b"], PageState("g1", "sd1"), ["a", "c"]),
+        (SDXL, ["a", "b"], PageState("g1", "sd1"), ["a"]),
     ],
     ids=["first look", "none stays none", "what fits stays", "other family, none left", "other family, some left"],
 )
-def test_ticked_vaes(family: object, chosen: list[str], memory: Memory | None, expected: list[str]) -> None:
+def test_ticked_vaes(family: object, chosen: list[str], memory: PageState | None, expected: list[str]) -> None:
     assert keep_chosen(ENTRIES, family, chosen, memory) == expected
 
 
@@ -81,9 +81,9 @@ def test_who_looked_at_the_newest_sees_the_newest() -> None:
     old, new, newest = generation("g1"), generation("g2"), generation("g3")
     assert follow_newest([], None, None) is None
     assert follow_newest([new, old], None, None) is new
-    assert follow_newest([newest, new, old], latent_choice(new), Memory("g2")) is newest
-    assert follow_newest([newest, new, old], latent_choice(old), Memory("g2")) is old
-    assert follow_newest([newest, new], latent_choice(old), Memory("g2")) is newest
+    assert follow_newest([newest, new, old], latent_choice(new), PageState("g2")) is newest
+    assert follow_newest([newest, new, old], latent_choice(old), PageState("g2")) is old
+    assert follow_newest([newest, new], latent_choice(old), PageState("g2")) is newest
 
 
 def stored(*results: Decoded) -> StoredComparison:
@@ -116,7 +116,7 @@ def test_names_reasons_and_infotexts_cannot_smuggle_markup() -> None:
         views.results(comparison),
         views.latent_card(kept),
         views.alert(HOSTILE),
-        views.note(HOSTILE),
+        views.note(HOSTILE, undo_id=HOSTILE),
         views.deciding(HOSTILE),
         views.built_in(HOSTILE),
         views.empty(HOSTILE),
@@ -138,7 +138,7 @@ def test_nan_is_told() -> None:
 
 
 def test_a_family_without_a_linear_preview_says_so() -> None:
-    assert "no linear preview is known for SD3" in views.latent_card(generation("g1", SD3))
+    assert "no linear preview is available for SD3" in views.latent_card(generation("g1", SD3))
 
 
 # --- the table of numbers ---------------------------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def test_numbers_escape_everything() -> None:
 
 
 def test_numbers_say_what_they_compare_with() -> None:
-    assert "Mean colour difference (CIEDE2000) to the built-in VAE" in numbers(measured("Built-in", "b"))
+    assert "Mean colour difference (CIEDE2000) from the built-in VAE" in numbers(measured("Built-in", "b"))
     html = numbers(measured("b", "c", refused="Built-in"))
-    assert "Mean colour difference (CIEDE2000) to b." in html
+    assert "Mean colour difference (CIEDE2000) from b." in html
     assert "The built-in VAE has no images, so the others are compared with b." in html
 
 

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from tests.browser.conftest import MakeHost, small_latents
-from tests.browser.test_api import get, post
+from tests.sample_hosts import MakeHost, small_latents
+from tests.unit.api.conftest import launch
+from tests.unit.api.test_routes import get, post
 from vae_lab import load_autoencoder
 from vae_lab.comparison import to_pixels
 from vae_lab.errors import UnknownChoice
@@ -27,9 +28,7 @@ from vae_lab.images import LoadedImage, prepared
 from vae_lab.latents import Generation, latents_file, load_latents
 from vae_lab.latents.family import FAMILIES
 from vae_lab.samples import SampleSet, sample_photos
-from vae_lab.service.round_trips import KeptRoundTrips
-from vae_lab.service.service import service_of
-from vae_lab.ui.app import launch
+from vae_lab.service.service import Service, service_of
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None
     host = make_host()
     running = launch(host)
     try:
-        host.generations.byte_limit = 3 * (4 * 16 * 16 * 4 + 100)  # with their titles
+        host.generations.max_bytes = 3 * (4 * 16 * 16 * 4 + 100)  # with their titles
         url = f"{running.url}vae-lab/v1/latents"
         large = Generation("x", small_latents("cat", 32), FAMILIES["sd1"])
         before = [kept.id for kept in host.generations.newest_first()]
@@ -145,7 +144,7 @@ def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None
 def test_latents_that_are_not_kept(api: str, path: str) -> None:
     status, _, content = get(api + path)
     assert status == 404
-    assert "no longer kept" in json.loads(content)["detail"]
+    assert "no longer stored" in json.loads(content)["detail"]
 
 
 # --- round trips -----------------------------------------------------------------------------------------------------
@@ -200,7 +199,7 @@ def test_bad_round_trips_are_one_line(api: str, body: dict, words: str) -> None:
 
 
 def test_unknown_images(api: str, host: StandaloneHost) -> None:
-    stored = service_of(host).round_trip(LoadedImage(Image.new("RGB", (16, 16))), [])
+    stored = service_of(host).round_trips.run(LoadedImage(Image.new("RGB", (16, 16))), [])
     base = f"{api}roundtrips/{stored.id}"
     assert get(f"{base}/0/image.png")[0] == 200
     for path in (
@@ -224,17 +223,16 @@ def test_longest_side(api: str) -> None:
 
 def test_few_round_trips_are_kept(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
     service = service_of(host)
-    made = [service.round_trip(LoadedImage(Image.new("RGB", (16, 16))), []) for _ in range(5)]
-    with pytest.raises(UnknownChoice, match="no longer kept"):
-        service.get_round_trip(made[0].id)
-    assert service.get_round_trip(made[1].id) is made[1]
-    monkeypatch.setattr("vae_lab.service.round_trips._MOST_BYTES", made[0].nbytes)
-    few = KeptRoundTrips()
-    few.add(made[0])
-    few.add(made[1])
-    assert few.get(made[1].id) is made[1]
+    made = [service.round_trips.run(LoadedImage(Image.new("RGB", (16, 16))), []) for _ in range(5)]
+    with pytest.raises(UnknownChoice, match="no longer stored"):
+        service.round_trips.get(made[0].id)
+    assert service.round_trips.get(made[1].id) is made[1]
+    monkeypatch.setattr("vae_lab.service.round_trips._MAX_BYTES", made[0].nbytes)
+    small = Service(host).round_trips
+    first, second = (small.run(LoadedImage(Image.new("RGB", (16, 16))), []) for _ in range(2))
+    assert small.get(second.id) is second
     with pytest.raises(UnknownChoice):
-        few.get(made[0].id)
+        small.get(first.id)
 
 
 def test_one_run_at_a_time(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +251,7 @@ def test_one_run_at_a_time(api: str, host: StandaloneHost, monkeypatch: pytest.M
         assert begun.wait(60)
         status, answer = post(api + "roundtrip", body)
         assert status == 409
-        assert "busy" in answer["detail"]
+        assert "another task is running" in answer["detail"]
     finally:
         go_on.set()
         thread.join()

@@ -1,0 +1,98 @@
+// @ts-check
+// The light table: compares the images of several VAEs as a photographer would, on every .vae-lab-grid of a page.
+//
+// A grid has figure[data-vae] elements, each with one <img> or, of a batch, several. data-reference on an ancestor of
+// a figure says that it is no VAE's, but what the others are compared with. Gradio may replace a grid at any time, so
+// all elements of a table are inside its grid; only its view outlives it.
+
+import {all} from "../shared/dom.mjs";
+import {t} from "../shared/text.mjs";
+import {draw, redraw} from "./draw.mjs";
+import {listenToKeys} from "./keys.mjs";
+import {buildStage, buildTools, layActions, layFigure} from "./layout.mjs";
+import {listen, listenToPage} from "./pointer.mjs";
+
+/** @import {Figure, Table, View} from "./types" */
+
+const BUILT_IN = "Built-in"; // as in vae_lab/host/base.py
+
+/** @type {WeakMap<Element, Table | null>} */
+const tables = new WeakMap(); // null for a grid without images
+/** @type {Map<string, View>} */
+const views = new Map(); // by the place of a grid on the page, for the next grid there
+const grids = /** @type {HTMLCollectionOf<HTMLElement>} */ (document.getElementsByClassName("vae-lab-grid"));
+
+/** Makes a light table of every grid of the page, now and whenever one is added. */
+export function start() {
+    listenToPage();
+    listenToKeys((grid) => (grid && tables.get(grid)) ?? null);
+    document.addEventListener("fullscreenchange", redrawAll);
+    window.addEventListener("resize", redrawAll);
+    new MutationObserver(layAll).observe(document, {childList: true, subtree: true});
+    layAll();
+}
+
+function layAll() {
+    for (const grid of [...grids]) {
+        if (!tables.has(grid)) tables.set(grid, lay(grid));
+    }
+}
+
+function redrawAll() {
+    for (const grid of grids) {
+        const table = tables.get(grid);
+        if (table) redraw(table);
+    }
+}
+
+/**
+ * @param {HTMLElement} grid
+ * @returns {Table | null}
+ */
+function lay(grid) {
+    const figures = all(grid, "figure[data-vae]").filter((figure) => figure.querySelector("img")).map(layFigure);
+    if (!figures.length) return null;
+    const batch = Math.max(...figures.map((figure) => figure.boxes.length));
+    const names = figures.map((figure) => figure.name);
+    /** @type {Table} */
+    const table = {
+        ...buildTools(figures.length, batch), ...buildStage(names), grid, figures, batch, names,
+        view: continueView(grid, figures, batch), isDrawing: false, difference: null,
+    };
+    grid.prepend(table.toolbar, table.pair, table.stage);
+    figures.forEach((figure, i) => layActions(table, figure, i));
+    grid.classList.add("vae-lab-table");
+    grid.tabIndex = 0;
+    grid.setAttribute("role", "group");
+    grid.setAttribute("aria-label", t("Light table"));
+    listen(table);
+    draw(table);
+    return table;
+}
+
+/**
+ * The view of the previous grid in this place, as far as it fits.
+ *
+ * @param {HTMLElement} grid
+ * @param {Figure[]} figures
+ * @param {number} batch
+ * @returns {View}
+ */
+function continueView(grid, figures, batch) {
+    const around = grid.parentElement?.closest("[id]");
+    const place = `${around?.id} ${all(around ?? document, ".vae-lab-grid").indexOf(grid)}`;
+    /** @type {View} */
+    const view = {
+        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false, a: "", b: "",
+        ...views.get(place), other: false, at: null, help: false,
+    };
+    const names = figures.map((figure) => figure.name);
+    const reference = figures.find((figure) => figure.isReference)?.name ?? "";
+    const preferred = [reference, BUILT_IN, ...names].filter((name) => names.includes(name));
+    if (!names.includes(view.a)) view.a = preferred.find((name) => name !== view.b) ?? preferred[0];
+    if (!names.includes(view.b) || view.b === view.a) view.b = names.find((name) => name !== view.a) ?? view.a;
+    if (names.length < 2) view.mode = "grid";
+    view.image = Math.min(view.image, batch - 1);
+    views.set(place, view);
+    return view;
+}

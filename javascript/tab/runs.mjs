@@ -1,0 +1,167 @@
+// @ts-check
+// Progress bars and Cancel: what the server's current run is doing, shown on every page of the tab.
+
+import {all, closest, find, part, write} from "../shared/dom.mjs";
+import {address} from "../shared/server.mjs";
+import {t} from "../shared/text.mjs";
+
+/**
+ * A page of the tab. `starts`: ids of the buttons that start a run; `decides`: it says which VAE decodes.
+ *
+ * @typedef {{name: string, panel: string, starts: string[], cancelling: string, decides?: boolean}} Page
+ * @typedef {{busy: boolean, done: number, total: number, what: string}} Progress what GET progress answers
+ * @typedef {{page: Page | null, before?: string, quietSince: number, isCancelling: boolean}} Run
+ */
+
+const GIVE_UP_MS = 10000; // a run that the server has not known for so long has failed
+
+const AFTER_FILE = t("Cancelling after the current file…");
+/** @type {Page[]} */
+export const PAGES = [
+    {
+        name: "vae_lab", panel: "vae_lab_panel", decides: true, cancelling: t("Cancelling after the current image…"),
+        starts: ["vae_lab_compare", "vae_lab_identify", "vae_lab_encode"],
+    },
+    {
+        name: "vae_lab_checkup", panel: "vae_lab_checkup", decides: true, cancelling: AFTER_FILE,
+        starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
+    },
+    {
+        name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", cancelling: t("Cancelling after the current step…"),
+        starts: ["vae_lab_roundtrip_run"],
+    },
+    {name: "vae_lab_library", panel: "vae_lab_library", cancelling: AFTER_FILE, starts: ["vae_lab_library_scan"]},
+];
+
+/** @type {Run | null} */
+let run = null; // while this page waits for one
+let isAsking = false;
+let endedRuns = 0; // an answer from before the last end says nothing about now
+/** @type {(page: Page | null) => void} */
+let onEnd = () => {};
+
+/**
+ * Whether a run is active; of a page, or of any.
+ *
+ * @param {{name: string}} [page]
+ */
+export const isRunning = (page) => run !== null && (page === undefined || run.page === page);
+
+/**
+ * @param {(page: Page | null) => void} callback called at the end of each run, with the page that started it
+ */
+export function start(callback) {
+    onEnd = callback;
+}
+
+/**
+ * A click that may start or cancel a run.
+ *
+ * @param {MouseEvent} event
+ */
+export function onClick(event) {
+    const button = closest(event, "button");
+    if (!button) return;
+    const page = PAGES.find((each) => each.starts.includes(button.id));
+    if (PAGES.some((each) => button.id === each.name + "_cancel")) {
+        if (run) run.isCancelling = true;
+        cancel();
+    } else if (page && run) {
+        event.stopImmediatePropagation(); // one run at a time; the server would refuse it as well
+        event.preventDefault();
+    } else if (page) {
+        begin(page);
+    }
+}
+
+/** Called by the tab's clock. */
+export function checkRun() {
+    if (hasMessage()) end();
+    else if (run) ask();
+}
+
+/** Ask the server what its run is doing. */
+export async function ask() {
+    if (isAsking) return;
+    isAsking = true;
+    const before = endedRuns;
+    try {
+        const answer = await fetch(address("progress"), {cache: "no-store"});
+        if (!answer.ok) throw new Error(answer.statusText);
+        const progress = await answer.json();
+        if (before === endedRuns) follow(progress);
+    } catch {
+        if (run && Date.now() - run.quietSince > GIVE_UP_MS) end(); // the server has stopped
+    } finally {
+        isAsking = false;
+    }
+    if (before !== endedRuns) ask();
+}
+
+/** @param {Page} page */
+function begin(page) {
+    run = {page, before: lastMessage(page), quietSince: Date.now(), isCancelling: false};
+    show({busy: true, done: 0, total: 0, what: t("Starting…")});
+}
+
+function end() {
+    endedRuns += 1;
+    const page = run?.page ?? null;
+    run = null;
+    show(null);
+    onEnd(page);
+    ask(); // another page may have started the next run
+}
+
+/** @param {Progress} progress */
+function follow(progress) {
+    if (!run) {
+        if (!progress.busy) return;
+        run = {page: null, quietSince: 0, isCancelling: false}; // of another page, or from before this one was loaded
+    }
+    if (progress.busy) {
+        run.quietSince = Date.now();
+        if (run.isCancelling) cancel(); // the first request may have come before the server knew the run
+        show(progress);
+    } else if (!run.page || Date.now() - run.quietSince > GIVE_UP_MS) {
+        end();
+    }
+}
+
+const cancel = () => fetch(address("cancel"), {method: "POST"}).catch(() => {});
+
+/** @param {Page} page */
+const lastMessage = (page) => all(document, `#${page.name}_message [data-run]`)[0]?.dataset.run;
+
+function hasMessage() {
+    const message = run?.page && lastMessage(run.page);
+    return Boolean(message) && message !== run?.before;
+}
+
+/** @param {Progress | null} progress */
+function show(progress) {
+    for (const page of PAGES) showOn(page, progress);
+}
+
+/**
+ * @param {Page} page
+ * @param {Progress | null} progress
+ */
+function showOn(page, progress) {
+    const panel = find(page.panel);
+    const bar = panel?.querySelector(".vae-lab-progress");
+    if (!panel || !bar) return;
+    panel.toggleAttribute("data-busy", run !== null);
+    panel.toggleAttribute("data-cancelling", Boolean(run?.isCancelling));
+    if (!run || !progress) return;
+    const {done} = progress;
+    const total = Math.max(progress.total, 1);
+    const count = progress.total ? t("{done} of {total}", {done, total: progress.total}) : "";
+    const {cancelling} = run.page ?? page;
+    const text = run.isCancelling ? cancelling : [count, progress.what].filter(Boolean).join(" · ");
+    bar.setAttribute("aria-valuemax", String(total));
+    bar.setAttribute("aria-valuenow", String(done));
+    bar.setAttribute("aria-valuetext", text);
+    part(bar, ".vae-lab-bar").style.width = `${(100 * done) / total}%`;
+    write(part(bar, ".vae-lab-step"), text);
+}

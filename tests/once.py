@@ -1,0 +1,69 @@
+"""Checkups are computed once per test run for each set of weights.
+
+A checkup decodes a colour chart twice, which takes two CPU seconds even with the small sample VAEs, and many tests meet
+the same few VAEs under other names, in other containers and folders. Both functions below depend on weights and family
+hint only, so within a run the first result is good for every later call. The first call always computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vae_lab import autoencoders, checkup
+from vae_lab.autoencoders import Autoencoder
+from vae_lab.latents.family import Family
+
+
+def _key(autoencoder: Autoencoder, hint: Family | None) -> str:
+    """What a checkup depends on: architecture, names, dtypes, shapes and values of the weights; and the hint."""
+    digest = hashlib.blake2b(f"{autoencoder.architecture.name} {autoencoder.dtype} {hint and hint.id}".encode())
+    for name, tensor in sorted(autoencoder.module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _once(function: Callable[..., Any], folder: Path | None) -> Callable[..., Any]:
+    """``function``, computed once per weights and hint; for all workers where a folder is given."""
+    results: dict[str, Any] = {}
+
+    @wraps(function)
+    def remembered(autoencoder: Autoencoder, hint: Family | None = None) -> Any:
+        key = _key(autoencoder, hint)
+        file = folder and folder / f"{key[:32]}.pickle"
+        if key not in results and file and file.exists():
+            results[key] = pickle.loads(file.read_bytes())
+        if key not in results:
+            results[key] = function(autoencoder, hint)
+            if file:
+                part = file.with_name(f"{file.name}.{id(results)}")
+                part.write_bytes(pickle.dumps(results[key]))
+                part.replace(file)
+        return results[key]
+
+    return remembered
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_checkup_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """Put the remembering functions in the place of the real ones, wherever they have been imported."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "checkups"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patched:
+        for function, shared in ((autoencoders.detect_family, None), (checkup.check_weights, folder)):
+            replacement = _once(function, shared)
+            for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "vae_lab"]:
+                for name, value in list(vars(module).items()):
+                    if value is function:
+                        patched.setattr(module, name, replacement)
+        yield

@@ -1,0 +1,88 @@
+"""What the routes take, and how their documentation describes errors and files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from vae_lab.host.choices import Reach
+from vae_lab.images import LONGEST_SIDE
+
+__all__ = [
+    "ChooseRequest", "CompareRequest", "InspectRequest", "Problem", "RoundTripRequest", "UndoRequest", "errors",
+    "file_of",
+]  # fmt: skip
+
+_ERRORS = {
+    401: "This server requires a login.",
+    404: "Not found, or no longer stored.",
+    409: "The host cannot do this now; most often another task is running.",
+    413: "The upload is too large.",
+    415: "The upload has the wrong media type.",
+    422: "The request is malformed, or its content cannot be used.",
+}
+
+
+class Problem(BaseModel):
+    """Every error."""
+
+    detail: str = Field(..., description="One human-readable line.")
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route may answer, for its documentation."""
+    return {status: {"model": Problem, "description": _ERRORS[status]} for status in statuses}
+
+
+def file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """An answer that is a file of one of these media types, for its documentation."""
+    schema = {"type": "string", "format": "binary"}
+    return {200: {"description": "The file.", "content": {kind: {"schema": schema} for kind in kinds}}}
+
+
+class CompareRequest(BaseModel):
+    """Which latent to decode with which VAEs."""
+
+    latents: str = Field(..., description="Id of a stored generation, as listed by `GET latents`.")
+    vaes: list[str] = Field(
+        default=[], description="Names, as listed by `GET vaes`. The built-in VAE is always included."
+    )
+
+
+class InspectRequest(BaseModel):
+    """Which files to inspect."""
+
+    names: list[str] = Field(
+        ..., description="Names of VAEs and checkpoints, or `Built-in` for the VAE of the current checkpoint."
+    )
+
+
+class RoundTripRequest(BaseModel):
+    """Which image to encode and decode with which VAEs."""
+
+    image: str = Field(..., description="An image in base64, optionally as a `data:` URL.")
+    vaes: list[str] = Field(
+        default=[], description="Names, as listed by `GET vaes`. The built-in VAE is always included."
+    )
+    longest: int = Field(
+        default=LONGEST_SIDE, description="The image is downscaled if its longer side exceeds this many pixels."
+    )
+
+
+class ChooseRequest(BaseModel):
+    """Which VAE to use from now on."""
+
+    reach: Reach = Field(..., description="`checkpoint`: for the current checkpoint; `always`: for every checkpoint.")
+    vae: str = Field(..., description="A name as listed by `GET vaes`, `Built-in`, or `Automatic`: the host decides.")
+    checkpoint: str = Field(
+        default="",
+        description="The choice is refused if `reach` is `checkpoint` and another checkpoint than this one is in use. "
+        "Empty: whichever is in use.",
+    )
+
+
+class UndoRequest(BaseModel):
+    """Which choice to undo."""
+
+    undo_id: str = Field(..., description="As answered by `POST choose` or `POST undo`. Valid once.")

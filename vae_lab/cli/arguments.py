@@ -1,0 +1,76 @@
+"""What several commands share: argument types, options, exit codes, display names."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from vae_lab.checkup.findings import HEALTHY, UNREADABLE
+from vae_lab.formats import file_name, is_url, shown_name
+
+__all__ = [
+    "INTERRUPTED",
+    "UNUSABLE",
+    "Commands",
+    "add_page_options",
+    "add_vae_option",
+    "at_least",
+    "display_name",
+    "exit_code",
+    "path_or_url",
+]
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse has no public name for it
+"""What each command adds its parser to."""
+
+UNUSABLE = 2
+"""Exit code: a file could not be read, or the command line is wrong."""
+
+INTERRUPTED = 130
+"""Exit code: stopped with Ctrl+C, as shells report it."""
+
+_EXIT_CODES = {HEALTHY: 0, UNREADABLE: UNUSABLE}  # every other status is 1
+
+
+def exit_code(statuses: Iterable[str]) -> int:
+    """The exit code of a checkup: 0 all healthy, 1 something is not, 2 something could not be read."""
+    return max((_EXIT_CODES.get(status, 1) for status in statuses), default=0)
+
+
+def path_or_url(text: str) -> Path | str:
+    """A local path, or a URL as it was typed: a ``Path`` would drop one of its slashes."""
+    return text if is_url(text) else Path(text)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """An argparse type: a whole number not below ``minimum``."""
+
+    def number(text: str) -> int:
+        value = int(text) if text.lstrip("-").isdecimal() else None
+        if value is None or value < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
+        return value
+
+    return number
+
+
+def add_vae_option(command: argparse.ArgumentParser) -> None:
+    """``--vae``, once for each VAE to compare."""
+    command.add_argument(
+        "--vae", type=path_or_url, action="append", required=True, metavar="FILE",
+        help="a VAE, or a checkpoint that contains one; give it once for each VAE",
+    )  # fmt: skip
+
+
+def add_page_options(command: argparse.ArgumentParser) -> None:
+    """The options of the commands that serve the stand-alone app."""
+    command.add_argument("--port", type=int, default=0, help="TCP port on this machine (default: any free port)")
+    command.add_argument("--no-browser", action="store_true", help="print the address, but do not open a browser")
+
+
+def display_name(path: Path | str, paths: Sequence[Path | str]) -> str:
+    """The file's name, or its whole path if another one of ``paths`` has the same name."""
+    name = file_name(path)
+    return name if sum(file_name(other) == name for other in paths) == 1 else shown_name(path)

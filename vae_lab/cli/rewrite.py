@@ -1,0 +1,33 @@
+"""What ``bake``, ``strip`` and ``extract`` have in common: each writes a new file from others."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from vae_lab.cli.arguments import Commands
+from vae_lab.cli.console import progress_bar, say
+
+__all__ = ["add_rewrite"]
+
+_HELP = {
+    "checkpoint": "the checkpoint; it is not changed",
+    "vae": "a VAE, or a checkpoint to take the VAE from",
+}
+
+
+def add_rewrite(commands: Commands, operation: Callable[..., object], sources: tuple[str, ...], words: str) -> None:
+    """Add a command named like ``operation`` that takes the paths ``sources`` and ``--out``."""
+    command = commands.add_parser(operation.__name__, help=words)
+    for name in sources:
+        command.add_argument(name, type=Path, help=_HELP[name])
+    command.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the new .safetensors file")
+
+    def run(args: argparse.Namespace) -> int:
+        with progress_bar(args.out.name, "B", scale=True) as progress:
+            operation(*(getattr(args, name) for name in sources), args.out, progress=progress)
+        say(str(args.out))
+        return 0
+
+    command.set_defaults(function=run)

@@ -1,0 +1,89 @@
+"""Who decides which VAE decodes: the choices, where they come from, and the one order of precedence.
+
+The pages, the API, the X/Y/Z plot's axis and a generation's job all ask :func:`resolve`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+__all__ = [
+    "AUTOMATIC", "BUILT_IN", "ON_GREY", "Choice", "Decision", "OnGrey", "Reach", "Source", "StandingChoices", "resolve",
+]  # fmt: skip
+
+AUTOMATIC = "Automatic"
+"""Choice: VAE Lab changes nothing, the host decides."""
+
+BUILT_IN = "Built-in"
+"""Choice: the VAE inside the checkpoint's file."""
+
+Source = Literal["generation", "always", "checkpoint", "host"]
+"""Who decides, highest precedence first."""
+
+Reach = Literal["checkpoint", "always"]
+"""How long a saved choice holds: for one checkpoint, or for every checkpoint."""
+
+OnGrey = Literal["off", "warn", "redecode"]
+"""What to do when an image comes out grey."""
+
+ON_GREY: tuple[OnGrey, ...] = get_args(OnGrey)
+"""All values of :data:`OnGrey`."""
+
+
+class StandingChoices(NamedTuple):
+    """What the user has saved in VAE Lab: names of VAEs, ``Built-in`` or ``Automatic``.
+
+    Attributes:
+        always: for every checkpoint.
+        checkpoint: for the checkpoint in use; ``Automatic`` where the host itself applies that preference.
+    """
+
+    always: str = AUTOMATIC
+    checkpoint: str = AUTOMATIC
+
+
+class Choice(NamedTuple):
+    """The choice that takes precedence.
+
+    Attributes:
+        vae: name of a VAE, or ``Built-in``; ``Automatic`` if the host decides.
+        source: where the choice comes from.
+    """
+
+    vae: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which VAE decodes, and who decided that.
+
+    Attributes:
+        vae: name of the VAE, or ``Built-in``.
+        source: who decided.
+        reason: one sentence for the user.
+        path: its file; for the built-in VAE, the checkpoint's. "" if unknown.
+    """
+
+    vae: str
+    source: Source
+    reason: str
+    path: str = ""
+
+
+def resolve(standing: StandingChoices, generation: str = AUTOMATIC, axis: str | None = None) -> Choice:
+    """The order of precedence: X/Y/Z axis > this generation > always > this checkpoint > the host.
+
+    Args:
+        standing: what is saved.
+        generation: what the accordion or the API chose for one generation.
+        axis: what the X/Y/Z plot chose for it; None if the plot does not vary the VAE.
+    """
+    in_order: tuple[tuple[Source, str], ...] = (
+        ("generation", axis or generation),
+        ("always", standing.always),
+        ("checkpoint", standing.checkpoint),
+    )
+    chosen = (Choice(vae, source) for source, vae in in_order if vae != AUTOMATIC)
+    return next(chosen, Choice(AUTOMATIC, "host"))

@@ -1,0 +1,54 @@
+"""Checkups of VAEs and checkpoints that a user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vae_lab.checkup import Report
+from vae_lab.host.base import Host, VaeEntry
+from vae_lab.host.choices import BUILT_IN
+from vae_lab.service.runs import Runs
+
+__all__ = ["CheckupService"]
+
+
+class CheckupService:
+    """Identifies and inspects files of a host."""
+
+    def __init__(self, host: Host, runs: Runs) -> None:
+        self._host = host
+        self._runs = runs
+
+    def identify(self) -> list[VaeEntry]:
+        """Determine the family of every VAE.
+
+        Raises:
+            HostError: another task is running.
+        """
+        with self._runs.one_at_a_time():
+            return self._host.identify(self._runs.report, self._runs.cancelled)
+
+    def inspect(self, names: Sequence[str]) -> dict[str, Report]:
+        """Inspect VAEs and checkpoints one by one; after a cancel, the result has those inspected so far.
+
+        If the current checkpoint is among them and its VAE has faults, a healthy VAE is searched for as well.
+
+        Raises:
+            HostError: another task is running.
+            UnknownChoice: a name is unknown; nothing was inspected.
+        """
+        unique = list(dict.fromkeys(names))
+        for name in unique:
+            self._host.file_of(name)
+        current = {BUILT_IN, self._host.current_checkpoint()}
+        reports: dict[str, Report] = {}
+        with self._runs.one_at_a_time():
+            for i, name in enumerate(unique):
+                if self._runs.cancelled():
+                    break
+                self._runs.report(i, len(unique), name)
+                reports[name] = self._host.inspect(name)
+            faulty = any(reports[name].verdict.faults for name in current & reports.keys())
+            if faulty and not self._runs.cancelled():
+                self._host.recommendation(search=True, progress=self._runs.report, cancelled=self._runs.cancelled)
+        return reports

@@ -1,0 +1,89 @@
+"""Scans of all files in the host's folders, and the library that they fill."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from vae_lab.errors import UnknownChoice
+from vae_lab.host.base import Host
+from vae_lab.library import WORST_FIRST, Scan
+from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, ScanSummary, plain_path
+from vae_lab.service.runs import Runs
+
+__all__ = ["ScanService"]
+
+
+class ScanService:
+    """Scans the folders of a host and answers questions about the files in them."""
+
+    def __init__(self, host: Host, runs: Runs) -> None:
+        self._host = host
+        self._runs = runs
+        self._inventory: Inventory | None = None
+        self._lock = threading.Lock()
+
+    def scan(self) -> ScanSummary:
+        """Scan all files in the host's folders; after a cancel, the next scan resumes where this one stopped.
+
+        Raises:
+            HostError: another task is running.
+        """
+        with self._runs.one_at_a_time():
+            started = time.perf_counter()
+            self._runs.report(0, 0, "looking for files")
+            known = self.inventory(fresh=True)
+            scan = Scan(
+                self._host.library_folders(),
+                self._host.facts,
+                progress=self._runs.report,
+                cancelled=self._runs.cancelled,
+            )
+            scanned = read = bytes_read = 0
+            for record in scan.run():
+                scanned += 1
+                if not known.has(record):
+                    read += 1
+                    bytes_read += record.bytes_read
+            inventory = Inventory(scan.records, self._listed_names())
+            with self._lock:
+                self._inventory = inventory
+        complete = scan.complete or inventory.overview.files == 0
+        seconds = time.perf_counter() - started
+        return ScanSummary(inventory.overview, complete, scanned, read, bytes_read, seconds)
+
+    def inventory(self, *, fresh: bool = False) -> Inventory:
+        """What scans have found out about the host's files. Reads none of them.
+
+        Args:
+            fresh: list the files again, instead of returning the last list.
+        """
+        with self._lock:
+            if self._inventory is None or fresh:
+                folders = self._host.library_folders()
+                self._inventory = Inventory.known(folders, self._host.facts, self._listed_names())
+            return self._inventory
+
+    def _listed_names(self) -> dict[str, str]:
+        """File -> its name in the host's lists."""
+        files = {**self._host.checkpoint_files(), **self._host.vae_files()}
+        return {plain_path(path): name for name, path in files.items()}
+
+    def page(
+        self,
+        filter: str = "",  # noqa: A002
+        status: str = "",
+        sort: str = "worst",
+        page: int = 0,
+        page_size: int = 50,
+    ) -> LibraryPage:
+        """Some rows of the table of all files; see :meth:`Inventory.page`.
+
+        Raises:
+            UnknownChoice: no such status or sort order.
+        """
+        if status not in ("", *WORST_FIRST):
+            raise UnknownChoice(f"no status {status}; valid are {', '.join(WORST_FIRST)}")
+        if sort not in SORTS:
+            raise UnknownChoice(f"no sort order {sort}; valid are {', '.join(SORTS)}")
+        return self.inventory().page(filter, status, sort, page, max(1, page_size))

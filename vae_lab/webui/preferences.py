@@ -1,0 +1,181 @@
+"""What the user has saved in the WebUI: the settings of VAE Lab, and the preferred VAE in a checkpoint's JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from modules import sd_models, sd_vae, shared
+from modules.call_queue import queue_lock
+
+from vae_lab.autoencoders import open_vae
+from vae_lab.errors import HostError
+from vae_lab.formats import WeightFile
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, OnGrey
+from vae_lab.host.guard import guarded
+from vae_lab.webui.loaded_vae import LoadedVae
+from vae_lab.webui.weight_swap import check_shapes_fit
+
+__all__ = [
+    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "external_vae", "metadata_file", "on_grey",
+    "preferred_vaes", "read_preference", "save_external_vae", "save_native_preference", "store_bytes",
+    "write_preference",
+]  # fmt: skip
+
+EXTERNAL_OPTION = "vae_lab_external"
+KEEP_OPTION = "vae_lab_keep_mb"
+ON_GREY_OPTION = "vae_lab_on_grey"
+PREFERRED_OPTION = "vae_lab_preferred"
+
+# --- settings; the WebUI adds them late, so each may be missing ------------------------------------------------------
+
+
+def external_vae() -> str:
+    """The VAE chosen for every checkpoint, or ``Automatic``."""
+    return getattr(shared.opts, EXTERNAL_OPTION, AUTOMATIC)
+
+
+def save_external_vae(vae: str) -> None:
+    """Choose a VAE for every checkpoint.
+
+    Raises:
+        HostError: the WebUI does not save it; nothing has changed.
+    """
+    before = external_vae()
+    try:
+        shared.opts.set(EXTERNAL_OPTION, vae)
+        shared.opts.save(shared.config_filename)
+    except (AssertionError, OSError) as error:  # the former under --freeze-settings
+        shared.opts.data[EXTERNAL_OPTION] = before
+        raise HostError(f"the WebUI does not save this setting: {error or 'its settings are frozen'}") from error
+
+
+def preferred_vaes() -> list[str]:
+    """Names of the VAEs to recommend first."""
+    return list(getattr(shared.opts, PREFERRED_OPTION, None) or ())
+
+
+def on_grey() -> OnGrey:
+    """What to do when an image comes out grey."""
+    return getattr(shared.opts, ON_GREY_OPTION, "warn")
+
+
+def store_bytes() -> int:
+    """Memory for stored latents, in bytes."""
+    return int(getattr(shared.opts, KEEP_OPTION, 256)) * 2**20
+
+
+# --- a checkpoint's JSON file ----------------------------------------------------------------------------------------
+
+
+def metadata_file(checkpoint: str) -> Path:
+    """Where the host stores what the user has noted about a checkpoint."""
+    return Path(os.path.splitext(checkpoint)[0] + ".json")
+
+
+def read_preference(checkpoint: str, key: str) -> str:
+    """The preferred VAE under ``key``, in the host's own terms; ``Automatic`` if there is none."""
+    try:
+        metadata = json.loads(metadata_file(checkpoint).read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return AUTOMATIC
+    preferred = metadata.get(key) if isinstance(metadata, dict) else None
+    return preferred if isinstance(preferred, str) and preferred else AUTOMATIC
+
+
+def write_preference(checkpoint: str, key: str, vae: str) -> None:
+    """Store the preferred VAE under ``key``. All other keys stay: other tools have theirs in this file.
+
+    Raises:
+        HostError: the file cannot be written, or is not a JSON object.
+    """
+    file = metadata_file(checkpoint)
+    try:
+        metadata = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
+        if not isinstance(metadata, dict):
+            raise HostError(f"{file} is not a JSON object; the preference was not written")
+        metadata[key] = vae
+        unfinished = file.with_name(file.name + ".tmp")
+        unfinished.write_text(json.dumps(metadata, indent=4, ensure_ascii=False), encoding="utf8")
+        unfinished.replace(file)
+    except (OSError, ValueError) as error:
+        raise HostError(f"the preference could not be written to {file}: {error}") from error
+
+
+# --- the WebUI's own preference --------------------------------------------------------------------------------------
+
+
+def save_native_preference(loaded: LoadedVae, checkpoint: str, key: str, vae: str, path: str) -> None:
+    """Store the preferred VAE of the loaded checkpoint, and have the WebUI load it now.
+
+    Args:
+        loaded: the VAE in memory.
+        checkpoint: file of the loaded checkpoint.
+        key: see :func:`write_preference`.
+        vae: name of the VAE, ``Built-in`` or ``Automatic``.
+        path: file of the VAE; "" for the other two.
+
+    Raises:
+        VaeLabError: the WebUI cannot use it as a preference or cannot load it; everything is as before.
+    """
+    with queue_lock:
+        native_name = _native_name(path) if path else {AUTOMATIC: "Automatic", BUILT_IN: "None"}[vae]
+        if path:
+            _check_host_loads(loaded, path, vae)
+        before = read_preference(checkpoint, key)
+        write_preference(checkpoint, key, native_name)
+        try:
+            if sd_models.model_data.sd_model is not None:
+                sd_vae.reload_vae_weights(sd_models.model_data.sd_model)
+        except Exception as error:  # the host boundary: it loads the file in its own way
+            try:
+                write_preference(checkpoint, key, before)
+            finally:
+                _load_checkpoint_again()
+            raise HostError(f"the WebUI could not load {vae}, so it was not chosen: {error}") from error
+
+
+def _load_checkpoint_again() -> None:
+    """After a failed load the WebUI's VAE is a mixture, and its model is off the device and without its hooks."""
+    with guarded("loading the checkpoint again"):
+        model = sd_models.model_data.sd_model
+        sd_vae.restore_base_vae(model)  # if the checkpoint has none of its own
+        sd_models.reload_model_weights(info=model.sd_checkpoint_info, forced_reload=True)
+
+
+def _native_name(path: str) -> str:
+    """The name of a VAE file in the WebUI's own preference."""
+    sd_vae.refresh_vae_list()
+    basename = os.path.basename(path)
+    native_path = sd_vae.vae_dict.get(basename)
+    if native_path is None:
+        raise HostError(f"the WebUI does not list {basename} as a VAE, so it cannot be a checkpoint's preference")
+    if os.path.abspath(native_path) != os.path.abspath(path):
+        raise HostError(f"the WebUI knows VAEs only by file name, and takes {basename} for {native_path}; rename one")
+    return basename
+
+
+def _check_host_loads(loaded: LoadedVae, vae_path: str, vae: str) -> None:
+    """Refuse what the WebUI itself cannot load: it copies what fits, and then fails with a mixture in its module.
+
+    Raises:
+        VaeLabError: names or shapes differ from those of the loaded checkpoint's VAE.
+    """
+    if loaded.model() is None:
+        return
+    with open_vae(vae_path) as file:
+        check_shapes_fit(loaded.module(), file.shapes, vae_path)
+        if _names_read_by_host(file.weights) != set(file.shapes):
+            raise HostError(
+                f"{vae} has a layout that the WebUI itself cannot load ({file.layout.label}); "
+                "VAE Lab can: choose it in the accordion, or with Use always"
+            )
+
+
+def _names_read_by_host(weights: WeightFile) -> set[str]:
+    """The tensor names that ``sd_vae.load_vae_dict`` would read from a file."""
+    names, wrapper = list(weights.tensors), "state_dict."
+    if weights.container != "safetensors" and any(name.startswith(wrapper) for name in names):
+        names = [name.removeprefix(wrapper) for name in names if name.startswith(wrapper)]
+    return {name for name in names if name[:4] != "loss" and name not in sd_vae.vae_ignore_keys}

@@ -23,7 +23,8 @@ SENTENCES = frozenset({"reason", "sentence", "status", "title"})
 CLAUSE = "{sentence}."
 """Makes a sentence of a clause."""
 
-_FOLDER = Path(__file__).resolve().parents[1] / "localizations"
+_PACKAGED = Path(__file__).parent / "ui" / "assets" / "localizations"  # of a wheel; a checkout has it at its root
+_FOLDER = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[1] / "localizations"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORDS = re.compile(r"[A-Za-z]+ [A-Za-z]+")
 _MAX_LENGTH = 1000  # longer texts are not ours

@@ -100,13 +100,13 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
     )
     keep = shared.OptionInfo(
         256,
-        "Memory for the latents of the last generations, in MB",
+        "Memory for stored latents (MB)",
         pages.slider,
         {"minimum": 16, "maximum": 4096, "step": 16},
         section=_SECTION,
-    ).info("they can be decoded again with any VAE in the VAE Lab tab")
+    ).info("the latents of recent generations, which the VAE Lab tab can decode with any VAE")
     on_grey = shared.OptionInfo(
-        "warn", "When an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
+        "warn", "If an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
     ).info(
         "because its VAE is broken. warn: show a warning under it; redecode: decode the same latent again with the "
         "recommended VAE"

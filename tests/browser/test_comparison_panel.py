@@ -94,7 +94,7 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
     reason = card.locator(".vae-lab-reason").bounding_box()
     assert reason["width"] == pytest.approx(image["width"], abs=2)
     assert reason["height"] == pytest.approx(image["height"], abs=2)
-    expect(panel.message).to_contain_text("1 refused")
+    expect(panel.message).to_contain_text("1 VAE could not be used")
 
 
 def test_identify_shows_families_and_unticks_the_other_ones(page: Page, launch: Launch, make_host: MakeHost) -> None:
@@ -163,7 +163,7 @@ def test_cancel_stops_after_the_current_image(
         page.click("#vae_lab_cancel")
 
     panel.finish(compare_and_cancel)
-    expect(panel.message).to_contain_text("Cancelled, ")
+    expect(panel.message).to_contain_text("The run was cancelled. ")
     assert 0 < panel.figures.count() < 21
     expect(page.locator("#vae_lab_cancel")).to_be_hidden()
     panel.tick_only("vae-00.safetensors")

@@ -119,7 +119,7 @@ def test_files_and_images_reach_the_tab(
     trip.drop(tmp_path / "my-cat.png")
     trip.tick_only("photo-b.ckpt")
     trip.run()
-    expect(trip.message).to_contain_text("2 VAEs there and back")
+    expect(trip.message).to_contain_text("2 VAEs, round trip")
     assert trip.image("photo-b.ckpt").shape == (40, 48, 3)
 
 

@@ -77,15 +77,15 @@ def test_a_first_scan_and_a_second_one_that_reads_nothing(
     shutil.copy(samples.smooth, tmp_path / "vae.safetensors")
     host = make_host(vaes=tmp_path)
     library = LibraryPage.open(page, launch(host))
-    expect(library.overview).to_contain_text("4 files, none of them looked at yet.")
+    expect(library.overview).to_contain_text("4 files, none scanned yet.")
     expect(library.table).to_be_hidden()
     library.scan()
-    expect(library.message).to_contain_text(re.compile(r"4 files scanned in .* s: all read, \d+\.\d MB\."))
+    expect(library.message).to_contain_text(re.compile(r"4 files scanned in .* s\. All were read \(\d+\.\d MB\)\."))
     expect(library.overview).to_contain_text("4 files: 1 broken, 1 without a VAE, 2 healthy.")
     expect(library.rows).to_have_count(4)
     expect(library.progress).to_be_hidden()
     library.scan()
-    expect(library.message).to_contain_text("nothing has changed, so nothing was read.")
+    expect(library.message).to_contain_text("Nothing has changed, so nothing was read.")
     expect(library.rows).to_have_count(4)
 
 
@@ -94,17 +94,17 @@ def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: 
     library = LibraryPage.open(page, scanned_url)
     expect(library.overview).to_contain_text("11 files: 1 unreadable, 1 broken, 1 without a VAE, 8 healthy.")
     expect(library.overview).to_contain_text(
-        "1 VAE file is a copy of another: 8.2 MB could be freed by deleting it yourself. VAE Lab never deletes a file."
+        "1 VAE file is a copy of another. Deleting it yourself would free 8.2 MB; VAE Lab never deletes a file."
     )
     expect(library.rows).to_have_count(FILES)
     assert library.names()[:3] == ["nonsense.pt", GREY, NO_VAE]
-    expect(library.rows.nth(0)).to_contain_text("✗ Cannot be read")
+    expect(library.rows.nth(0)).to_contain_text("✗ Unreadable")
     expect(library.row(GREY)).to_contain_text("✗ Broken: washed out")
     expect(library.row(GREY)).to_contain_text("Images are grey and washed out")
     expect(library.row(GREY)).to_contain_text("Merge: 0.80 photo-a.safetensors + 0.20 photo-b.ckpt")
     expect(library.row(NO_VAE)).to_contain_text("⚠ No VAE inside")
     expect(library.row(SMOOTH)).to_contain_text("Same as copies/the same, <b>renamed<∕b>.ckpt")
-    expect(library.row(HEALTHY)).to_contain_text(f"Contains {BUILT_IN_TOO}: choosing it changes nothing.")
+    expect(library.row(HEALTHY)).to_contain_text(f"Contains {BUILT_IN_TOO}; selecting it changes nothing.")
     expect(library.row(BUILT_IN_TOO)).to_contain_text(f"Built into {HEALTHY}")
     expect(library.row("sdxl-c.safetensors")).to_contain_text(re.compile(r"✓ Healthy.*VAE.*2\.9 MB.*SDXL", re.S))
 
@@ -155,7 +155,7 @@ def test_who_types_faster_than_the_table_answers_sees_what_was_typed(
     assert library.names() == [GREY]
     field.fill("")
     page.wait_for_timeout(100)
-    library.choose("status", "Cannot be read")
+    library.choose("status", "Unreadable")
     library.choose("sort", "Name")
     expect(library.rows).to_have_count(1)
     expect(library.rows.nth(0)).to_have_attribute("data-name", "nonsense.pt")
@@ -204,14 +204,14 @@ def test_progress_cancel_and_going_on(page: Page, launch: Launch, many_files: St
     expect(library.progress).to_contain_text(re.compile(r"3 of 240 · reading nonsense-\d+\.pt"))
     page.click("#vae_lab_library_cancel")
     expect(library.message).to_contain_text(
-        re.compile(r"Stopped after \d\d? of 120 files in .*\. Press Scan to go on from here\.")
+        re.compile(r"Stopped after \d\d? of 120 files in .*\. Press Scan to resume\.")
     )
     expect(library.progress).to_be_hidden()
     expect(library.overview).to_contain_text(re.compile(r"120 files: \d+ unreadable, \d+ new\."))
     known = scans.inventory().overview.counts["unreadable"]
     runs.report = report  # type: ignore[method-assign]
     library.scan()
-    expect(library.message).to_contain_text(re.compile(rf"120 files scanned in .* s: {120 - known} read"))
+    expect(library.message).to_contain_text(re.compile(rf"120 files scanned in .* s\. {120 - known} read"))
     expect(library.overview).to_contain_text("120 files: 120 unreadable.")
 
 

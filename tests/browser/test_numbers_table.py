@@ -189,7 +189,7 @@ def test_copied_where_the_browser_has_no_clipboard_for_scripts(page: Page, table
 
 def test_save_sheet(page: Page, compared: Numbers, shared_url: str) -> None:
     with page.expect_download() as started:
-        compared.box.get_by_role("link", name="Save sheet").click()
+        compared.box.get_by_role("link", name="Save contact sheet").click()
     assert started.value.suggested_filename == "Brushes-VAEs.png"
     with Image.open(Path(started.value.path())) as sheet:
         assert sheet.width > 5 * 192
@@ -230,7 +230,7 @@ def test_measuring_that_fails_costs_no_image(page: Page, shared_url: str, monkey
     panel.compare()
     expect(panel.figures).to_have_count(2)
     numbers = Numbers(page)
-    expect(numbers.box).to_contain_text("Not everything could be measured: MemoryError: no room for <b>numbers</b>")
+    expect(numbers.box).to_contain_text("Some values could not be measured: MemoryError: no room for <b>numbers</b>")
     expect(numbers.rows.nth(1)).to_contain_text("not measured")
 
 

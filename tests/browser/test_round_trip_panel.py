@@ -39,7 +39,7 @@ def test_images_losses_and_latents(page: Page, shared_url: str, samples: SampleS
     trip.tick_only("anime.vae.pt", "sdxl-c.safetensors")
     trip.run()
     expect(trip.empty).to_be_hidden()
-    expect(trip.message).to_contain_text("3 VAEs there and back in")
+    expect(trip.message).to_contain_text("3 VAEs, round trip in")
     expect(trip.message).to_contain_text("multiples of 8")
     names = ["Original", "Built-in", "anime.vae.pt", "sdxl-c.safetensors"]
     assert trip.figures.evaluate_all("all => all.map(figure => figure.dataset.vae)") == names
@@ -143,8 +143,8 @@ def test_all_none_and_a_vae_that_cannot_be_used(
     expect(page.locator("#vae_lab_roundtrip_vaes input:checked")).to_have_count(2)
     trip.drop(photo)
     trip.run()
-    expect(trip.message).to_contain_text("2 VAEs there and back")
-    expect(trip.message).to_contain_text("1 refused")
+    expect(trip.message).to_contain_text("2 VAEs, round trip")
+    expect(trip.message).to_contain_text("1 VAE could not be used")
     refused = trip.figure("bad.safetensors")
     expect(refused).to_contain_text("bad.safetensors: ")
     expect(refused.locator("img")).to_have_count(0)

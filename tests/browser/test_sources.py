@@ -114,7 +114,7 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
     expect(panel.empty).to_be_visible()
     panel.load(file)
     expect(panel.message).to_contain_text(
-        re.compile(r"Astronaut and brushes: loaded from \S+ as SD1 / SD2, with its generation parameters\.")
+        re.compile(r"Astronaut and brushes: loaded from \S+ as SD1 / SD2\. Its generation parameters are included\.")
     )
     expect(panel.latent).to_contain_text("Astronaut and brushes")
     expect(panel.empty).to_be_hidden()
@@ -155,7 +155,7 @@ def test_an_image_becomes_a_latent(
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.encode(file, "anime.vae.pt")
-    said = "my-cat.png: encoded by anime.vae.pt as SD1 / SD2, with its generation parameters."
+    said = "my-cat.png: encoded by anime.vae.pt and stored as SD1 / SD2."
     expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8.")
     expect(panel.latent).to_contain_text("my-cat.png")
     expect(panel.latent.locator("pre")).to_have_text("a cat <i>here</i>\nSteps: 30, Seed: 5")
@@ -180,7 +180,7 @@ def test_the_vae_decides_the_family_and_the_exif_the_orientation(
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.encode(tmp_path / "turned.jpg", "sdxl-c.safetensors")
-    expect(panel.message).to_contain_text("turned.jpg: encoded by sdxl-c.safetensors as SDXL.")
+    expect(panel.message).to_contain_text("turned.jpg: encoded by sdxl-c.safetensors and stored as SDXL.")
     kept = host.generations.newest_first()[0]
     assert (kept.family.id, list(kept.latents.shape)) == ("sdxl", [1, 4, 4, 8])
     assert kept.infotexts == ()
@@ -209,7 +209,7 @@ def test_many_latents_are_listed_newest_first(page: Page, launch: Launch, make_h
     buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
     expect(buttons).to_have_count(24)
     expect(buttons.first).to_contain_text("Flux")
-    expect(page.locator("#vae_lab_kept").first).to_contain_text("7 older ones are in the menu alone.")
+    expect(page.locator("#vae_lab_kept").first).to_contain_text("7 older ones are only in the menu.")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     buttons.nth(23).click()
     expect(panel.latent).to_contain_text("Cat 07")

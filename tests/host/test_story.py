@@ -266,7 +266,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
         sharp.get_by_role("link", name="Save").click()
     assert np.array_equal(np.asarray(Image.open(saved.value.path())), wanted)
     with page.expect_download() as sheet:
-        page.click("#vae_lab_numbers a:has-text('Save sheet')")
+        page.click("#vae_lab_numbers a:has-text('Save contact sheet')")
     assert Image.open(sheet.value.path()).size[0] > 3 * wanted.shape[1]
     sharpness = page.locator("#vae_lab_numbers th button", has_text="Sharpness")
     sharpness.click()
@@ -372,7 +372,7 @@ def test_the_library_knows_the_hosts_files(server: Server, page: Page) -> None: 
     on_disk = {path.name for path in vaes.iterdir() if path.is_file()}
     assert found == on_disk | {"one.safetensors", "sound.safetensors", "downloads/photo-b.ckpt"}
     assert "Broken: washed out" in page.inner_text("tr[data-name='one.safetensors']")
-    assert "Contains downloads/photo-b.ckpt: choosing it changes nothing." in page.inner_text(
+    assert "Contains downloads/photo-b.ckpt; selecting it changes nothing." in page.inner_text(
         "tr[data-name='sound.safetensors']"
     )
     page.set_viewport_size({"width": 1600, "height": 900})

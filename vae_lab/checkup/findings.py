@@ -30,10 +30,10 @@ _RANK = {INFORMATION: 0, SUSPECT: 1, MISSING: 2, BROKEN: 3, UNREADABLE: 4}
 
 TITLES: Mapping[str, str] = {
     "grey": "Washed out",
-    "flat": "No image at all",
+    "flat": "Blank images",
     "black": "Black images",
-    "nan": "Not a number",
-    "fp16-overflow": "Too large for half precision",
+    "nan": "Invalid values (NaN)",
+    "fp16-overflow": "Exceeds half precision",
     "wrong-family": "Made for another model",
     "missing-keys": "Incomplete",
     "bad-shape": "Inconsistent shapes",
@@ -43,7 +43,7 @@ TITLES: Mapping[str, str] = {
     "colour-cast": "Wrong colours",
     "noisy-or-patterned": "Noise or stripes",
     "missing": "No VAE inside",
-    "unreadable": "Cannot be read",
+    "unreadable": "Unreadable",
     "not-a-vae": "Not a VAE",
 }
 """The title of every code."""

@@ -101,9 +101,11 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
         if alone:
             yield Finding("grey", severity, "The chart is grey after encoding and decoding.", evidence, _GREY_REMEDY)
         else:
-            loses = "loses most of its" if severity == BROKEN else "loses some"
             text = (
-                f"The encoder is damaged: an input image {loses} contrast and colour. "
+                "The encoder is damaged: encoding loses most contrast and colour. "
+                "This affects img2img, inpainting and hires fix, but not plain txt2img."
+                if severity == BROKEN
+                else "The encoder is damaged: encoding loses some contrast and colour. "
                 "This affects img2img, inpainting and hires fix, but not plain txt2img."
             )
             yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
@@ -189,7 +191,7 @@ def _wrong_colours(reading: Reading, lines: _Lines, explained: bool) -> Iterator
     severity = _worst([_over(reading.cast, _CAST), None if explained else _over(reading.mean_delta_e, _DELTA_E)])
     if severity:
         evidence = (
-            Evidence("colour of neutral greys", reading.cast, "C*", "0"),
+            Evidence("colour cast of neutral greys", reading.cast, "C*", "0"),
             Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
         )
         yield Finding("colour-cast", severity, "Colours are wrong.", evidence, _OTHER_VAE)
@@ -199,7 +201,7 @@ def _texture(reading: Reading) -> Iterator[Finding]:
     severity = _worst([_over(reading.noise, _NOISE), _over(reading.stripes, _STRIPES)])
     if severity:
         evidence = (
-            Evidence("unevenness of flat patches", reading.noise, "L*", f"at most {_NOISE[1]:g}"),
+            Evidence("noise in flat patches", reading.noise, "L*", f"at most {_NOISE[1]:g}"),
             Evidence("stripes in flat patches", reading.stripes, "L*", f"at most {_STRIPES[1]:g}"),
         )
         yield Finding("noisy-or-patterned", severity, "Flat areas are noisy or striped.", evidence, _OTHER_VAE)

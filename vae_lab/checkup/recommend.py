@@ -42,15 +42,18 @@ def recommend(
     sound = {name: report for name, report in reports.items() if _can_replace(report, family)}
     for name, where in (preferred or {}).items():
         if name in sound:
-            return Recommendation(name, f"it is your own choice ({where}), healthy and of the family {family.title}")
+            return Recommendation(name, f"it is your preferred VAE ({where}), healthy and of the {family.title} family")
     if not sound:
         return None
     style = style_of_checkpoint(checkpoint)
     name = min(sound, key=lambda name: _misfit(_made_for(name, sound[name]), style))
     made_for = _made_for(name, sound[name])
-    reason = f"it is healthy and of the family {family.title}"
+    reason = f"it is healthy and of the {family.title} family"
     if made_for and made_for == style:
-        reason += f", and made for {style} images, which by its name this checkpoint makes"
+        reason = (
+            f"it is healthy, of the {family.title} family, and made for {style} images, as this checkpoint's name "
+            "suggests"
+        )
     return Recommendation(name, reason, fits=_misfit(made_for, style) == 0)
 
 

@@ -224,12 +224,12 @@ def _unusable(file: WeightFile, error: FileError) -> Report:
 
 
 def _finding_of(error: FileError) -> Finding:
-    reason = f"{error.reason[:1].upper()}{error.reason[1:]}."
+    reason = _sentence(error)
     if isinstance(error, MissingVae):
-        text = "There is no VAE in this checkpoint."
+        text = "This checkpoint contains no VAE."
         remedy = (
-            "It needs an external VAE: without one the WebUI goes on with the VAE of the checkpoint before, "
-            "or with none at all."
+            "It needs an external VAE: without one the WebUI keeps using the previous checkpoint's VAE, "
+            "or has none at all."
         )
         return Finding("missing", MISSING, text, (), remedy)
     if isinstance(error, MissingKeys):
@@ -238,17 +238,20 @@ def _finding_of(error: FileError) -> Finding:
         return Finding("bad-shape", BROKEN, reason, (), _CHOOSE)
     if isinstance(error, NotAnAutoencoder):
         return Finding(
-            "not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or the like, it belongs in another folder."
+            "not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or a similar file, move it to another folder."
         )
     remedy = "Download or convert the file again."
     if is_url(error.path):
-        remedy = "Check the address, or download the file and inspect that."
+        remedy = "Check the address, or download the file and check it locally."
     return Finding("unreadable", UNREADABLE, reason, (), remedy)
 
 
 def _not_finite(error: NotFinite) -> Finding:
-    text = f"{error.reason[:1].upper()}{error.reason[1:]}: every image comes out black."
-    return Finding("nan", BROKEN, text, (), _CHOOSE)
+    return Finding("nan", BROKEN, f"{_sentence(error)} Images come out black.", (), _CHOOSE)
+
+
+def _sentence(error: FileError) -> str:
+    return f"{error.reason[:1].upper()}{error.reason[1:]}."
 
 
 def _with_published_facts(report: Report, path: str) -> Report:
@@ -264,18 +267,18 @@ def _with_published_facts(report: Report, path: str) -> Report:
 def _published(known: KnownCheckpoint) -> Finding:
     severity = {"broken": BROKEN, "reported grey": SUSPECT}.get(known.verdict, INFORMATION)
     certainty = "two independent sources" if known.grade == "A" else "one source"
-    text = f"This file is {known.name}. Published about its VAE: {known.built_in_vae} ({certainty})."
+    text = f"This file is {known.name}. Published information about its VAE: {known.built_in_vae} ({certainty})."
     return Finding("known-bad", severity, text, (), _CHOOSE if severity != INFORMATION else "")
 
 
 def _merged(merge: Merge) -> Finding:
     # Of unrelated parents a few per cent do harm, even before the chart shows it.
     evidence = tuple(Evidence(f"share of {parent.name}", parent.weight) for parent in merge.parents)
-    evidence += (Evidence("left unexplained", 100 * merge.residual, "%", "at most 0.1 %"),)
+    evidence += (Evidence("unexplained remainder", 100 * merge.residual, "%", "at most 0.1 %"),)
     why = (
-        "These are relatives, which can be merged without harm."
+        "They are fine-tunes of one VAE, which merge well."
         if merge.relatives
-        else "These were trained independently: their weights average to nothing useful, and images turn grey."
+        else "They were trained independently: their averaged weights are meaningless, so images turn grey."
     )
     severity = INFORMATION if merge.relatives else SUSPECT
     remedy = "" if merge.relatives else _CHOOSE

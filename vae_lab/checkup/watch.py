@@ -36,7 +36,7 @@ _BLACK = 1.0  # mean L* of a black image
 _MATTERS = 6.0  # standard deviation of the expected L* above which a flat or black image is a fault
 _CONFIRMED = 0.70  # of the contrast of another decode of the same latent
 
-_REMEDY = "Decode the latent with another VAE; choose a healthy one for this checkpoint."
+_REMEDY = "Decode the latent with another VAE, and choose a healthy VAE for this checkpoint."
 
 
 @dataclass(frozen=True)

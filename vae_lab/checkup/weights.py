@@ -160,7 +160,7 @@ def _unknown_family(by_decoder: Mapping[str, float]) -> Finding:
 
 def _numbers(measured: Probe) -> tuple[Evidence, ...]:
     numbers = []
-    for reading, way in ((measured.reference, "decoder alone"), (measured.own, "encoder and decoder")):
+    for reading, way in ((measured.reference, "decoder only"), (measured.own, "encoder and decoder")):
         if reading is not None:
             numbers += _reading_numbers(reading, way)
     if measured.largest_activation is not None:
@@ -179,8 +179,8 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
         ("colour retained", reading.colour_kept, "", "1"),
         ("colour retained, including hue", reading.gain_c, "", "1"),
         ("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
-        ("colour of neutral greys", reading.cast, "C*", "0"),
-        ("unevenness of flat patches", reading.noise, "L*", "0"),
+        ("colour cast of neutral greys", reading.cast, "C*", "0"),
+        ("noise in flat patches", reading.noise, "L*", "0"),
         ("stripes in flat patches", reading.stripes, "L*", "0"),
         ("overall", reading.overall, "", "1"),
         ("contrast in a photo, before clipping", reading.photo_gain_raw, "", "1"),

@@ -97,6 +97,9 @@ class Host(ABC):
     how_to_begin: str
     """What a user without any stored latents should do, in a sentence or two."""
 
+    language: str = ""
+    """In which messages are shown, such as ``zh_CN``; "" is English. It may change while the host runs."""
+
     chooses_checkpoint: bool = False
     """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import gradio as gr
 
-__all__ = ["choice_update", "connect", "follow", "html_update", "image_input", "page", "uploaded"]
+from vae_lab.host.base import Host
+from vae_lab.messages import use_language
+
+__all__ = ["build_for", "choice_update", "connect", "follow", "html_update", "image_input", "page", "uploaded"]
 
 _FONTS = ["system-ui", "sans-serif"]
 _MONO = ["ui-monospace", "monospace"]
+
+
+_host: ContextVar[Host | None] = ContextVar("host", default=None)
+
+
+@contextmanager
+def build_for(host: Host) -> Iterator[None]:
+    """Build a page within this context: it, and all handlers connected within, answer in the host's language."""
+    token = _host.set(host)
+    try:
+        with use_language(host.language):
+            yield
+    finally:
+        _host.reset(token)
 
 
 def connect(
@@ -78,7 +98,21 @@ def _attach(
     event: Callable[..., Any], handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **modes: Any
 ) -> Any:
     known = modes if _has_trigger_modes() else {}
+    handler = _in_host_language(handler)
     return event(handler, inputs=list(inputs), outputs=list(outputs), show_progress="hidden", api_name=False, **known)
+
+
+def _in_host_language(handler: Callable[..., Any]) -> Callable[..., Any]:
+    host = _host.get()
+    if host is None:
+        return handler
+
+    @functools.wraps(handler)
+    def answer(*values: Any) -> Any:
+        with use_language(host.language):
+            return handler(*values)
+
+    return answer
 
 
 def _has_trigger_modes() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from vae_lab.host.base import Host
+from vae_lab.ui.compat import build_for
 from vae_lab.ui.panels.checkup import build_checkup_panel
 from vae_lab.ui.panels.comparison import build_comparison_panel
 from vae_lab.ui.panels.library import build_library_panel
@@ -14,16 +15,16 @@ __all__ = ["build_tab"]
 
 
 def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
-    """Build the tab for ``host``: pages to compare VAEs, to put an image through, to check them, and of all files.
+    """Build the tab for ``host``, with the pages Compare, Round trip, Checkup and Library.
 
     Args:
-        host: what the panels ask and tell.
-        page: Blocks to build it in, where it is to be a page of its own.
+        host: the program that the panels work with.
+        page: Blocks to build the tab in, for a stand-alone page.
 
     Returns:
         Blocks for the host to show. They need the routes of :func:`vae_lab.api.routes.add_routes` on the same app.
     """
-    with page or gr.Blocks(analytics_enabled=False) as tab, gr.Tabs(elem_id="vae_lab_pages") as pages:
+    with build_for(host), page or gr.Blocks(analytics_enabled=False) as tab, gr.Tabs(elem_id="vae_lab_pages") as pages:
         # The WebUI would store the page of today as everyone's first page of tomorrow.
         pages.do_not_save_to_config = True
         with gr.Tab("Compare", id="compare", elem_id="vae_lab_page_compare"):

@@ -97,6 +97,11 @@ class A1111Host(Host):
     def checkpoint_files(self) -> dict[str, Path]:
         return {info.name: Path(info.filename) for info in sd_models.checkpoints_list.values()}
 
+    @property
+    def language(self) -> str:
+        chosen = getattr(shared.opts, "localization", "None")
+        return "" if chosen == "None" else chosen
+
     def current_checkpoint(self) -> str:
         model = self.vae.model()
         return model.sd_checkpoint_info.name if model is not None else ""

@@ -25,7 +25,7 @@ def test_only_healthy_ones_of_the_family() -> None:
     found = recommend("model.safetensors", SD1, reports)
     assert found is not None
     assert found.name == "merged.pt", "a harmless merge is healthy"
-    assert "healthy and of the family SD1 / SD2" in found.reason
+    assert "healthy and of the SD1 / SD2 family" in found.reason
     del reports["merged.pt"]
     assert recommend("model.safetensors", SD1, reports) is None
 
@@ -35,7 +35,7 @@ def test_the_users_own_choice_comes_first_unless_it_is_broken() -> None:
     found = recommend("anime.safetensors", SD1, reports, {"grey.pt": "Settings", "mine.pt": "Settings > VAE Lab"})
     assert found is not None
     assert found.name == "mine.pt"
-    assert "your own choice (Settings > VAE Lab)" in found.reason
+    assert "your preferred VAE (Settings > VAE Lab)" in found.reason
 
 
 @pytest.mark.parametrize(

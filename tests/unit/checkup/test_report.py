@@ -267,6 +267,6 @@ def test_published_facts_are_named_with_their_source(tmp_path: Path, monkeypatch
 def test_numbers_are_there_for_healthy_ones_too(tmp_path: Path) -> None:
     checkup = inspect_file(write(tmp_path / "v.safetensors", load_sample_vae("photo-b"))).checkup
     named = {evidence.name: evidence.value for evidence in checkup.measured}
-    assert named["decoder alone: white"] == pytest.approx(100, abs=3)
+    assert named["decoder only: white"] == pytest.approx(100, abs=3)
     assert named["encoder and decoder: black"] == pytest.approx(0, abs=3)
     assert checkup.charts[DECODED].startswith(b"\x89PNG")

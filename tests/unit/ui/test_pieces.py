@@ -106,7 +106,7 @@ def test_images_are_numbered_over_results_and_batch() -> None:
 def test_equal_images_are_told() -> None:
     comparison = stored(Decoded("a", grey(1)), Decoded("b", grey(2)), Decoded("c", grey(1)))
     assert comparison.twins() == {"c": "a"}
-    assert "Equal to a in every pixel." in views.results(comparison)
+    assert "Every pixel equals a." in views.results(comparison)
 
 
 def test_names_reasons_and_infotexts_cannot_smuggle_markup() -> None:
@@ -128,7 +128,7 @@ def test_names_reasons_and_infotexts_cannot_smuggle_markup() -> None:
 def test_summary_counts() -> None:
     assert "1 VAE decoded in" in views.summary(stored(Decoded("a", grey(1))))
     two = Comparison(SD1, (Decoded("a", grey(1)), Decoded("b", error="no")), cancelled=True)
-    assert "Cancelled, 1 VAE decoded in 0.0 s, 1 refused." in views.summary(
+    assert "The run was cancelled. 1 VAE decoded in 0.0 s. 1 VAE could not be used." in views.summary(
         StoredComparison("id", generation("g1"), two)
     )
 
@@ -138,7 +138,7 @@ def test_nan_is_told() -> None:
 
 
 def test_a_family_without_a_linear_preview_says_so() -> None:
-    assert "no linear preview is known for SD3" in views.latent_card(generation("g1", SD3))
+    assert "no linear preview is available for SD3" in views.latent_card(generation("g1", SD3))
 
 
 # --- the table of numbers ---------------------------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def test_numbers_escape_everything() -> None:
 
 
 def test_numbers_say_what_they_compare_with() -> None:
-    assert "Mean colour difference (CIEDE2000) to the built-in VAE" in numbers(measured("Built-in", "b"))
+    assert "Mean colour difference (CIEDE2000) from the built-in VAE" in numbers(measured("Built-in", "b"))
     html = numbers(measured("b", "c", refused="Built-in"))
-    assert "Mean colour difference (CIEDE2000) to b." in html
+    assert "Mean colour difference (CIEDE2000) from b." in html
     assert "The built-in VAE has no images, so the others are compared with b." in html
 
 

@@ -12,7 +12,8 @@ from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
 from vae_lab.host.plan import AS_IN_SETTINGS
-from vae_lab.ui.compat import choice_update, connect
+from vae_lab.messages import use_language
+from vae_lab.ui.compat import build_for, choice_update, connect
 from vae_lab.ui.panels.selection import decoder_choices
 from vae_lab.ui.views import comparison as views
 
@@ -49,7 +50,7 @@ def build_accordion(host: Host, tab: str) -> Accordion:
     entries = host.vaes()
     names = [entry.name for entry in entries]
 
-    with gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
+    with build_for(host), gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
         with gr.Row(elem_classes=["vae-lab-top"]):
             override = gr.Dropdown(
                 decoder_choices(entries),
@@ -99,4 +100,8 @@ def _line(host: Host, choice: str | None) -> str:
 
 def _starting_line(host: Host, override: gr.Dropdown) -> Callable[[], str]:
     # The host may have changed the dropdown's value after it was built, from its stored defaults.
-    return lambda: _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)
+    def line() -> str:
+        with use_language(host.language):
+            return _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)
+
+    return line

@@ -14,6 +14,7 @@ from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN, Decision, Reach
+from vae_lab.messages import text, translated
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
 from vae_lab.ui.panels.picks import Pick
@@ -196,8 +197,11 @@ class CheckupPanel:
     def _how_to_be_offered_more(self, report: Report) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
             return ""
-        where = "on the page Compare" if self.host.chooses_checkpoint else "in the menu at the top"
-        return checkup_views.aside(f"Choose this checkpoint {where}, and a VAE to use instead is offered here.")
+        return checkup_views.aside(
+            text("Select this checkpoint on the Compare page to get a replacement VAE here.")
+            if self.host.chooses_checkpoint
+            else text("Load this checkpoint to get a replacement VAE here.")
+        )
 
     def _remedy(self, chosen: str, report: Report | None) -> _Remedy:
         """What to offer: nothing for other files, healthy ones, or if a healthy external VAE is used already."""
@@ -227,8 +231,8 @@ class CheckupPanel:
         current = bool(chosen) and chosen == self.host.current_checkpoint()
         return (
             html_update(remedy.text),
-            gr.update(value=f"Use {remedy.vae} for this checkpoint", visible=remedy.for_checkpoint),
-            gr.update(value=f"Use {remedy.vae} always", visible=remedy.always),
+            gr.update(value=text("Use {vae} for this checkpoint", vae=remedy.vae), visible=remedy.for_checkpoint),
+            gr.update(value=text("Use {vae} always", vae=remedy.vae), visible=remedy.always),
             html_update(self._deciding() if current else ""),
         )
 
@@ -324,7 +328,7 @@ class CheckupPanel:
             updates = (self._verdict(current, report), *self._remedy_updates(remedy, current))
         except VaeLabError as error:
             return (*[gr.update()] * 5, state, html_update(views.alert(error)))
-        said = views.note(f"Done. {result.message}", undo_id=result.undo_id)
+        said = views.message(text("Done. {sentence}", sentence=result.message), undo_id=result.undo_id)
         return (*updates, replace(state, remedy=remedy.vae), html_update(said))
 
 
@@ -333,7 +337,7 @@ def _label(name: str, verdict: Verdict | None, current: bool) -> str:
 
     It is also the value of the entry: gradio 3 shows the value in place of the label after an update.
     """
-    notes = ["checkpoint in use"] if current else []
+    notes = [translated("checkpoint in use")] if current else []
     if verdict is not None:
         notes.append(checkup_views.mark(verdict))
     return _SEPARATOR.join([name, *notes])

@@ -15,6 +15,7 @@ from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Reach
 from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
+from vae_lab.messages import text
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
 from vae_lab.ui.panels.picks import Pick, pick_field
@@ -133,7 +134,7 @@ class ComparisonPanel:
         with gr.Accordion("From an image", open=not view.generations, elem_id="vae_lab_from_image") as self.from_image:
             self.image = gr.File(label="PNG, JPEG, WebP …", height=100, elem_id="vae_lab_image")
             self.encoder = gr.Dropdown(
-                encoder_choices(view.entries), value=BUILT_IN, label="Encoded by", elem_id="vae_lab_encoder"
+                encoder_choices(view.entries), value=BUILT_IN, label="Encode with", elem_id="vae_lab_encoder"
             )
             self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
         self.encoder.do_not_save_to_config = True  # see _stay_out_of_ui_config
@@ -211,7 +212,7 @@ class ComparisonPanel:
 
     def _built_in_line(self, entries: Sequence[VaeEntry], latent: Generation | None) -> str:
         of = self.host.built_in_of(latent) if latent else self.host.current_checkpoint()
-        return views.built_in(of, alone=not entries)
+        return views.built_in(of, only=not entries)
 
     def _card(self, generation: Generation | None) -> str:
         return views.latent_card(generation, source_views.save_link(generation)) if generation else ""
@@ -238,19 +239,18 @@ class ComparisonPanel:
         try:
             path, sources = Path(uploaded(file)), self.service.sources
             generation = sources.add_latents(read_limited(path, sources.max_upload), path.name)
-            message = source_views.added(generation, f"loaded from {path.name}")
-            return self._shown(latent_choice(generation), message, *inputs)
+            return self._shown(latent_choice(generation), source_views.loaded(generation, path.name), *inputs)
         except VaeLabError as error:
             return self._failed(error)
 
     def on_encode(self, file: Any, *inputs: Any) -> tuple[Any, ...]:
         """Encode an image with the selected VAE, add the latent, and select it."""
         if file is None:
-            return self._failed("There is no image yet: drop one into the field above the button.")
+            return self._failed("There is no image yet; drop one into the field above the button.")
         vae = inputs[3] or BUILT_IN
         try:
             generation, remarks = self.service.sources.encode(read_image(uploaded(file)), vae)
-            message = source_views.added(generation, f"encoded by {vae}", remarks)
+            message = source_views.encoded(generation, vae, remarks)
             return self._shown(latent_choice(generation), message, *inputs)
         except VaeLabError as error:
             return self._failed(error)
@@ -345,7 +345,7 @@ class ComparisonPanel:
             return gr.update(), views.alert(error), gr.update(), gr.update()
         if not stored.comparison.results:  # cancelled before the first result: keep what is shown
             return gr.update(), views.summary(stored), gr.update(), gr.update()
-        return views.results(stored), views.summary(stored), numbers_views.MEASURING, stored.id
+        return views.results(stored), views.summary(stored), numbers_views.measuring(), stored.id
 
     def on_measured(self, compared: str) -> tuple[Any, ...]:
         """The numbers of the comparison shown; the images did not wait for them."""
@@ -399,8 +399,8 @@ class ComparisonPanel:
 
 def _gone(source: str | None, begin: str) -> str:
     if source:
-        return f"The latent {source} has been discarded; press Refresh and choose another one."
-    return f"There is no latent to decode yet. {begin}"
+        return text("The latent {name} has been discarded; press Refresh and choose another one.", name=source)
+    return text("There is no latent to decode yet. {sentence}", sentence=begin)
 
 
 def build_comparison_panel(host: Host) -> ComparisonPanel:

@@ -47,15 +47,15 @@ class LibraryPanel:
     def _build_table(self) -> None:
         with gr.Row(elem_classes=["vae-lab-top"]):
             self.filter = gr.Textbox(
-                label="Find", placeholder="name, family, published name, finding", scale=4, min_width=240, max_lines=1,
-                elem_id="vae_lab_library_filter",
+                label="Search", placeholder="name, family, published name or finding", scale=4, min_width=240,
+                max_lines=1, elem_id="vae_lab_library_filter",
             )  # fmt: skip
             statuses, orders = list(library_views.STATUSES), list(library_views.ORDERS)
             self.status = gr.Dropdown(
                 statuses, value=statuses[0], label="Status", scale=1, min_width=180, elem_id="vae_lab_library_status"
             )
             self.sort = gr.Dropdown(
-                orders, value=orders[0], label="Order", scale=1, min_width=180, elem_id="vae_lab_library_sort"
+                orders, value=orders[0], label="Sort by", scale=1, min_width=180, elem_id="vae_lab_library_sort"
             )
         self.table = gr.HTML(visible=False, elem_id="vae_lab_library_table")
         with gr.Row(elem_classes=["vae-lab-pager"]):

@@ -40,7 +40,7 @@ class RoundTripPanel:
             with gr.Column(scale=1, min_width=320, elem_classes=["vae-lab-choices"]):
                 self.image = image_input(label="Image", height=280, elem_id="vae_lab_roundtrip_image")
                 self.longest = gr.Dropdown(
-                    list(_SIDES), value=f"{LONGEST_SIDE} pixels", label="Longer side at most",
+                    list(_SIDES), value=f"{LONGEST_SIDE} pixels", label="Maximum side length",
                     elem_id="vae_lab_roundtrip_longest",
                 )  # fmt: skip
                 self.built_in = gr.HTML(self._built_in_line(), elem_id="vae_lab_roundtrip_built_in")
@@ -60,7 +60,7 @@ class RoundTripPanel:
                         "Cancel", variant="stop", size="sm", scale=0, min_width=100, elem_id="vae_lab_roundtrip_cancel"
                     )
                 self.message = gr.HTML(elem_id="vae_lab_roundtrip_message")
-                self.empty = gr.HTML(round_trip_views.BEGIN, elem_id="vae_lab_roundtrip_empty")
+                self.empty = gr.HTML(round_trip_views.begin(), elem_id="vae_lab_roundtrip_empty")
                 self.results = gr.HTML(elem_id="vae_lab_roundtrip_results")
         # The WebUI would store lists of today as everyone's defaults of tomorrow.
         for component in (self.longest, self.vaes):
@@ -76,7 +76,7 @@ class RoundTripPanel:
         # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
 
     def _built_in_line(self) -> str:
-        return views.built_in(self.host.current_checkpoint(), alone=not self.host.vaes())
+        return views.built_in(self.host.current_checkpoint(), only=not self.host.vaes())
 
     # --- handlers --------------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class RoundTripPanel:
             return (
                 gr.update(),
                 gr.update(),
-                views.alert("There is no image yet: drop one into the field on the left."),
+                views.alert("There is no image yet; drop one into the field on the left."),
             )
         try:
             loaded = LoadedImage(image) if isinstance(image, Image.Image) else read_image(image)

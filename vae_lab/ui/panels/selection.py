@@ -9,6 +9,7 @@ from vae_lab.host.base import VaeEntry
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision
 from vae_lab.latents import Generation
 from vae_lab.latents.family import Family
+from vae_lab.messages import translated
 
 __all__ = [
     "PageState", "decoder_choices", "encoder_choices", "find_latent", "fits", "follow_newest", "in_order",
@@ -96,8 +97,12 @@ def in_order(entries: Sequence[VaeEntry], chosen: Sequence[str]) -> list[str]:
 
 
 def vae_choices(entries: Sequence[VaeEntry]) -> list[tuple[str, str]]:
-    """(label, name) of each VAE."""
-    return [(entry.label, entry.name) for entry in entries]
+    """(label, name) of each."""
+    return [(_label(entry), entry.name) for entry in entries]
+
+
+def _label(entry: VaeEntry) -> str:
+    return f"{entry.name} · {translated(entry.problem)}" if entry.problem else entry.label
 
 
 def decoder_choices(entries: Sequence[VaeEntry]) -> list[str]:

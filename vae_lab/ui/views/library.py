@@ -1,17 +1,18 @@
-"""HTML for the library. Everything from outside is escaped."""
+"""The Library page: all files on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from markupsafe import Markup
 
 from vae_lab.api.routes import report_url
 from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
 from vae_lab.library import UNCHECKED, WORST_FIRST
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
-from vae_lab.text import as_text
-from vae_lab.ui.views.checkup import WORDS, badge_of
-from vae_lab.ui.views.comparison import breakable, note
+from vae_lab.messages import text, translated
+from vae_lab.text import sized
+from vae_lab.ui.views.checkup import KINDS, WORDS, badge_of
+from vae_lab.ui.views.comparison import message
+from vae_lab.ui.views.html import render
 
 __all__ = ["ALL", "ORDERS", "STATUSES", "downloads", "overview", "position", "scanned", "table"]
 
@@ -24,7 +25,6 @@ _COUNTED = {
     UNCHECKED: "not checked yet",
     HEALTHY: "healthy",
 }
-_KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 
 ALL = "All"
 STATUSES = {ALL: ""} | {_WORDS[status]: status for status in WORST_FIRST}
@@ -39,150 +39,78 @@ ORDERS = {
 """Choices of the menu: orders."""
 
 _REPORTS = {"jsonl": "JSON lines", "csv": "CSV", "html": "HTML page"}
-_COLUMNS = ("Status", "File", "Size", "VAE", "The same VAE", "What was found")
 
 
 def overview(found: Overview) -> str:
     """All files in a sentence or two."""
-    if not found.files:
-        return (
-            '<div class="vae-lab-empty"><h3>No files yet</h3>'
-            "<p>No checkpoint and no VAE was found in the folders.</p></div>"
-        )
-    if not found.counts:
-        return (
-            f'<p class="vae-lab-library-sum"><b>{_files(found.files)}</b>, none of them looked at yet. '
-            "Press <em>Scan</em>: about a megabyte of each is read to tell its VAE, and then each VAE is checked once, "
-            "the worst suspects first.</p>"
-        )
-    counts = [
-        f'<span class="vae-lab-count" data-status="{status}"><b>{count:,}</b> {_COUNTED[status]}</span>'
-        for status, count in found.counts.items()
-    ]
+    counts = [(status, count, _COUNTED[status]) for status, count in found.counts.items()]
     if found.unknown:
-        counts.append(f'<span class="vae-lab-count"><b>{found.unknown:,}</b> new</span>')
-    return (
-        f'<p class="vae-lab-library-sum"><b>{_files(found.files)}</b>: {", ".join(counts)}.</p>'
-        f'<p class="vae-lab-library-copies">{_copies(found)}</p>'
-    )
+        counts.append(("", found.unknown, "new"))
+    return render("library", "overview", found, _files(found.files), counts, _copies(found) if found.counts else "")
 
 
 def _copies(found: Overview) -> str:
     if not found.groups:
-        return "No duplicates: every VAE is there once."
+        return text("No duplicates: every VAE exists only once.")
     if not found.copies:
-        count = "One VAE is" if found.groups == 1 else f"{found.groups:,} VAEs are"
-        return f"{count} in more than one file, but no VAE file is a copy of another."
-    one = found.copies == 1
-    what = "1 VAE file is a copy of another" if one else f"{found.copies:,} VAE files are copies of others"
+        if found.groups == 1:
+            return text("One VAE is in more than one file, but no VAE file is a copy of another.")
+        template = "{count} VAEs are in more than one file, but no VAE file is a copy of another."
+        return text(template, count=f"{found.groups:,}")
+    template = "1 VAE file is a copy of another." if found.copies == 1 else "{count} VAE files are copies of others."
+    copies = text(template, count=f"{found.copies:,}")
     if not found.freeable_bytes:
-        return f"{what}, but on the disk they are one file: there is nothing to free."
-    which = "it" if one else "them"
-    return (
-        f"{what}: <b>{_size(found.freeable_bytes)}</b> could be freed by deleting {which} yourself. "
-        "VAE Lab never deletes a file."
-    )
+        return f"{copies} {text('They share their space on the disk, so there is nothing to free.')}"
+    html = render("library", "freeable", copies, found.copies, sized(found.freeable_bytes))
+    return Markup(html)  # noqa: S704  rendered by a template
 
 
 def scanned(summary: ScanSummary) -> str:
-    """How a scan went, in one line."""
+    """The result of a scan, in one line."""
     files = summary.overview.files
     if not files:
-        return note("No checkpoint and no VAE was found in the folders.")
-    start = f"{_files(files)} scanned" if summary.complete else f"Stopped after {summary.scanned:,} of {_files(files)}"
-    rest = "" if summary.complete else " Press Scan to go on from here."
+        return message(text("No checkpoint or VAE was found in your folders."))
+    seconds = f"{summary.seconds:.1f}"
+    if summary.complete:
+        sentences = [text("{files} scanned in {seconds} s.", files=_files(files), seconds=seconds)]
+    else:
+        template = "Stopped after {count} of {files} in {seconds} s."
+        sentences = [text(template, count=f"{summary.scanned:,}", files=_files(files), seconds=seconds)]
     if not summary.read:
-        return note(f"{start} in {summary.seconds:.1f} s: nothing has changed, so nothing was read.{rest}")
-    read = f"{summary.read:,} read" if summary.read < summary.scanned else "all read"
-    return note(f"{start} in {summary.seconds:.1f} s: {read}, {_size(summary.bytes_read)}.{rest}")
+        sentences.append(text("Nothing has changed, so nothing was read."))
+    else:
+        template = "{count} read ({size})." if summary.read < summary.scanned else "All were read ({size})."
+        sentences.append(text(template, count=f"{summary.read:,}", size=sized(summary.bytes_read)))
+    if not summary.complete:
+        sentences.append(text("Press Scan to resume."))
+    return message(" ".join(sentences))
 
 
 def table(page: LibraryPage, found: Overview) -> str:
     """One page of the table; a file that the checkup lists has a link."""
     if not found.counts:
         return ""
-    if not page.rows:
-        return '<div class="vae-lab-empty"><h3>No such file</h3><p>No file fits what is asked for above.</p></div>'
-    head = "".join(f'<th scope="col">{text}</th>' for text in _COLUMNS)
-    rows = "".join(_row(row) for row in page.rows)
-    return (
-        '<div class="vae-lab-library-scroll" tabindex="0" role="region" aria-label="Files">'
-        f'<table class="vae-lab-library-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+    return render("library", "table", [(row, _badge(row)) for row in page.rows], KINDS)
 
 
-def _row(row: LibraryRow) -> str:
-    name = breakable(as_text(row.name))
-    if row.listed:
-        name = f'<button type="button" class="vae-lab-link" title="Open in Checkup">{name}</button>'
-    kind = f'<span class="vae-lab-quiet">{_KINDS[row.kind]}</span>' if row.kind in _KINDS else ""
-    known = f'<p class="vae-lab-quiet">Known as {breakable(row.identity)}</p>' if row.identity else ""
-    cells = (
-        f"<td>{_badge(row)}</td>",
-        f'<th scope="row" title="{escape(as_text(row.path))}">{name}{kind}</th>',
-        f'<td class="vae-lab-number">{_size(row.size)}</td>',
-        f"<td>{escape(row.family)}{known}</td>",
-        f"<td>{_same(row)}</td>",
-        f"<td>{_found(row)}</td>",
-    )
-    opens = f' data-file="{escape(as_text(row.listed))}"' if row.listed else ""
-    return f'<tr data-name="{escape(as_text(row.name))}" data-status="{row.status}"{opens}>{"".join(cells)}</tr>'
-
-
-def _badge(row: LibraryRow) -> str:
-    if row.status == UNCHECKED:
-        return f'<span class="vae-lab-badge" data-status="{row.status}">{_WORDS[row.status]}</span>'
-    return badge_of(row.status, row.title)
-
-
-def _same(row: LibraryRow) -> str:
-    unsure = "" if row.sure else '<p class="vae-lab-quiet">As far as a sample of the weights tells.</p>'
-    parts = []
-    if row.contains:
-        several = len(row.contains) + row.more_contained > 1
-        which = "any of them" if several else "it"
-        parts.append(f"<p>Contains {_names(row.contains, row.more_contained)}: choosing {which} changes nothing.</p>")
-    if row.same_as:
-        parts.append(f"<p>Same as {_names(row.same_as, row.more_same)}</p>")
-    if row.inside:
-        parts.append(f"<p>Built into {_names(row.inside, row.more_inside)}</p>")
-    return "".join(parts) + (unsure if parts else "")
-
-
-def _names(names: Sequence[str], more: int) -> str:
-    listed = ", ".join(f"<b>{breakable(as_text(name))}</b>" for name in names)
-    return f"{listed} and {more:,} more" if more else listed
-
-
-def _found(row: LibraryRow) -> str:
-    merge = f'<p class="vae-lab-quiet">Merge: {escape(as_text(row.merge))}</p>' if row.merge else ""
-    return (f"<p>{escape(as_text(row.finding))}</p>" if row.finding else "") + merge
+def _badge(row: LibraryRow) -> Markup:
+    if row.status != UNCHECKED:
+        return badge_of(row.status, row.title)
+    html = '<span class="vae-lab-badge" data-status="{}">{}</span>'
+    return Markup(html).format(row.status, translated(_WORDS[row.status]))  # noqa: S704  values are escaped
 
 
 def position(page: LibraryPage) -> str:
     """Which of all rows are shown."""
-    if page.pages == 1:
-        return f'<p class="vae-lab-position vae-lab-quiet">{_files(page.total)}</p>' if page.total else ""
-    return (
-        f'<p class="vae-lab-position vae-lab-quiet">Page {page.page + 1:,} of {page.pages:,}, {_files(page.total)}</p>'
-    )
+    return render("library", "position", _files(page.total), page) if page.total else ""
 
 
 def downloads(found: Overview) -> str:
     """Links to the reports on all files."""
     if not found.counts:
         return ""
-    links = ", ".join(f'<a href="{report_url(kind)}" download>{words}</a>' for kind, words in _REPORTS.items())
-    return f'<p class="vae-lab-downloads">Report on all files: {links}</p>'
+    return render("library", "downloads", [(report_url(kind), translated(title)) for kind, title in _REPORTS.items()])
 
 
 def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
-
-
-def _size(count: int) -> str:
-    if count >= 1e9:
-        return f"{count / 1e9:.2f} GB"
-    if count >= 1e5:
-        return f"{count / 1e6:.1f} MB"
-    return f"{count / 1e3:.1f} kB" if count >= 1000 else f"{count} bytes"
+    return text("{count} file" if count == 1 else "{count} files", count=f"{count:,}")

@@ -1,25 +1,25 @@
-"""The table of numbers below a comparison. Everything from outside is escaped."""
+"""The table of measurements below a comparison."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
 
 from vae_lab.api.routes import sheet_url
-from vae_lab.comparison import Decoded, Measured, Measures
-from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES, Explanation
+from vae_lab.comparison import Decoded, Measured
+from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.base import BUILT_IN
+from vae_lab.messages import text
 from vae_lab.service.comparisons import StoredComparison
-from vae_lab.ui.views.tables import column, name_column, number_cell, tabular, vae_row
+from vae_lab.ui.views.html import render
+from vae_lab.ui.views.tables import Mark, Number, Row, measure_column, table
 
-__all__ = ["MEASURING", "numbers"]
-
-_SIGNS = {"largest": "▲", "smallest": "▼"}
+__all__ = ["measuring", "numbers"]
 
 
-MEASURING = '<p class="vae-lab-quiet" role="status">Measuring…</p>'
-"""Until the numbers are there."""
+def measuring() -> str:
+    """Shown until the numbers are available."""
+    return render("tables", "measuring")
 
 
 def numbers(stored: StoredComparison) -> str:
@@ -29,74 +29,66 @@ def numbers(stored: StoredComparison) -> str:
         return ""
     measured = stored.measured
     marks = {key: _marks(measured, key) for key in EXPLANATIONS}
-    head = name_column(stored.id) + "".join(_heading(stored, key) for key in EXPLANATIONS)
-    rows = "".join(_row(stored, result, i, marks) for i, result in enumerate(results))
-    hint = "Point at a heading to read what it means, press it to sort. ▲ is the largest, ▼ the smallest."
-    save = f'<a class="vae-lab-save" href="{escape(sheet_url(stored))}" download>Save sheet</a>'
-    return tabular(hint, save, head, rows, _remarks(stored))
-
-
-def _heading(stored: StoredComparison, key: str) -> str:
-    known = EXPLANATIONS[key]
-    text = known.text.format(reference=_reference(stored.measured))
-    return column(stored.id, key, known.title, known.unit, text)
+    return table(
+        stored.id,
+        text("Hover over a heading for an explanation; click to sort. ▲ is the largest value, ▼ the smallest."),
+        [measure_column(key, _reference(measured)) for key in EXPLANATIONS],
+        [_row(measured, result, marks) for result in results],
+        sheet=sheet_url(stored),
+        remarks=_remarks(stored),
+    )
 
 
 def _reference(measured: Measured) -> str:
-    return "the built-in VAE" if measured.reference == BUILT_IN else measured.reference or "the reference"
+    if measured.reference == BUILT_IN:
+        return text("the built-in VAE")
+    return measured.reference or text("the reference")
 
 
-def _row(stored: StoredComparison, result: Decoded, order: int, marks: Mapping[str, Mapping[str, str]]) -> str:
-    found = stored.measured.of.get(result.name)
-    if found is not None:
-        cells = "".join(_cell(key, found, marks[key].get(result.name, "")) for key in EXPLANATIONS)
-    else:
-        why = f"not used: {result.error}" if result.error else "not measured"
-        cells = f'<td class="vae-lab-quiet" colspan="{len(EXPLANATIONS)}" data-copy="{escape(why)}">{escape(why)}</td>'
-    return vae_row(order, result.name, cells)
+def _row(measured: Measured, result: Decoded, marks: Mapping[str, Mapping[str, Mark]]) -> Row:
+    found = measured.of.get(result.name)
+    if found is None:
+        problem = text("not used: {reason}", reason=result.error) if result.error else text("not measured")
+        return Row(result.name, (), problem)
+    values = [
+        Number(getattr(found, key), known.digits, marks[key].get(result.name, ""))
+        for key, known in EXPLANATIONS.items()
+    ]
+    return Row(result.name, values)
 
 
-def _cell(key: str, found: Measures, mark: str) -> str:
-    sign = tint = ""
-    if mark:
-        sign = f'<span class="vae-lab-mark" title="{mark}" role="img" aria-label="{mark}">{_SIGNS[mark]}</span>'
-        tint = f' data-mark="{mark}"'
-    return number_cell(getattr(found, key), EXPLANATIONS[key].digits, sign, tint)
+def _marks(measured: Measured, key: str) -> dict[str, Mark]:
+    """The VAEs with the largest and the smallest number, as shown; with two VAEs that is obvious without a mark.
 
-
-def _shown(known: Explanation, value: float) -> str:
-    return f"{value:.{known.digits}f}"
-
-
-def _marks(measured: Measured, key: str) -> dict[str, str]:
-    """Which VAEs have the largest and the smallest number, as it is shown; of two, everyone sees that without a mark.
-
-    What compares with the reference says nothing of the reference itself.
+    Numbers that compare with the reference say nothing about the reference itself.
     """
     known = EXPLANATIONS[key]
     values = {name: getattr(found, key) for name, found in measured.of.items()}
     shown = {
-        name: float(_shown(known, value))
+        name: float(f"{value:.{known.digits}f}")
         for name, value in values.items()
         if value is not None and math.isfinite(value) and not (known.compares and name == measured.reference)
     }
     if len(set(shown.values())) < 3:
         return {}
-    ends = {max(shown.values()): "largest", min(shown.values()): "smallest"}
+    ends: dict[float, Mark] = {max(shown.values()): "largest", min(shown.values()): "smallest"}
     return {name: ends[value] for name, value in shown.items() if value in ends}
 
 
-def _remarks(stored: StoredComparison) -> str:
+def _remarks(stored: StoredComparison) -> list[str]:
     measured = stored.measured
-    lines = []
+    remarks = []
     if measured.reference == BUILT_IN and len(measured.of) > 1:
-        lines.append("How close to the built-in VAE's image it is, not how good: ΔE, SSIM and PSNR.")
+        remarks.append(text("ΔE, SSIM and PSNR measure similarity to the built-in VAE's image, not quality."))
     if measured.problem:
-        lines.append(f"Not everything could be measured: {measured.problem}")
+        remarks.append(text("Some values could not be measured: {reason}", reason=measured.problem))
     if measured.reference not in ("", BUILT_IN):
-        lines.append(f"The built-in VAE has no images, so the others are compared with {measured.reference}.")
+        template = "The built-in VAE has no images, so the others are compared with {vae}."
+        remarks.append(text(template, vae=measured.reference))
     batch = len(stored.generation.latents)
-    if measured.of and batch > 1:
-        of = f"the first {MAX_IMAGES} of {batch}" if batch > MAX_IMAGES else f"all {batch}"
-        lines.append(f"Mean of {of} images; the time is that of all.")
-    return "".join(f'<p class="vae-lab-quiet">{escape(line)}</p>' for line in lines)
+    if measured.of and batch > MAX_IMAGES:
+        template = "Mean of the first {count} of {total} images; the time is for the whole batch."
+        remarks.append(text(template, count=MAX_IMAGES, total=batch))
+    elif measured.of and batch > 1:
+        remarks.append(text("Mean of all {count} images; the time is for the whole batch.", count=batch))
+    return remarks

@@ -1,74 +1,99 @@
-"""Pieces of tables of numbers, which ``javascript/vae_lab_tables.js`` sorts and copies. Everything is escaped."""
+"""Tables of numbers, which ``javascript/vae_lab_tables.js`` sorts and copies."""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isinf
+from typing import Literal
 
-from vae_lab.ui.views.comparison import breakable
+from vae_lab.comparison.measures import EXPLANATIONS
+from vae_lab.messages import text
+from vae_lab.ui.views.html import render
 
-__all__ = ["column", "name_column", "number_cell", "tabular", "vae_row"]
+__all__ = ["Column", "Mark", "Number", "Row", "measure_column", "table", "time_column"]
 
-
-def tabular(hint: str, tools: str, head: str, rows: str, below: str = "") -> str:
-    """A whole table.
-
-    Args:
-        hint: what to do with it.
-        tools: HTML of what stands beside *Copy table*.
-        head: HTML of the headings, see :func:`column`.
-        rows: HTML, see :func:`vae_row`.
-        below: HTML of remarks.
-    """
-    return (
-        '<div class="vae-lab-measures vae-lab-tabular"><div class="vae-lab-measures-head">'
-        f'<p class="vae-lab-quiet">{escape(hint)}</p>'
-        '<p class="vae-lab-measures-tools"><span class="vae-lab-copied vae-lab-quiet" role="status"></span>'
-        f'<button type="button" class="vae-lab-copy">Copy table</button>{tools}</p></div>'
-        '<div class="vae-lab-measures-scroll" tabindex="0" role="region" aria-label="Numbers">'
-        f'<table class="vae-lab-sortable"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-        f"{below}</div>"
-    )
+Mark = Literal["", "largest", "smallest"]
 
 
-def column(table: str, key: str, title: str, unit: str, text: str) -> str:
-    """The heading of a column: sorts by it, and explains it to whoever points at it or comes to it by the Tab key.
+@dataclass(frozen=True)
+class Column:
+    """The heading of a column: sorts by it, and explains it on hover and focus.
 
-    Args:
-        table: what makes its ids unlike those of another table on the page.
+    Attributes:
         key: of the column.
-        title: a word or two.
+        title: a word or two, in English.
         unit: "" for none.
-        text: the explanation.
+        text: the explanation, in the user's language.
     """
-    of = f' <span class="vae-lab-quiet">{escape(unit)}</span>' if unit else ""
-    tip = f"vae-lab-tip-{table}-{key}"
-    words = f"<b>{escape(title)}.</b> {escape(text)}"
-    return (
-        f'<th scope="col" aria-sort="none" data-column="{key}"><button type="button" class="vae-lab-sort"'
-        f' title="{escape(text)}" aria-describedby="{escape(tip)}">{escape(title)}{of}</button>'
-        f'<span class="vae-lab-tip" id="{escape(tip)}" role="tooltip"><span>{words}</span></span></th>'
-    )
+
+    key: str
+    title: str
+    unit: str
+    text: str
 
 
-def name_column(table: str) -> str:
-    """The heading of the first column."""
-    text = "Names of the VAEs. As at first, they stand in the order in which they were compared."
-    return column(table, "name", "VAE", "", text)
+@dataclass(frozen=True)
+class Number:
+    """One cell.
+
+    Attributes:
+        value: None where nothing was measured.
+        digits: after the decimal point.
+        mark: whether it is the largest or smallest of its column.
+    """
+
+    value: float | None
+    digits: int
+    mark: Mark = ""
+
+    @property
+    def infinite(self) -> bool:
+        return self.value is not None and isinf(self.value)
+
+    @property
+    def shown(self) -> str:
+        return "" if self.value is None else f"{self.value:.{self.digits}f}"
 
 
-def vae_row(order: int, vae: str, cells: str) -> str:
-    """The numbers of a VAE; ``order`` is its place as at first."""
-    name = escape(vae)
-    head = f'<th scope="row" data-value="{name}">{breakable(vae)}</th>'
-    return f'<tr data-order="{order}" data-vae="{name}">{head}{cells}</tr>'
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one VAE, or the problem why there are none, in the user's language."""
+
+    vae: str
+    numbers: Sequence[Number]
+    problem: str = ""
 
 
-def number_cell(value: float | None, digits: int, sign: str = "", tint: str = "") -> str:
-    """One number; ``sign`` is HTML before it, and ``tint`` an attribute of its cell."""
-    if value is None:
-        return '<td class="vae-lab-number vae-lab-quiet">–</td>'
-    if isinf(value):
-        return '<td class="vae-lab-number" data-value="Infinity" data-copy="equal">equal</td>'
-    shown = f"{value:.{digits}f}"
-    return f'<td class="vae-lab-number" data-value="{round(value, 6)}" data-copy="{shown}"{tint}>{sign}{shown}</td>'
+def measure_column(key: str, reference: str) -> Column:
+    """The column of one of ``EXPLANATIONS``; ``reference``: what is compared with, in the user's language."""
+    known = EXPLANATIONS[key]
+    return Column(key, known.title, known.unit, text(known.text, reference=reference))
+
+
+def time_column(key: str, title: str, explanation: str) -> Column:
+    """A column of seconds."""
+    return Column(key, title, "s", text(explanation))
+
+
+def table(
+    id: str,  # noqa: A002
+    hint: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    *,
+    sheet: str = "",
+    remarks: Sequence[str] = (),
+) -> str:
+    """A whole table, its first column the names of the VAEs.
+
+    Args:
+        id: tells its headings from those of another table on the page.
+        hint: how to use it.
+        columns: of the numbers.
+        rows: in the order in which they were computed.
+        sheet: address of the contact sheet, or "".
+        remarks: shown below.
+    """
+    name = Column("name", "VAE", "", text("The VAEs, by default in the order they were compared."))
+    return render("tables", "table", id, hint, [name, *columns], rows, sheet=sheet, remarks=remarks)

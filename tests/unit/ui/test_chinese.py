@@ -1,0 +1,267 @@
+"""Every page in Chinese: no English is left but names, and no name is translated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+
+import numpy as np
+import pytest
+import torch
+
+from vae_lab.checkup import Checkup, Recommendation, Report, weights
+from vae_lab.checkup import report as report_module
+from vae_lab.checkup.findings import TITLES
+from vae_lab.checkup.judge import judge_probe
+from vae_lab.checkup.probe import Probe, read_chart
+from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
+from vae_lab.comparison.round_trip import loss_between
+from vae_lab.errors import MissingKeys, MissingVae, NotAnAutoencoder, NotFinite, UnreadableFile
+from vae_lab.host.base import MemoryCheckup, VaeEntry
+from vae_lab.identity import KnownVae, Merge, Parent
+from vae_lab.latents import Generation
+from vae_lab.latents.chart import chart_image
+from vae_lab.latents.family import FAMILIES
+from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
+from vae_lab.messages import text, translated, use_language
+from vae_lab.service.comparisons import StoredComparison
+from vae_lab.service.round_trips import StoredRoundTrip
+from vae_lab.ui.views import checkup as checkup_views
+from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views import library as library_views
+from vae_lab.ui.views import round_trip as round_trip_views
+from vae_lab.ui.views import sources as source_views
+from vae_lab.ui.views.numbers import measuring, numbers
+
+SD1, SDXL = FAMILIES["sd1"], FAMILIES["sdxl"]
+NAMES = (
+    "dreams.safetensors",
+    "anime-a.vae.pt",
+    "grey_b.ckpt",
+    "Compare",
+    "A cat, masterpiece",
+    "Steps: 20",
+    "decoder.conv_in.weight",
+)
+# Units, names of formats, parameters and programs, and words that Chinese users know in English.
+INTERNATIONAL = (
+    "VAE", "VAEs", "SDXL", "SD", "PSNR", "SSIM", "CIEDE", "RGB", "NaN", "LoRA", "WebUI", "Lab", "Built-in", "Automatic",
+    "MB", "GB", "kB", "dB", "bytes", "fp", "ldm", "first_stage_model", "img", "txt", "no-half-vae", "JSONL", "CSV",
+    "HTML", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae", "AutoencoderKL",
+    "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse",
+)  # fmt: skip
+
+
+def visible(html: str) -> list[str]:
+    """Texts, titles, and what screen readers say."""
+    html = html.replace("<wbr>", "")
+    texts = re.findall(r">([^<]+)<", re.sub(r"</?(?:b|em)>", "", html))
+    texts += re.findall(r' (?:alt|title|aria-label)="([^"]*)"', html)
+    return list(map(unescape, texts))
+
+
+def english_in(html: str) -> list[str]:
+    found = []
+    for shown in visible(html):
+        rest = re.sub("|".join(map(re.escape, NAMES)), "", shown)
+        words = [
+            word
+            for word in re.findall(r"[A-Za-z][\w-]*", rest, re.ASCII)
+            if word.rstrip("0123456789") not in INTERNATIONAL
+        ]
+        found += [shown] if words else []
+    return found
+
+
+def pixels(level: int, batch: int = 1) -> np.ndarray:
+    return np.random.default_rng(level).integers(0, 256, (batch, 16, 16, 3), dtype=np.uint8)
+
+
+def a_comparison() -> StoredComparison:
+    results = (
+        Decoded("Built-in", pixels(1, 6), 0.5, family=SD1),
+        Decoded(NAMES[0], pixels(2, 6), 0.7, in_strips=True),
+        Decoded(NAMES[1], pixels(1, 6), 0.2, finite=False),
+        Decoded("Compare", error="Compare is a VAE for SDXL, but the latents are SD1 / SD2", family=SDXL),
+    )
+    latents = torch.zeros(6, 4, 2, 2)
+    generation = Generation("g", latents, SD1, "A cat, masterpiece", ("A cat, masterpiece\nSteps: 20",), NAMES[2])
+    return StoredComparison("id", generation, Comparison(SD1, results, cancelled=True), NAMES[2])
+
+
+def a_round_trip() -> StoredRoundTrip:
+    image = pixels(3)[0]
+    loss = loss_between(image, pixels(4)[0])
+    results = (
+        RoundTripped("Built-in", torch.zeros(1, 4, 2, 2), image, loss, family=SD1, in_strips=True),
+        RoundTripped(NAMES[0], torch.zeros(1, 4, 2, 2), image, loss, family=SD1),
+        RoundTripped(NAMES[1], error="unknown VAE architecture"),
+    )
+    remarks = ("downscaled from 99 x 99 to 16 x 16", "cropped to 16 x 8, multiples of 8")
+    return StoredRoundTrip("id", RoundTrip(image, results), NAMES[2], remarks)
+
+
+def charts() -> Iterator[Probe]:
+    """Grey, paler by the encoder, exaggerated, off-colour, noisy, flat, black, and not finite."""
+    chart = chart_image()
+    noise = torch.rand(chart.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    good, grey, pale = (read_chart(0.5 + k * (chart - 0.5)) for k in (1.0, 0.2, 0.8))
+    yield Probe(SD1, good, good, 7e4)
+    yield from (Probe(SD1, reading, None) for reading in (grey, pale))
+    yield from (Probe(SD1, good, reading) for reading in (grey, pale))
+    yield Probe(None, None, grey)
+    for wrong in (
+        1.8 * (chart - 0.5) + 0.5, chart.flip(1), chart + noise, chart * 0 + 0.5 + noise, chart * 0 + 0.5, chart * 0,
+        chart * torch.nan,
+    ):  # fmt: skip
+        yield Probe(SD1, read_chart(wrong), None)
+
+
+def reports() -> dict[str, Report]:
+    """One for every finding that a probe, a file and its history give."""
+    checkups = [
+        Checkup("sd1", judge_probe(probe), weights._numbers(probe), weights._charts(probe)) for probe in charts()
+    ]
+    checkups += [
+        Checkup("", (weights._unknown_family({"sd1": 0.4}),)),
+        Checkup("sd1", (weights._wrong_family(SD1, SDXL, {"sd1": 0.9}),)),
+    ]
+    found = {f"{i} {NAMES[0]}": Report(NAMES[0], "checkpoint", checkup=checkup) for i, checkup in enumerate(checkups)}
+    known = KnownVae(NAMES[1], (), "sd1", "B", match="hint")
+    full = Report(
+        NAMES[0], "vae", "ldm (first_stage_model.)", "sd1", dtype="fp16", fingerprint="deadbeef" * 8, identity=known,
+        checkup=checkups[0], bytes_read=10**6, seconds=1.5,
+    )  # fmt: skip
+    parents = (Parent(NAMES[0], 0.8), Parent(NAMES[1], 0.2))
+    for relatives in (True, False):
+        found[f"{int(relatives)}. {NAMES[1]}"] = full.with_merge(Merge(parents, 1e-5, relatives))
+    errors = (
+        MissingVae(NAMES[0], "a checkpoint without a VAE (found ab)"),
+        MissingKeys(NAMES[0], "the VAE is incomplete: decoder.conv_in.weight is missing"),
+        NotAnAutoencoder(NAMES[0], "unknown VAE architecture"),
+        UnreadableFile(NAMES[0], "the file is empty (0 bytes)"),
+        UnreadableFile("https://x/y", "neither safetensors nor a torch checkpoint"),
+    )
+    for i, error in enumerate(errors):
+        finding = report_module._finding_of(error)
+        found[f"{i} {NAMES[2]}"] = Report(NAMES[0], file_findings=(finding,))
+    not_finite = NotFinite(
+        NAMES[0], "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
+    )
+    found[NAMES[0]] = Report(NAMES[0], file_findings=(report_module._not_finite(not_finite),))
+    return found
+
+
+def library_pages() -> Iterator[str]:
+    counts = {"unreadable": 1, "broken": 2, "missing": 1, "suspect": 1, "unchecked": 1, "healthy": 1200}
+    full = Overview(1300, counts, groups=3, copies=2, freeable_bytes=10**9)
+    overviews = (
+        Overview(), Overview(5), full, Overview(3, {"healthy": 3}), Overview(3, {"healthy": 3}, groups=1),
+        Overview(3, {"healthy": 3}, groups=2), Overview(3, {"healthy": 3}, groups=1, copies=1),
+    )  # fmt: skip
+    yield from map(library_views.overview, overviews)
+    for complete, read in ((True, 0), (True, 5), (False, 3), (False, 0)):
+        yield library_views.scanned(ScanSummary(full, complete, 5, read, 10**6, 1.5))
+    yield library_views.scanned(ScanSummary(Overview(), True, 0, 0, 0, 0.0))
+    rows = (
+        LibraryRow(NAMES[0], f"/{NAMES[0]}", "unchecked", "vae", 10**6),
+        LibraryRow(
+            NAMES[1], f"/{NAMES[1]}", "broken", "checkpoint", 10**9, "SDXL",
+            "possibly anime-a.vae.pt (a hint from its weights)", NAMES[:2], 2, NAMES[:2], 1, NAMES[:1], 0,
+            False, f"0.8 {NAMES[0]}", "Washed out",
+            "Images are slightly paler than they should be.", NAMES[1],
+        ),
+        LibraryRow(NAMES[2], f"/{NAMES[2]}", "healthy", contains=NAMES[:1]),
+    )  # fmt: skip
+    yield library_views.table(LibraryPage(rows, 3, 2, 0), full)
+    yield library_views.table(LibraryPage((), 0, 1, 0), full)
+    yield from (library_views.position(LibraryPage(rows, 3, pages, 0)) for pages in (1, 2))
+    yield library_views.downloads(full)
+
+
+def comparison_pages() -> Iterator[str]:
+    comparison = a_comparison()
+    yield from (views.results(comparison), views.summary(comparison), numbers(comparison), measuring(), views.guide())
+    yield from (views.built_in(NAMES[0]), views.built_in("", only=True), views.latent_card(comparison.generation))
+    yield views.latent_card(Generation("g", torch.zeros(1, 16, 2, 2), FAMILIES["sd3"]))
+    yield views.identified([VaeEntry("Compare", "/a", SD1), VaeEntry(NAMES[0], "/b", None, "unknown VAE architecture")])
+    yield views.deciding(f"{NAMES[0]}: chosen for {NAMES[2]}.")
+    yield views.alert("another task is running; wait for it or cancel it")
+    yield views.alert("no VAE named Compare; available: Compare, grey_b.ckpt")
+    yield views.note(f"{NAMES[0]}: chosen for every checkpoint.", undo_id="u1")
+    generation = comparison.generation
+    yield source_views.thumbnails([generation] * 30)
+    yield from (source_views.save_link(generation), source_views.loaded(generation, NAMES[0]))
+    yield source_views.encoded(generation, NAMES[0], ["cropped to 16 x 8, multiples of 8"])
+
+
+def round_trip_pages() -> Iterator[str]:
+    trip = a_round_trip()
+    yield from (round_trip_views.begin(), round_trip_views.results(trip), round_trip_views.summary(trip))
+
+
+def checkup_pages() -> Iterator[str]:
+    known = reports()
+    yield from (checkup_views.unchecked(""), checkup_views.unchecked(NAMES[0]))
+    for name, report in known.items():
+        yield from (
+            checkup_views.verdict(name, report, False),
+            checkup_views.charts(report),
+            checkup_views.details(report),
+        )
+        yield checkup_views.checked({name: report}, 1)
+    yield checkup_views.overview([*known, NAMES[2]], known, NAMES[2])
+    yield from (
+        checkup_views.checked(known, len(known)),
+        checkup_views.checked(known, 99),
+        checkup_views.remedied(NAMES[0]),
+    )
+    yield from map(checkup_views.aside, map(checkup_views.kind_to_get, (None, SD1, FAMILIES["sd3"])))
+    yield checkup_views.recommended(Recommendation(NAMES[0], "it is healthy and of the SDXL family"))
+    reason = "it is your preferred VAE (Settings > VAE Lab > External VAE), healthy and of the SDXL family"
+    yield checkup_views.recommended(Recommendation("Compare", reason))
+    yield checkup_views.used_instead(f"{NAMES[0]}: chosen for every checkpoint.")
+    yield checkup_views.held(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
+
+
+@pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages])
+def test_no_english_is_left(pages) -> None:  # type: ignore[no-untyped-def]
+    with use_language("zh_CN"):
+        assert [sentence for html in pages() for sentence in english_in(html)] == []
+
+
+def test_the_reports_have_every_finding_but_those_of_published_files() -> None:
+    codes = {finding.code for report in reports().values() for finding in report.verdict.findings}
+    assert codes == TITLES.keys() - {"known-bad", "bad-shape"}
+
+
+def test_names_are_never_translated() -> None:
+    """Not even one that is a text of ours."""
+    with use_language("zh_CN"):
+        html = views.results(a_comparison())
+        assert 'data-vae="Compare"' in html
+        assert '<span class="vae-lab-name">Compare</span>' in html
+        assert "Compare 是 SDXL 的 VAE" in html
+        assert translated("Compare: chosen for Compare.") == "Compare: 为 Compare 选择。"
+        assert text("Use {vae} always", vae="Compare") == "始终使用 Compare"
+
+
+@pytest.mark.parametrize("language", ["", "None", "xx_YY", "../zh_CN"])
+def test_without_a_catalogue_everything_is_english(language: str) -> None:
+    with use_language(language):
+        assert "1 VAE could not be used." in views.summary(a_comparison())
+        assert translated("Washed out") == "Washed out"
+
+
+def test_the_language_ends_with_its_context() -> None:
+    with use_language("zh_CN"):
+        assert translated("Washed out") != "Washed out"
+    assert translated("Washed out") == "Washed out"
+
+
+def test_values_cannot_smuggle_markup_into_a_translation() -> None:
+    with use_language("zh_CN"):
+        assert "<i>" not in checkup_views.remedied("<i>")
+        assert "<i>" not in views.alert("no VAE named <i>; available: <i>")
+        assert "{seconds}" in views.alert("no VAE named {seconds}; available: {0.__class__}")

@@ -127,7 +127,7 @@ def of_settings() -> Iterator[str]:
 
 
 def of_the_first_page() -> str:
-    tree = ast.parse((ROOT / "vae_lab" / "host" / "a1111.py").read_text(encoding="utf8"))
+    tree = ast.parse((ROOT / "vae_lab" / "webui" / "a1111.py").read_text(encoding="utf8"))
     assigned = (node for node in ast.walk(tree) if isinstance(node, ast.Assign))
     return next(ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "how_to_begin")
 

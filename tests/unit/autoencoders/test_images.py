@@ -82,5 +82,5 @@ def test_unknown_family_neither_encodes_nor_decodes(sample_set: SampleSet) -> No
 @pytest.mark.parametrize("shape", [(1, 16, 4, 4), (4, 4, 4)])
 def test_latents_of_another_shape_are_refused(sample_set: SampleSet, shape: tuple[int, ...]) -> None:
     vae = load_autoencoder(sample_set.healthy, family="sd1")
-    with pytest.raises(FamilyMismatch, match=r"decodes latents \[B,4,h,w\], these are \["):
+    with pytest.raises(FamilyMismatch, match=r"decodes latents of shape \[B,4,h,w\], not \["):
         vae.decode(torch.zeros(shape))

@@ -294,7 +294,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
         ((101, 4, 1, 1), "the limit is 100 images of 8192 x 8192"),
         ((1, 4, 1, 2**20 + 1), "the limit is 100 images of 8192 x 8192"),
         ((4, 1025, 1025), "the limit is 100 images of 8192 x 8192"),
-        ((1, 1, 4, 8, 8), "latents have shape"),
+        ((1, 1, 4, 8, 8), "latents have the shape"),
     ],
 )
 def test_too_much_is_refused(shape: tuple[int, ...], words: str) -> None:

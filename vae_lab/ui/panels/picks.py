@@ -40,7 +40,7 @@ class Pick:
             kind, name = None, None
         if kind not in get_args(Kind) or not isinstance(name, str):
             raise HostError("this page was loaded by another version of VAE Lab; reload it")
-        return cls(cast("Kind", kind), name)
+        return cls(cast(Kind, kind), name)
 
 
 def pick_field() -> gr.Textbox:

@@ -3,7 +3,13 @@
 import launch
 
 # Import name -> what pip is asked for. The WebUI itself brings torch, safetensors, gradio, numpy, Pillow.
-_NEEDED = {"diskcache": "diskcache", "skimage": "scikit-image", "tqdm": "tqdm", "fsspec": "fsspec", "psutil": "psutil"}
+_NEEDED = {
+    "skimage": "scikit-image",
+    "platformdirs": "platformdirs",
+    "tqdm": "tqdm",
+    "fsspec": "fsspec",
+    "psutil": "psutil",
+}
 
 for module, requirement in _NEEDED.items():
     if not launch.is_installed(module):

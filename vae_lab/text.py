@@ -25,7 +25,7 @@ def one_line(text: object, limit: int = 200) -> str:
 
 
 def sized(count: int) -> str:
-    """Return a number of bytes as people read it: ``'1.5 MB'``."""
+    """Return a number of bytes for people: ``'1.5 MB'``."""
     value = float(count)
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:

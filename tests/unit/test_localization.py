@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_lab.checkup.findings import TITLES
+from vae_lab.checkup.findings import STATUS_PHRASES, STATUS_TITLES, TITLES
 from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import build_sample_set
@@ -159,11 +159,10 @@ def of_measures() -> Iterator[str]:
 
 def of_tables() -> Iterator[str]:
     yield from TITLES.values()
-    yield from checkup_views.WORDS.values()
+    yield from (*STATUS_TITLES.values(), *STATUS_PHRASES.values())
     yield from checkup_views._KINDS.values()
     yield "checkpoint in use"
-    for table in (library_views._WORDS, library_views._COUNTED, library_views._REPORTS):
-        yield from table.values()
+    yield from library_views._REPORTS.values()
     yield from (*library_views.STATUSES, *library_views.ORDERS, *library_views._COLUMNS)
     yield from numbers_views._SIGNS
     yield from (words for _, words, _ in round_trip_views._STEPS if not words.isdigit())

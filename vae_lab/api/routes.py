@@ -112,6 +112,7 @@ def _router(host: Host, service: ComparisonService) -> APIRouter:
     @router.get("/vaes", response_model=VaesAnswer)
     def vaes() -> dict[str, Any]:
         """List the external VAEs, with what is known of them."""
+        host.listing(fresh=True)
         return {"vaes": [_vae(entry) for entry in host.vaes()]}
 
     @router.get("/latents", response_model=LatentsAnswer)

@@ -20,7 +20,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from vae_lab.autoencoders import open_vae
-from vae_lab.checkup import Report, inspect_file
 from vae_lab.checkup.findings import HEALTHY, UNREADABLE
 from vae_lab.cli.scan import add_scan
 from vae_lab.comparison import (
@@ -44,6 +43,7 @@ from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.images import LONGEST_SIDE, prepared, read_image
 from vae_lab.latents import Generation, load_latents
 from vae_lab.latents.family import FAMILIES
+from vae_lab.library import FileRecord, inspect_file
 from vae_lab.repair.checkpoint import bake, extract, strip
 from vae_lab.service.background_checkup import BackgroundCheckup
 from vae_lab.version import __version__
@@ -206,7 +206,7 @@ def _sketch(path: str) -> Sketch | None:
         return None
 
 
-def _as_text(report: Report) -> str:
+def _as_text(report: FileRecord) -> str:
     facts = [report.family.title if report.family else "family unknown", report.dtype, report.layout]
     if report.fingerprint:
         facts.append(short(report.fingerprint))

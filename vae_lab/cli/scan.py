@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +11,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-import diskcache
 import torch
 from tqdm import tqdm
 
-from vae_lab.checkup.findings import HEALTHY, UNREADABLE
+from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, UNREADABLE, Status
 from vae_lab.errors import HostError
 from vae_lab.identity import DuplicateGroup, find_duplicates
-from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, Records, Scan, ScanRecord
-from vae_lab.library.cache import FactsCache
-from vae_lab.library.reports import json_line, status_words, write_csv, write_html
+from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
+from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.reports import json_line, write_csv, write_html
 from vae_lab.progress import Progress
+from vae_lab.text import sized
 
 __all__ = ["add_scan"]
 
@@ -62,16 +60,14 @@ def _scan(args: argparse.Namespace) -> int:
     for out in (args.csv, args.html, Path(args.jsonl) if args.jsonl not in (None, _STANDARD_OUTPUT) else None):
         if out is not None and not out.absolute().parent.is_dir():  # better told now than after an hour
             raise HostError(f"{out}: there is no folder {out.parent}")
-    try:
-        with closing(FactsCache(args.cache or _cache_folder(), required=True)) as facts:
-            return _scan_with(args, facts)
-    except (sqlite3.Error, diskcache.Timeout) as error:  # no room on the disk, no permission, locked by another program
-        reason = str(error) or "it is locked, or may not be written"
-        raise HostError(f"the cache cannot be used, choose another folder with --cache: {reason}") from error
+    with closing(FileCache(args.cache or user_cache_folder())) as cache:
+        if args.cache and cache.failure:
+            raise HostError(f"choose another folder with --cache: {args.cache} {cache.failure}")
+        return _scan_with(args, cache)
 
 
-def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
-    counts: Counter[str] = Counter()
+def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
+    counts: Counter[Status] = Counter()
     interrupted = False
     with ExitStack() as stack:
         engine = None
@@ -82,7 +78,7 @@ def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         bar = stack.enter_context(tqdm(desc="scanning", unit="step", disable=not sys.stderr.isatty()))
         write = stack.enter_context(_lines(args.jsonl))
-        scan = Scan(args.paths, facts, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=_shown(bar))
+        scan = Scan(args.paths, cache, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=_shown(bar))
         try:
             with closing(scan.run()) as found:
                 for record in found:
@@ -99,14 +95,8 @@ def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
     return _INTERRUPTED if interrupted else max((_CODES.get(status, 1) for status in counts), default=0)
 
 
-def _cache_folder() -> Path:
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vae-lab"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae-lab"
-
-
 @contextmanager
-def _lines(target: str | None) -> Iterator[Callable[[ScanRecord], object]]:
+def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
     """What writes the JSON line of a record at once, so that whole lines are there however the scan ends."""
     if target is None:
         yield lambda _: None
@@ -129,37 +119,27 @@ def _shown(bar: Any) -> Progress:
 def _write_reports(args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup]) -> None:
     if args.csv:
         with args.csv.open("w", encoding="utf8", errors="backslashreplace", newline="") as out:
-            write_csv(records.worst_first(), out)
+            write_csv(records.worst_first, out)
     if args.html:
         with args.html.open("w", encoding="utf8") as out:
-            write_html(_WorstFirst(records), out, duplicates=duplicates, charts=records.charts)
+            write_html(records.worst_first, out, duplicates=duplicates, charts=records.charts)
 
 
-class _WorstFirst:
-    """Records in the order of a report, to be iterated over more than once."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-
-    def __iter__(self) -> Iterator[ScanRecord]:
-        return self._records.worst_first()
-
-
-def _summary(records: Records, counts: Counter[str], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
+def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
     unchecked = len(records) - sum(counts.values())
-    counts = counts + Counter({UNCHECKED: unchecked})
-    told = ", ".join(f"{counts[status]:,} {status_words(status)}" for status in WORST_FIRST if counts[status])
+    counts[UNCHECKED] += unchecked
+    told = ", ".join(f"{counts[status]:,} {STATUS_PHRASES[status]}" for status in WORST_FIRST if counts[status])
     files = "1 file" if len(records) == 1 else f"{len(records):,} files"
     _say(out, f"{files}{': ' if told else ''}{told}")
-    faulty = (record for record in records.worst_first() if record.status not in (HEALTHY, UNCHECKED))
+    faulty = (record for record in records.worst_first if record.status not in (HEALTHY, UNCHECKED))
     for record in islice(faulty, _MOST_FILES):
-        _say(out, f"  {record.status}: {record.path}: {record.findings[0].text}")
+        _say(out, f"  {record.status}: {record.path}: {record.verdict.findings[0].text}")
     more = sum(counts[status] for status in counts if status not in (HEALTHY, UNCHECKED)) - _MOST_FILES
     if more > 0:
         _say(out, f"  and {more:,} more; --csv, --html and --jsonl name all of them")
     if duplicates:
         freeable = sum(group.freeable_bytes for group in duplicates)
-        room = f", {freeable / 1e6:,.1f} MB could be freed (nothing is ever deleted by VAE Lab)" if freeable else ""
+        room = f", {sized(freeable)} could be freed (nothing is ever deleted by VAE Lab)" if freeable else ""
         _say(out, f"VAEs that are in several files: {len(duplicates):,}{room}")
     for group in duplicates[:_MOST_GROUPS]:
         _say(out, f"  {group.sentence}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from vae_lab.identity.sketch import Sketch
+from vae_lab.text import sized
 
 __all__ = ["DuplicateGroup", "HasVae", "already_contains", "contains_sentence", "find_duplicates", "sketch_digest"]
 
@@ -15,7 +16,7 @@ _MOST_NAMED = 4  # files in a sentence
 
 
 class HasVae(Protocol):
-    """What has to be known of a file; a :class:`vae_lab.library.ScanRecord` has it."""
+    """What has to be known of a file; a :class:`vae_lab.library.FileRecord` has it."""
 
     @property
     def path(self) -> str:
@@ -185,7 +186,7 @@ def _sentence(vaes: Sequence[_Copy], checkpoints: Sequence[_Copy], freeable: int
     parts = []
     if len(vaes) > 1:
         room = (
-            f"keeping {vaes[0].name} alone would free {_size(freeable)}"
+            f"keeping {vaes[0].name} alone would free {sized(freeable)}"
             if freeable
             else "they are one file on the disk, so there is nothing to free"
         )
@@ -205,10 +206,3 @@ def _listed(names: Sequence[str], joint: str) -> str:
         return f"{', '.join(names[: _MOST_NAMED - 1])} {joint} {len(names) - _MOST_NAMED + 1} more"
     # The same weights in two folders often have the same name, too.
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"
-
-
-def _size(count: int) -> str:
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.1f} {unit}"
-    return f"{count} bytes"

@@ -13,56 +13,38 @@ from html import escape
 from typing import Any, TextIO
 
 from vae_lab.checkup import DECODED, ROUND_TRIP, Finding, chart_png
-from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, MISSING, SUSPECT, UNREADABLE
-from vae_lab.identity import DuplicateGroup, known_as, short
-from vae_lab.latents.family import FAMILIES
-from vae_lab.library import UNCHECKED, WORST_FIRST, ScanRecord
-from vae_lab.text import as_text
+from vae_lab.checkup.findings import HEALTHY, INFORMATION, STATUS_PHRASES, WORST_FIRST, Status
+from vae_lab.identity import DuplicateGroup, short
+from vae_lab.library.record import FileRecord
+from vae_lab.text import as_text, sized
 from vae_lab.version import __version__
 
-__all__ = ["json_line", "status_words", "write_csv", "write_html", "write_jsonl"]
+__all__ = ["json_line", "write_csv", "write_html", "write_jsonl"]
 
 _MOST_CHARTS = 200  # VAEs whose charts are shown: 25 MB of page
 _MOST_FILES = 20  # files that are named beside a chart, and below a group of duplicates
 
-_WORDS = {
-    UNREADABLE: "cannot be read",
-    BROKEN: "broken",
-    MISSING: "without a VAE",
-    SUSPECT: "suspect",
-    UNCHECKED: "not checked yet",
-    HEALTHY: "healthy",
-}
 _COLUMNS = (
     *("status", "name", "path", "kind", "family", "dtype", "layout", "size", "modified", "fingerprint", "identity"),
     *("merge", "findings", "remedy"),
 )
 
-Charts = Callable[[ScanRecord], Mapping[str, bytes]]
+Charts = Callable[[FileRecord], Mapping[str, bytes]]
 """What became of the chart in the VAE of a file: PNG by name."""
 
 
-def status_words(status: str) -> str:
-    """Such as ``cannot be read``."""
-    return _WORDS[status]
-
-
-def json_line(record: ScanRecord) -> str:
+def json_line(record: FileRecord) -> str:
     """One line of JSON, without its end; in ASCII, so that no name of a file, and no terminal, can spoil it."""
-    return json.dumps(_plain(record.to_json()), allow_nan=False)
+    return json.dumps(_plain(record.to_scan_json()), allow_nan=False)
 
 
-def _known_as(record: ScanRecord) -> str:
-    return known_as(record.identity["name"], record.identity["match"]) if record.identity else ""
-
-
-def write_jsonl(records: Iterable[ScanRecord], out: TextIO) -> None:
+def write_jsonl(records: Iterable[FileRecord], out: TextIO) -> None:
     """One JSON object for each file, a line each."""
     for record in records:
         out.write(f"{json_line(record)}\n")
 
 
-def write_csv(records: Iterable[ScanRecord], out: TextIO) -> None:
+def write_csv(records: Iterable[FileRecord], out: TextIO) -> None:
     """One row for each file.
 
     Args:
@@ -75,20 +57,20 @@ def write_csv(records: Iterable[ScanRecord], out: TextIO) -> None:
         writer.writerow([_harmless(value) for value in _row(record)])
 
 
-def _row(record: ScanRecord) -> Sequence[object]:
-    findings = record.findings
+def _row(record: FileRecord) -> Sequence[object]:
+    findings = record.verdict.findings
     return (
         record.status,
         record.name,
         record.path,
         record.kind,
-        record.family,
+        record.family_id or "",
         record.dtype,
         record.layout,
         record.size,
         _date(record.mtime),
         record.fingerprint,
-        _known_as(record),
+        record.identity.words if record.identity else "",
         _merged(record),
         " ".join(finding.text for finding in findings),
         next((finding.remedy for finding in findings if finding.remedy), ""),
@@ -113,20 +95,23 @@ def _plain(value: Any) -> Any:
 
 
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    except (OverflowError, ValueError, OSError):  # file systems have times beyond the year 9999
+        return ""
 
 
-def _merged(record: ScanRecord) -> str:
+def _merged(record: FileRecord) -> str:
     if not record.merge:
         return ""
-    return " + ".join(f"{parent['weight']:.3f} {parent['name']}" for parent in record.merge["parents"])
+    return " + ".join(f"{parent.weight:.3f} {parent.name}" for parent in record.merge.parents)
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
 def write_html(
-    records: Iterable[ScanRecord],
+    records: Iterable[FileRecord],
     out: TextIO,
     *,
     duplicates: Sequence[DuplicateGroup] = (),
@@ -144,7 +129,7 @@ def write_html(
         charts: asked for one record at a time, of each VAE that is not healthy and of one that is.
         title: of the page.
     """
-    counts = Counter(record.status for record in records)
+    counts: Counter[Status] = Counter(record.status for record in records)
     out.write(_HEAD.format(title=escape(title), style=_STYLE, before=_address(chart_png())))
     out.write(f"<h1>{escape(title)}</h1>{_overview(counts)}{_filter(counts)}{_TABLE_HEAD}")
     shown = _Shown()
@@ -163,17 +148,17 @@ class _Shown:
     """The VAEs whose charts are shown, each once, with the names of the files that they are in."""
 
     def __init__(self) -> None:
-        self.first: dict[str, ScanRecord] = {}
+        self.first: dict[str, FileRecord] = {}
         self.names: dict[str, list[str]] = {}
         self.files: Counter[str] = Counter()
         self.left_out = False
         self._healthy = False
 
-    def anchor(self, record: ScanRecord) -> str:
+    def anchor(self, record: FileRecord) -> str:
         """Where on the page the charts of a file's VAE are; "" if they are not shown."""
         if not record.measured or not record.fingerprint:
             return ""
-        key = f"c{short(record.fingerprint)}{record.hint}"
+        key = f"c{short(record.fingerprint)}{record.hint_id}"
         if key not in self.first:
             if record.status == HEALTHY and self._healthy:
                 return ""
@@ -188,18 +173,18 @@ class _Shown:
         return key
 
 
-def _overview(counts: Mapping[str, int]) -> str:
+def _overview(counts: Mapping[Status, int]) -> str:
     parts = "".join(
-        f'<li><span class="badge" data-status="{status}">{counts[status]} {_WORDS[status]}</span></li>'
+        f'<li><span class="badge" data-status="{status}">{counts[status]} {STATUS_PHRASES[status]}</span></li>'
         for status in WORST_FIRST
         if counts.get(status)
     )
     return f'<p>{_files(sum(counts.values()))} looked at.</p><ul class="overview">{parts}</ul>'
 
 
-def _filter(counts: Mapping[str, int]) -> str:
+def _filter(counts: Mapping[Status, int]) -> str:
     options = "".join(
-        f'<option value="{status}">{_WORDS[status]}</option>' for status in WORST_FIRST if counts.get(status)
+        f'<option value="{status}">{STATUS_PHRASES[status]}</option>' for status in WORST_FIRST if counts.get(status)
     )
     return (
         '<p class="filter"><label>Find <input id="text" type="search" placeholder="name, family, finding"></label>'
@@ -208,26 +193,27 @@ def _filter(counts: Mapping[str, int]) -> str:
     )
 
 
-def _table_row(record: ScanRecord, anchor: str) -> str:
-    family = FAMILIES.get(record.family) or FAMILIES.get(record.hint)
+def _table_row(record: FileRecord, anchor: str) -> str:
+    family = record.family or record.model_family
     rank = WORST_FIRST.index(record.status)
     link = f' <a href="#{anchor}">chart</a>' if anchor else ""
-    known = _known_as(record)
+    known = record.identity.words if record.identity else ""
+    words = STATUS_PHRASES[record.status]
     cells = (
-        f'<td data-sort="{rank}"><span class="badge" data-status="{record.status}">{_WORDS[record.status]}</span></td>',
+        f'<td data-sort="{rank}"><span class="badge" data-status="{record.status}">{words}</span></td>',
         f'<th scope="row" title="{_safe(record.path)}">{_safe(record.name)}</th>',
         f"<td>{_safe(record.kind)}</td>",
         f"<td>{_safe(family.title if family else '')}</td>",
         f"<td>{_safe(record.dtype)}</td>",
-        f'<td class="number" data-sort="{record.size}">{_size(record.size)}</td>',
+        f'<td class="number" data-sort="{record.size}">{sized(record.size)}</td>',
         f"<td><code>{_safe(short(record.fingerprint))}</code>{f'<br>{_safe(known)}' if known else ''}</td>",
         f"<td>{_words(record)}{link}</td>",
     )
     return f'<tr data-status="{record.status}">{"".join(cells)}</tr>\n'
 
 
-def _words(record: ScanRecord) -> str:
-    return "".join(map(_finding, record.findings))
+def _words(record: FileRecord) -> str:
+    return "".join(map(_finding, record.verdict.findings))
 
 
 def _finding(finding: Finding) -> str:
@@ -255,7 +241,7 @@ def _write_charts(shown: _Shown, charts: Charts, out: TextIO) -> None:
         files += f" and {more} more" if more else ""
         out.write(
             f'<section id="{key}" class="card"><h3><span class="badge" data-status="{record.status}">'
-            f'{_WORDS[record.status]}</span> {files}</h3>{_words(record)}<div class="charts">{before}</figure>'
+            f'{STATUS_PHRASES[record.status]}</span> {files}</h3>{_words(record)}<div class="charts">{before}</figure>'
             f"{''.join(figures)}</div></section>\n"
         )
     if shown.left_out:
@@ -270,7 +256,7 @@ def _figure(source: str, words: str) -> str:
 
 def _duplicates(groups: Sequence[DuplicateGroup]) -> str:
     freeable = sum(group.freeable_bytes for group in groups)
-    total = f" {_size(freeable)} could be freed; VAE Lab deletes nothing." if freeable else ""
+    total = f" {sized(freeable)} could be freed; VAE Lab deletes nothing." if freeable else ""
     rows = "".join(_group(group) for group in groups)
     count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
     return f"<h2>The same VAE more than once</h2><p>{count}.{total}</p>{rows}"
@@ -285,10 +271,6 @@ def _group(group: DuplicateGroup) -> str:
 
 def _files(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _safe(text: str) -> str:

@@ -16,15 +16,14 @@ from pathlib import PurePath
 
 import numpy as np
 
-from vae_lab.checkup import Report
 from vae_lab.comparison import Comparison, Measured, contact_sheet, measure_comparison, png_bytes
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import BUILT_IN, Host, VaeEntry
 from vae_lab.host.infotext import names_vae, with_override
 from vae_lab.images import LONGEST_SIDE, LoadedImage, prepared
 from vae_lab.latents import Generation
-from vae_lab.library import WORST_FIRST, Scan
-from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, Overview, ScanSummary, plain_path
+from vae_lab.library import WORST_FIRST, FileRecord, Scan
+from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, Overview, ScanSummary
 from vae_lab.service.round_trips import KeptRoundTrips, StoredRoundTrip
 from vae_lab.service.sources import keep_image, keep_latents
 
@@ -158,6 +157,7 @@ class ComparisonService:
         wanted = [name for name in dict.fromkeys(vaes) if name != BUILT_IN]
         generation = self._host.generations.get(generation_id)
         with self._one_at_a_time():
+            self._host.listing(fresh=True)
             comparison = self._host.compare(generation_id, wanted, self._report, self._stop.is_set)
             checkpoint = self._host.built_in_of(generation)
             digests = {result.name: self._host.digest(result.name, generation) for result in comparison.decoded}
@@ -179,6 +179,7 @@ class ComparisonService:
         """
         fit = prepared(image.image, longest)
         with self._one_at_a_time():
+            self._host.listing(fresh=True)
             checkpoint = self._host.current_checkpoint()
             trip = self._host.round_trip(fit.image, list(dict.fromkeys(vaes)), self._report, self._stop.is_set)
         stored = StoredRoundTrip(secrets.token_urlsafe(18), trip, checkpoint, fit.remarks)
@@ -197,6 +198,7 @@ class ComparisonService:
             VaeLabError: the VAE cannot be used, or the image is too small.
         """
         with self._one_at_a_time():
+            self._host.listing(fresh=True)
             self._report(0, 1, f"{vae}, encoding")
             return keep_image(self._host, image, vae)
 
@@ -216,22 +218,28 @@ class ComparisonService:
             HostError: something else is running.
         """
         with self._one_at_a_time():
+            self._host.listing(fresh=True)
             return self._host.identify(self._report, self._stop.is_set)
 
-    def inspect(self, names: Sequence[str]) -> dict[str, Report]:
-        """Look at VAEs and checkpoints, one after the other; after a cancel, at those that were reached.
+    def inspect(self, names: Sequence[str], *, fresh: bool = True) -> dict[str, FileRecord]:
+        """Check VAEs and checkpoints, one after the other; after a cancel, only those that were reached.
 
-        If the current checkpoint is among them and its VAE is no good, a healthy one is looked for as well.
+        If the current checkpoint is among them and its VAE is not healthy, a healthy one is searched for as well.
+
+        Args:
+            names: of VAEs and checkpoints.
+            fresh: list the host's files first; whoever took ``names`` from a fresh listing has done so.
 
         Raises:
             HostError: something else is running.
             UnknownChoice: there is none of one of the names; nothing was looked at.
         """
         wanted = list(dict.fromkeys(names))
+        self._host.listing(fresh=fresh)
         for name in wanted:
             self._host.file_of(name)
         current = {BUILT_IN, self._host.current_checkpoint()}
-        reports: dict[str, Report] = {}
+        reports: dict[str, FileRecord] = {}
         with self._one_at_a_time():
             for i, name in enumerate(wanted):
                 if self._stop.is_set():
@@ -243,7 +251,7 @@ class ComparisonService:
         return reports
 
     def scan(self) -> ScanSummary:
-        """Look at all files in the host's folders; after a cancel, the next scan goes on where this one ended.
+        """Check all files in the host's folders; after a cancel, the next scan resumes where this one ended.
 
         Raises:
             HostError: something else is running.
@@ -252,16 +260,15 @@ class ComparisonService:
             started = time.perf_counter()
             self._report(0, 0, "looking for files")
             known = self.inventory(fresh=True)
-            scan = Scan(
-                self._host.library_folders(), self._host.facts, progress=self._report, cancelled=self._stop.is_set
-            )
+            listing = self._host.listing()
+            scan = Scan((), self._host.facts, listed=listing.files, progress=self._report, cancelled=self._stop.is_set)
             scanned = read = bytes_read = 0
             for record in scan.run():
                 scanned += 1
                 if not known.has(record):
                     read += 1
                     bytes_read += record.bytes_read
-            found = Inventory(scan.records, self._listed())
+            found = Inventory(scan.records, listing)
             with self._listing:
                 self._inventory = found
         complete = scan.complete or found.overview.files == 0
@@ -271,17 +278,12 @@ class ComparisonService:
         """What scans have found of the host's files.
 
         Args:
-            fresh: list the files anew; else what was listed last is given again. Reads nothing of the files.
+            fresh: list the files again; else the last inventory is returned. Reads nothing of the files.
         """
         with self._listing:
             if self._inventory is None or fresh:
-                self._inventory = Inventory.known(self._host.library_folders(), self._host.facts, self._listed())
+                self._inventory = Inventory.known(self._host.listing(fresh=fresh), self._host.facts)
             return self._inventory
-
-    def _listed(self) -> dict[str, str]:
-        """File -> the name under which the host lists it."""
-        files = {**self._host.checkpoint_files(), **self._host.vae_files()}
-        return {plain_path(path): name for name, path in files.items()}
 
     def library(
         self,

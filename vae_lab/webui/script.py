@@ -57,7 +57,7 @@ class ScriptBehaviour:
         wanted = parameters.get(OVERRIDE_KEY)
         if not wanted:
             return AUTOMATIC
-        names = {entry.name: entry.path for entry in self.host.vaes()}
+        names = {name: str(path) for name, path in self.host.listing(fresh=True).vaes.items()}
         digest = parameters.get(HASH_KEY, "")
         if wanted == BUILT_IN or (wanted in names and self._has_digest(names[wanted], digest)):
             return wanted

@@ -71,6 +71,7 @@ def build_accordion(host: Host, tab: str) -> Accordion:
         listed = gr.State([decoder_choices(entries), names])  # what this page's menus have
 
     def on_refresh(choice: str | None, also: list[str] | None, listed: list[list[str]]) -> tuple[Any, ...]:
+        host.listing(fresh=True)
         entries = host.vaes()
         choices, now = decoder_choices(entries), [entry.name for entry in entries]
         kept = choice if choice in choices else AUTOMATIC

@@ -9,10 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lab.checkup import Report, Verdict
+from vae_lab.checkup import Verdict
 from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import BUILT_IN, Decision, Host
+from vae_lab.library import FileRecord
 from vae_lab.service.service import ComparisonService, service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
 from vae_lab.ui.panels.selection import Choice, choose_to_stay
@@ -184,7 +185,7 @@ class CheckupPanel:
             _Memory(current, remedy.vae, memory.back if memory else None),
         )
 
-    def _verdict(self, name: str, report: Report | None) -> str:
+    def _verdict(self, name: str, report: FileRecord | None) -> str:
         if report is None:
             return checkup_views.unchecked(name)
         current = name == self.host.current_checkpoint()
@@ -199,13 +200,13 @@ class CheckupPanel:
         # What was looked at before another VAE was chosen is no longer in memory.
         return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
-    def _how_to_be_offered_more(self, report: Report) -> str:
+    def _how_to_be_offered_more(self, report: FileRecord) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
             return ""
         where = "on the page Compare" if self.host.chooses_checkpoint else "in the menu at the top"
         return checkup_views.aside(f"Choose this checkpoint {where}, and a VAE to use instead is offered here.")
 
-    def _remedy(self, chosen: str, report: Report | None) -> _Remedy:
+    def _remedy(self, chosen: str, report: FileRecord | None) -> _Remedy:
         """What to offer: nothing for other files, healthy ones, and where a sound VAE decodes already."""
         if report is None or chosen != self.host.current_checkpoint() or not report.verdict.faults:
             return _Remedy()
@@ -221,7 +222,7 @@ class CheckupPanel:
             checkup_views.recommended(found), found.name, for_checkpoint=decision.source != "always", always=True
         )
 
-    def _decides_well(self, decision: Decision, report: Report) -> bool:
+    def _decides_well(self, decision: Decision, report: FileRecord) -> bool:
         """An external VAE decodes, and is known to be sound and of the checkpoint's family."""
         chosen = self.host.known_reports([decision.vae]).get(decision.vae) if decision.vae != BUILT_IN else None
         if chosen is None or chosen.verdict.status != HEALTHY:
@@ -247,6 +248,7 @@ class CheckupPanel:
 
     def on_refresh(self, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
         """Show what the host has now."""
+        self.host.listing(fresh=True)
         return self._told(lambda names: self._followed(choice, memory, names), choice, memory, whole, gr.update())
 
     def on_file(self, choice: str | None, memory: _Memory | None, whole: bool) -> tuple[Any, ...]:
@@ -260,19 +262,21 @@ class CheckupPanel:
 
     def on_check(self, choice: str | None) -> str:
         """Look at the chosen file."""
+        self.host.listing(fresh=True)
         chosen = _name_of(choice, self._names())
         gone = f"{choice} is no longer there; choose another file" if choice else "there is no file"
         return self._run([chosen] if chosen else [], gone)
 
     def on_check_all(self) -> tuple[Any, ...]:
         """Look at all files, and have the table shown."""
+        self.host.listing(fresh=True)
         return self._run(self._names(), "there is no file"), True
 
     def _run(self, wanted: Sequence[str], otherwise: str) -> str:
         try:
             if not wanted:
                 raise HostError(otherwise)
-            return checkup_views.checked(self.service.inspect(wanted), len(wanted))
+            return checkup_views.checked(self.service.inspect(wanted, fresh=False), len(wanted))
         except VaeLabError as error:
             return views.alert(error)
 

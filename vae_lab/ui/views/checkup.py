@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from html import escape
 
-from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Finding, Recommendation, Report, Verdict, chart_png
-from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
+from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Finding, Verdict, chart_png
+from vae_lab.checkup.findings import (
+    BROKEN,
+    HEALTHY,
+    MISSING,
+    STATUS_PHRASES,
+    STATUS_TITLES,
+    SUSPECT,
+    UNREADABLE,
+    Status,
+)
 from vae_lab.host.base import Held
 from vae_lab.identity import short
 from vae_lab.latents.family import Family
+from vae_lab.library import FileRecord, Recommendation
+from vae_lab.text import sized
 from vae_lab.ui.views.comparison import breakable, note
 
 __all__ = [
     *(
-        "WORDS",
         "aside",
         "badge",
         "badge_of",
@@ -33,17 +44,8 @@ __all__ = [
     *("remedied", "status_words", "unchecked", "used_instead", "verdict"),
 ]
 
-WORDS = {
-    HEALTHY: "Healthy",
-    SUSPECT: "Suspect",
-    MISSING: "No VAE inside",
-    BROKEN: "Broken",
-    UNREADABLE: "Cannot be read",
-}
-"""What a status is called, where there is room for a word or two."""
-
 _SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
-_WORST_FIRST = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
+_WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
 # Where the title says no more than the status itself.
 _SAYS_ENOUGH = (HEALTHY, MISSING)
 _GET = {"sd1": "sd-vae-ft-mse", "sdxl": "sdxl-vae-fp16-fix"}
@@ -61,10 +63,10 @@ def status_words(verdict: Verdict) -> str:
     return _words_of(verdict.status, verdict.faults[0].title if verdict.faults else "")
 
 
-def _words_of(status: str, title: str) -> str:
+def _words_of(status: Status, title: str) -> str:
     if status == UNREADABLE and title:
         return title
-    return WORDS[status] if status in _SAYS_ENOUGH or not title else f"{WORDS[status]}: {_small(title)}"
+    return STATUS_TITLES[status] if status in _SAYS_ENOUGH or not title else f"{STATUS_TITLES[status]}: {_small(title)}"
 
 
 def mark(verdict: Verdict) -> str:
@@ -78,7 +80,7 @@ def badge(verdict: Verdict) -> str:
     return badge_of(verdict.status, verdict.faults[0].title if verdict.faults else "")
 
 
-def badge_of(status: str, title: str) -> str:
+def badge_of(status: Status, title: str) -> str:
     """As :func:`badge`, of a status and the title of the worst fault, or ""."""
     sign = f'<span aria-hidden="true">{_SIGNS[status]}</span>'
     return f'<span class="vae-lab-badge" data-status="{status}">{sign} {escape(_words_of(status, title))}</span>'
@@ -103,7 +105,7 @@ def unchecked(name: str) -> str:
     )
 
 
-def verdict(name: str, report: Report, current: bool) -> str:
+def verdict(name: str, report: FileRecord, current: bool) -> str:
     """The status of a file, its name, and what is the matter with it.
 
     Args:
@@ -122,7 +124,7 @@ def verdict(name: str, report: Report, current: bool) -> str:
     )
 
 
-def _praise(report: Report) -> str:
+def _praise(report: FileRecord) -> str:
     family = f" of the family {report.family.title}" if report.family else ""
     if report.checkup is None:
         return "Nothing speaks against this file."
@@ -141,7 +143,7 @@ def _finding(finding: Finding) -> str:
     )
 
 
-def charts(report: Report) -> str:
+def charts(report: FileRecord) -> str:
     """What goes in, and what comes out; nothing where no VAE could be put to the test."""
     checkup = report.checkup
     if checkup is None or not checkup.charts:
@@ -190,15 +192,15 @@ def _lightness(white: float, black: float) -> str:
     return f"Lightness: white {white:.0f}, black {black:.0f}"
 
 
-def details(report: Report) -> str:
+def details(report: FileRecord) -> str:
     """What else was found, the facts of the file, and all numbers."""
     more = [finding for finding in report.verdict.findings if finding not in report.verdict.faults]
     return "".join(map(_finding, more)) + _facts(report) + _numbers(report)
 
 
-def _facts(report: Report) -> str:
+def _facts(report: FileRecord) -> str:
     family = report.family or report.model_family
-    megabytes = f"{report.bytes_read / 1e6:.1f} MB read in {report.seconds:.1f} s" if report.bytes_read else ""
+    megabytes = f"{sized(report.bytes_read)} read in {report.seconds:.1f} s" if report.bytes_read else ""
     facts = {
         "Family": family.title if family else "",
         "Known as": report.identity.words if report.identity else "",
@@ -212,7 +214,7 @@ def _facts(report: Report) -> str:
     return f'<dl class="vae-lab-factline">{pairs}</dl>' if pairs else ""
 
 
-def _numbers(report: Report) -> str:
+def _numbers(report: FileRecord) -> str:
     if report.checkup is None or not report.checkup.measured:
         return ""
     rows: dict[str, dict[str, Evidence]] = {}
@@ -289,7 +291,7 @@ def held(found: Held) -> str:
 # --- many files --------------------------------------------------------------------------------------------------
 
 
-def checked(reports: Mapping[str, Report], wanted: int) -> str:
+def checked(reports: Mapping[str, FileRecord], wanted: int) -> str:
     """How a run went, in one line.
 
     Args:
@@ -299,9 +301,8 @@ def checked(reports: Mapping[str, Report], wanted: int) -> str:
     if wanted == 1 and len(reports) == 1:
         name, report = next(iter(reports.items()))
         return note(f"{name} was checked: {_small(status_words(report.verdict)).replace(': ', ', ')}.")
-    counts = {status: sum(r.verdict.status == status for r in reports.values()) for status in _WORST_FIRST}
-    words = {**WORDS, MISSING: "without a VAE"}
-    told = ", ".join(f"{count} {_small(words[status])}" for status, count in counts.items() if count)
+    counts = Counter(report.verdict.status for report in reports.values())
+    told = ", ".join(f"{counts[status]} {STATUS_PHRASES[status]}" for status in _WORST_FIRST if counts[status])
     start = (
         f"{len(reports)} files checked"
         if len(reports) == wanted
@@ -310,7 +311,7 @@ def checked(reports: Mapping[str, Report], wanted: int) -> str:
     return note(f"{start}: {told}." if told else f"{start}.")
 
 
-def overview(names: Sequence[str], reports: Mapping[str, Report], current: str) -> str:
+def overview(names: Sequence[str], reports: Mapping[str, FileRecord], current: str) -> str:
     """A table of all files, the worst first, those that were not looked at last.
 
     The script marks the row whose card is shown: with the mark in here, each choice would draw the table anew, and
@@ -332,7 +333,7 @@ def overview(names: Sequence[str], reports: Mapping[str, Report], current: str) 
     )
 
 
-def _overview_row(name: str, report: Report | None, current: bool) -> str:
+def _overview_row(name: str, report: FileRecord | None, current: bool) -> str:
     if report is None:
         status, family, text, kind = '<span class="vae-lab-badge">Not checked</span>', "", "", ""
     else:

@@ -6,28 +6,18 @@ from collections.abc import Sequence
 from html import escape
 
 from vae_lab.api.routes import report_url
-from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
-from vae_lab.library import UNCHECKED, WORST_FIRST
+from vae_lab.checkup.findings import STATUS_PHRASES, STATUS_TITLES, UNCHECKED, WORST_FIRST
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
-from vae_lab.text import as_text
-from vae_lab.ui.views.checkup import WORDS, badge_of
+from vae_lab.text import as_text, sized
+from vae_lab.ui.views.checkup import badge_of
 from vae_lab.ui.views.comparison import breakable, note
 
 __all__ = ["ALL", "ORDERS", "STATUSES", "downloads", "overview", "position", "scanned", "table"]
 
-_WORDS = WORDS | {UNCHECKED: "Not checked yet"}
-_COUNTED = {
-    UNREADABLE: "unreadable",
-    BROKEN: "broken",
-    MISSING: "without a VAE",
-    SUSPECT: "suspect",
-    UNCHECKED: "not checked yet",
-    HEALTHY: "healthy",
-}
 _KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 
 ALL = "All"
-STATUSES = {ALL: ""} | {_WORDS[status]: status for status in WORST_FIRST}
+STATUSES = {ALL: ""} | {STATUS_TITLES[status]: status for status in WORST_FIRST}
 """Choices of the menu: statuses."""
 
 ORDERS = {
@@ -56,7 +46,7 @@ def overview(found: Overview) -> str:
             "the worst suspects first.</p>"
         )
     counts = [
-        f'<span class="vae-lab-count" data-status="{status}"><b>{count:,}</b> {_COUNTED[status]}</span>'
+        f'<span class="vae-lab-count" data-status="{status}"><b>{count:,}</b> {STATUS_PHRASES[status]}</span>'
         for status, count in found.counts.items()
     ]
     if found.unknown:
@@ -79,7 +69,7 @@ def _copies(found: Overview) -> str:
         return f"{what}, but on the disk they are one file: there is nothing to free."
     which = "it" if one else "them"
     return (
-        f"{what}: <b>{_size(found.freeable_bytes)}</b> could be freed by deleting {which} yourself. "
+        f"{what}: <b>{sized(found.freeable_bytes)}</b> could be freed by deleting {which} yourself. "
         "VAE Lab never deletes a file."
     )
 
@@ -94,7 +84,7 @@ def scanned(summary: ScanSummary) -> str:
     if not summary.read:
         return note(f"{start} in {summary.seconds:.1f} s: nothing has changed, so nothing was read.{rest}")
     read = f"{summary.read:,} read" if summary.read < summary.scanned else "all read"
-    return note(f"{start} in {summary.seconds:.1f} s: {read}, {_size(summary.bytes_read)}.{rest}")
+    return note(f"{start} in {summary.seconds:.1f} s: {read}, {sized(summary.bytes_read)}.{rest}")
 
 
 def table(page: LibraryPage, found: Overview) -> str:
@@ -120,7 +110,7 @@ def _row(row: LibraryRow) -> str:
     cells = (
         f"<td>{_badge(row)}</td>",
         f'<th scope="row" title="{escape(as_text(row.path))}">{name}{kind}</th>',
-        f'<td class="vae-lab-number">{_size(row.size)}</td>',
+        f'<td class="vae-lab-number">{sized(row.size)}</td>',
         f"<td>{escape(row.family)}{known}</td>",
         f"<td>{_same(row)}</td>",
         f"<td>{_found(row)}</td>",
@@ -131,7 +121,7 @@ def _row(row: LibraryRow) -> str:
 
 def _badge(row: LibraryRow) -> str:
     if row.status == UNCHECKED:
-        return f'<span class="vae-lab-badge" data-status="{row.status}">{_WORDS[row.status]}</span>'
+        return f'<span class="vae-lab-badge" data-status="{row.status}">{STATUS_TITLES[row.status]}</span>'
     return badge_of(row.status, row.title)
 
 
@@ -178,11 +168,3 @@ def downloads(found: Overview) -> str:
 
 def _files(count: int) -> str:
     return f"{count:,} file{'' if count == 1 else 's'}"
-
-
-def _size(count: int) -> str:
-    if count >= 1e9:
-        return f"{count / 1e9:.2f} GB"
-    if count >= 1e5:
-        return f"{count / 1e6:.1f} MB"
-    return f"{count / 1e3:.1f} kB" if count >= 1000 else f"{count} bytes"

@@ -89,12 +89,13 @@ def test_facts_outlive_the_program(tmp_path: Path, vae: Path, reads: list[str]) 
 
 
 def test_cache_that_cannot_be_written_costs_only_time(
-    tmp_path: Path, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, vae: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SQLite says itself that the disk is full: the file may have no more pages than it has now."""
     cache = FileCache(tmp_path / "cache")
     cache._store._database.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]
     with caplog.at_level(logging.WARNING, "vae_lab"):
+        cache._store.set_bytes("more than there is room for", bytes(10**5))
         record = cache.identify(str(vae))
         report = cache.check(str(vae))
     assert record.fingerprint == report.fingerprint == fingerprint(kl_state(F2))

@@ -127,7 +127,7 @@ def _write_reports(args: argparse.Namespace, records: Records, duplicates: Seque
 
 def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
     unchecked = len(records) - sum(counts.values())
-    counts[UNCHECKED] += unchecked
+    counts = counts + Counter[Status]({UNCHECKED: unchecked})
     told = ", ".join(f"{counts[status]:,} {STATUS_PHRASES[status]}" for status in WORST_FIRST if counts[status])
     files = "1 file" if len(records) == 1 else f"{len(records):,} files"
     _say(out, f"{files}{': ' if told else ''}{told}")

@@ -191,7 +191,7 @@ def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "4 files: 1 cannot be read, 3 healthy"
     assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
-    assert out[2].startswith("VAEs that are in several files: 1, 855.4 kB could be freed (nothing is ever deleted")
+    assert out[2].startswith("VAEs that are in several files: 1, 886.5 kB could be freed (nothing is ever deleted")
     assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
 
 

@@ -220,3 +220,25 @@ def test_page_of_nothing() -> None:
 
 def test_every_status_has_words() -> None:
     assert all(STATUS_PHRASES[status] and STATUS_TITLES[status] for status in WORST_FIRST)
+
+
+def test_page_is_written_piece_by_piece() -> None:
+    """Ten thousand files take no more memory than ten: what was written is let go before the next row is made."""
+    written: list[int] = []
+
+    class Out(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(len(text))
+            return len(text)
+
+        def writelines(self, pieces: Iterable[str]) -> None:
+            for piece in pieces:
+                self.write(piece)
+
+    longest: list[int] = []
+    for count in (10, 500):
+        written.clear()
+        write_html([broken(f"{i}.pt") for i in range(count)], Out())
+        longest.append(max(written))
+    assert longest[0] == longest[1]
+    assert len(written) > 500

@@ -92,7 +92,7 @@ def test_a_first_scan_and_a_second_one_that_reads_nothing(
 def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: str) -> None:
     """As soon as the page is opened: what an earlier scan has found is shown, and nothing is read for it."""
     library = LibraryPage.open(page, scanned_url)
-    expect(library.overview).to_contain_text("11 files: 1 unreadable, 1 broken, 1 without a VAE, 8 healthy.")
+    expect(library.overview).to_contain_text("11 files: 1 cannot be read, 1 broken, 1 without a VAE, 8 healthy.")
     expect(library.overview).to_contain_text(
         "1 VAE file is a copy of another: 8.2 MB could be freed by deleting it yourself. VAE Lab never deletes a file."
     )
@@ -207,12 +207,12 @@ def test_progress_cancel_and_going_on(page: Page, launch: Launch, many_files: St
         re.compile(r"Stopped after \d\d? of 120 files in .*\. Press Scan to go on from here\.")
     )
     expect(library.progress).to_be_hidden()
-    expect(library.overview).to_contain_text(re.compile(r"120 files: \d+ unreadable, \d+ new\."))
+    expect(library.overview).to_contain_text(re.compile(r"120 files: \d+ cannot be read, \d+ new\."))
     known = service.overview().counts["unreadable"]
     service._report = report  # type: ignore[method-assign]
     library.scan()
     expect(library.message).to_contain_text(re.compile(rf"120 files scanned in .* s: {120 - known} read"))
-    expect(library.overview).to_contain_text("120 files: 120 unreadable.")
+    expect(library.overview).to_contain_text("120 files: 120 cannot be read.")
 
 
 def test_a_row_opens_the_checkup(page: Page, scanned_url: str) -> None:

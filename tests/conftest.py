@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +22,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "host: needs a WebUI, given by --webui-dir")
     config.addinivalue_line("markers", "browser: drives a headless Chromium")
     config.addinivalue_line("markers", "slow: over five CPU seconds, and a faster test covers the main behaviour")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's cache folder, which belongs to this run alone; processes that tests start have it too."""
+    folder = tmp_path_factory.mktemp("user-cache")
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        os.environ[variable] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def families_of_samples(samples: SampleSet, tmp_path_factory: pytest.TempPathFac
     host = StandaloneHost(Folders(data, (samples.healthy.parent,), (samples.smooth.parent,)))
     host.identify()
     for path in host.checkpoint_files().values():
-        host.facts.look(str(path))
+        host.facts.identify(str(path))
     host.facts.close()
     return data
 

@@ -1,17 +1,18 @@
 """VAE Lab: which VAE decodes best, why an image is grey, and what VAE a file really holds."""
 
 from vae_lab.autoencoders import Autoencoder, load_autoencoder
-from vae_lab.checkup import Report, Verdict, inspect_file, judge_output
+from vae_lab.checkup import Verdict, judge_output
 from vae_lab.comparison import Comparison, compare
 from vae_lab.errors import VaeLabError
 from vae_lab.latents import load_latents
+from vae_lab.library import FileRecord, inspect_file
 from vae_lab.repair.checkpoint import bake, extract, strip
 from vae_lab.version import __version__
 
 __all__ = [
     "Autoencoder",
     "Comparison",
-    "Report",
+    "FileRecord",
     "VaeLabError",
     "Verdict",
     "__version__",

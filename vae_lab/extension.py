@@ -94,7 +94,7 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
         return {"choices": [AUTOMATIC, BUILT_IN, *(entry.name for entry in host.vaes())]}
 
     external = shared.OptionInfo(
-        AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: None, section=_SECTION
+        AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: host.listing(fresh=True), section=_SECTION
     ).info(
         "used to encode and decode with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own"
     )
@@ -116,7 +116,7 @@ def _add_settings(host: A1111Host, pages: Pages) -> None:
         "Preferred VAEs",
         pages.several,
         lambda: {"choices": [entry.name for entry in host.vaes()]},
-        refresh=lambda: None,
+        refresh=lambda: host.listing(fresh=True),
         section=_SECTION,
     ).info("the first healthy one that fits is recommended instead of a broken VAE")
     shared.opts.add_option(EXTERNAL_OPTION, external)

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
-from vae_lab.checkup import Checkup, Finding, Report, chart_png
+from vae_lab.checkup import Checkup, Finding, chart_png
 from vae_lab.host.base import AUTOMATIC, BUILT_IN, MemoryCheckup
 from vae_lab.host.standalone import StandaloneHost
+from vae_lab.library import FileRecord
 from vae_lab.samples import SampleSet, load_sample_vae
 from vae_lab.service.service import service_of
 from vae_lab.ui.assets import style_sheet
@@ -58,7 +59,7 @@ class SlowHost(StandaloneHost):
 
     looked = 0
 
-    def inspect(self, name: str) -> Report:
+    def inspect(self, name: str) -> FileRecord:
         while self.looked == 2 and not service_of(self).runs.cancelled():
             time.sleep(0.01)
         self.looked += 1
@@ -446,7 +447,9 @@ HOSTILE = "<img src=x onerror=alert(1)>\"'&.pt"
 
 def test_names_and_findings_cannot_smuggle_markup() -> None:
     finding = Finding("grey", "broken", HOSTILE, (), HOSTILE)
-    report = Report(HOSTILE, "checkpoint", HOSTILE, dtype=HOSTILE, fingerprint=HOSTILE, file_findings=(finding,))
+    report = FileRecord(
+        HOSTILE, kind="checkpoint", layout=HOSTILE, dtype=HOSTILE, fingerprint=HOSTILE, file_findings=(finding,)
+    )
     pieces = [
         checkup_views.unchecked(HOSTILE),
         checkup_views.verdict(HOSTILE, report, True),

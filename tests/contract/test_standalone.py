@@ -13,6 +13,7 @@ import torch
 from tests.contract.suite import Case, HostContract
 from tests.unit.makers import F8, kl_state, write
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
+from vae_lab.formats.source import LocalFile
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
@@ -53,17 +54,13 @@ def models(tmp_path_factory: pytest.TempPathFactory, sample_set: SampleSet) -> P
 class TestStandalone(HostContract):
     @pytest.fixture
     def case(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-        from vae_lab.host import standalone
-        from vae_lab.library import cache
-
         opened: list[str] = []
-        for module in (cache, standalone):
 
-            def counting(path, original=module.open_vae):
-                opened.append(str(path))
-                return original(path)
+        def counting(file: LocalFile, path: str, original=LocalFile.__init__) -> None:
+            opened.append(path)
+            original(file, path)
 
-            monkeypatch.setattr(module, "open_vae", counting)
+        monkeypatch.setattr(LocalFile, "__init__", counting)
         folders = Folders.of_models(models)
         host = StandaloneHost(folders)
         return Case(

@@ -43,7 +43,7 @@ def refused_by_two(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def digest(host: Any, data_dir: Path, checkpoint: str) -> str:
     from vae_lab.identity import short
 
-    return short(host.facts.look(str(data_dir / "models" / "Stable-diffusion" / checkpoint)).fingerprint)
+    return short(host.facts.identify(str(data_dir / "models" / "Stable-diffusion" / checkpoint)).fingerprint)
 
 
 def each_decode(monkeypatch: pytest.MonkeyPatch, see: Callable[[Any, torch.Tensor], None]) -> None:
@@ -197,13 +197,13 @@ def test_a_vae_that_is_in_no_list_costs_no_walk_for_each_image(
         finally:
             watching.now = False
 
-    def counted(original: Callable[[], Any] = host.vae_files) -> Any:
+    def counted(original: Callable[[], Any] = host.list_files) -> Any:
         if getattr(watching, "now", False):
             walks.append(1)
         return original()
 
     monkeypatch.setattr(GreyWatch, "after_decode", watched)
-    monkeypatch.setattr(host, "vae_files", counted)
+    monkeypatch.setattr(host, "list_files", counted)
     monkeypatch.setattr(host, "recommendation", lambda **_: None)  # asked for where an image looks pale
     webui.sd_vae.vae_dict[file.name] = str(file)
     try:

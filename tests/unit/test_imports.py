@@ -171,3 +171,67 @@ def test_core_writes_no_output() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
             assert not called, f"{path}:{getattr(node, 'lineno', 0)}"
+
+
+# --- nothing in a file is executed -----------------------------------------------------------------------------------
+
+RUNS_CODE = {"_pickle", "cloudpickle", "dill", "diskcache", "joblib", "marshal", "pickle", "shelve"}
+CALLS = {"__import__", "compile", "eval", "exec"}
+
+
+def runs_code(text: str) -> list[int]:
+    """Lines that import what unpickles, or call what executes: no file may reach such."""
+    return sorted(
+        {node.lineno for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt | ast.expr) and _runs(node)}
+    )
+
+
+def _runs(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(name.name.split(".")[0] in RUNS_CODE for name in node.names)
+    if isinstance(node, ast.ImportFrom):
+        names = {name.name for name in node.names}
+        return (node.module or "").split(".")[0] in RUNS_CODE or (node.module == "torch" and "load" in names)
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Name):
+        return node.func.id in CALLS
+    called = ast.unparse(node.func)
+    pickles = any(keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False" for keyword in node.keywords)
+    constants = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    imports = called == "importlib.import_module" and bool(constants & RUNS_CODE)
+    return called in ("torch.load", "torch.jit.load", "builtins.eval", "builtins.exec") or pickles or imports
+
+
+def test_no_module_runs_what_is_in_a_file() -> None:
+    found = {
+        str(path): lines for path in PACKAGE.rglob("*.py") if (lines := runs_code(path.read_text(encoding="utf8")))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "import pickle",
+            "import pickle as p",
+            "from pickle import loads",
+            "import os, shelve",
+            "from marshal import loads",
+        ),
+        *("import diskcache", "from diskcache import Cache", "import dill", "import joblib", "import cloudpickle"),
+        *("torch.load(path)", "torch.load(path, weights_only=True)", "from torch import load", "torch.jit.load(path)"),
+        *("np.load(path, allow_pickle=True)", "numpy.load(path, allow_pickle=wanted)", "eval(text)", "exec(text)"),
+        *("def f():\n    import pickle", "importlib.import_module('pickle')", "__import__('pickle')"),
+    ],
+)
+def test_what_would_run_code_is_found(line: str) -> None:
+    assert runs_code(f"x = 1\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["re.compile(x)", "model.eval()", "np.load(path)", "np.load(path, allow_pickle=False)", "json.load(file)"]
+)
+def test_what_runs_no_code_is_let_pass(line: str) -> None:
+    assert runs_code(line) == []

@@ -18,7 +18,7 @@ import pytest
 from jinja2 import nodes
 
 from vae_lab import messages
-from vae_lab.checkup.findings import TITLES
+from vae_lab.checkup.findings import STATUS_PHRASES, STATUS_TITLES, TITLES
 from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.ui.panels.accordion import build_accordion
@@ -183,10 +183,10 @@ def of_measures() -> Iterator[str]:
 def of_tables() -> Iterator[str]:
     for title in TITLES.values():
         yield from (title, title[0].lower() + title[1:])
-    yield from checkup_views.WORDS.values()
+    yield from (*STATUS_TITLES.values(), *STATUS_PHRASES.values())
     yield from checkup_views.KINDS.values()
     yield from ("checkpoint in use", "family unknown", "not used", "largest", "smallest", messages.CLAUSE, "new")
-    for table in (library_views._WORDS, library_views._COUNTED, library_views._REPORTS):
+    for table in (library_views._REPORTS,):
         yield from table.values()
     yield from (*library_views.STATUSES, *library_views.ORDERS)
     for _, shown, meaning in round_trip_views._STEPS:

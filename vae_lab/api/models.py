@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from vae_lab.api.addresses import image_url, round_trip_url, sheet_url
-from vae_lab.checkup import Report, Verdict
+from vae_lab.checkup import Verdict
 from vae_lab.comparison import RoundTripped, comparison_json
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.base import VaeEntry
 from vae_lab.latents import Generation
+from vae_lab.library import FileRecord
 from vae_lab.library.inventory import LibraryPage, ScanSummary
 from vae_lab.service.choices import ChoiceResult
 from vae_lab.service.comparisons import StoredComparison
@@ -347,7 +348,7 @@ class InspectAnswer(_Answer):
     reports: list[ReportAnswer]
 
     @classmethod
-    def of(cls, reports: Mapping[str, Report]) -> InspectAnswer:
+    def of(cls, reports: Mapping[str, FileRecord]) -> InspectAnswer:
         return cls(reports=[ReportAnswer(name=name, **report.to_json()) for name, report in reports.items()])
 
 

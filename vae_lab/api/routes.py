@@ -115,6 +115,7 @@ def _router(host: Host, service: Service) -> APIRouter:
     @router.get("/vaes", response_model=VaesAnswer)
     def vaes() -> VaesAnswer:
         """List the external VAEs, with what is known about them."""
+        host.listing(fresh=True)
         return VaesAnswer.of(host.vaes())
 
     @router.get("/latents", response_model=LatentsAnswer)

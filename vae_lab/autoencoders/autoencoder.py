@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_lab.autoencoders.base import Architecture, Shapes
-from vae_lab.autoencoders.family_detection import FamilyEvidence, detect_family
+from vae_lab.autoencoders.family_detection import detect_family
 from vae_lab.autoencoders.kl import KLArchitecture
 from vae_lab.autoencoders.taesd import TaesdArchitecture
 from vae_lab.errors import FamilyMismatch, NotAnAutoencoder
@@ -210,11 +210,12 @@ class VaeFile:
 
     def detect_family(self, loaded: Autoencoder) -> Family | None:
         """The latent family of these weights; if they do not show it, that of the rest of the checkpoint."""
+        return self.family_or_hint(detect_family(loaded, self.family_hint).family)
+
+    def family_or_hint(self, found: Family | None) -> Family | None:
+        """``found`` from the weights, else the family of the rest of the checkpoint if its latents have that shape."""
         hint = self.family_hint
-        evidence: FamilyEvidence = detect_family(loaded, hint)
-        if evidence.family is None and hint is not None and hint.latent_channels == self.latent_channels:
-            return hint
-        return evidence.family
+        return hint if found is None and hint and hint.latent_channels == self.latent_channels else found
 
 
 def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:

@@ -1,12 +1,20 @@
 """Checks the health of VAEs and of the images they decode."""
 
 from vae_lab.checkup.findings import TITLES, Evidence, Finding, Verdict
-from vae_lab.checkup.recommend import Recommendation, recommend
-from vae_lab.checkup.report import Memory, Report, identity_key, inspect_file
 from vae_lab.checkup.watch import Glance, glance, judge_output
-from vae_lab.checkup.weights import DECODED, ROUND_TRIP, Checkup, chart_png, check_decoder, check_weights
+from vae_lab.checkup.weights import (
+    CHECKUP_VERSION,
+    DECODED,
+    ROUND_TRIP,
+    Checkup,
+    chart_png,
+    check_decoder,
+    check_weights,
+    identity_key,
+)
 
 __all__ = [
+    "CHECKUP_VERSION",
     "DECODED",
     "ROUND_TRIP",
     "TITLES",
@@ -14,16 +22,11 @@ __all__ = [
     "Evidence",
     "Finding",
     "Glance",
-    "Memory",
-    "Recommendation",
-    "Report",
     "Verdict",
     "chart_png",
     "check_decoder",
     "check_weights",
     "glance",
     "identity_key",
-    "inspect_file",
     "judge_output",
-    "recommend",
 ]

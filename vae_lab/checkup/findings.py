@@ -4,27 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final, Literal
 
 __all__ = [
     "BROKEN",
     "HEALTHY",
     "INFORMATION",
     "MISSING",
+    "STATUS_PHRASES",
+    "STATUS_TITLES",
     "SUSPECT",
     "TITLES",
+    "UNCHECKED",
     "UNREADABLE",
+    "WORST_FIRST",
     "Evidence",
     "Finding",
+    "Severity",
+    "Status",
     "Verdict",
 ]
 
-HEALTHY = "healthy"
-INFORMATION = "information"
-SUSPECT = "suspect"
-MISSING = "missing"
-BROKEN = "broken"
-UNREADABLE = "unreadable"
+Severity = Literal["information", "suspect", "missing", "broken", "unreadable"]
+"""How bad one finding is."""
+
+Status = Literal["healthy", "unchecked", "suspect", "missing", "broken", "unreadable"]
+"""What all findings on a file add up to."""
+
+HEALTHY: Final = "healthy"
+INFORMATION: Final = "information"
+SUSPECT: Final = "suspect"
+MISSING: Final = "missing"
+BROKEN: Final = "broken"
+UNREADABLE: Final = "unreadable"
+UNCHECKED: Final = "unchecked"
+"""Status of a file whose weights were not read yet."""
+
+WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, UNCHECKED, HEALTHY)
+"""Every status."""
+
+STATUS_TITLES: Mapping[Status, str] = {
+    UNREADABLE: "Unreadable",
+    BROKEN: "Broken",
+    MISSING: "No VAE inside",
+    SUSPECT: "Suspect",
+    UNCHECKED: "Not checked yet",
+    HEALTHY: "Healthy",
+}
+"""Every status, as a badge shows it."""
+
+STATUS_PHRASES: Mapping[Status, str] = {
+    **{status: title.lower() for status, title in STATUS_TITLES.items()},
+    MISSING: "without a VAE",
+}
+"""Every status, as it follows a number of files."""
 
 _RANK = {INFORMATION: 0, SUSPECT: 1, MISSING: 2, BROKEN: 3, UNREADABLE: 4}
 
@@ -65,6 +98,22 @@ class Evidence:
     unit: str = ""
     wanted: str = ""
 
+    @classmethod
+    def from_json(cls, stored: Any) -> Evidence:
+        """What ``dataclasses.asdict`` gave.
+
+        Raises:
+            ValueError: it has another shape.
+        """
+        try:
+            words = stored["name"], stored["unit"], stored["wanted"]
+            value = float(stored["value"])
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError("not evidence") from error
+        if not all(isinstance(word, str) for word in words):
+            raise ValueError("not evidence")
+        return cls(words[0], value, words[1], words[2])
+
     def __str__(self) -> str:
         number = f"{self.value:.2f}".rstrip("0").rstrip(".") if abs(self.value) < 1e6 else f"{self.value:.2g}"
         shown = f"{self.name} {number} {self.unit}".strip()
@@ -84,7 +133,7 @@ class Finding:
     """
 
     code: str
-    severity: str
+    severity: Severity
     text: str
     evidence: tuple[Evidence, ...] = ()
     remedy: str = ""
@@ -105,10 +154,21 @@ class Finding:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Finding:
-        """The inverse of :meth:`to_json`."""
-        evidence = tuple(Evidence(**e) for e in stored["evidence"])
-        return cls(stored["code"], stored["severity"], stored["text"], evidence, stored["remedy"])
+    def from_json(cls, stored: Any) -> Finding:
+        """What :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it has another shape.
+        """
+        try:
+            words = [stored[name] for name in ("code", "severity", "text", "remedy")]
+            evidence = tuple(map(Evidence.from_json, stored["evidence"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a finding") from error
+        code, severity, text, remedy = words
+        if not all(isinstance(word, str) for word in words) or code not in TITLES or severity not in _RANK:
+            raise ValueError("not a finding")
+        return cls(code, severity, text, evidence, remedy)
 
 
 @dataclass(frozen=True)
@@ -123,7 +183,7 @@ class Verdict:
         return cls(tuple(sorted(findings, key=lambda finding: -_RANK[finding.severity])))
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """``healthy``, ``suspect``, ``missing``, ``broken`` or ``unreadable``, from the worst finding."""
         worst = self.findings[0].severity if self.findings else INFORMATION
         return HEALTHY if worst == INFORMATION else worst
@@ -143,5 +203,5 @@ class Verdict:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Verdict:
-        """The inverse of :meth:`to_json`."""
-        return cls(tuple(Finding.from_json(finding) for finding in stored["findings"]))
+        """What :meth:`to_json` gave."""
+        return cls(tuple(map(Finding.from_json, stored["findings"])))

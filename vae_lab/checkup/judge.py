@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vae_lab.checkup.findings import BROKEN, INFORMATION, SUSPECT, Evidence, Finding
+from vae_lab.checkup.findings import BROKEN, INFORMATION, SUSPECT, Evidence, Finding, Severity
 from vae_lab.checkup.probe import Probe, Reading
 
 __all__ = ["HALF_PRECISION_LIMIT", "decoder_findings", "judge_probe"]
@@ -133,7 +133,7 @@ def _no_image(reading: Reading) -> Finding | None:
     return None
 
 
-def _loss(reading: Reading, lines: _Lines) -> tuple[str, tuple[Evidence, ...]] | None:
+def _loss(reading: Reading, lines: _Lines) -> tuple[Severity, tuple[Evidence, ...]] | None:
     """The severity of a loss of contrast or colour, with all numbers; None if there is no loss."""
     measured = (
         (reading.contrast, lines.contrast),
@@ -161,17 +161,17 @@ def _levels(reading: Reading) -> tuple[Evidence, Evidence]:
     return Evidence("white", reading.white, "L*", "100"), Evidence("black", reading.black, "L*", "0")
 
 
-def _under(value: float, limits: _Limits) -> str | None:
+def _under(value: float, limits: _Limits) -> Severity | None:
     broken, suspect = limits
     return BROKEN if value < broken else SUSPECT if value < suspect else None
 
 
-def _over(value: float, limits: _Limits) -> str | None:
+def _over(value: float, limits: _Limits) -> Severity | None:
     broken, suspect = limits
     return BROKEN if value > broken else SUSPECT if value > suspect else None
 
 
-def _worst(severities: list[str | None]) -> str | None:
+def _worst(severities: list[Severity | None]) -> Severity | None:
     return BROKEN if BROKEN in severities else SUSPECT if SUSPECT in severities else None
 
 

@@ -17,7 +17,19 @@ from vae_lab.comparison.pixels import png_bytes, to_pixels
 from vae_lab.latents.chart import chart_image, chart_latents
 from vae_lab.latents.family import FAMILIES, Family
 
-__all__ = ["DECODED", "ROUND_TRIP", "Checkup", "chart_png", "check_decoder", "check_weights"]
+__all__ = [
+    "CHECKUP_VERSION",
+    "DECODED",
+    "ROUND_TRIP",
+    "Checkup",
+    "chart_png",
+    "check_decoder",
+    "check_weights",
+    "identity_key",
+]
+
+CHECKUP_VERSION = 1
+"""Raised when the chart, what is measured, or how it is judged changes."""
 
 DECODED = "decoded"
 """Name of the chart from the decoded reference latents."""
@@ -59,18 +71,29 @@ class Checkup:
             "family_id": self.family_id,
             "findings": [finding.to_json() for finding in self.findings],
             "measured": [asdict(evidence) for evidence in self.measured],
-            "charts": dict(self.charts),
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Checkup:
-        """The inverse of :meth:`to_json`."""
-        return cls(
-            family_id=stored["family_id"],
-            findings=tuple(map(Finding.from_json, stored["findings"])),
-            measured=tuple(Evidence(**evidence) for evidence in stored["measured"]),
-            charts=stored["charts"],
-        )
+    def from_json(cls, stored: Any) -> Checkup:
+        """What :meth:`to_json` gave; without charts.
+
+        Raises:
+            ValueError: it has another shape.
+        """
+        try:
+            family_id = stored["family_id"]
+            findings = tuple(map(Finding.from_json, stored["findings"]))
+            measured = tuple(map(Evidence.from_json, stored["measured"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a checkup") from error
+        if family_id not in ("", *FAMILIES):
+            raise ValueError("not a checkup")
+        return cls(family_id, findings, measured)
+
+
+def identity_key(digest: str, hint: Family | None, precision: str = "fp32") -> str:
+    """Key of a checkup: the fingerprint of the weights, the family that they are judged by, and the precision."""
+    return f"{CHECKUP_VERSION}:{digest}:{hint.id if hint else ''}:{precision}"
 
 
 def chart_png() -> bytes:

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
-from vae_lab.checkup import Report, inspect_file
 from vae_lab.cli.arguments import Commands, display_name, exit_code, path_or_url
 from vae_lab.cli.console import progress_bar, say
 from vae_lab.errors import FileError
 from vae_lab.identity import Sketch, short, sketch_of_file
+from vae_lab.library import FileRecord, inspect_file
 
 __all__ = ["add_inspect"]
 
@@ -62,7 +62,7 @@ def _sketch(path: str) -> Sketch | None:
         return None
 
 
-def _as_text(report: Report) -> str:
+def _as_text(report: FileRecord) -> str:
     facts = [report.family.title if report.family else "unknown family", report.dtype, report.layout]
     if report.fingerprint:
         facts.append(short(report.fingerprint))

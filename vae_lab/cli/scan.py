@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +11,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-import diskcache
 import torch
 
-from vae_lab.checkup.findings import HEALTHY
+from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, Status
 from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
 from vae_lab.cli.console import progress_bar, say
 from vae_lab.errors import HostError
 from vae_lab.identity import DuplicateGroup, find_duplicates
-from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, Records, Scan, ScanRecord
-from vae_lab.library.cache import FactsCache
-from vae_lab.library.reports import json_line, status_words, write_csv, write_html
+from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
+from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.reports import json_line, write_csv, write_html
+from vae_lab.text import sized
 
 __all__ = ["add_scan"]
 
@@ -58,16 +56,14 @@ def _scan(args: argparse.Namespace) -> int:
     for out in (args.csv, args.html, Path(args.jsonl) if args.jsonl not in (None, _STANDARD_OUTPUT) else None):
         if out is not None and not out.absolute().parent.is_dir():  # better to fail now than after an hour
             raise HostError(f"{out}: the folder {out.parent} does not exist. Create it first.")
-    try:
-        with closing(FactsCache(args.cache or _cache_folder(), required=True)) as facts:
-            return _scan_with(args, facts)
-    except (sqlite3.Error, diskcache.Timeout) as error:  # disk full, no permission, locked by another program
-        reason = str(error) or "it is locked or not writable"
-        raise HostError(f"the cache cannot be used, choose another folder with --cache: {reason}") from error
+    with closing(FileCache(args.cache or user_cache_folder())) as cache:
+        if args.cache and cache.failure:
+            raise HostError(f"choose another folder with --cache: {args.cache} {cache.failure}")
+        return _scan_with(args, cache)
 
 
-def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
-    counts: Counter[str] = Counter()
+def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
+    counts: Counter[Status] = Counter()
     interrupted = False
     with ExitStack() as stack:
         engine = None
@@ -78,7 +74,7 @@ def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         progress = stack.enter_context(progress_bar("scanning", "step"))
         write = stack.enter_context(_lines(args.jsonl))
-        scan = Scan(args.paths, facts, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=progress)
+        scan = Scan(args.paths, cache, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=progress)
         try:
             with closing(scan.run()) as found:
                 for record in found:
@@ -95,14 +91,8 @@ def _scan_with(args: argparse.Namespace, facts: FactsCache) -> int:
     return INTERRUPTED if interrupted else exit_code(counts)
 
 
-def _cache_folder() -> Path:
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "vae-lab"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae-lab"
-
-
 @contextmanager
-def _lines(target: str | None) -> Iterator[Callable[[ScanRecord], object]]:
+def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
     """A function that writes a record's JSON line immediately: lines are whole however the scan ends."""
     if target is None:
         yield lambda _: None
@@ -116,37 +106,27 @@ def _lines(target: str | None) -> Iterator[Callable[[ScanRecord], object]]:
 def _write_reports(args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup]) -> None:
     if args.csv:
         with args.csv.open("w", encoding="utf8", errors="backslashreplace", newline="") as out:
-            write_csv(records.worst_first(), out)
+            write_csv(records.worst_first, out)
     if args.html:
         with args.html.open("w", encoding="utf8") as out:
-            write_html(_WorstFirst(records), out, duplicates=duplicates, charts=records.charts)
+            write_html(records.worst_first, out, duplicates=duplicates, charts=records.charts)
 
 
-class _WorstFirst:
-    """Records in the order of a report, to be iterated over more than once."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-
-    def __iter__(self) -> Iterator[ScanRecord]:
-        return self._records.worst_first()
-
-
-def _summary(records: Records, counts: Counter[str], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
+def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
     unchecked = len(records) - sum(counts.values())
-    counts = counts + Counter({UNCHECKED: unchecked})
-    statuses = ", ".join(f"{counts[status]:,} {status_words(status)}" for status in WORST_FIRST if counts[status])
+    counts = counts + Counter[Status]({UNCHECKED: unchecked})  # a new one: the exit code comes from the caller's
+    statuses = ", ".join(f"{counts[status]:,} {STATUS_PHRASES[status]}" for status in WORST_FIRST if counts[status])
     files = "1 file" if len(records) == 1 else f"{len(records):,} files"
     say(f"{files}{': ' if statuses else ''}{statuses}", out)
-    faulty = (record for record in records.worst_first() if record.status not in (HEALTHY, UNCHECKED))
+    faulty = (record for record in records.worst_first if record.status not in (HEALTHY, UNCHECKED))
     for record in islice(faulty, _MAX_FILES):
-        say(f"  {record.status}: {record.path}: {record.findings[0].text}", out)
+        say(f"  {record.status}: {record.path}: {record.verdict.findings[0].text}", out)
     more = sum(counts[status] for status in counts if status not in (HEALTHY, UNCHECKED)) - _MAX_FILES
     if more > 0:
         say(f"  and {more:,} more; --csv, --html and --jsonl list all of them", out)
     if duplicates:
         freeable = sum(group.freeable_bytes for group in duplicates)
-        room = f", {freeable / 1e6:,.1f} MB could be freed (nothing is ever deleted by VAE Lab)" if freeable else ""
+        room = f", {sized(freeable)} could be freed (nothing is ever deleted by VAE Lab)" if freeable else ""
         say(f"VAEs found in more than one file: {len(duplicates):,}{room}", out)
     for group in duplicates[:_MAX_GROUPS]:
         say(f"  {group.sentence}", out)

@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder
-from vae_lab.checkup import Checkup, Recommendation, Report, Verdict, recommend
+from vae_lab.checkup import Checkup, Verdict
 from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
@@ -25,7 +25,7 @@ from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, S
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
-from vae_lab.library.cache import Checkups, FactsCache
+from vae_lab.library import FileCache, FileRecord, Listing, Recommendation, recommend
 from vae_lab.progress import Progress
 
 __all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "MemoryCheckup", "Place", "Progress", "VaeEntry"]
@@ -103,20 +103,38 @@ class Host(ABC):
     chooses_checkpoint: bool = False
     """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
 
-    facts: FactsCache
-    """What is known of files, remembered between runs."""
+    facts: FileCache
+    """What is known of files, stored between runs."""
+
+    _last_listing: Listing | None = None
 
     @abstractmethod
-    def vae_files(self) -> dict[str, Path]:
-        """Name -> file of all external VAEs in the host's folders, in the host's order."""
+    def list_files(self) -> Listing:
+        """List the host's files now, walking each folder once."""
+
+    def listing(self, *, fresh: bool = False) -> Listing:
+        """The host's files, as they were listed last.
+
+        Args:
+            fresh: list them now. Each action of a user does so once, before anything else; what only shows what is
+                known, such as a badge, does not.
+        """
+        listing = self._last_listing
+        if fresh or listing is None:
+            listing = self._last_listing = self.list_files()
+        return listing
+
+    def vae_files(self) -> Mapping[str, Path]:
+        """Name -> file of all external VAEs in the host's folders, in the host's order, as listed last."""
+        return self.listing().vaes
 
     def vaes(self) -> list[VaeEntry]:
         """All external VAEs, with what is known of them. Cheap: reads no weights."""
         return [self._entry(name, path) for name, path in self.vae_files().items()]
 
     def _entry(self, name: str, path: Path) -> VaeEntry:
-        facts = self.facts.known(str(path))
-        return VaeEntry(name, str(path), facts.family if facts else None, facts.problem if facts else "")
+        record = self.facts.known(str(path))
+        return VaeEntry(name, str(path), record.family if record else None, record.problem if record else "")
 
     def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
         """As :meth:`vaes`, with the family of each told from its weights, or the problem that it has."""
@@ -126,16 +144,16 @@ class Host(ABC):
                 break
             if progress:
                 progress(i, len(files), name)
-            self.facts.look(str(path))
+            self.facts.identify(str(path))
         return self.vaes()
 
-    @abstractmethod
     def checkpoint_files(self) -> Mapping[str, Path]:
-        """Name -> file of all checkpoints, in the host's order."""
+        """Name -> file of all checkpoints, in the host's order, as listed last."""
+        return self.listing().checkpoints
 
     @abstractmethod
     def library_folders(self) -> list[Path]:
-        """All folders that the host looks for checkpoints and VAEs in, and single files that it was told of.
+        """All folders that the host searches for checkpoints and VAEs, and single files that its options name.
 
         Those that are not there are left out.
         """
@@ -158,7 +176,8 @@ class Host(ABC):
         raise HostError(f"select the checkpoint {name} in the menu of {self.name}")
 
     def refresh(self) -> list[str]:
-        """Look for new latents. Returns a line for each file that cannot be used, the first time it is seen."""
+        """List files and latents again. Returns a line for each file that cannot be used, the first time it is seen."""
+        self.listing(fresh=True)
         return []  # for hosts that capture latents during generation
 
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
@@ -211,8 +230,8 @@ class Host(ABC):
         """Short fingerprint of a VAE that has decoded ``generation``; "" if unknown."""
         built_in = self.checkpoint_files().get(self.current_checkpoint())
         path = built_in if name == BUILT_IN else self.vae_files().get(name)
-        facts = self.facts.known(str(path)) if path else None
-        return short(facts.fingerprint) if facts else ""
+        record = self.facts.known(str(path)) if path else None
+        return short(record.fingerprint) if record else ""
 
     @abstractmethod
     def use_for_checkpoint(self, vae: str) -> str:
@@ -240,14 +259,14 @@ class Host(ABC):
         """
         if vae in (AUTOMATIC, BUILT_IN):
             return
-        files, checkpoint = self.vae_files(), self.current_checkpoint()
+        files, checkpoint = self.listing(fresh=True).vaes, self.current_checkpoint()
         if vae not in files:
             raise UnknownChoice(f"no VAE named {vae}; available: {', '.join(files) or 'none'}")
-        facts = self.facts.look(str(files[vae]))
+        facts = self.facts.identify(str(files[vae]))
         if facts.problem:
             raise HostError(f"{vae}: {facts.problem}")
         built_in = self.checkpoint_files().get(checkpoint)
-        family = self.checkpoint_family() or (self.facts.look(str(built_in)).family if built_in else None)
+        family = self.checkpoint_family() or (self.facts.identify(str(built_in)).family if built_in else None)
         if family is not None and facts.family is not None and facts.family.id != family.id:
             raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {family.title}")
 
@@ -308,20 +327,15 @@ class Host(ABC):
     @contextmanager
     def _own(self, name: str, place: Place) -> Iterator[Autoencoder]:
         path = str(self.file_of(name))
-        facts = self.facts.look(path)
-        if facts.problem:
-            raise HostError(f"{name}: {facts.problem}")
-        with coder_of(path, family=facts.family, device=place.device, dtype=place.dtype) as own:
+        record = self.facts.identify(path)
+        if record.problem:
+            raise HostError(f"{name}: {record.problem}")
+        with coder_of(path, family=record.family, device=place.device, dtype=place.dtype) as own:
             fallback = self.checkpoint_family() if own.family is None else None
             fits = fallback is not None and fallback.latent_channels == own.latent_channels
             yield own.with_family(fallback) if fits else own
 
     # --- the checkup -----------------------------------------------------------------------------------------
-
-    @cached_property
-    def checkups(self) -> Checkups:
-        """Reports on files, cached between runs."""
-        return Checkups(self.facts)
 
     def file_of(self, name: str) -> Path:
         """File of a VAE or a checkpoint; of ``Built-in``, the current checkpoint's.
@@ -329,31 +343,40 @@ class Host(ABC):
         Raises:
             UnknownChoice: no VAE and no checkpoint has that name.
         """
-        checkpoint = self.current_checkpoint() if name == BUILT_IN else name
-        found = (None if name == BUILT_IN else self.vae_files().get(name)) or self.checkpoint_files().get(checkpoint)
+        found, checkpoint = self._file_of(name, self.listing())
+        if found is None:  # it may have come since
+            found, checkpoint = self._file_of(name, self.listing(fresh=True))
         if found is None:
             raise UnknownChoice(f"no VAE and no checkpoint named {checkpoint or name}")
         return found
 
-    def known_reports(self, names: Sequence[str]) -> dict[str, Report]:
-        """The reports on those of ``names`` that have been inspected. Reads none of the files."""
+    def _file_of(self, name: str, listing: Listing) -> tuple[Path | None, str]:
+        checkpoint = self.current_checkpoint() if name == BUILT_IN else name
+        vae = None if name == BUILT_IN else listing.vaes.get(name)
+        return vae or self.checkpoint_files().get(checkpoint), checkpoint
+
+    def known_reports(self, names: Sequence[str]) -> dict[str, FileRecord]:
+        """The records of those of ``names`` that have been checked, with charts. Reads none of the files."""
         files = {**self.checkpoint_files(), **self.vae_files()}
-        known = {name: self.checkups.known(str(files[name])) for name in names if name in files}
-        return {name: report for name, report in known.items() if report is not None}
+        known = {name: self.facts.checked(str(files[name])) for name in names if name in files}
+        charted = {name: self.facts.with_charts(record) for name, record in known.items() if record is not None}
+        return {name: record for name, record in charted.items() if record is not None}
 
     def known_verdicts(self, files: Mapping[str, Path]) -> dict[str, Verdict]:
         """As :meth:`known_reports`, for files by name, only the verdicts: fast enough for long lists."""
-        known = {name: self.checkups.known_verdict(str(path)) for name, path in files.items()}
-        return {name: verdict for name, verdict in known.items() if verdict is not None}
+        known = {name: self.facts.checked(str(path)) for name, path in files.items()}
+        return {name: record.verdict for name, record in known.items() if record is not None}
 
-    def inspect(self, name: str) -> Report:
-        """Inspect a VAE or a checkpoint, and find which of the user's VAEs it was merged from.
+    def inspect(self, name: str) -> FileRecord:
+        """Check a VAE or a checkpoint, and find out which of the user's VAEs it was merged from.
 
         Raises:
             UnknownChoice: no VAE and no checkpoint has that name.
         """
-        path = self.file_of(name)
-        return self.checkups.look(str(path), {known: str(file) for known, file in self.vae_files().items()})
+        return self._check(self.file_of(name))
+
+    def _check(self, path: Path) -> FileRecord:
+        return self.facts.check(str(path), {name: str(file) for name, file in self.vae_files().items()})
 
     def memory_checkup(self) -> MemoryCheckup | None:
         """The last checkup of the VAE in memory; None if the host has none there, or it was not checked yet."""
@@ -396,12 +419,12 @@ class Host(ABC):
                 break
             if progress:
                 progress(i, len(candidates), name)
-            self.checkups.look(str(files[name]))
+            self._check(files[name])
             found = recommend(checkpoint, family, self.known_reports(order), preferred)
         return found
 
     def checkpoint_family(self) -> Family | None:
         """Latent family of the current checkpoint, if known: that of its model, whatever VAE is built in."""
         path = self.checkpoint_files().get(self.current_checkpoint())
-        report = self.checkups.known(str(path)) if path else None
-        return report.model_family if report else None
+        record = self.facts.known(str(path)) if path else None
+        return record.model_family if record else None

@@ -17,8 +17,9 @@ from vae_lab.host.base import Host, Place, Progress
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
-from vae_lab.library.cache import FactsCache
-from vae_lab.library.folders import apart, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.library import FileCache, Listing
+from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.folders import Walk, find_weight_files, is_vae_beside_checkpoint
 
 __all__ = ["Folders", "StandaloneHost"]
 
@@ -31,22 +32,31 @@ class Folders:
 
     Attributes:
         checkpoints, vaes, latents: searched with their subfolders.
-        data: for caches and saved choices.
+        data: for saved choices.
+        cache: for what is known about files; None for ``data``.
     """
 
     data: Path
     checkpoints: tuple[Path, ...] = ()
     vaes: tuple[Path, ...] = ()
     latents: tuple[Path, ...] = ()
+    cache: Path | None = None
 
     @classmethod
     def of_models(cls, models: Path, data: Path | None = None) -> Folders:
-        """The WebUI's own layout: ``models/Stable-diffusion``, ``models/VAE``; and ``models/latents``."""
+        """The WebUI's own layout: ``models/Stable-diffusion``, ``models/VAE``; and ``models/latents``.
+
+        Args:
+            models: the folder; choices are saved in its subfolder ``vae-lab``. Caches are never stored among models,
+                because whoever shares the folder could have prepared them.
+            data: a folder for choices and caches; by default caches are in the user's cache folder.
+        """
         return cls(
             data=data or models / "vae-lab",
             checkpoints=(models / "Stable-diffusion",),
             vaes=(models / "VAE", models / "VAE-taesd"),
             latents=(models / "latents",),
+            cache=data or user_cache_folder(),
         )
 
 
@@ -89,7 +99,7 @@ class StandaloneHost(Host):
         self.folders = folders
         self.device = device
         self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
-        self.facts = FactsCache(folders.data / "facts")
+        self.facts = FileCache(folders.cache or folders.data)
         self._choices = _Choices.load(folders.data / "choices.json")
         self._busy = threading.Lock()
         self._seen: dict[Path, int] = {}
@@ -107,7 +117,8 @@ class StandaloneHost(Host):
         return decision.reason if decision.vae != BUILT_IN else "There is no VAE: choose one for this checkpoint."
 
     def refresh(self) -> list[str]:
-        """Load latents from files that are new or have changed."""
+        """Load latents from files that are new or have changed; list all files again."""
+        self.listing(fresh=True)
         with self._refreshing:
             # Added last to first, so that the list, newest first, is in the order of names.
             files = [path for _, path in find_weight_files(self.folders.latents)]
@@ -128,19 +139,17 @@ class StandaloneHost(Host):
             return str(error)
         return ""
 
-    def vae_files(self) -> dict[str, Path]:
-        found = find_weight_files((*self.folders.vaes, *self.folders.checkpoints))
-        own = self.folders.vaes
+    def list_files(self) -> Listing:
+        walk, own = Walk(), self.folders.vaes
+        found = walk.find((*own, *self.folders.checkpoints))
         vaes = {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
-        return apart(vaes, self.checkpoint_files())
+        found = walk.find(self.folders.checkpoints)
+        checkpoints = {name: path for name, path in found if not is_vae_beside_checkpoint(path)}
+        return Listing.of(checkpoints, vaes, walk.find_all(self.library_folders()))
 
     def library_folders(self) -> list[Path]:
         folders = dict.fromkeys((*self.folders.checkpoints, *self.folders.vaes))
         return [folder for folder in folders if folder.is_dir()]
-
-    def checkpoint_files(self) -> dict[str, Path]:
-        found = find_weight_files(self.folders.checkpoints)
-        return {name: path for name, path in found if not is_vae_beside_checkpoint(path)}
 
     def current_checkpoint(self) -> str:
         names = self.checkpoints()
@@ -148,7 +157,7 @@ class StandaloneHost(Host):
 
     def select_checkpoint(self, name: str) -> None:
         """Raises UnknownChoice: no checkpoint has that name."""
-        if name not in self.checkpoints():
+        if name not in self.listing(fresh=True).checkpoints:
             raise UnknownChoice(f"no checkpoint named {name}; available: {', '.join(self.checkpoints()) or 'none'}")
         self._choices.checkpoint = name
         self._choices.save()
@@ -174,8 +183,9 @@ class StandaloneHost(Host):
             (self.checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
         )
         path = files.get(name)
-        missing = "" if path else ", but the file is missing"
-        return Decision(vae, source, f"{vae}: {why}{missing}.", str(path or ""))
+        if path is None or not path.is_file():
+            return Decision(vae, source, f"{vae}: {why}, but the file is missing.")
+        return Decision(vae, source, f"{vae}: {why}.", str(path))
 
     def compare(
         self,
@@ -203,19 +213,19 @@ class StandaloneHost(Host):
 
     def _candidate(self, name: str, family: Family) -> Candidate:
         path = self.vae_files().get(name)
-        facts = self.facts.known(str(path)) if path else None
-        return Candidate(name, lambda: self._opened(name, path, family), facts.family if facts else None)
+        record = self.facts.known(str(path)) if path else None
+        return Candidate(name, lambda: self._opened(name, path, family), record.family if record else None)
 
     @contextmanager
     def _opened(self, name: str, path: Path | None, family: Family) -> Iterator[Decoder]:
         if path is None:
             raise UnknownChoice("there is no checkpoint" if name == BUILT_IN else f"no VAE named {name}")
-        facts = self.facts.look(str(path))
-        if facts.problem:
-            raise HostError(f"{path}: {facts.problem}")
-        check_family(name, facts.family, family)
+        record = self.facts.identify(str(path))
+        if record.problem:
+            raise HostError(f"{path}: {record.problem}")
+        check_family(name, record.family, family)
         with open_vae(path) as file:
-            autoencoder = file.load(family=facts.family or family, device=self.device)
+            autoencoder = file.load(family=record.family or family, device=self.device)
         yield Decoder.of(autoencoder)
 
     def use_for_checkpoint(self, vae: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from vae_lab.identity.sketch import Sketch
+from vae_lab.text import sized
 
 __all__ = ["DuplicateGroup", "HasVae", "already_contains", "contains_sentence", "find_duplicates", "sketch_digest"]
 
@@ -15,7 +16,7 @@ _MAX_NAMES = 4  # in a sentence
 
 
 class HasVae(Protocol):
-    """The required facts about a file."""
+    """The required facts about a file; a :class:`vae_lab.library.FileRecord` has them."""
 
     @property
     def path(self) -> str:
@@ -185,7 +186,7 @@ def _sentence(vaes: Sequence[_Copy], checkpoints: Sequence[_Copy], freeable: int
     parts = []
     if len(vaes) > 1:
         room = (
-            f"keeping only {vaes[0].name} would free {_size(freeable)}"
+            f"keeping only {vaes[0].name} would free {sized(freeable)}"
             if freeable
             else "they are hard links to one file, so there is nothing to free"
         )
@@ -205,10 +206,3 @@ def _listed(names: Sequence[str], joint: str) -> str:
         return f"{', '.join(names[: _MAX_NAMES - 1])} {joint} {len(names) - _MAX_NAMES + 1} more"
     # Files of the same name in two folders are listed twice.
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"
-
-
-def _size(count: int) -> str:
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= limit:
-            return f"{count / limit:.1f} {unit}"
-    return f"{count} bytes"

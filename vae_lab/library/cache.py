@@ -1,303 +1,296 @@
-"""What is known of the files on a disk, remembered between runs."""
+"""What is known of the files on a disk, stored between runs.
+
+A file is recognised by path, size and times of change, so a replaced one is read again. What its weights do to the
+chart is stored by the weights' identity: a thousand checkpoints with one VAE share one checkup, one sketch and one set
+of charts.
+"""
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diskcache
+import platformdirs
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.checkup import Checkup, Finding, Report, Verdict, identity_key, inspect_file
+from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, identity_key
+from vae_lab.checkup.findings import WORST_FIRST, Status
 from vae_lab.errors import FileError
-from vae_lab.identity import (
-    KnownVae,
-    Merge,
-    Parent,
-    Sketch,
-    explain_merge,
-    fingerprint,
-    sketch_digest,
-    sketch_of_file,
-)
-from vae_lab.latents.family import FAMILIES, Family
+from vae_lab.formats import is_url
+from vae_lab.identity import Sketch, explain_merge, sketch_digest, sketch_of_file
+from vae_lab.latents.family import FAMILIES
 from vae_lab.library.folders import FileKey, file_key
+from vae_lab.library.inspect import identify_file, inspect_file
+from vae_lab.library.record import Depth, FileRecord
+from vae_lab.library.store import Store
 
-__all__ = ["Checkups", "FactsCache", "VaeFacts"]
+__all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
-log = logging.getLogger("vae_lab")
-
-REPORT_VERSION = 4  # the same of reports
-_NOT_USABLE = (sqlite3.Error, diskcache.Timeout, OSError)  # no room, no permission, locked, damaged
-
-
-@dataclass(frozen=True)
-class VaeFacts:
-    """What was found in one file.
-
-    Attributes:
-        family_id: latent family, or "" if the weights do not tell.
-        fingerprint: of the VAE's weights, or "" if there is none.
-        problem: why the file's VAE cannot be used, or "".
-        architecture: such as ``AutoencoderKL``.
-    """
-
-    family_id: str = ""
-    fingerprint: str = ""
-    problem: str = ""
-    architecture: str = ""
-
-    @property
-    def family(self) -> Family | None:
-        """The latent family, where known."""
-        return FAMILIES.get(self.family_id)
+_VERSION = f"1.{CHECKUP_VERSION}"  # raise the first number when other things are found out
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class _InMemory:
-    """What remembers as a ``diskcache.Cache`` does, for as long as the program runs."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Any, Any] = {}
-
-    def get(self, key: Any) -> Any:
-        return self._kept.get(key)
-
-    def set(self, key: Any, value: Any) -> None:
-        self._kept[key] = value
-
-    def close(self) -> None:
-        self._kept.clear()
+def user_cache_folder() -> Path:
+    """Where the system wants caches, for hosts without a data folder of their own."""
+    return Path(platformdirs.user_cache_dir("vae-lab", appauthor=False))
 
 
-class FactsCache:
-    """Facts by file. A file is known by path, size and times of change, so a replaced one is looked at anew.
+class FileCache:
+    """Records by file; checkups, charts and sketches by identity. Safe to use from several threads.
 
-    What cannot be written is remembered in memory, until the program ends; that is told once, in the log.
+    What cannot be written stays in memory until the program ends; see :class:`Store`.
 
     Args:
-        folder: where it is kept.
-        required: raise sqlite3.Error, diskcache.Timeout or OSError if the folder cannot be used at all.
+        folder: where the cache is, or will be.
     """
 
-    def __init__(self, folder: Path, *, required: bool = False) -> None:
-        self._told = False
-        self._unwritten: dict[Any, Any] = {}
-        self._cache: diskcache.Cache | _InMemory
-        try:
-            self._cache = diskcache.Cache(str(folder), eviction_policy="none")
-        except _NOT_USABLE as error:
-            if required:
-                raise
-            self._tell(f"in {folder} cannot be used", error)
-            self._cache = _InMemory()
-
-    def get(self, key: Any) -> Any:
-        """What is stored; None if there is nothing, or it cannot be read."""
-        if key in self._unwritten:
-            return self._unwritten[key]
-        try:
-            return self._cache.get(key)
-        except _NOT_USABLE as error:
-            self._tell("cannot be read", error)
-            return None
-
-    def set(self, key: Any, value: Any) -> None:
-        """Store, on the disk if that can be written."""
-        try:
-            self._cache.set(key, value)
-        except _NOT_USABLE as error:
-            self._unwritten[key] = value
-            self._tell("cannot be written", error)
-        else:
-            self._unwritten.pop(key, None)
-
-    def _tell(self, what: str, error: BaseException) -> None:
-        if not self._told:
-            self._told = True
-            reason = str(error) or type(error).__name__
-            log.warning("VAE Lab: the cache of what is known of files %s, so files are read again: %s", what, reason)
-
-    def known(self, path: str) -> VaeFacts | None:
-        """What was found earlier, if the file has not changed since. Reads nothing of the file."""
-        key = file_key(path)
-        stored = self.get(key) if key else None
-        return VaeFacts(**stored) if isinstance(stored, dict) else None
-
-    def look(self, path: str) -> VaeFacts:
-        """As :meth:`known`, reading the VAE's weights where needed. A bad file is a fact too, never an exception."""
-        facts = self.known(path)
-        if facts is None:
-            key = file_key(path)
-            facts = _read_facts(path)
-            if key and key == file_key(path):  # else it was replaced in between
-                self.set(key, asdict(facts))
-        return facts
-
-    def remember(self, path: str, facts: VaeFacts) -> None:
-        """Note what was found of a file by other means."""
-        key = file_key(path)
-        if key:
-            self.set(key, asdict(facts))
-
-    def close(self) -> None:
-        """Give the cache's files back."""
-        self._cache.close()
+    def __init__(self, folder: Path) -> None:
+        self._store = Store(folder)
 
     @property
-    def store(self) -> diskcache.Cache | _InMemory:
-        """The cache itself, which raises what :meth:`get` and :meth:`set` put up with."""
-        return self._cache
+    def failure(self) -> str:
+        """Why nothing is stored beyond this program, or ""."""
+        return self._store.failure
 
+    def close(self) -> None:
+        """Close the cache. Nothing can be read afterwards."""
+        self._store.close()
 
-class Checkups:
-    """Reports by file, and checkups by identity: the same weights are put through the chart once, whatever their name.
+    # --- what a file is ------------------------------------------------------------------------------------------
 
-    Remembered between runs, in the same store as ``facts``. Safe to use from several threads.
-    """
+    def known(self, path: str) -> FileRecord | None:
+        """The record of a file that was identified or checked, if the file has not changed since; without charts.
 
-    def __init__(self, facts: FactsCache) -> None:
-        self._facts = facts
+        Reads nothing of the file.
+        """
+        record = self.current(path)
+        return record if record is not None and record.family_id is not None else None
 
-    # --- by identity; a vae_lab.checkup.Memory ---------------------------------------------------------------
+    def checked(self, path: str) -> FileRecord | None:
+        """As :meth:`known`, of a file that was checked."""
+        record = self.current(path)
+        return record if record is not None and record.depth == Depth.CHECKED else None
 
-    def get(self, key: str) -> Checkup | None:
-        """The checkup of that identity, if it was made before."""
-        stored = self._facts.get(("checkup", key))
-        return Checkup.from_json(stored) if isinstance(stored, dict) else None
+    def identify(self, path: str) -> FileRecord:
+        """As :meth:`known`, reading the VAE's weights where needed. A bad file gives a record too, never an error."""
+        record = self.known(path)
+        if record is None:
+            key = file_key(path)
+            record = identify_file(path)
+            self.add(path, record, key)
+        return record
 
-    def put(self, key: str, checkup: Checkup) -> None:
-        """Remember a checkup."""
-        self._facts.set(("checkup", key), checkup.to_json())
-
-    # --- by file ---------------------------------------------------------------------------------------------
-
-    def known(self, path: str) -> Report | None:
-        """The report on a file that was made before, if the file has not changed since. Reads nothing of the file."""
-        key = file_key(path)
-        stored = self._facts.get(("report", REPORT_VERSION, *key)) if key else None
-        return self._restored(stored) if isinstance(stored, dict) else None
-
-    def known_verdict(self, path: str) -> Verdict | None:
-        """As :meth:`known`, the verdict alone: cheap enough to ask for every file of a large library."""
-        key = file_key(path)
-        stored = self._facts.get(("verdict", REPORT_VERSION, *key)) if key else None
-        return Verdict.from_json(stored) if isinstance(stored, dict) else None
-
-    def look(self, path: str, relatives: Mapping[str, str] | None = None) -> Report:
-        """Inspect a file, or give the report that was made before.
+    def check(self, path: str, relatives: Mapping[str, str] | None = None) -> FileRecord:
+        """As :meth:`checked`, with charts, inspecting the file where needed.
 
         Args:
             path: a checkpoint or a VAE.
-            relatives: name -> file of VAEs that it may be merged from; those are looked at by sketch alone.
+            relatives: name -> file of VAEs that it may be merged from; of those only the sketch is read.
         """
-        report = self.known(path)
-        if report is not None and not relatives:
-            return report
-        if report is None:
-            key = file_key(path)
-            report = inspect_file(path, memory=self)
-            if key and key == file_key(path):  # else it was replaced in between
-                self._remember(key, report)
-                self._facts.remember(path, _facts_of(report))
-        if relatives and report.fingerprint:
-            report = self._explained(report, relatives)
-            key = file_key(path)
-            if key:
-                self._remember(key, report)
-        return report
+        record, key = self.checked(path), file_key(path)
+        record = self.with_charts(record) if record is not None else None
+        if record is None:
+            record = inspect_file(path, memory=self)
+            self.add(path, record, key)
+        if relatives and record.fingerprint:
+            explained = self._explained(record, relatives)
+            if explained != record:
+                self.add(path, explained, key)
+            return explained
+        return record
+
+    def _explained(self, record: FileRecord, relatives: Mapping[str, str]) -> FileRecord:
+        target = self.sketch(record.path)
+        if target is None:
+            return record
+        own = str(Path(record.path).resolve())
+        others = {name: path for name, path in relatives.items() if str(Path(path).resolve()) != own}
+        sketches = {name: sketch for name, path in others.items() if (sketch := self.sketch(path)) is not None}
+        return record.with_merge(explain_merge(target, sketches))
+
+    # --- records by file, of any depth ---------------------------------------------------------------------------
+
+    def current(self, path: str, name: str = "") -> FileRecord | None:
+        """The record of a file, if it has not changed since. Reads nothing of it."""
+        stored, key = self._stored(path), file_key(path)
+        return _record(stored, path, name) if stored and key and stored.get("file") == list(key) else None
+
+    def last(self, path: str, name: str = "") -> FileRecord | None:
+        """As :meth:`current`, whether the file has changed or not."""
+        stored = self._stored(path)
+        return _record(stored, path, name) if stored else None
+
+    def add(self, path: str, record: FileRecord, key: FileKey | None) -> None:
+        """Store the record of a file.
+
+        Args:
+            path: the file.
+            record: its charts are left out.
+            key: of the file, before it was read; None if the record is not to outlive this scan.
+        """
+        unchanged = key is not None and key == file_key(path)  # else it was replaced in between
+        value = {"version": _VERSION, "file": key if unchanged else None, "record": record.to_cache()}
+        self._store.set_json(_file_row("record", path), value)
+        if record.sketch and record.depth == Depth.CHECKED and not record.problem:
+            self._store.set_json(_judged_row(record.sketch, record.hint_id), record.status)
+
+    def judged(self, sketch: str, hint_id: str) -> Status | None:
+        """Status of weights with this sketch, if they were judged before."""
+        status = self._store.get_json(_judged_row(sketch, hint_id)) if sketch else None
+        return status if status in WORST_FIRST else None
+
+    def _stored(self, path: str) -> dict[str, Any] | None:
+        stored = self._store.get_json(_file_row("record", path))
+        return stored if isinstance(stored, dict) and stored.get("version") == _VERSION else None
+
+    # --- checkups by identity; a vae_lab.library.inspect.Memory --------------------------------------------------
+
+    def get(self, key: str) -> Checkup | None:
+        """The checkup of that identity, with its charts, if it was made before."""
+        stored = self._store.get_json(f"checkup:{key}")
+        try:
+            checkup = Checkup.from_json(stored["checkup"])
+            names = [name for name in (DECODED, ROUND_TRIP) if name in stored["charts"]]
+        except (KeyError, TypeError, ValueError):
+            return None
+        charts = {name: self._store.get_bytes(f"chart:{key}:{name}") or b"" for name in names}
+        return replace(checkup, charts=charts) if all(png.startswith(_PNG) for png in charts.values()) else None
+
+    def put(self, key: str, checkup: Checkup) -> None:
+        """Store a checkup and its charts."""
+        for name, png in checkup.charts.items():
+            self._store.set_bytes(f"chart:{key}:{name}", png)
+        self._store.set_json(f"checkup:{key}", {"checkup": checkup.to_json(), "charts": list(checkup.charts)})
+
+    def with_charts(self, record: FileRecord) -> FileRecord | None:
+        """The record with its checkup's charts; None if those are no longer stored."""
+        if record.checkup is None:
+            return record
+        checkup = self.get(_identity_key(record))
+        return None if checkup is None else record.with_charts(checkup.charts)
+
+    def charts(self, record: FileRecord) -> Mapping[str, bytes]:
+        """PNG by name of a record's checkup; nothing where none are stored."""
+        found = self.with_charts(record)
+        return found.charts if found else {}
+
+    def put_charts(self, record: FileRecord) -> None:
+        """Store the checkup of a record from another machine, if it came with charts."""
+        if record.checkup is not None and record.charts:
+            self.put(_identity_key(record), record.checkup)
+
+    # --- sketches ------------------------------------------------------------------------------------------------
 
     def sketch(self, path: str, opened: VaeFile | None = None) -> Sketch | None:
         """The sketch of a file's VAE; None if there is none. Read from the file once, until it changes.
-
-        Kept by what it holds: a thousand checkpoints with one VAE take the room of one sketch.
 
         Args:
             path: a checkpoint or a VAE.
             opened: the same file, if it is open.
         """
-        key = file_key(path)
-        digest = self._facts.get(("sketch", *key)) if key else None
-        if isinstance(digest, str):
-            stored = self._facts.get(("sketch", digest)) if digest else b""
-            if isinstance(stored, bytes):
-                return Sketch.from_bytes(stored) if stored else None
+        row, key = _file_row("sketch", path), file_key(path)
+        stored = self._store.get_json(row)
+        if key and isinstance(stored, dict) and stored.get("file") == list(key):
+            if stored.get("sketch") is None:
+                return None
+            sketch = self._stored_sketch(stored["sketch"])
+            if sketch is not None:
+                return sketch
         try:
             with nullcontext(opened) if opened else open_vae(path) as file:
                 sketch = sketch_of_file(file)
         except FileError:
             sketch = None
         if key and key == file_key(path):  # else it was replaced in between
-            digest = sketch_digest(sketch) if sketch else ""
+            digest = sketch_digest(sketch) if sketch else None
             if sketch:
-                self._facts.set(("sketch", digest), sketch.to_bytes())
-            self._facts.set(("sketch", *key), digest)
+                self._store.set_bytes(f"sketch:{digest}", sketch.to_bytes())
+            self._store.set_json(row, {"file": key, "sketch": digest})
         return sketch
 
-    def _remember(self, key: FileKey, report: Report) -> None:
-        self._facts.set(("report", REPORT_VERSION, *key), _stored(report))
-        self._facts.set(("verdict", REPORT_VERSION, *key), report.verdict.to_json())
-
-    def _restored(self, record: Mapping[str, Any]) -> Report | None:
-        """The inverse of :func:`_stored`; None if the checkup is not remembered any longer."""
-        merge, checkup = record["merge"], None
-        if record["checkup"]:
-            checkup = self.get(identity_key(record["fingerprint"], FAMILIES.get(record["hint_id"])))
-            if checkup is None:
-                return None
-        return Report(
-            **{name: record[name] for name in _PLAIN},
-            file_findings=tuple(map(Finding.from_json, record["file_findings"])),
-            checkup=checkup,
-            identity=KnownVae(**record["identity"]) if record["identity"] else None,
-            merge=merge and Merge(tuple(Parent(**p) for p in merge["parents"]), merge["residual"], merge["relatives"]),
-        )
-
-    def _explained(self, report: Report, relatives: Mapping[str, str]) -> Report:
-        target = self.sketch(report.path)
-        if target is None:
-            return report
-        own = str(Path(report.path).resolve())
-        others = {name: path for name, path in relatives.items() if str(Path(path).resolve()) != own}
-        sketches = {name: sketch for name, path in others.items() if (sketch := self.sketch(path)) is not None}
-        return report.with_merge(explain_merge(target, sketches))
+    def _stored_sketch(self, digest: object) -> Sketch | None:
+        data = self._store.get_bytes(f"sketch:{digest}") if isinstance(digest, str) and digest.isalnum() else None
+        try:
+            return Sketch.from_bytes(data) if data else None
+        except (ValueError, RecursionError, OverflowError):
+            return None
 
 
-def _facts_of(report: Report) -> VaeFacts:
-    return VaeFacts(
-        family_id=report.family_id,
-        fingerprint=report.fingerprint,
-        problem=report.problem,
-        architecture=report.architecture,
-    )
+class Records:
+    """The stored records of the files of a scan. Can be iterated over as often as needed; one is in memory at a time.
+
+    Args:
+        files: (name, path) of each.
+        cache: where the records are.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]], cache: FileCache) -> None:
+        self._files = files
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[FileRecord]:
+        """In the order in which the files were listed; those that nothing is known of are left out."""
+        for name, path in self._files:
+            record = self._cache.last(path, name)
+            if record is not None:
+                yield record
+
+    def charts(self, record: FileRecord) -> Mapping[str, bytes]:
+        """PNG by name of a record's checkup; nothing where there are none."""
+        return self._cache.charts(record)
+
+    @property
+    def worst_first(self) -> WorstFirst:
+        """The same records, those of the worst status first."""
+        return WorstFirst(self._files, self._cache)
 
 
-_PLAIN = [f.name for f in fields(Report) if f.name not in ("checkup", "file_findings", "identity", "merge")]
+class WorstFirst:
+    """Records in the order of a report; can be iterated over as often as a report needs."""
+
+    def __init__(self, files: Sequence[tuple[str, str]], cache: FileCache) -> None:
+        self._files = files
+        self._cache = cache
+
+    def __iter__(self) -> Iterator[FileRecord]:
+        unknown = len(WORST_FIRST)
+        ranks = bytearray()
+        for name, path in self._files:
+            record = self._cache.last(path, name)
+            ranks.append(WORST_FIRST.index(record.status) if record else unknown)
+        for rank in range(unknown):
+            for (name, path), own in zip(self._files, ranks, strict=True):
+                record = self._cache.last(path, name) if own == rank else None
+                if record is not None:
+                    yield record
 
 
-def _stored(report: Report) -> dict[str, Any]:
-    """Everything in plain values; of the checkup only that there is one, since its charts are kept by identity."""
-    record = {name: getattr(report, name) for name in _PLAIN}
-    record["file_findings"] = [finding.to_json() for finding in report.file_findings]
-    record["checkup"] = report.checkup is not None
-    record["identity"] = asdict(report.identity) if report.identity else None
-    record["merge"] = asdict(report.merge) if report.merge else None
-    return record
-
-
-def _read_facts(path: str) -> VaeFacts:
+def _record(stored: Mapping[str, Any], path: str, name: str) -> FileRecord | None:
+    """The file may be listed under another name; an address is never shown in full, as it may hold a password."""
     try:
-        with open_vae(path) as file:
-            state = file.state_dict()
-            family = file.load(state=state).family
-            return VaeFacts(
-                family_id=family.id if family else "",
-                fingerprint=fingerprint(state),
-                architecture=file.architecture.name,
-            )
-    except FileError as error:
-        return VaeFacts(problem=error.reason)
+        record = FileRecord.from_cache(stored.get("record"))
+    except ValueError:
+        return None
+    return replace(record, path=record.path if is_url(path) else path, name=name or os.path.basename(path))  # noqa: PTH119
+
+
+def _file_row(kind: str, path: str) -> str:
+    resolved = path if is_url(path) else str(Path(path).resolve())
+    # Hashed, since a path may hold what the store cannot take for text.
+    return f"{kind}:{hashlib.sha256(os.fsencode(resolved)).hexdigest()}"
+
+
+def _judged_row(sketch: str, hint_id: str) -> str:
+    return f"judged:{_VERSION}:{sketch}:{hint_id}"
+
+
+def _identity_key(record: FileRecord) -> str:
+    return identity_key(record.fingerprint, FAMILIES.get(record.hint_id))

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from vae_lab.errors import HostError
-from vae_lab.library.record import PROBED, ScanRecord, failed, record_of, scan_file
+from vae_lab.library.inspect import scan_file
+from vae_lab.library.record import FileRecord, failed
 
 __all__ = ["DaskEngine"]
 
-_WINDOW = 4  # files that are on their way for each thread of the cluster
+_WINDOW = 4  # files in flight for each thread of the cluster
 
 
 class DaskEngine:
@@ -36,8 +37,8 @@ class DaskEngine:
         self._client = self._dask.Client(scheduler, timeout="10s", set_as_default=False)
         self._scan = partial(scan_file, probe=probe, charts=charts)
 
-    def __call__(self, paths: Iterable[str]) -> Iterator[tuple[str, ScanRecord]]:
-        """Yield each path and its record as soon as it is there; few are on their way, so that memory stays flat."""
+    def __call__(self, paths: Iterable[str]) -> Iterator[tuple[str, FileRecord]]:
+        """Yield each path and its record as soon as it is there; few are in flight, so that memory stays flat."""
         waiting = iter(paths)
         running: dict[Any, str] = {}
         done = self._dask.as_completed(loop=self._client.loop, raise_errors=False)
@@ -53,9 +54,9 @@ class DaskEngine:
             path = running.pop(future.key)
             if future.status == "finished":
                 yield path, future.result()
-            else:  # its worker was killed, again and again: most likely by what this file does to its memory
+            else:  # its worker was killed repeatedly, most likely by what this file does to its memory
                 reason = f"it could not be checked: {future.exception()}"
-                yield path, record_of(failed(path, reason), "", PROBED)
+                yield path, failed(path, reason)
             future.release()
 
     def close(self) -> None:

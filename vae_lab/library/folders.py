@@ -3,63 +3,141 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from vae_lab.formats import is_url, shown_name
 from vae_lab.text import as_text
 
-__all__ = ["FileKey", "apart", "file_key", "find_weight_files", "is_vae_beside_checkpoint"]
+__all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_beside_checkpoint"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_VERSION = 1  # raise when what is stored of a file, or how it is found, changes
+_VERSION = 1  # raise when a file is recognised by something else
 
 FileKey = tuple[int, str, int, int, int]
-"""By what a file is known: path, size in bytes, and times of change in ns."""
+"""What a file is recognised by: path, size in bytes, and times of change in ns."""
 
 
 def file_key(path: str) -> FileKey | None:
-    """By what a file is known from one run to the next; None if it is not there. Reads nothing of it."""
+    """What a file is recognised by from one run to the next; None if it is not there. Reads nothing of it."""
     try:
         stat = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
-    # VAEs are all of one size, and a copy can have the time of its original; that its entry changed is always told.
+    # VAEs are all of one size, and a copy can have the time of its original; the time of its entry always changes.
     return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
-    """Yield (name, path) of all weight files below ``folders``, each file once, in the order of their names.
+@dataclass(frozen=True)
+class Listing:
+    """A host's files at one moment.
 
-    The name is relative to its folder, so that files of one basename in different folders are kept apart; where
-    two folders hold the same relative name, the later ones get the folder's name in front.
+    Attributes:
+        checkpoints: name -> file, in the host's order.
+        vaes: name -> file of the external VAEs, in the host's order; no name is a checkpoint's.
+        files: (name, path) of all weight files in the host's folders, as the library lists them.
     """
-    seen: set[Path] = set()
-    names: set[str] = set()
-    for folder in map(Path, folders):
-        for path in sorted(_files_below(folder), key=lambda p: str(p).lower()):
-            if path.suffix.lower() not in WEIGHT_SUFFIXES or not path.is_file() or path.resolve() in seen:
+
+    checkpoints: Mapping[str, Path]
+    vaes: Mapping[str, Path]
+    files: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def of(
+        cls, checkpoints: Mapping[str, Path], vaes: Mapping[str, Path], files: Iterable[tuple[str, str]] = ()
+    ) -> Listing:
+        """A VAE that has the name of a checkpoint gets its folder's name in front."""
+        names: dict[str, Path] = {}
+        for name, path in vaes.items():
+            in_folder = f"{path.parent.name}/{name}"
+            free = in_folder if in_folder not in vaes else path.as_posix()
+            names[free if name in checkpoints else name] = path
+        return cls(checkpoints, names, tuple(files))
+
+    def path_of(self, name: str) -> Path | None:
+        """File of a VAE or a checkpoint; None if there is none of that name."""
+        return self.vaes.get(name) or self.checkpoints.get(name)
+
+    def name_of(self, path: str | os.PathLike[str]) -> str:
+        """Name of the VAE or checkpoint in a file; "" if the host does not list it."""
+        return self._names.get(_absolute(path), "")
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        # By absolute paths, without asking the disk for each of ten thousand.
+        return {_absolute(path): name for name, path in {**self.checkpoints, **self.vaes}.items()}
+
+
+class Walk:
+    """Finds weight files below folders; each folder is walked once, however often it is asked for."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, list[tuple[Path, Path]]] = {}
+
+    def find(self, folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
+        """Yield (name, path) of all weight files below ``folders``, each file once, in the order of their names.
+
+        The name is relative to its folder, so that files of one basename in different folders are told apart; where
+        two folders have the same relative name, the later ones get the folder's name in front.
+        """
+        seen: set[Path] = set()
+        names: set[str] = set()
+        for folder in map(Path, folders):
+            for path, resolved in self._below(folder):
+                if resolved in seen:
+                    continue
+                seen.add(resolved)
+                name = as_text(path.relative_to(folder).as_posix())
+                if name in names:
+                    name = path.as_posix() if f"{folder.name}/{name}" in names else f"{folder.name}/{name}"
+                names.add(name)
+                yield name, path
+
+    def find_all(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
+        """(name, path) of each file once: of files and addresses among ``paths``, then of those in folders."""
+        wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
+        folders = [path for path in wanted if not is_url(path) and Path(path).is_dir()]
+        single: set[str] = set()
+        names: set[str] = set()
+        for path in wanted:
+            if path in folders:
                 continue
-            seen.add(path.resolve())
-            name = as_text(path.relative_to(folder).as_posix())
-            if name in names:
-                name = path.as_posix() if f"{folder.name}/{name}" in names else f"{folder.name}/{name}"
+            if is_url(path):
+                yield shown_name(path), path
+                continue
+            resolved = str(Path(path).resolve())
+            if resolved in single:
+                continue
+            single.add(resolved)
+            name = Path(path).name if Path(path).name not in names else path
             names.add(name)
             yield name, path
+        for name, path in self.find(folders):
+            if not single or str(path.resolve()) not in single:
+                yield (str(path) if name in names else name), str(path)
+
+    def _below(self, folder: Path) -> list[tuple[Path, Path]]:
+        if folder not in self._found:
+            files = sorted(_files_below(folder), key=lambda path: str(path).lower())
+            weights = (path for path in files if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file())
+            self._found[folder] = [(path, path.resolve()) for path in weights]
+        return self._found[folder]
 
 
-def apart(vaes: Mapping[str, Path], checkpoints: Container[str]) -> dict[str, Path]:
-    """``vaes``, in which one that is called as a checkpoint is has its folder's name in front."""
-    found: dict[str, Path] = {}
-    for name, path in vaes.items():
-        in_folder = f"{path.parent.name}/{name}"
-        free = in_folder if in_folder not in vaes else path.as_posix()
-        found[free if name in checkpoints else name] = path
-    return found
+def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
+    """As :meth:`Walk.find`, of folders that are needed once."""
+    return Walk().find(folders)
 
 
 def is_vae_beside_checkpoint(path: Path) -> bool:
-    """The WebUI takes files among the checkpoints for VAEs if they are called ``NAME.vae.EXT``."""
+    """Whether a file is called ``NAME.vae.EXT``, by which the WebUI finds VAEs among the checkpoints."""
     return path.stem.lower().endswith(".vae") and path.suffix.lower() in WEIGHT_SUFFIXES
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)  # noqa: PTH100
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

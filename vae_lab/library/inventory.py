@@ -1,22 +1,21 @@
-"""All files of a host, as a scan left them: counted, filtered, sorted and paged. Nothing is read from the files."""
+"""All files of a host, as scans left them: counted, filtered, sorted and paged. Nothing is read from the files."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from vae_lab.identity import DuplicateGroup, Merge, Parent, find_duplicates, known_as
-from vae_lab.latents.family import FAMILIES
-from vae_lab.library import WORST_FIRST, Records, Scan, ScanRecord
-from vae_lab.library.cache import FactsCache
+from vae_lab.checkup.findings import WORST_FIRST, Status
+from vae_lab.identity import DuplicateGroup, find_duplicates
+from vae_lab.library.cache import FileCache, Records
+from vae_lab.library.folders import Listing
+from vae_lab.library.record import FileRecord, Kind
 from vae_lab.library.reports import write_csv, write_html, write_jsonl
 
-__all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary", "plain_path"]
+__all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary"]
 
 _MOST_NAMED = 4  # files in one cell
 
@@ -54,8 +53,8 @@ class LibraryRow:
 
     name: str
     path: str
-    status: str
-    kind: str = ""
+    status: Status
+    kind: Kind = ""
     size: int = 0
     family: str = ""
     identity: str = ""
@@ -106,7 +105,7 @@ class Overview:
     """
 
     files: int = 0
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[Status, int] = field(default_factory=dict)
     groups: int = 0
     copies: int = 0
     freeable_bytes: int = 0
@@ -145,7 +144,7 @@ class ScanSummary:
 
 @dataclass(slots=True)
 class _Entry:
-    """What is kept of a file: less than a kilobyte, since words that many files share are kept once."""
+    """What is held of a file: less than a kilobyte, since texts that many files share are held once."""
 
     row: LibraryRow
     group: int = -1
@@ -156,18 +155,18 @@ class Inventory:
 
     Args:
         records: read once now, and again for each report.
-        listed: :func:`plain_path` of a file -> the name under which the host lists it.
+        listing: how the host lists its files.
     """
 
-    def __init__(self, records: Records, listed: Mapping[str, str] | None = None) -> None:
+    def __init__(self, records: Records, listing: Listing | None = None) -> None:
         self.records = records
-        self._listed = listed or {}
+        self._listing = listing
         self._entries: list[_Entry] = []
         self._marks: dict[str, int] = {}
         self._shared: dict[str, str] = {}
         self.groups: list[DuplicateGroup] = find_duplicates(self._noted(records))
         self._shared.clear()
-        self._listed = {}
+        self._listing = None
         places = {entry.row.path: i for i, entry in enumerate(self._entries)}
         self._names = {path: self._entries[places[path]].row.name for group in self.groups for path in group.paths}
         for i, group in enumerate(self.groups):
@@ -179,14 +178,11 @@ class Inventory:
         self.overview = self._count()
 
     @classmethod
-    def known(cls, folders: Iterable[Path], facts: FactsCache, listed: Mapping[str, str] | None = None) -> Inventory:
-        """What earlier scans have found of the files that are in ``folders`` now. Reads nothing of them."""
-        scan = Scan(folders, facts, cancelled=lambda: True)  # lists its files, and looks at none
-        for _ in scan.run():
-            pass
-        return cls(scan.records, listed)
+    def known(cls, listing: Listing, cache: FileCache) -> Inventory:
+        """What earlier scans have stored of a host's files. Reads nothing of them."""
+        return cls(Records(listing.files, cache), listing)
 
-    def has(self, record: ScanRecord) -> bool:
+    def has(self, record: FileRecord) -> bool:
         """Whether this very record was known already: if so, its file was not read for it again."""
         return self._marks.get(record.path) == _mark(record)
 
@@ -214,7 +210,7 @@ class Inventory:
         Written to a file first: a page of HTML over ten thousand files would not be small in memory.
         """
         with tempfile.TemporaryFile("w+", encoding="utf8", errors="backslashreplace", newline="") as file:
-            records = _WorstFirst(self.records)
+            records = self.records.worst_first
             if kind == "jsonl":
                 write_jsonl(records, file)
             elif kind == "csv":
@@ -228,28 +224,28 @@ class Inventory:
 
     # --- made once -----------------------------------------------------------------------------------------------
 
-    def _noted(self, records: Iterable[ScanRecord]) -> Iterator[ScanRecord]:
+    def _noted(self, records: Iterable[FileRecord]) -> Iterator[FileRecord]:
         for record in records:
             self._marks[record.path] = _mark(record)
             self._entries.append(_Entry(self._plain(record)))
             yield record
 
-    def _plain(self, record: ScanRecord) -> LibraryRow:
+    def _plain(self, record: FileRecord) -> LibraryRow:
         once = self._once
-        family = FAMILIES.get(record.family) or FAMILIES.get(record.hint)
-        worst = next(iter(record.findings), None)
+        family = record.family or record.model_family
+        worst = next(iter(record.verdict.findings), None)
         return LibraryRow(
             name=record.name,
             path=record.path,
-            status=once(record.status),
-            kind=once(record.kind),
+            status=record.status,
+            kind=record.kind,
             size=record.size,
             family=family.title if family else "",
-            identity=once(known_as(record.identity["name"], record.identity["match"])) if record.identity else "",
-            merge=once(_merged(record.merge)),
+            identity=once(record.identity.words) if record.identity else "",
+            merge=once(record.merge.sentence) if record.merge else "",
             title=once(worst.title) if worst else "",
             finding=once(worst.text) if worst else "",
-            listed=self._listed.get(plain_path(record.path), ""),
+            listed=self._listing.name_of(record.path) if self._listing else "",
         )
 
     def _once(self, text: str) -> str:
@@ -296,33 +292,11 @@ class Inventory:
         return tuple(self._names[path] for path in others[:most]), len(others) - most
 
 
-def plain_path(path: str | os.PathLike[str]) -> str:
-    """By which a file of the host's lists is found again, without asking the disk for each of ten thousand."""
-    return os.path.abspath(path)  # noqa: PTH100
-
-
-class _WorstFirst:
-    """Can be iterated over as often as a report needs it."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-
-    def __iter__(self) -> Iterator[ScanRecord]:
-        return self._records.worst_first()
-
-
 def _has_all(row: LibraryRow, words: Iterable[str]) -> bool:
     text = "\n".join((row.name, row.identity, row.family, row.merge, row.title, row.finding)).casefold()
     return all(word in text for word in words)
 
 
-def _mark(record: ScanRecord) -> int:
+def _mark(record: FileRecord) -> int:
     """Of what looking at the same file a second time would change: the time that it took is never the same."""
     return hash((record.size, record.mtime, record.file_id, record.depth, record.seconds, record.fingerprint))
-
-
-def _merged(merge: Mapping[str, Any] | None) -> str:
-    if not merge:
-        return ""
-    parents = tuple(Parent(parent["name"], parent["weight"]) for parent in merge["parents"])
-    return Merge(parents, merge["residual"], relatives=False).sentence

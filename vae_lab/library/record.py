@@ -1,200 +1,299 @@
-"""One file, looked at without regard to any other."""
+"""What is known of one file."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vae_lab.autoencoders import open_vae
-from vae_lab.checkup import Finding, Report, Verdict, inspect_file
-from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
-from vae_lab.errors import FileError
-from vae_lab.identity import Sketch, sketch_digest, sketch_of_file
+from vae_lab.checkup import Checkup, Finding, Verdict
+from vae_lab.checkup.findings import HEALTHY, INFORMATION, SUSPECT, UNCHECKED, UNREADABLE, Evidence, Status
+from vae_lab.identity import KnownVae, Merge, Parent
+from vae_lab.latents.family import FAMILIES, Family
 
-__all__ = [
-    "IDENTIFIED",
-    "PROBED",
-    "UNCHECKED",
-    "UNFORESEEN",
-    "WEIGHTS_READ",
-    "WORST_FIRST",
-    "ScanRecord",
-    "digest_of",
-    "failed",
-    "record_of",
-    "scan_file",
-]
+__all__ = ["Depth", "FileRecord", "Kind", "failed", "file_facts"]
 
-UNCHECKED = "unchecked"
-"""Status of a file that was identified, but whose weights were not read: the scan was stopped before."""
+Kind = Literal["checkpoint", "vae", ""]
+"""What a file holds; "" where that is not known."""
 
-WORST_FIRST = (UNREADABLE, BROKEN, MISSING, SUSPECT, UNCHECKED, HEALTHY)
-"""Every status."""
+_MERGED = "merged"
 
-IDENTIFIED, WEIGHTS_READ, PROBED = range(3)
-"""How far a file was looked at; what a record's ``depth`` says."""
 
-# What torch, numpy and Python raise when something in a file was foreseen by nobody. One file must not end a scan of
-# ten thousand.
-UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+class Depth(IntEnum):
+    """How much of a file was examined."""
+
+    LISTED = 0
+    """The header, and a sample of the weights."""
+    IDENTIFIED = 1
+    """All weights of the VAE were read."""
+    CHECKED = 2
+    """The chart went through the VAE, or the file has no VAE that could be loaded."""
 
 
 @dataclass(frozen=True)
-class ScanRecord:
-    """What was found out about one file, in plain values: it can be pickled, stored, and sent to another machine.
+class FileRecord:
+    """What is known of one file: from a look at its header to a whole checkup.
 
     Attributes:
-        path: the file, as it was found.
-        name: relative to its folder, unique within a scan.
+        path: the file, or its address without user, password and query.
+        name: for people: the file's name, or in a scan its unique path relative to its folder.
         size: bytes; 0 if it is not there.
         mtime: when it was changed, in seconds since 1970.
         file_id: the same for all hard links of one file; "" if unknown.
-        kind, layout, family, hint, dtype, architecture, fingerprint, problem: as in :class:`vae_lab.checkup.Report`;
-            ``family`` and ``hint`` are ids.
+        kind: ``checkpoint`` or ``vae``; "" where that is not known.
+        layout: naming and prefix of its VAE, such as ``ldm (first_stage_model.)``.
+        family_id: latent family by the weights, or else by the checkpoint around them; "" where neither tells; None if
+            it was not determined yet.
+        hint_id: the family that the rest of a checkpoint says, or "".
+        dtype: stored precision, such as ``fp16``.
+        architecture: such as ``AutoencoderKL``, or "".
+        fingerprint: 64 hex digits over the VAE's weights, or "".
         sketch: digest of the VAE's sketch; "" if there is none, or if it has NaN.
-        identity, verdict, merge, measured: as ``inspect --json`` prints them.
-        bytes_read: of the file.
+        problem: why no VAE can be loaded from the file, or "".
+        checkup: what the chart shows of the weights; None where it did not go through them.
+        file_findings: what else was found: about the file, not about what its weights do.
+        identity: the published file that this is, or what its weights hint at, or None.
+        merge: what the VAE was merged from, if that is known.
+        bytes_read: of the file; from an address, bytes that were received.
         seconds: for everything.
-        depth: 0 identified, 1 all weights read, 2 the chart was put through them, or could not be.
-        charts: PNG by name, where asked for; see :mod:`vae_lab.checkup`.
+        depth: how much of the file was examined.
     """
 
     path: str
-    name: str
+    name: str = ""
     size: int = 0
     mtime: float = 0.0
     file_id: str = ""
-    kind: str = ""
+    kind: Kind = ""
     layout: str = ""
-    family: str = ""
-    hint: str = ""
+    family_id: str | None = None
+    hint_id: str = ""
     dtype: str = ""
     architecture: str = ""
     fingerprint: str = ""
-    problem: str = ""
     sketch: str = ""
-    identity: Mapping[str, Any] | None = None
-    verdict: Mapping[str, Any] = field(default_factory=lambda: Verdict().to_json())
-    merge: Mapping[str, Any] | None = None
-    measured: Sequence[Mapping[str, Any]] = ()
+    problem: str = ""
+    checkup: Checkup | None = None
+    file_findings: tuple[Finding, ...] = ()
+    identity: KnownVae | None = None
+    merge: Merge | None = None
     bytes_read: int = 0
     seconds: float = 0.0
-    depth: int = IDENTIFIED
-    charts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    depth: Depth = Depth.LISTED
 
     @property
-    def status(self) -> str:
-        """One of :data:`WORST_FIRST`."""
-        status = self.verdict["status"]
-        return UNCHECKED if status == HEALTHY and self.depth == IDENTIFIED else status
+    def family(self) -> Family | None:
+        """The latent family, where known."""
+        return FAMILIES.get(self.family_id or "")
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        """What was found, worst first."""
-        return Verdict.from_json(self.verdict).findings
+    def model_family(self) -> Family | None:
+        """The family of latents that this VAE is given: the checkpoint's, else its own."""
+        return FAMILIES.get(self.hint_id) or self.family
+
+    @property
+    def verdict(self) -> Verdict:
+        """All findings, worst first."""
+        return Verdict.of((*self.file_findings, *(self.checkup.findings if self.checkup else ())))
+
+    @property
+    def status(self) -> Status:
+        """The verdict's, or ``unchecked`` as long as the weights were not read."""
+        status = self.verdict.status
+        return UNCHECKED if status == HEALTHY and self.depth == Depth.LISTED else status
+
+    @property
+    def measured(self) -> tuple[Evidence, ...]:
+        """The numbers behind the verdict."""
+        return self.checkup.measured if self.checkup else ()
+
+    @property
+    def charts(self) -> Mapping[str, bytes]:
+        """PNG by name, where they are at hand; see :mod:`vae_lab.checkup`."""
+        return self.checkup.charts if self.checkup else {}
+
+    def with_merge(self, merge: Merge | None) -> FileRecord:
+        """The same record, with what the VAE was merged from."""
+        others = tuple(finding for finding in self.file_findings if finding.code != _MERGED)
+        added = () if merge is None else (_merge_finding(merge),)
+        return replace(self, merge=merge, file_findings=(*others, *added))
+
+    def with_charts(self, charts: Mapping[str, bytes]) -> FileRecord:
+        """The same record, with these charts; ``{}`` leaves them out."""
+        return replace(self, checkup=replace(self.checkup, charts=charts)) if self.checkup else self
+
+    # --- for people and other programs ---------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """One object, as :meth:`vae_lab.checkup.Report.to_json`, and the facts of the file; without charts."""
+        """One object, as ``inspect --json`` prints it and the API answers it."""
+        identity, merge = self.identity, self.merge
+        parents = [{"name": p.name, "weight": round(p.weight, 4)} for p in merge.parents] if merge else []
         return {
             "path": self.path,
+            "kind": self.kind or None,
+            "layout": self.layout or None,
+            "family": self.family_id or None,
+            "dtype": self.dtype or None,
+            "fingerprint": self.fingerprint or None,
+            "identity": identity
+            and {
+                "name": identity.name,
+                "match": identity.match,
+                "aliases": list(identity.aliases),
+                "grade": identity.grade or None,
+            },
+            "verdict": _rounded(self.verdict.to_json()),
+            "merge": merge and {"parents": parents, "residual": round(merge.residual, 6)},
+            "measured": [_rounded(asdict(evidence)) for evidence in self.measured],
+            "bytes_read": self.bytes_read,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_scan_json(self) -> dict[str, Any]:
+        """As :meth:`to_json`, and the facts of the file, as ``scan --jsonl`` writes them."""
+        plain = self.to_json()
+        return {
+            "path": plain.pop("path"),
             "name": self.name,
             "status": self.status,
             "size": self.size,
             "mtime": self.mtime,
-            "kind": self.kind or None,
-            "layout": self.layout or None,
-            "family": self.family or None,
-            "dtype": self.dtype or None,
-            "fingerprint": self.fingerprint or None,
+            **plain,
             "sketch": self.sketch or None,
-            "identity": self.identity,
-            "verdict": self.verdict,
-            "merge": self.merge,
-            "measured": self.measured,
-            "bytes_read": self.bytes_read,
-            "seconds": self.seconds,
         }
 
+    # --- for the cache -------------------------------------------------------------------------------------------
 
-def scan_file(path: str | os.PathLike[str], *, probe: bool = True, charts: bool = False) -> ScanRecord:
-    """Find out what VAE is in a file, and whether it is sound.
+    def to_cache(self) -> dict[str, Any]:
+        """All in plain values, but the charts; :meth:`from_cache` reads it back."""
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        plain["depth"] = int(self.depth)
+        plain["checkup"] = self.checkup.to_json() if self.checkup else None
+        plain["file_findings"] = [finding.to_json() for finding in self.file_findings]
+        plain["identity"] = asdict(self.identity) if self.identity else None
+        plain["merge"] = asdict(self.merge) if self.merge else None
+        return plain
 
-    A pure function of the file: it shares nothing, remembers nothing, and never raises for what is in the file, so that
-    it can be mapped over processes and machines.
+    @classmethod
+    def from_cache(cls, stored: Any) -> FileRecord:
+        """What :meth:`to_cache` gave. Every type is checked, since anything may have written it.
 
-    Args:
-        path: a file, or an address of one that :func:`vae_lab.inspect_file` can read.
-        probe: whether to put the colour chart through the VAE.
-        charts: whether the record shall hold what came out.
-    """
-    name = os.fspath(path)
-    try:
-        report = inspect_file(name, probe=probe)
-        sketch = "" if report.problem else digest_of(_sketch(name))
-    except FileError as error:  # it vanished in between
-        report, sketch = failed(name, error.reason), ""
-    except UNFORESEEN as error:
-        report, sketch = failed(name, f"it could not be checked: {type(error).__name__}: {error}"), ""
-    return record_of(report, sketch, PROBED if probe or report.problem else WEIGHTS_READ, charts)
-
-
-def _sketch(path: str) -> Sketch:
-    with open_vae(path) as file:
-        return sketch_of_file(file)
-
-
-def digest_of(sketch: Sketch | None) -> str:
-    """For records: broken weights, and VAEs without a convolution, are not held against others."""
-    return sketch_digest(sketch) if sketch is not None and len(sketch.values) and sketch.finite else ""
+        Raises:
+            ValueError: it has another shape.
+        """
+        try:
+            plain = {name: stored[name] for name in _PLAIN}
+            if not all(_FITS[name](value) for name, value in plain.items()):
+                raise ValueError("a record with a value of another type")
+            checkup, identity, merge = stored["checkup"], stored["identity"], stored["merge"]
+            return cls(
+                **{**plain, "depth": Depth(plain["depth"])},
+                checkup=None if checkup is None else Checkup.from_json(checkup),
+                file_findings=tuple(map(Finding.from_json, stored["file_findings"])),
+                identity=None if identity is None else _identity(identity),
+                merge=None if merge is None else _merge(merge),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a record") from error
 
 
-def failed(path: str, reason: str) -> Report:
-    """The report on a file that could not be checked."""
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_hex(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{0,64}", value) is not None
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "path": _is_text,
+    "name": _is_text,
+    "size": _is_count,
+    "mtime": _is_number,
+    "file_id": _is_text,
+    "kind": lambda value: value in ("checkpoint", "vae", ""),
+    "layout": _is_text,
+    "family_id": lambda value: value in (None, "", *FAMILIES),
+    "hint_id": lambda value: value in ("", *FAMILIES),
+    "dtype": _is_text,
+    "architecture": _is_text,
+    "fingerprint": _is_hex,
+    "sketch": _is_hex,
+    "problem": _is_text,
+    "bytes_read": _is_count,
+    "seconds": _is_number,
+    "depth": lambda value: type(value) is int and value in list(Depth),
+}
+_PLAIN = tuple(field.name for field in fields(FileRecord) if field.name in _FITS)
+
+
+def _identity(stored: Any) -> KnownVae:
+    known = KnownVae(**{**stored, "aliases": tuple(stored["aliases"])})
+    words = (known.name, *known.aliases, known.family, known.grade, known.note)
+    if not all(map(_is_text, words)) or known.match not in ("file", "hint"):
+        raise ValueError("not a published VAE")
+    return known
+
+
+def _merge(stored: Any) -> Merge:
+    merge = Merge(tuple(Parent(**parent) for parent in stored["parents"]), stored["residual"], stored["relatives"])
+    names = all(_is_text(parent.name) and _is_number(parent.weight) for parent in merge.parents)
+    if not names or not _is_number(merge.residual) or not isinstance(merge.relatives, bool):
+        raise ValueError("not a merge")
+    return merge
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers in plain JSON values, to four decimals."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _merge_finding(merge: Merge) -> Finding:
+    # A few per cent of an unrelated parent do harm, even before the chart shows it.
+    evidence = tuple(Evidence(f"share of {parent.name}", parent.weight) for parent in merge.parents)
+    evidence += (Evidence("unexplained remainder", 100 * merge.residual, "%", "at most 0.1 %"),)
+    why = (
+        "They are fine-tunes of one VAE, which merge well."
+        if merge.relatives
+        else "They were trained independently: their averaged weights are meaningless, so images turn grey."
+    )
+    severity = INFORMATION if merge.relatives else SUSPECT
+    remedy = "" if merge.relatives else "Choose an external VAE of the model's family."
+    return Finding(_MERGED, severity, f"The VAE is a merge: {merge.sentence}. {why}", evidence, remedy)
+
+
+def failed(path: str, reason: str) -> FileRecord:
+    """The record of a file that could not be examined."""
     reason = " ".join(reason.split())
     finding = Finding("unreadable", UNREADABLE, f"{reason[:1].upper()}{reason[1:]}.")
-    return Report(path, file_findings=(finding,), problem=reason)
-
-
-def record_of(report: Report, sketch: str, depth: int, charts: bool = False) -> ScanRecord:
-    """A report in plain values, with what the file system says of the file now.
-
-    Args:
-        report: on a file.
-        sketch: see :func:`digest_of`.
-        depth: how far the file was looked at.
-        charts: whether to take them along.
-    """
-    facts = report.to_json()
-    return ScanRecord(
-        path=report.path,
-        name=Path(report.path).name,
-        **_stat(report.path),
-        kind=report.kind,
-        layout=report.layout,
-        family=report.family_id,
-        hint=report.hint_id,
-        dtype=report.dtype,
-        architecture=report.architecture,
-        fingerprint=report.fingerprint,
-        problem=report.problem,
-        sketch=sketch,
-        identity=facts["identity"],
-        verdict=facts["verdict"],
-        merge=facts["merge"],
-        measured=facts["measured"],
-        bytes_read=report.bytes_read,
-        seconds=facts["seconds"],
-        depth=depth,
-        charts=dict(report.checkup.charts) if charts and report.checkup else {},
+    return FileRecord(
+        path, family_id="", file_findings=(finding,), problem=reason, depth=Depth.CHECKED, **file_facts(path)
     )
 
 
-def _stat(path: str) -> dict[str, Any]:
+def file_facts(path: str) -> dict[str, Any]:
+    """What the file system says of a file now: name, size, mtime, file_id."""
+    name = os.path.basename(path)  # noqa: PTH119  an address is no path
     try:
         stat = Path(path).stat()
     except (OSError, ValueError):
-        return {}
-    return {"size": stat.st_size, "mtime": stat.st_mtime, "file_id": f"{stat.st_dev}:{stat.st_ino}"}
+        return {"name": name}
+    file_id = f"{stat.st_dev}:{stat.st_ino}"
+    return {"name": name, "size": stat.st_size, "mtime": stat.st_mtime, "file_id": file_id}

@@ -6,29 +6,16 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from vae_lab.autoencoders import open_vae
-from vae_lab.checkup import Report, inspect_file
 from vae_lab.checkup.findings import HEALTHY
 from vae_lab.errors import FileError
-from vae_lab.formats import is_url, shown_name
 from vae_lab.identity import Merge, Sketch, explain_merge
-from vae_lab.library.cache import Checkups, FactsCache
-from vae_lab.library.folders import FileKey, file_key, find_weight_files
-from vae_lab.library.record import (
-    IDENTIFIED,
-    PROBED,
-    UNFORESEEN,
-    WEIGHTS_READ,
-    ScanRecord,
-    digest_of,
-    failed,
-    record_of,
-    scan_file,
-)
-from vae_lab.library.store import Records, RecordStore
+from vae_lab.library.cache import FileCache, Records
+from vae_lab.library.folders import FileKey, Walk, file_key
+from vae_lab.library.inspect import UNFORESEEN, digest_of, inspect_file, list_file, scan_file
+from vae_lab.library.record import Depth, FileRecord, failed
 from vae_lab.progress import Progress
 
 __all__ = ["Engine", "Progress", "Scan"]
@@ -41,18 +28,19 @@ _WINDOW = 4  # files that wait for each thread
 _NOT_FINITE, _KNOWN_BAD, _NO_FAMILY, _MERGED, _UNKNOWN, _KNOWN_HEALTHY = range(6)
 
 
-Engine = Callable[[Iterable[str]], Iterator[tuple[str, ScanRecord]]]
-"""Maps :func:`scan_file` over paths, elsewhere, and yields each with its record; in any order, each once."""
+Engine = Callable[[Iterable[str]], Iterator[tuple[str, FileRecord]]]
+"""Maps :func:`scan_file` over paths, on other machines, and yields each with its record; in any order, each once."""
 
 _Result = TypeVar("_Result")
 
 
 class Scan:
-    """A scan of folders and files. What is found is stored by file, so that the next scan reads what has changed alone.
+    """A scan of folders and files. Records are stored by file, so that the next scan reads only what has changed.
 
     Args:
-        paths: folders, which are searched for files of weights; files; and addresses.
-        facts: where all that is known of files is stored. It may be used by others at the same time.
+        paths: folders, which are searched for weight files; files; and addresses.
+        cache: where all that is known of files is stored. It may be used by others at the same time.
+        listed: (name, path) of each file, where they were listed already; ``paths`` are then not searched.
         probe: whether to put the colour chart through VAEs that were not judged yet.
         jobs: threads; by default as many as there are processors, 8 at most. At most two of them check weights.
         engine: checks files elsewhere, instead of threads.
@@ -63,18 +51,19 @@ class Scan:
     def __init__(
         self,
         paths: Iterable[str | os.PathLike[str]],
-        facts: FactsCache,
+        cache: FileCache,
         *,
+        listed: Sequence[tuple[str, str]] | None = None,
         probe: bool = True,
         jobs: int | None = None,
         engine: Engine | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        self._paths = [os.fspath(path) for path in paths]
-        self._checkups = Checkups(facts)
-        self._store = RecordStore(facts)
-        self._wanted = PROBED if probe else WEIGHTS_READ
+        self._paths = list(paths)
+        self._cache = cache
+        self._listed = listed
+        self._wanted = Depth.CHECKED if probe else Depth.IDENTIFIED
         self._jobs = max(1, jobs or min(8, os.cpu_count() or 1))
         self._engine = engine
         self._progress = progress
@@ -92,11 +81,11 @@ class Scan:
     @property
     def records(self) -> Records:
         """What is known of all files, also of those that were identified only; see :class:`Records`."""
-        return Records(self._files, self._store)
+        return Records(self._files, self._cache)
 
-    def run(self) -> Generator[ScanRecord, None, None]:
+    def run(self) -> Generator[FileRecord, None, None]:
         """Yield the record of each file, once, as soon as it is there. Ends early if ``cancelled`` says so."""
-        self._files = list(_found(self._paths))
+        self._files = list(Walk().find_all(self._paths) if self._listed is None else self._listed)
         self._done, self._total, self._found = 0, 2 * len(self._files), 0
         for record in self._elsewhere(self._engine) if self._engine else self._here():
             self._found += 1
@@ -104,11 +93,11 @@ class Scan:
 
     # --- in threads ----------------------------------------------------------------------------------------------
 
-    def _here(self) -> Iterator[ScanRecord]:
+    def _here(self) -> Iterator[FileRecord]:
         pending: list[_Pending] = []
         everything = (_Pending(index) for index in range(len(self._files)))
         for found in self._parallel(self._identify, everything, self._jobs, "reading"):
-            if isinstance(found, ScanRecord):
+            if isinstance(found, FileRecord):
                 self._done += 1  # nothing is left to check
                 yield found
             else:
@@ -117,34 +106,31 @@ class Scan:
         for group in (first, copies):  # the copies of one VAE wait until that was judged
             yield from self._parallel(self._check, group, min(self._jobs, _MOST_PROBES), "checking")
 
-    def _identify(self, one: _Pending) -> ScanRecord | _Pending:
+    def _identify(self, one: _Pending) -> FileRecord | _Pending:
         """The record of a file that there is nothing more to find out about; else what is to be checked."""
         name, path = self._files[one.index]
         key = file_key(path)
-        record = self._store.get(path, name)
+        record = self._cache.current(path, name)
         if record is not None and record.depth >= self._wanted:
             return record
         try:
-            record, sketch = self._identity(path) if record is None else (record, self._checkups.sketch(path))
+            record, sketch = self._identity(path) if record is None else (record, self._cache.sketch(path))
         except FileError:
-            # Such a file ends here: no VAE can be taken from it, and inspecting it reads no weights.
+            # Such a file ends here: no VAE can be loaded from it, and inspecting it reads no weights.
             record = replace(scan_file(path), name=name)
-            self._store.put(path, record, key)
+            self._cache.add(path, record, key)
             return record
         except UNFORESEEN:
-            return one  # the checkup will tell
-        record = replace(record, name=name, sketch=digest_of(sketch))
-        self._store.put(path, record, key)
-        return replace(
-            one, kind=record.kind, hint=record.hint, sketch=record.sketch, finite=sketch is None or sketch.finite
-        )
+            return one  # the checkup will fail too, and say why
+        if record.depth == Depth.LISTED:
+            self._cache.add(path, record, key)
+        finite = sketch is None or sketch.finite
+        return replace(one, kind=record.kind, hint=record.hint_id, sketch=digest_of(sketch), finite=finite)
 
-    def _identity(self, path: str) -> tuple[ScanRecord, Sketch | None]:
-        """What header and sketch tell, for which about a megabyte is read."""
+    def _identity(self, path: str) -> tuple[FileRecord, Sketch | None]:
         with open_vae(path) as file:
-            layout = file.layout
-            report = Report(path, layout.kind, layout.label, hint_id=layout.family_hint or "")
-            return record_of(report, "", IDENTIFIED), self._checkups.sketch(path, file)
+            sketch = self._cache.sketch(path, file)
+            return list_file(file, sketch), sketch
 
     def _in_order(self, pending: Sequence[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
         """Those to be checked first, the worst suspects first; and those whose weights are among them already."""
@@ -170,7 +156,7 @@ class Scan:
         merge = self._merge(one, parents)
         if merge is not None:
             return replace(one, rank=_MERGED, merge=merge)
-        judged = self._store.judged(one.sketch, one.hint)
+        judged = self._cache.judged(one.sketch, one.hint)
         if judged is not None:
             return replace(one, rank=_KNOWN_HEALTHY if judged == HEALTHY else _KNOWN_BAD)
         return replace(one, rank=_NO_FAMILY if one.kind == "checkpoint" and not one.hint else _UNKNOWN)
@@ -181,7 +167,7 @@ class Scan:
         for name, path, kind, digest in self._external(pending):
             if digest in parents or kind != "vae" or not digest:
                 continue
-            sketch = self._checkups.sketch(path)
+            sketch = self._cache.sketch(path)
             if sketch is not None and sketch.finite:
                 parents[digest] = name, sketch
             if len(parents) == _MOST_PARENTS:
@@ -197,7 +183,7 @@ class Scan:
         for name, path in self._files:
             if self._cancelled():
                 return
-            stored = self._store.get(path, name)
+            stored = self._cache.current(path, name)
             if stored is not None and not stored.problem:
                 yield name, path, stored.kind, stored.sketch
 
@@ -205,26 +191,22 @@ class Scan:
         others = dict(sketch for digest, sketch in parents.items() if digest != one.sketch)
         if len(others) < 2:
             return None
-        sketch = self._checkups.sketch(self._files[one.index][1])
+        sketch = self._cache.sketch(self._files[one.index][1])
         return explain_merge(sketch, others) if sketch is not None else None
 
-    def _check(self, one: _Pending) -> ScanRecord:
+    def _check(self, one: _Pending) -> FileRecord:
         name, path = self._files[one.index]
-        key, depth = file_key(path), self._wanted
+        key = file_key(path)
         try:
-            if self._wanted == PROBED:
-                report = self._checkups.look(path)
-            else:
-                report = self._checkups.known(path) or inspect_file(path, probe=False)
-            if one.merge is not None and report.fingerprint:
-                report = report.with_merge(one.merge)
+            record = self._cache.check(path) if self._wanted == Depth.CHECKED else inspect_file(path, probe=False)
+            if one.merge is not None and record.fingerprint:
+                record = record.with_merge(one.merge)
         except UNFORESEEN as error:
-            report = failed(path, f"it could not be checked: {type(error).__name__}: {error}")
+            record = failed(path, f"it could not be checked: {type(error).__name__}: {error}")
             key = None  # another version may know better
-        if report.checkup is not None or report.problem:
-            depth = PROBED
-        record = replace(record_of(report, one.sketch, depth), name=name)
-        self._store.put(path, record, key)
+        record = replace(record.with_charts({}), name=name)
+        if self._wanted != Depth.CHECKED or record.merge is not None or key is None:  # else it is stored already
+            self._cache.add(path, record, key)
         return record
 
     def _parallel(
@@ -258,10 +240,10 @@ class Scan:
 
     # --- elsewhere -----------------------------------------------------------------------------------------------
 
-    def _elsewhere(self, engine: Engine) -> Iterator[ScanRecord]:
+    def _elsewhere(self, engine: Engine) -> Iterator[FileRecord]:
         left: dict[str, str] = {}
         for name, path in self._files:
-            stored = self._store.get(path, name)
+            stored = self._cache.current(path, name)
             if stored is None or stored.depth < self._wanted:
                 left[path] = name
                 continue
@@ -278,9 +260,9 @@ class Scan:
                 yield path
 
         for path, found in engine(handed_out()):
-            record = replace(found, name=left[path], charts={})
-            self._store.put(path, record, keys.pop(path))
-            self._store.put_charts(found)
+            record = replace(found.with_charts({}), name=left[path])
+            self._cache.add(path, record, keys.pop(path))
+            self._cache.put_charts(found)
             self._done += 1
             self._step(f"checking {record.name}")
             yield record
@@ -301,26 +283,3 @@ class _Pending:
 
 def _rank(one: _Pending) -> tuple[int, int]:
     return one.rank, one.index
-
-
-def _found(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(name, path) of each file once: those that are named themselves, then those in folders."""
-    folders = [path for path in dict.fromkeys(paths) if not is_url(path) and Path(path).is_dir()]
-    named: set[str] = set()
-    names: set[str] = set()
-    for path in dict.fromkeys(paths):
-        if path in folders:
-            continue
-        if is_url(path):
-            yield shown_name(path), path
-            continue
-        resolved = str(Path(path).resolve())
-        if resolved in named:
-            continue
-        named.add(resolved)
-        name = Path(path).name if Path(path).name not in names else path
-        names.add(name)
-        yield name, path
-    for name, path in find_weight_files(folders):
-        if not named or str(path.resolve()) not in named:
-            yield (str(path) if name in names else name), str(path)

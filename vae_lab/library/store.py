@@ -1,120 +1,183 @@
-"""Records on the disk, by file: what a scan found is there for the next one, and for its reports."""
+"""Keys and values on the disk: JSON or bytes in one SQLite file, which several processes may use at the same time.
+
+A cache costs time when it is lost and nothing else, so none of its failures is an error: a damaged file is rebuilt; one
+that is locked, read-only or from a newer version is left as it is, and values stay in memory until the program ends.
+Either is logged once. What is read back is untrusted: JSON and bytes of limited size, never anything that could run.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+import json
+import logging
+import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
-from vae_lab.checkup import identity_key
-from vae_lab.formats import is_url
-from vae_lab.latents.family import FAMILIES
-from vae_lab.library.cache import Checkups, FactsCache
-from vae_lab.library.folders import FileKey, file_key
-from vae_lab.library.record import PROBED, WORST_FIRST, ScanRecord
+__all__ = ["FILE_NAME", "MAX_VALUE_BYTES", "Store"]
 
-__all__ = ["RecordStore", "Records"]
+log = logging.getLogger("vae_lab")
 
-_VERSION = 2  # raise when other things are found out, or stored otherwise
+FILE_NAME = "files.sqlite3"
+MAX_VALUE_BYTES = 8 * 2**20
+"""Larger values are not read back; the largest that are stored are images of 100 KB."""
+
+_VERSION = 1  # raise when the table changes; what its values look like, each value says itself
+_BUSY_SECONDS = 2.0  # how long to wait for another process, whose writes take milliseconds
+_TABLE = "CREATE TABLE entries (key TEXT PRIMARY KEY, value NOT NULL)"
 
 
-class RecordStore:
-    """Records by file, in the same store as all that is known of files. Safe to use from several threads."""
+class Store:
+    """Values by key. Never raises for what is on the disk. Safe to use from several threads.
 
-    def __init__(self, facts: FactsCache) -> None:
-        self._store = facts.store
-        self._checkups = Checkups(facts)
+    Args:
+        folder: where the file is, or will be.
+    """
 
-    def get(self, path: str, name: str) -> ScanRecord | None:
-        """What was found of a file, if it has not changed since. Reads nothing of it."""
-        stored = self._store.get(self._key(path))
-        if not isinstance(stored, dict) or stored["key"] is None or stored["key"] != file_key(path):
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self._lock = threading.RLock()
+        self._memory: dict[str, str | bytes] = {}
+        self._database: sqlite3.Connection | None = None
+        self._writable = True
+        self._logged = False
+        self.failure = ""
+        """Why values are not written to the disk, or ""."""
+        with self._lock:
+            self._open()
+
+    def get_json(self, key: str) -> Any:
+        """The value that :meth:`set_json` stored; None if there is none, or it cannot be read."""
+        text = self._get(key)
+        if not isinstance(text, str):
             return None
-        return _restored(stored["record"], path, name)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
 
-    def last(self, path: str, name: str) -> ScanRecord | None:
-        """As :meth:`get`, whether the file has changed or not."""
-        stored = self._store.get(self._key(path))
-        return _restored(stored["record"], path, name) if isinstance(stored, dict) else None
+    def set_json(self, key: str, value: Any) -> None:
+        """Store plain values."""
+        self._set(key, json.dumps(value))
 
-    def put(self, path: str, record: ScanRecord, key: FileKey | None) -> None:
-        """Store the record of a file.
+    def get_bytes(self, key: str) -> bytes | None:
+        """The value that :meth:`set_bytes` stored; None if there is none, or it cannot be read."""
+        value = self._get(key)
+        return value if isinstance(value, bytes) else None
 
-        Args:
-            path: the file.
-            record: its charts are left out.
-            key: of the file, before it was read; None if the record shall not outlive this scan.
-        """
-        kept = key if key is not None and key == file_key(path) else None  # else it was replaced in between
-        self._store.set(self._key(path), {"key": kept, "record": asdict(replace(record, charts={}))})
-        if record.sketch and record.depth == PROBED and not record.problem:
-            self._store.set(("judged", _VERSION, record.sketch, record.hint), record.status)
+    def set_bytes(self, key: str, value: bytes) -> None:
+        """Store bytes."""
+        self._set(key, value)
 
-    def judged(self, sketch: str, hint: str) -> str | None:
-        """Status of weights with this sketch, if they were judged before."""
-        status = self._store.get(("judged", _VERSION, sketch, hint)) if sketch else None
-        return status if isinstance(status, str) else None
+    def delete(self, key: str) -> None:
+        """Forget a value."""
+        with self._lock:
+            self._memory.pop(key, None)
+            self._execute("DELETE FROM entries WHERE key = ?", key)
 
-    def put_charts(self, record: ScanRecord) -> None:
-        """Store the charts of a record that came from elsewhere."""
-        if record.charts:
-            self._store.set(("charts", _VERSION, record.fingerprint, record.hint), dict(record.charts))
+    def close(self) -> None:
+        """Close the file. Nothing can be read afterwards."""
+        with self._lock:
+            self._memory.clear()
+            self._disconnect()
 
-    def charts(self, record: ScanRecord) -> Mapping[str, bytes]:
-        """What became of the chart."""
-        if not record.fingerprint:
-            return {}
-        checkup = self._checkups.get(identity_key(record.fingerprint, FAMILIES.get(record.hint)))
-        if checkup is not None:
-            return checkup.charts
-        stored = self._store.get(("charts", _VERSION, record.fingerprint, record.hint))
-        return stored if isinstance(stored, dict) else {}
+    # --- one statement at a time ---------------------------------------------------------------------------------
 
-    @staticmethod
-    def _key(path: str) -> tuple[str, int, str]:
-        resolved = path if is_url(path) else str(Path(path).resolve())
-        # Hashed, since a path may hold what the store cannot take for text.
-        return "scan", _VERSION, hashlib.sha256(os.fsencode(resolved)).hexdigest()
+    def _get(self, key: str) -> object:
+        with self._lock:
+            if key in self._memory:
+                return self._memory[key]
+            question = "SELECT value FROM entries WHERE key = ? AND length(value) <= ?"
+            rows = self._execute(question, key, MAX_VALUE_BYTES)
+            return rows[0][0] if rows else None
+
+    def _set(self, key: str, value: str | bytes) -> None:
+        with self._lock:
+            written = self._execute("INSERT OR REPLACE INTO entries VALUES (?, ?)", key, value)
+            if written is None:
+                self._memory[key] = value
+            else:
+                self._memory.pop(key, None)
+
+    def _execute(self, statement: str, *values: object) -> list[Any] | None:
+        """The rows that a statement gives; None if it failed."""
+        reads = statement.startswith("SELECT")
+        for _ in range(2):  # again once the file was rebuilt
+            if self._database is None or not (reads or self._writable):
+                return None
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                if _is_damage(error):
+                    self._rebuild(error)
+                    continue
+                self._writable = False  # waiting for each of ten thousand writes would take hours
+                self._warn("cannot be read" if reads else "cannot be written", error)
+                if reads:
+                    self._disconnect()
+                return None
+        return None
+
+    # --- the file ------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connect()
+        except (sqlite3.Error, OSError) as error:
+            if _is_damage(error):
+                self._rebuild(error)
+            else:
+                self._bypass("cannot be used", error)
+
+    def _connect(self) -> None:
+        database = sqlite3.connect(self.path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._database = database
+        database.execute("PRAGMA trusted_schema = OFF")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            self._bypass("is from a newer version of VAE Lab", "")
+            return
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("BEGIN IMMEDIATE")  # another process may be creating the table
+        schema = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        if not schema:
+            database.execute(_TABLE)
+            database.execute(f"PRAGMA user_version = {_VERSION}")
+        database.execute("COMMIT")
+        if schema not in ([], [(_TABLE,)]) or (schema and version != _VERSION):
+            raise sqlite3.DatabaseError("its tables are not those of this version")
+
+    def _rebuild(self, reason: object) -> None:
+        self._warn("is damaged and was rebuilt", reason)
+        self._disconnect()
+        try:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            self._connect()
+        except (sqlite3.Error, OSError) as error:  # such as open in another process, on Windows
+            self._bypass("is damaged and cannot be rebuilt", error)
+
+    def _bypass(self, what: str, reason: object) -> None:
+        self._writable = False
+        self._disconnect()
+        self._warn(what, reason)
+
+    def _disconnect(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _warn(self, what: str, reason: object) -> None:
+        text = f"{what}{f': {reason}' if str(reason) else ''}"
+        if not self._writable:
+            self.failure = text
+        if not self._logged:
+            self._logged = True
+            log.warning("VAE Lab: the cache %s %s", self.path, text)
 
 
-def _restored(record: dict[str, Any], path: str, name: str) -> ScanRecord:
-    """The file may be called otherwise this time; an address is never shown in full, as it may hold a password."""
-    return ScanRecord(**{**record, "path": record["path"] if is_url(path) else path, "name": name})
-
-
-class Records:
-    """What is stored of the files of a scan. Can be iterated over as often as needed; holds one record at a time."""
-
-    def __init__(self, files: Sequence[tuple[str, str]], store: RecordStore) -> None:
-        self._files = files
-        self._store = store
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self) -> Iterator[ScanRecord]:
-        """In the order in which the files were found; those that nothing is known of are left out."""
-        for name, path in self._files:
-            record = self._store.last(path, name)
-            if record is not None:
-                yield record
-
-    def worst_first(self) -> Iterator[ScanRecord]:
-        """As iterating, those of the worst status first."""
-        order = {status: rank for rank, status in enumerate(WORST_FIRST)}
-        ranks = bytearray()
-        for name, path in self._files:
-            record = self._store.last(path, name)
-            ranks.append(order[record.status] if record else len(order))
-        for rank in range(len(order)):
-            for (name, path), own in zip(self._files, ranks, strict=True):
-                record = self._store.last(path, name) if own == rank else None
-                if record is not None:
-                    yield record
-
-    def charts(self, record: ScanRecord) -> Mapping[str, bytes]:
-        """What became of the chart: PNG by name; nothing where it was not put through."""
-        return self._store.charts(record)
+def _is_damage(error: BaseException) -> bool:
+    """Whether the file is no database, or a broken one; all else has subclasses of its own."""
+    return type(error) is sqlite3.DatabaseError

@@ -8,11 +8,11 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from vae_lab.checkup import Report
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
+from vae_lab.library import FileRecord
 
 __all__ = ["BackgroundCheckup"]
 
@@ -98,7 +98,7 @@ class BackgroundCheckup:
             found = self._host.recommendation(search=True)
             self._warn(name, report, f" Recommended: {found.name}; {found.reason}." if found else "")
 
-    def _warn(self, name: str, report: Report, advice: str) -> None:
+    def _warn(self, name: str, report: FileRecord, advice: str) -> None:
         key = f"{report.path}:{report.fingerprint}"
         if key in self._warned:
             return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vae_lab.checkup import Report
 from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.choices import BUILT_IN
+from vae_lab.library import FileRecord
 from vae_lab.service.runs import Runs
 
 __all__ = ["CheckupService"]
@@ -26,22 +26,28 @@ class CheckupService:
             HostError: another task is running.
         """
         with self._runs.one_at_a_time():
+            self._host.listing(fresh=True)
             return self._host.identify(self._runs.report, self._runs.cancelled)
 
-    def inspect(self, names: Sequence[str]) -> dict[str, Report]:
+    def inspect(self, names: Sequence[str], *, fresh: bool = True) -> dict[str, FileRecord]:
         """Inspect VAEs and checkpoints one by one; after a cancel, the result has those inspected so far.
 
         If the current checkpoint is among them and its VAE has faults, a healthy VAE is searched for as well.
+
+        Args:
+            names: of VAEs and checkpoints.
+            fresh: list the host's files first; False if ``names`` came from a fresh listing.
 
         Raises:
             HostError: another task is running.
             UnknownChoice: a name is unknown; nothing was inspected.
         """
         unique = list(dict.fromkeys(names))
+        self._host.listing(fresh=fresh)
         for name in unique:
             self._host.file_of(name)
         current = {BUILT_IN, self._host.current_checkpoint()}
-        reports: dict[str, Report] = {}
+        reports: dict[str, FileRecord] = {}
         with self._runs.one_at_a_time():
             for i, name in enumerate(unique):
                 if self._runs.cancelled():

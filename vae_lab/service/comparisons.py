@@ -129,6 +129,7 @@ class ComparisonService:
         others = [name for name in dict.fromkeys(vaes) if name != BUILT_IN]
         generation = self._host.generations.get(generation_id)
         with self._runs.one_at_a_time():
+            self._host.listing(fresh=True)
             comparison = self._host.compare(generation_id, others, self._runs.report, self._runs.cancelled)
             checkpoint = self._host.built_in_of(generation)
             digests = {result.name: self._host.digest(result.name, generation) for result in comparison.decoded}

@@ -124,6 +124,7 @@ class RoundTripService:
         """
         fit = prepared(image.image, max_side)
         with self._runs.one_at_a_time():
+            self._host.listing(fresh=True)
             checkpoint = self._host.current_checkpoint()
             names = list(dict.fromkeys(vaes))
             trip = self._host.round_trip(fit.image, names, self._runs.report, self._runs.cancelled)

@@ -8,7 +8,7 @@ import time
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.base import Host
 from vae_lab.library import WORST_FIRST, Scan
-from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, ScanSummary, plain_path
+from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, ScanSummary
 from vae_lab.service.runs import Runs
 
 __all__ = ["ScanService"]
@@ -33,9 +33,11 @@ class ScanService:
             started = time.perf_counter()
             self._runs.report(0, 0, "looking for files")
             known = self.inventory(fresh=True)
+            listing = self._host.listing()
             scan = Scan(
-                self._host.library_folders(),
+                (),
                 self._host.facts,
+                listed=listing.files,
                 progress=self._runs.report,
                 cancelled=self._runs.cancelled,
             )
@@ -45,7 +47,7 @@ class ScanService:
                 if not known.has(record):
                     read += 1
                     bytes_read += record.bytes_read
-            inventory = Inventory(scan.records, self._listed_names())
+            inventory = Inventory(scan.records, listing)
             with self._lock:
                 self._inventory = inventory
         complete = scan.complete or inventory.overview.files == 0
@@ -60,14 +62,8 @@ class ScanService:
         """
         with self._lock:
             if self._inventory is None or fresh:
-                folders = self._host.library_folders()
-                self._inventory = Inventory.known(folders, self._host.facts, self._listed_names())
+                self._inventory = Inventory.known(self._host.listing(fresh=fresh), self._host.facts)
             return self._inventory
-
-    def _listed_names(self) -> dict[str, str]:
-        """File -> its name in the host's lists."""
-        files = {**self._host.checkpoint_files(), **self._host.vae_files()}
-        return {plain_path(path): name for name, path in files.items()}
 
     def page(
         self,

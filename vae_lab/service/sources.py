@@ -52,6 +52,7 @@ class SourceService:
             VaeLabError: the VAE cannot be used, or the image is too small.
         """
         with self._runs.one_at_a_time():
+            self._host.listing(fresh=True)
             self._runs.report(0, 1, f"{vae}, encoding")
             fit = prepared(image.image, _MAX_ENCODED_SIDE)
             latent, family = self._host.encode(fit.image, vae)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from vae_lab.errors import MissingVae, NotAnAutoencoder
 from vae_lab.formats import TensorInfo
@@ -48,7 +49,7 @@ class Layout:
         family_hint: family id that the rest of the checkpoint suggests, or None.
     """
 
-    kind: str
+    kind: Literal["checkpoint", "vae"]
     naming: str
     prefix: str
     names: Mapping[str, str]
@@ -109,7 +110,7 @@ def _preference(prefix: str) -> tuple[bool, int, str]:
     return ("first_stage_model." not in prefix, len(prefix), prefix)
 
 
-def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: str) -> Layout:
+def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Literal["checkpoint", "vae"]) -> Layout:
     prefix = prefixes[0]
     own = {name[len(prefix) :] for name in tensors if name.startswith(prefix)}
     parts = {name for name in own if name.startswith(VAE_PARTS)}

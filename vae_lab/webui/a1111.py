@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, S
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
-from vae_lab.library.cache import FactsCache, VaeFacts
-from vae_lab.library.folders import apart, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.library import FileCache, FileRecord, Listing
+from vae_lab.library.folders import Walk, is_vae_beside_checkpoint
 from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
@@ -55,10 +55,9 @@ class A1111Host(Host):
     def __init__(self) -> None:
         self.vae = self._loaded_vae()
         self.generations = GenerationStore(256 * 2**20)
-        self.facts = FactsCache(self.data_folder() / "facts")
+        self.facts = FileCache(self.data_folder())
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
-        self._names: dict[str, str] = {}
         self._unlisted: set[str] = set()
 
     @staticmethod
@@ -67,22 +66,21 @@ class A1111Host(Host):
 
     # --- files -----------------------------------------------------------------------------------------------
 
-    def vae_files(self) -> dict[str, Path]:
-        """All that the WebUI itself would find, with same basenames in different folders kept apart, and TAESD."""
+    def list_files(self) -> Listing:
+        """All that the WebUI itself would find, with same basenames in different folders told apart, and TAESD."""
+        walk = Walk()
         folders = [Path(sd_vae.vae_path)]
         folders += [Path(folder) for folder in (shared.cmd_opts.vae_dir,) if folder]
         beside = [Path(sd_models.model_path)]
         beside += [Path(folder) for folder in (shared.cmd_opts.ckpt_dir,) if folder]
         found = {
             name: path
-            for name, path in find_weight_files([*folders, *beside])
+            for name, path in walk.find([*folders, *beside])
             if is_vae_beside_checkpoint(path) or any(path.is_relative_to(folder) for folder in folders)
         }
-        tiny = find_weight_files([Path(models_path) / "VAE-taesd"])
+        tiny = walk.find([Path(models_path) / "VAE-taesd"])
         found |= {f"VAE-taesd/{name}": path for name, path in tiny if "decoder" in name}
-        found = apart(found, self.checkpoint_files())
-        self._names = {os.path.abspath(path): name for name, path in found.items()}
-        return found
+        return Listing.of(self.checkpoint_files(), found, walk.find_all(self.library_folders()))
 
     def library_folders(self) -> list[Path]:
         """Of the WebUI's folders and options, those that are there; ``--ckpt`` and ``--vae-path`` name files."""
@@ -95,6 +93,7 @@ class A1111Host(Host):
         return [Path(path) for path in dict.fromkeys(named) if path and os.path.exists(path)]
 
     def checkpoint_files(self) -> dict[str, Path]:
+        """As the WebUI lists them at this moment, without a look at the disk."""
         return {info.name: Path(info.filename) for info in sd_models.checkpoints_list.values()}
 
     @property
@@ -116,12 +115,14 @@ class A1111Host(Host):
         Raises:
             UnknownChoice: there is none.
         """
-        files = self.vae_files()
-        # It may have been chosen before a checkpoint of the same name came.
-        path = files.get(name) or files.get(f"{Path(sd_vae.vae_path).name}/{name}")
-        if path is None:
-            raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {', '.join(files) or 'none'}")
-        return str(path)
+        files: Mapping[str, Path] = {}
+        for fresh in (False, True):  # it may have come since the files were listed
+            files = self.listing(fresh=fresh).vaes
+            # It may have been chosen before a checkpoint of the same name came.
+            path = files.get(name) or files.get(f"{Path(sd_vae.vae_path).name}/{name}")
+            if path is not None:
+                return str(path)
+        raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {', '.join(files) or 'none'}")
 
     # --- who decides -----------------------------------------------------------------------------------------
 
@@ -134,9 +135,14 @@ class A1111Host(Host):
         return self.standing_choices()
 
     def decision_for(self, choice: Choice) -> Decision:
-        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_files().get(choice.vae, ""))
+        path = self.checkpoint_path() if choice.vae == BUILT_IN else self._existing(choice.vae)
         missing = "" if path else " The file is missing, so the WebUI's own choice is used."
         return Decision(choice.vae, choice.source, f"{choice.vae}: {_REASONS[choice.source]}.{missing}", path)
+
+    def _existing(self, vae: str) -> str:
+        """File of an external VAE, or "" if it is not there."""
+        path = self.vae_files().get(vae)
+        return str(path) if path is not None and path.is_file() else ""
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
@@ -158,13 +164,12 @@ class A1111Host(Host):
         return Decision(name, source, f"{name}: {why}.", resolved.vae or checkpoint)
 
     def _name_of(self, path: str) -> str:
-        """The listed name of a VAE file. Needed for every image, so the folders are not listed each time."""
-        file = os.path.abspath(path)
-        if file not in self._names and file not in self._unlisted:
-            self.vae_files()
-            if file not in self._names:
-                self._unlisted.add(file)
-        return self._names.get(file, os.path.basename(path))
+        """The listed name of a VAE file. Called for every image, so a file is searched for only once."""
+        name = self.listing().name_of(path)
+        if not name and path not in self._unlisted:
+            self._unlisted.add(path)
+            name = self.listing(fresh=True).name_of(path)
+        return name or os.path.basename(path)
 
     @staticmethod
     def _settings_come_first() -> bool:
@@ -202,10 +207,10 @@ class A1111Host(Host):
         path = "" if vae in (AUTOMATIC, BUILT_IN) else self.vae_path(vae)  # raises with the folder that was searched
         super().check_choice(vae)
         if path:
-            self._check_decodes(vae, self.facts.look(path))
+            self._check_decodes(vae, self.facts.identify(path))
 
     @staticmethod
-    def _check_decodes(vae: str, facts: VaeFacts) -> None:
+    def _check_decodes(vae: str, facts: FileRecord) -> None:
         if facts.architecture != "AutoencoderKL":
             raise HostError(f"{vae} is a {facts.architecture}: choose it in Settings > VAE > VAE type for decode")
 
@@ -281,8 +286,8 @@ class A1111Host(Host):
             load=lambda: self._state(path),
         )
 
-    def _usable(self, name: str, path: str) -> VaeFacts:
-        facts = self.facts.look(path)
+    def _usable(self, name: str, path: str) -> FileRecord:
+        facts = self.facts.identify(path)
         if facts.problem:
             raise HostError(f"{name}: {facts.problem}")
         return facts

@@ -105,8 +105,9 @@ class GreyWatch:
     def _encoder_is_broken(self, job: Job) -> bool:
         """According to the report on its file, if there is one: it cannot be seen from an image."""
         decision = self.host.decision(job.overriding) if job.overriding else self.host.host_decision()
-        verdict = self.host.checkups.known_verdict(decision.path) if decision.path else None
-        return verdict is not None and any(f.code == "encoder-broken" and f.severity == BROKEN for f in verdict.faults)
+        record = self.host.facts.checked(decision.path) if decision.path else None
+        faults = record.verdict.faults if record else ()
+        return any(fault.code == "encoder-broken" and fault.severity == BROKEN for fault in faults)
 
     def _second_opinion(self, job: Job, latents: Tensor, images: Tensor) -> bool:
         """Whether a healthy VAE decodes these latents with clearly more contrast."""

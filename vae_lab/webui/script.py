@@ -57,7 +57,7 @@ class ScriptBehaviour:
         name = parameters.get(OVERRIDE_KEY)
         if not name:
             return AUTOMATIC
-        files = {entry.name: entry.path for entry in self.host.vaes()}
+        files = {name: str(path) for name, path in self.host.listing(fresh=True).vaes.items()}
         digest = parameters.get(HASH_KEY, "")
         if name == BUILT_IN or (name in files and self._has_digest(files[name], digest)):
             return name

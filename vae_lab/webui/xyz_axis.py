@@ -47,7 +47,7 @@ def _apply(p: Any, name: str, _names: Sequence[str]) -> None:
 
 
 def _choices_of(host: Host) -> Any:
-    return lambda: [AUTOMATIC, BUILT_IN, *host.vae_files()]
+    return lambda: [AUTOMATIC, BUILT_IN, *host.listing(fresh=True).vaes]
 
 
 def _confirm_of(host: Host) -> Any:

@@ -6,13 +6,14 @@ import csv
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
-import diskcache
 import pytest
 
 from tests.unit.conftest import ROOT, start_cli
@@ -20,8 +21,9 @@ from tests.unit.makers import SD1_TEXT, UNET, kl_state, prefixed, write
 from tests.unit.scan_tree import build, small_vae
 from vae_lab.cli import main
 from vae_lab.cli import scan as cli_scan
-from vae_lab.library import Scan
-from vae_lab.library.cache import FactsCache
+from vae_lab.library import FileCache, Scan
+from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.store import FILE_NAME
 
 
 def lines(path: Path) -> list[dict]:
@@ -60,10 +62,10 @@ def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
 # Run in a process of its own, which is warm before it is measured.
 MEASURED = """
 import gc, json, sys
+from pathlib import Path
 import torch
 from vae_lab.formats import source
-from vae_lab.library.cache import FactsCache
-from vae_lab.library import Scan, ScanRecord, scan_file
+from vae_lab.library import FileCache, FileRecord, Scan, scan_file
 
 torch.set_num_threads(1)
 folder, warm = sys.argv[1:]
@@ -86,14 +88,14 @@ def step(done, total, what):
     if done >= (sizes[-1][0] if sizes else 0) + 100:
         sizes.append((done, resident()))
 
-facts = FactsCache(f"{folder}/cache")
-scan = Scan([f"{folder}/models"], facts, jobs=2, progress=step)
+cache = FileCache(Path(folder) / "cache")
+scan = Scan([f"{folder}/models"], cache, jobs=2, progress=step)
 records = 0
 with open(f"{folder}/second.jsonl", "w") as out:
     for record in scan.run():
         records += 1
-        out.write(json.dumps(record.to_json()) + "\\n")
-alive = sum(type(thing) is ScanRecord for thing in gc.get_objects())
+        out.write(json.dumps(record.to_scan_json()) + "\\n")
+alive = sum(type(thing) is FileRecord for thing in gc.get_objects())
 print(json.dumps({"sizes": sizes, "opened": opened, "alive": alive, "records": records, "complete": scan.complete}))
 """
 
@@ -151,9 +153,9 @@ def test_third_scan_reads_nothing(
         pytest.fail("a file was opened")
 
     monkeypatch.setattr("vae_lab.formats.source.LocalFile.__init__", opening)
-    facts = FactsCache(folder / "cache")
-    assert sum(1 for _ in Scan([folder / "models"], facts).run()) == len(wanted)
-    facts.close()
+    cache = FileCache(folder / "cache")
+    assert sum(1 for _ in Scan([folder / "models"], cache).run()) == len(wanted)
+    cache.close()
 
 
 # --- what it writes --------------------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "4 files: 1 cannot be read, 3 healthy"
     assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
-    assert out[2].startswith("VAEs found in more than one file: 1, 0.9 MB could be freed (nothing is ever deleted")
+    assert out[2].startswith("VAEs found in more than one file: 1, 886.5 kB could be freed (nothing is ever deleted")
     assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
 
 
@@ -261,20 +263,36 @@ def test_bad_number_of_jobs(scan, jobs: str) -> None:
 def test_cache_that_cannot_be_used(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["scan", str(models), "--cache", str(tmp_path / "file")]) == 2
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "cache.db").write_bytes(b"no database" * 1000)
-    assert main(["scan", str(models), "--cache", str(broken)]) == 2
     assert "choose another folder with --cache" in capsys.readouterr().err
 
 
-def test_cache_that_is_locked(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def locked(*_: object, **__: object) -> None:
-        raise diskcache.Timeout
-
-    monkeypatch.setattr(diskcache.Cache, "set", locked)
+def test_cache_that_is_damaged(scan, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / FILE_NAME).write_bytes(b"no database" * 1000)
     assert scan() == 2
-    assert "choose another folder with --cache: it is locked" in capsys.readouterr().err
+    assert len(caplog.records) == 1
+    caplog.clear()
+    assert scan() == 2
+    assert caplog.records == []
+
+
+def test_cache_that_is_locked(
+    scan, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The scan needs none to be right."""
+    monkeypatch.setattr("vae_lab.library.store._BUSY_SECONDS", 0.01)
+    assert scan() == 2
+    before = capsys.readouterr().out
+    with closing(sqlite3.connect(tmp_path / "cache" / FILE_NAME, isolation_level=None)) as database:
+        database.execute("DELETE FROM entries")
+        database.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(cli_scan, "user_cache_folder", lambda: tmp_path / "cache")
+        assert main(["scan", str(tmp_path / "models"), "--no-probe"]) == 2
+        database.execute("ROLLBACK")
+    assert capsys.readouterr().out == before
+    assert len(caplog.records) == 1
+    assert "locked" in caplog.text
 
 
 def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +319,8 @@ def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch
 def test_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    assert cli_scan._cache_folder() == tmp_path / "vae-lab"
+    assert user_cache_folder().is_relative_to(tmp_path)
+    assert "vae-lab" in user_cache_folder().parts
 
 
 def test_every_option_has_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,15 +10,15 @@ import pytest
 
 from tests.unit.makers import F2, SD1_TEXT, UNET, diffusers_names, kl_state, prefixed, write, write_zip
 from vae_lab.identity import already_contains, contains_sentence, find_duplicates, sketch_digest, sketch_of_state
-from vae_lab.library import ScanRecord, scan_file
+from vae_lab.library import FileRecord, scan_file
 
 
-def vae(name: str, fingerprint: str = "f", size: int = 100, **facts: str) -> ScanRecord:
+def vae(name: str, fingerprint: str = "f", size: int = 100, **facts: str) -> FileRecord:
     facts = {"kind": "vae", "file_id": name, "sketch": f"s{fingerprint}", **facts}
-    return ScanRecord(f"/{name}", name, size, fingerprint=fingerprint, **facts)  # type: ignore[arg-type]
+    return FileRecord(f"/{name}", name, size, fingerprint=fingerprint, **facts)  # type: ignore[arg-type]
 
 
-def checkpoint(name: str, fingerprint: str = "f", size: int = 10**6) -> ScanRecord:
+def checkpoint(name: str, fingerprint: str = "f", size: int = 10**6) -> FileRecord:
     return vae(name, fingerprint, size, kind="checkpoint")
 
 
@@ -81,7 +81,7 @@ def test_sketched_file_beside_known_ones() -> None:
 
 def test_broken_files_are_in_no_group() -> None:
     broken = [replace(vae(name, ""), sketch="s", problem="not finite") for name in "ab"]
-    assert find_duplicates([*broken, ScanRecord("/e", "e"), ScanRecord("/f", "f")]) == []
+    assert find_duplicates([*broken, FileRecord("/e", "e"), FileRecord("/f", "f")]) == []
 
 
 def test_what_frees_most_comes_first() -> None:

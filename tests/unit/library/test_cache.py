@@ -6,26 +6,26 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
-import diskcache
 import pytest
 import torch
 
 from tests.unit.makers import F2, F8, SDXL_TEXT, UNET, kl_state, prefixed, write
 from vae_lab.checkup import identity_key
+from vae_lab.formats import source
 from vae_lab.identity import fingerprint
-from vae_lab.library import cache as library
-from vae_lab.library.cache import Checkups, FactsCache
-from vae_lab.library.folders import apart, find_weight_files
+from vae_lab.library import Depth, FileCache, Listing
+from vae_lab.library import inspect as inspect_module
+from vae_lab.library.folders import find_weight_files
+from vae_lab.library.store import FILE_NAME
 from vae_lab.samples import SampleSet
 
 
 @pytest.fixture
 def cache(tmp_path: Path):
     """An empty cache."""
-    cache = FactsCache(tmp_path / "cache")
+    cache = FileCache(tmp_path / "cache")
     yield cache
     cache.close()
 
@@ -41,117 +41,81 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of the files that are opened, in order."""
     opened: list[str] = []
 
-    def counting(path: str, original=library.open_vae):
+    def counting(this: source.LocalFile, path: str, original=source.LocalFile.__init__) -> None:
         opened.append(Path(path).name)
-        return original(path)
+        original(this, path)
 
-    monkeypatch.setattr(library, "open_vae", counting)
+    monkeypatch.setattr(source.LocalFile, "__init__", counting)
     return opened
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
 
 
-def test_facts_of_a_vae(cache: FactsCache, sample_set: SampleSet) -> None:
-    facts = cache.look(str(sample_set.sdxl))
+def test_facts_of_a_vae(cache: FileCache, sample_set: SampleSet) -> None:
+    facts = cache.identify(str(sample_set.sdxl))
     assert (facts.family_id, facts.problem, facts.architecture) == ("sdxl", "", "AutoencoderKL")
     assert facts.family is not None
     assert facts.family.title == "SDXL"
     assert len(facts.fingerprint) == 64
 
 
-def test_facts_of_weights_that_do_not_tell(cache: FactsCache, vae: Path) -> None:
-    facts = cache.look(str(vae))
+def test_facts_of_weights_that_do_not_tell(cache: FileCache, vae: Path) -> None:
+    facts = cache.identify(str(vae))
     assert facts.family is None
     assert facts.fingerprint == fingerprint(kl_state(F2))
 
 
-def test_facts_of_a_checkpoint_by_its_text_encoder(cache: FactsCache, tmp_path: Path) -> None:
+def test_facts_of_a_checkpoint_by_its_text_encoder(cache: FileCache, tmp_path: Path) -> None:
     path = write(tmp_path / "c.safetensors", UNET | SDXL_TEXT | prefixed("first_stage_model.", kl_state(F8)))
-    assert cache.look(str(path)).family_id == "sdxl"
+    assert cache.identify(str(path)).family_id == "sdxl"
 
 
-def test_a_file_is_looked_at_once(cache: FactsCache, vae: Path, reads: list[str]) -> None:
+def test_a_file_is_looked_at_once(cache: FileCache, vae: Path, reads: list[str]) -> None:
     assert cache.known(str(vae)) is None
     assert reads == []
-    first = cache.look(str(vae))
-    assert cache.look(str(vae)) == first
+    first = cache.identify(str(vae))
+    assert cache.identify(str(vae)) == first
     assert cache.known(str(vae)) == first
     assert reads == ["vae.safetensors"]
 
 
 def test_facts_outlive_the_program(tmp_path: Path, vae: Path, reads: list[str]) -> None:
     for _ in range(2):
-        cache = FactsCache(tmp_path / "cache")
-        cache.look(str(vae))
+        cache = FileCache(tmp_path / "cache")
+        cache.identify(str(vae))
         cache.close()
     assert reads == ["vae.safetensors"]
 
 
-def full(*_: object, **__: object) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
-
-
-def locked(*_: object, **__: object) -> None:
-    raise diskcache.Timeout
-
-
-@pytest.mark.parametrize("fail", [full, locked])
-def test_cache_that_cannot_be_written_costs_time_alone(
-    cache: FactsCache, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable
+def test_cache_that_cannot_be_written_costs_only_time(
+    tmp_path: Path, vae: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(diskcache.Cache, "set", fail)
+    """SQLite says itself that the disk is full: the file may have no more pages than it has now."""
+    cache = FileCache(tmp_path / "cache")
+    cache._store._database.execute("PRAGMA max_page_count = 1")  # type: ignore[union-attr]
     with caplog.at_level(logging.WARNING, "vae_lab"):
-        facts = cache.look(str(vae))
-        report = Checkups(cache).look(str(vae))
-    assert facts.fingerprint == report.fingerprint == fingerprint(kl_state(F2))
-    assert len(caplog.records) == 1, "told once"
-    assert cache.known(str(vae)) == facts, "a search for a healthy VAE asks for what it has just looked at"
-    assert Checkups(cache).known(str(vae)) == report
-
-
-@pytest.mark.parametrize("fail", [full, locked])
-def test_cache_that_cannot_be_read(
-    cache: FactsCache, vae: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fail: Callable
-) -> None:
-    facts = cache.look(str(vae))
-    monkeypatch.setattr(diskcache.Cache, "get", fail)
-    with caplog.at_level(logging.WARNING, "vae_lab"):
-        assert cache.known(str(vae)) is None
-        assert Checkups(cache).known_verdict(str(vae)) is None
-        assert cache.look(str(vae)) == facts
-    assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize("kind", ["a file", "damaged"])
-def test_without_a_folder_for_the_cache_it_is_kept_in_memory(
-    tmp_path: Path, vae: Path, reads: list[str], kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "cache"
-    if kind == "damaged":
-        folder.mkdir()
-    (folder / "cache.db" if kind == "damaged" else folder).write_bytes(b"no database" * 1000)
-    with pytest.raises(sqlite3.Error):
-        FactsCache(folder, required=True)
-    with caplog.at_level(logging.WARNING, "vae_lab"):
-        cache = FactsCache(folder)
-    assert str(folder) in caplog.text
-    assert cache.look(str(vae)) == cache.look(str(vae)) == cache.known(str(vae))
-    assert reads == ["vae.safetensors"]
+        cache._store.set_bytes("more than there is room for", bytes(10**5))
+        record = cache.identify(str(vae))
+        report = cache.check(str(vae))
+    assert record.fingerprint == report.fingerprint == fingerprint(kl_state(F2))
+    assert len(caplog.records) == 1, "logged once"
+    assert "full" in caplog.text
+    assert cache.known(str(vae)) == report, "a search for a healthy VAE asks for what was just checked"
     cache.close()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not write everywhere")
 def test_folder_that_may_not_be_written(tmp_path: Path, vae: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    cache = FactsCache(tmp_path / "locked" / "cache")
-    assert cache.look(str(vae)) == cache.known(str(vae))
+    cache = FileCache(tmp_path / "locked" / "cache")
+    assert cache.identify(str(vae)) == cache.known(str(vae))
     cache.close()
 
 
-def test_other_ways_to_write_the_path_do_not_matter(cache: FactsCache, vae: Path, reads: list[str]) -> None:
-    cache.look(str(vae))
-    cache.look(str(vae.parent / ".." / vae.parent.name / vae.name))
+def test_other_ways_to_write_the_path_do_not_matter(cache: FileCache, vae: Path, reads: list[str]) -> None:
+    cache.identify(str(vae))
+    cache.identify(str(vae.parent / ".." / vae.parent.name / vae.name))
     assert reads == ["vae.safetensors"]
 
 
@@ -163,60 +127,58 @@ def replacement(folder: Path, *, longer: bool) -> Path:
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600], ids=["older", "newer"])
-def test_replaced_file_is_looked_at_anew(cache: FactsCache, vae: Path, tmp_path: Path, seconds: int) -> None:
+def test_replaced_file_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: Path, seconds: int) -> None:
     """Older too: people unpack archives and restore backups."""
-    before, stat = cache.look(str(vae)), vae.stat()
+    before, stat = cache.identify(str(vae)), vae.stat()
     other = replacement(tmp_path, longer=False)
     assert other.stat().st_size == stat.st_size
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns + seconds * 10**9))
     other.replace(vae)
     assert cache.known(str(vae)) is None
-    after = cache.look(str(vae))
+    after = cache.identify(str(vae))
     assert after.fingerprint == fingerprint(kl_state(F2, seed=1)) != before.fingerprint
 
 
-def test_file_of_another_size_with_the_same_time_is_looked_at_anew(
-    cache: FactsCache, vae: Path, tmp_path: Path
-) -> None:
-    before, stat = cache.look(str(vae)), vae.stat()
+def test_file_of_another_size_with_the_same_time_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: Path) -> None:
+    before, stat = cache.identify(str(vae)), vae.stat()
     other = replacement(tmp_path, longer=True)
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     other.replace(vae)
-    assert cache.look(str(vae)).fingerprint != before.fingerprint
+    assert cache.identify(str(vae)).fingerprint != before.fingerprint
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not tell when a file's entry changed")
-def test_file_of_the_same_size_and_time_is_looked_at_anew(cache: FactsCache, vae: Path, tmp_path: Path) -> None:
+def test_file_of_the_same_size_and_time_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: Path) -> None:
     """VAEs are all of one size, and archives and ``cp -p`` give files the times that they had elsewhere."""
-    before, stat = cache.look(str(vae)), vae.stat()
+    before, stat = cache.identify(str(vae)), vae.stat()
     other = replacement(tmp_path, longer=False)
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     other.replace(vae)
     assert vae.stat().st_mtime_ns == stat.st_mtime_ns
-    assert cache.look(str(vae)).fingerprint != before.fingerprint
+    assert cache.identify(str(vae)).fingerprint != before.fingerprint
 
 
 def test_file_replaced_while_it_is_looked_at_is_not_mistaken(
-    cache: FactsCache, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: FileCache, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replacement(tmp_path, longer=True)
 
-    def slow(path: str, original=library.open_vae):
+    def slow(path: str, original=inspect_module.open_weights):
         opened = original(path)
         other.replace(vae)
         return opened
 
     with monkeypatch.context() as patched:
-        patched.setattr(library, "open_vae", slow)
-        cache.look(str(vae))
-    assert cache.look(str(vae)).fingerprint == fingerprint(kl_state(F2, seed=1))
+        patched.setattr(inspect_module, "open_weights", slow)
+        cache.identify(str(vae))
+    assert cache.identify(str(vae)).fingerprint == fingerprint(kl_state(F2, seed=1))
 
 
-def test_two_files_of_one_name_are_kept_apart(cache: FactsCache, tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_kept_apart(cache: FileCache, tmp_path: Path) -> None:
     for seed, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "vae.safetensors", kl_state(F2, seed))
-    one, two = (cache.look(str(tmp_path / folder / "vae.safetensors")) for folder in "ab")
+    one, two = (cache.identify(str(tmp_path / folder / "vae.safetensors")) for folder in "ab")
     assert one.fingerprint != two.fingerprint
 
 
@@ -234,10 +196,10 @@ BAD = {
 
 
 @pytest.mark.parametrize(("make", "fragment"), BAD.values(), ids=BAD)
-def test_bad_file_is_a_fact_too(cache: FactsCache, tmp_path: Path, make, fragment: str) -> None:
+def test_bad_file_is_a_fact_too(cache: FileCache, tmp_path: Path, make, fragment: str) -> None:
     path = tmp_path / "bad.safetensors"
     make(path)
-    facts = cache.look(str(path))
+    facts = cache.identify(str(path))
     assert facts.problem
     assert fragment in facts.problem
     assert str(path) not in facts.problem, "the name is shown beside it already"
@@ -246,12 +208,12 @@ def test_bad_file_is_a_fact_too(cache: FactsCache, tmp_path: Path, make, fragmen
     assert cache.known(str(path)) == facts
 
 
-def test_missing_file_is_a_fact_that_is_not_kept(cache: FactsCache, tmp_path: Path, vae: Path) -> None:
+def test_missing_file_is_a_fact_that_is_not_kept(cache: FileCache, tmp_path: Path, vae: Path) -> None:
     path = tmp_path / "later.safetensors"
-    assert cache.look(str(path)).problem
+    assert cache.identify(str(path)).problem
     assert cache.known(str(path)) is None
     shutil.copy(vae, path)
-    assert cache.look(str(path)).problem == ""
+    assert cache.identify(str(path)).problem == ""
 
 
 # --- finding files ---------------------------------------------------------------------------------------------------
@@ -352,41 +314,48 @@ def test_linked_file_is_found_and_a_broken_link_is_not(tmp_path: Path) -> None:
     assert names(tmp_path / "VAE") == ["linked.pt"]
 
 
-# --- reports ---------------------------------------------------------------------------------------------------------
+# --- checkups --------------------------------------------------------------------------------------------------------
 
 
-def test_report_that_was_remembered_is_whole(cache: FactsCache, sample_set: SampleSet) -> None:
-    checkups = Checkups(cache)
-    report = checkups.look(str(sample_set.smooth))
-    assert report.checkup is not None
-    assert report.checkup.charts
-    assert checkups.known(str(sample_set.smooth)) == report
+def test_stored_record_is_whole(cache: FileCache, sample_set: SampleSet) -> None:
+    record = cache.check(str(sample_set.smooth))
+    assert record.depth == Depth.CHECKED
+    assert record.checkup is not None
+    assert record.checkup.charts
+    stored = cache.checked(str(sample_set.smooth))
+    assert stored == record.with_charts({}), "without charts, cheap enough for every file of a large library"
+    assert cache.with_charts(stored) == record
 
 
-def test_report_whose_checkup_was_forgotten_is_not_known(cache: FactsCache, tmp_path: Path) -> None:
-    """It is kept by what is in the file, and goes when charts are judged otherwise."""
+def test_file_whose_checkup_is_gone_is_checked_again(
+    cache: FileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored by what is in the file, and of no use when charts are judged otherwise."""
     path = str(write(tmp_path / "v.safetensors", kl_state(F8)))
-    checkups = Checkups(cache)
-    report = checkups.look(path)
-    cache.store.delete(("checkup", identity_key(report.fingerprint, None)))
-    assert checkups.known(path) is None
-    assert checkups.look(path).verdict == report.verdict
+    record = cache.check(path)
+    cache._store.delete(f"checkup:{identity_key(record.fingerprint, None)}")
+    assert cache.with_charts(record) is None
+    assert cache.check(path).verdict == record.verdict
+    assert cache.checked(path) is not None
+    monkeypatch.setattr("vae_lab.library.cache._VERSION", "of tomorrow")
+    assert cache.checked(path) is None
 
 
-def test_sketches_are_read_once_and_shared_by_copies(cache: FactsCache, tmp_path: Path, reads: list[str]) -> None:
-    checkups = Checkups(cache)
+def test_sketches_are_read_once_and_shared_by_copies(cache: FileCache, tmp_path: Path, reads: list[str]) -> None:
     paths = [str(write(tmp_path / f"{i}.safetensors", kl_state(F2))) for i in range(3)]
-    sketches = [checkups.sketch(path) for path in paths * 2]
+    sketches = [cache.sketch(path) for path in paths * 2]
     assert len(reads) == 3
     assert all(sketch is not None and sketch.to_bytes() == sketches[0].to_bytes() for sketch in sketches)  # type: ignore[union-attr]
-    kept = [key for key in cache.store.iterkeys() if isinstance(key, tuple) and key[0] == "sketch" and len(key) == 2]
-    assert len(kept) == 1
+    with sqlite3.connect(tmp_path / "cache" / FILE_NAME) as database:
+        blobs = database.execute("SELECT count(*) FROM entries WHERE typeof(value) = 'blob'").fetchone()
+    database.close()
+    assert blobs == (1,)
 
 
-def test_file_without_a_vae_has_no_sketch(cache: FactsCache, tmp_path: Path, reads: list[str]) -> None:
+def test_file_without_a_vae_has_no_sketch(cache: FileCache, tmp_path: Path, reads: list[str]) -> None:
     path = str(write(tmp_path / "v.safetensors", UNET))
-    assert Checkups(cache).sketch(path) is None
-    assert Checkups(cache).sketch(path) is None
+    assert cache.sketch(path) is None
+    assert cache.sketch(path) is None
     assert len(reads) == 1
 
 
@@ -399,6 +368,10 @@ def test_a_name_that_is_no_text_is_listed_as_one(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_vae_that_is_called_as_a_checkpoint_is(tmp_path: Path) -> None:
+def test_a_vae_with_the_name_of_a_checkpoint(tmp_path: Path) -> None:
     vaes = {"a.pt": tmp_path / "VAE" / "a.pt", "b.pt": tmp_path / "VAE" / "b.pt"}
-    assert list(apart(vaes, {"b.pt": tmp_path / "b.pt"})) == ["a.pt", "VAE/b.pt"]
+    listing = Listing.of({"b.pt": tmp_path / "b.pt"}, vaes)
+    assert list(listing.vaes) == ["a.pt", "VAE/b.pt"]
+    assert listing.path_of("b.pt") == tmp_path / "b.pt"
+    assert listing.name_of(tmp_path / "VAE" / ".." / "VAE" / "b.pt") == "VAE/b.pt"
+    assert listing.name_of(tmp_path / "gone.pt") == ""

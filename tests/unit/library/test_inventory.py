@@ -10,42 +10,45 @@ from pathlib import Path
 import pytest
 
 from vae_lab.checkup import Finding
-from vae_lab.checkup.findings import Verdict
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.library import ScanRecord
+from vae_lab.identity import KnownVae
+from vae_lab.library import Depth, FileRecord
 from vae_lab.library.inventory import Inventory, LibraryPage
 from vae_lab.samples import SampleSet
 from vae_lab.service.service import service_of
 
-BROKEN = Verdict((Finding("grey", "broken", "Images are grey."),)).to_json()
+BROKEN = (Finding("grey", "broken", "Images are grey."),)
 
 
 class Known:
     """Stands for ``Records``, over records that are in memory."""
 
-    def __init__(self, records: Sequence[ScanRecord], unknown: int = 0) -> None:
+    def __init__(self, records: Sequence[FileRecord], unknown: int = 0) -> None:
         self._records = records
         self._unknown = unknown
 
     def __len__(self) -> int:
         return len(self._records) + self._unknown
 
-    def __iter__(self) -> Iterator[ScanRecord]:
+    def __iter__(self) -> Iterator[FileRecord]:
         return iter(self._records)
 
-    def worst_first(self) -> Iterator[ScanRecord]:
+    @property
+    def worst_first(self) -> Iterator[FileRecord]:
         return iter(self._records)
 
-    def charts(self, record: ScanRecord) -> Mapping[str, bytes]:
+    def charts(self, record: FileRecord) -> Mapping[str, bytes]:
         return {}
 
 
-def record(name: str, fingerprint: str = "", **more: object) -> ScanRecord:
-    return ScanRecord(f"/models/{name}", name, fingerprint=fingerprint, **{"kind": "vae", "depth": 2, **more})
+def record(name: str, fingerprint: str = "", **more: object) -> FileRecord:
+    return FileRecord(
+        f"/models/{name}", name, fingerprint=fingerprint, **{"kind": "vae", "depth": Depth.CHECKED, **more}
+    )
 
 
-def inventory(*records: ScanRecord, unknown: int = 0) -> Inventory:
+def inventory(*records: FileRecord, unknown: int = 0) -> Inventory:
     return Inventory(Known(records, unknown))  # type: ignore[arg-type]
 
 
@@ -75,7 +78,10 @@ def test_no_files() -> None:
 
 def test_orders() -> None:
     found = inventory(
-        record("b.pt", "x", size=2), record("A.pt", size=9), record("c.pt", "x", size=3), record("z.pt", verdict=BROKEN)
+        record("b.pt", "x", size=2),
+        record("A.pt", size=9),
+        record("c.pt", "x", size=3),
+        record("z.pt", file_findings=BROKEN),
     )
     assert names(page(found)) == ["z.pt", "A.pt", "b.pt", "c.pt"]
     assert names(page(found, sort="name")) == ["A.pt", "b.pt", "c.pt", "z.pt"]
@@ -84,9 +90,11 @@ def test_orders() -> None:
 
 
 def test_filter_looks_at_all_words_in_name_identity_and_finding() -> None:
-    known = {"name": "sd-vae-ft-mse", "match": "file", "aliases": [], "grade": ""}
+    known = KnownVae("sd-vae-ft-mse", (), "sd1", "A")
     found = inventory(
-        record("one.pt", identity=known), record("two.pt", verdict=BROKEN), record("three-MSE.pt", family="sdxl")
+        record("one.pt", identity=known),
+        record("two.pt", file_findings=BROKEN),
+        record("three-MSE.pt", family_id="sdxl"),
     )
     assert names(page(found, "MSE")) == ["one.pt", "three-MSE.pt"]
     assert names(page(found, "mse sdxl")) == ["three-MSE.pt"]
@@ -120,7 +128,7 @@ def test_of_many_copies_the_first_are_named_and_the_rest_counted() -> None:
 
 
 def test_what_a_sample_tells_is_not_called_sure() -> None:
-    found = inventory(record("a.pt", sketch="s", depth=0), record("b.pt", sketch="s", depth=0))
+    found = inventory(record("a.pt", sketch="s", depth=Depth.LISTED), record("b.pt", sketch="s", depth=Depth.LISTED))
     row = page(found, status="unchecked").rows[0]
     assert (row.same_as, row.sure) == (("b.pt",), False)
 

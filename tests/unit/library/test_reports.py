@@ -11,34 +11,36 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vae_lab.checkup.findings import BROKEN, INFORMATION, Evidence, Finding, Verdict
-from vae_lab.identity import find_duplicates
-from vae_lab.library import WORST_FIRST, ScanRecord
-from vae_lab.library.reports import json_line, status_words, write_csv, write_html, write_jsonl
+from vae_lab.checkup import Checkup
+from vae_lab.checkup.findings import BROKEN, INFORMATION, STATUS_PHRASES, STATUS_TITLES, Evidence, Finding
+from vae_lab.identity import KnownVae, Merge, Parent, find_duplicates
+from vae_lab.library import WORST_FIRST, Depth, FileRecord
+from vae_lab.library.reports import json_line, write_csv, write_html, write_jsonl
 
 EVIL = '"><script>alert(1)</script>\x1b[2J&amp;'
+MEASURED = Checkup("sd1", (), (Evidence("white", 70.0),))
 PNG = b"\x89PNG not really"
 
 
-def record(name: str = "a.pt", *findings: Finding, **facts: object) -> ScanRecord:
+def record(name: str = "a.pt", *findings: Finding, **facts: object) -> FileRecord:
     defaults: dict[str, object] = {
         "kind": "vae",
-        "family": "sd1",
+        "family_id": "sd1",
         "size": 1000,
         "mtime": 1e9,
-        "depth": 2,
+        "depth": Depth.CHECKED,
         "file_id": name,
     }
-    return ScanRecord(f"/{name}", name, verdict=Verdict.of(findings).to_json(), **(defaults | facts))  # type: ignore[arg-type]
+    return FileRecord(f"/{name}", name, file_findings=findings, **(defaults | facts))  # type: ignore[arg-type]
 
 
-def broken(name: str = "b.pt", text: str = "Images are grey.", **facts: object) -> ScanRecord:
+def broken(name: str = "b.pt", text: str = "Images are grey.", **facts: object) -> FileRecord:
     finding = Finding("grey", BROKEN, text, (Evidence("white", 70.0, "L*", "100"),), "Choose another.")
-    return record(name, finding, **({"fingerprint": "f" * 64, "measured": [{"name": "white"}]} | facts))
+    return record(name, finding, **({"fingerprint": "f" * 64, "checkup": MEASURED} | facts))
 
 
-def healthy(name: str, fingerprint: str = "e" * 64) -> ScanRecord:
-    return record(name, fingerprint=fingerprint, measured=[{"name": "white"}])
+def healthy(name: str, fingerprint: str = "e" * 64) -> FileRecord:
+    return record(name, fingerprint=fingerprint, checkup=MEASURED)
 
 
 # --- JSON lines and CSV ----------------------------------------------------------------------------------------------
@@ -55,22 +57,24 @@ def test_jsonl_is_one_object_a_line() -> None:
 
 
 def test_json_has_no_nan_and_any_name() -> None:
-    line = json_line(broken("\udcff.pt", measured=[{"value": float("nan"), "other": [float("inf")]}]))
+    line = json_line(
+        broken("\udcff.pt", checkup=Checkup("", (), (Evidence("a", float("nan")), Evidence("b", float("inf")))))
+    )
     row = json.loads(line, parse_constant=pytest.fail)
-    assert row["measured"] == [{"value": None, "other": [None]}]
+    assert [one["value"] for one in row["measured"]] == [None, None]
     assert row["name"] == "\udcff.pt"
     assert line.isascii()
 
 
-def rows(records: Iterable[ScanRecord]) -> list[dict[str, str]]:
+def rows(records: Iterable[FileRecord]) -> list[dict[str, str]]:
     out = io.StringIO(newline="")
     write_csv(records, out)
     return list(csv.DictReader(io.StringIO(out.getvalue(), newline="")))
 
 
 def test_csv_is_a_row_a_file() -> None:
-    merge = {"parents": [{"name": "x", "weight": 0.8}, {"name": "y", "weight": 0.2}], "residual": 0.0}
-    table = rows([broken('say "hi", b.pt', merge=merge, identity={"name": "nai.vae", "match": "file"}), record()])
+    merge = Merge((Parent("x", 0.8), Parent("y", 0.2)), 0.0, relatives=False)
+    table = rows([broken('say "hi", b.pt', merge=merge, identity=KnownVae("nai.vae", (), "sd1", "A")), record()])
     assert table[0]["name"] == 'say "hi", b.pt'
     assert (table[0]["status"], table[0]["size"], table[0]["modified"]) == ("broken", "1000", "2001-09-09 01:46")
     assert table[0]["merge"] == "0.800 x + 0.200 y"
@@ -118,7 +122,7 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-def page(records: list[ScanRecord], **options: object) -> Page:
+def page(records: list[FileRecord], **options: object) -> Page:
     out = io.StringIO()
     write_html(records, out, **options)  # type: ignore[arg-type]
     found = Page(out.getvalue())
@@ -126,7 +130,7 @@ def page(records: list[ScanRecord], **options: object) -> Page:
     return found
 
 
-def charts(_: ScanRecord) -> dict[str, bytes]:
+def charts(_: FileRecord) -> dict[str, bytes]:
     return {"decoded": PNG, "round trip": PNG}
 
 
@@ -150,7 +154,7 @@ def test_page_needs_nothing_else() -> None:
 
 
 def test_what_comes_from_files_is_escaped() -> None:
-    evil = broken(EVIL, text=EVIL, kind=EVIL, dtype=EVIL, identity={"name": EVIL, "match": "file"}, hint="sd1")
+    evil = broken(EVIL, text=EVIL, kind=EVIL, dtype=EVIL, identity=KnownVae(EVIL, (), "sd1", "A"), hint_id="sd1")
     found = page([evil], charts=charts, duplicates=find_duplicates([evil, broken(f"2{EVIL}")]), title=EVIL)
     assert len(found.all("script")) == 1
     assert "alert(1)</script>" not in found.html
@@ -171,7 +175,7 @@ def test_charts_of_what_is_not_healthy_and_of_one_that_is() -> None:
     ]
     asked: list[str] = []
 
-    def counted(one: ScanRecord) -> dict[str, bytes]:
+    def counted(one: FileRecord) -> dict[str, bytes]:
         asked.append(one.name)
         return charts(one)
 
@@ -215,4 +219,26 @@ def test_page_of_nothing() -> None:
 
 
 def test_every_status_has_words() -> None:
-    assert all(status_words(status) for status in WORST_FIRST)
+    assert all(STATUS_PHRASES[status] and STATUS_TITLES[status] for status in WORST_FIRST)
+
+
+def test_page_is_written_piece_by_piece() -> None:
+    """Ten thousand files take no more memory than ten: what was written is let go before the next row is made."""
+    written: list[int] = []
+
+    class Out(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(len(text))
+            return len(text)
+
+        def writelines(self, pieces: Iterable[str]) -> None:
+            for piece in pieces:
+                self.write(piece)
+
+    longest: list[int] = []
+    for count in (10, 500):
+        written.clear()
+        write_html([broken(f"{i}.pt") for i in range(count)], Out())
+        longest.append(max(written))
+    assert longest[0] == longest[1]
+    assert len(written) > 500

@@ -17,21 +17,20 @@ import pytest
 
 from tests.unit.makers import F2, F8, SD1_TEXT, UNET, kl_state, prefixed, write, write_zip
 from tests.unit.scan_tree import BROKEN, build, small_vae
-from vae_lab.checkup import report as report_module
 from vae_lab.errors import HostError
 from vae_lab.formats import source
-from vae_lab.library import UNCHECKED, DaskEngine, Scan, ScanRecord, scan_file
+from vae_lab.library import UNCHECKED, DaskEngine, FileCache, FileRecord, Scan, scan_file
+from vae_lab.library import inspect as inspect_module
 from vae_lab.library import scan as scan_module
-from vae_lab.library.cache import Checkups, FactsCache
 from vae_lab.samples import SampleSet, load_sample_vae
 
 
 @pytest.fixture
-def facts(tmp_path: Path) -> Iterator[FactsCache]:
+def cache(tmp_path: Path) -> Iterator[FileCache]:
     """An empty cache."""
-    facts = FactsCache(tmp_path / "cache")
-    yield facts
-    facts.close()
+    cache = FileCache(tmp_path / "cache")
+    yield cache
+    cache.close()
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ class Counter:
         self.bytes = 0
         self.probed = 0
         lock = threading.Lock()
-        open_file, read, check = source.LocalFile.__init__, source.LocalFile.read_at, report_module.check_weights
+        open_file, read, check = source.LocalFile.__init__, source.LocalFile.read_at, inspect_module.check_weights
 
         def opening(this: source.LocalFile, path: str) -> None:
             with lock:
@@ -69,7 +68,7 @@ class Counter:
 
         monkeypatch.setattr(source.LocalFile, "__init__", opening)
         monkeypatch.setattr(source.LocalFile, "read_at", reading)
-        monkeypatch.setattr(report_module, "check_weights", checking)
+        monkeypatch.setattr(inspect_module, "check_weights", checking)
 
     def reset(self) -> None:
         self.opened, self.bytes, self.probed = [], 0, 0
@@ -80,7 +79,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Counter:
     return Counter(monkeypatch)
 
 
-def names(records: list[ScanRecord]) -> list[str]:
+def names(records: list[FileRecord]) -> list[str]:
     return [record.name for record in records]
 
 
@@ -90,7 +89,7 @@ def names(records: list[ScanRecord]) -> list[str]:
 def test_record_of_a_sound_vae(sample_set: SampleSet) -> None:
     record = scan_file(sample_set.smooth, charts=True)
     stat = sample_set.smooth.stat()
-    assert (record.status, record.kind, record.family, record.problem) == ("healthy", "vae", "sd1", "")
+    assert (record.status, record.kind, record.family_id, record.problem) == ("healthy", "vae", "sd1", "")
     assert (record.path, record.name) == (str(sample_set.smooth), sample_set.smooth.name)
     assert (record.size, record.mtime) == (stat.st_size, stat.st_mtime)
     assert len(record.fingerprint) == 64
@@ -111,7 +110,7 @@ def test_bad_file_is_a_record(tmp_path: Path, way: str) -> None:
     record = scan_file(path)
     assert record.status == status
     assert record.problem
-    assert record.findings[0].text
+    assert record.verdict.findings[0].text
     assert (record.fingerprint, record.sketch) == ("", "")
     assert not (tmp_path / "it-ran").exists(), "the pickle was run"
 
@@ -128,11 +127,11 @@ def test_folder_is_a_record(tmp_path: Path) -> None:
 def test_file_that_vanishes_while_it_is_read_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_vae(tmp_path / "v.safetensors", 0)
 
-    def vanishing(*arguments: object, original=report_module.fingerprint) -> str:
+    def vanishing(*arguments: object, original=inspect_module.fingerprint) -> str:
         path.unlink(missing_ok=True)
         return original(*arguments)
 
-    monkeypatch.setattr(report_module, "fingerprint", vanishing)
+    monkeypatch.setattr(inspect_module, "fingerprint", vanishing)
     record = scan_file(path)
     assert record.status == "unreadable"
     assert "no such file" in record.problem
@@ -142,7 +141,7 @@ def test_what_nobody_foresaw_is_a_record(tmp_path: Path, monkeypatch: pytest.Mon
     def failing(*arguments: object) -> None:
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr(report_module, "check_weights", failing)
+    monkeypatch.setattr(inspect_module, "check_weights", failing)
     record = scan_file(small_vae(tmp_path / "v.safetensors", 0))
     assert record.status == "unreadable"
     assert record.problem == "it could not be checked: RuntimeError: out of memory"
@@ -151,7 +150,7 @@ def test_what_nobody_foresaw_is_a_record(tmp_path: Path, monkeypatch: pytest.Mon
 def test_records_are_plain(sample_set: SampleSet) -> None:
     record = scan_file(sample_set.grey_merge)
     assert pickle.loads(pickle.dumps(record)) == record
-    assert json.loads(json.dumps(record.to_json()))["verdict"]["findings"][0]["code"] == "grey"
+    assert json.loads(json.dumps(record.to_scan_json()))["verdict"]["findings"][0]["code"] == "grey"
 
 
 def test_scan_file_can_be_mapped_over_processes(tmp_path: Path) -> None:
@@ -164,9 +163,9 @@ def test_scan_file_can_be_mapped_over_processes(tmp_path: Path) -> None:
 # --- many files ------------------------------------------------------------------------------------------------------
 
 
-def test_every_file_exactly_once(folder: Path, facts: FactsCache) -> None:
+def test_every_file_exactly_once(folder: Path, cache: FileCache) -> None:
     wanted = build(folder, 80, 4)
-    scan = Scan([folder], facts)
+    scan = Scan([folder], cache)
     records = list(scan.run())
     assert sorted(record.path for record in records) == sorted(wanted)
     assert len(set(names(records))) == len(wanted), "names are unique, though basenames are not"
@@ -176,86 +175,89 @@ def test_every_file_exactly_once(folder: Path, facts: FactsCache) -> None:
     assert not list(folder.rglob("it-ran"))
 
 
-def test_second_scan_reads_nothing(folder: Path, facts: FactsCache, counter: Counter) -> None:
+def test_second_scan_reads_nothing(folder: Path, cache: FileCache, counter: Counter) -> None:
     build(folder, 40, 3)
-    first = {record.path: record for record in Scan([folder], facts).run()}
+    first = {record.path: record for record in Scan([folder], cache).run()}
     counter.reset()
-    assert {record.path: record for record in Scan([folder], facts).run()} == first
+    assert {record.path: record for record in Scan([folder], cache).run()} == first
     assert (counter.opened, counter.bytes, counter.probed) == ([], 0, 0)
 
 
 def test_what_is_known_outlives_the_program(folder: Path, tmp_path: Path, counter: Counter) -> None:
     small_vae(folder / "v.safetensors", 0)
     for _ in range(2):
-        facts = FactsCache(tmp_path / "cache")
-        assert len(list(Scan([folder], facts).run())) == 1
-        facts.close()
+        cache = FileCache(tmp_path / "cache")
+        assert len(list(Scan([folder], cache).run())) == 1
+        cache.close()
     assert counter.probed == 1
 
 
-def test_only_what_has_changed_is_read_again(folder: Path, facts: FactsCache, counter: Counter) -> None:
+def test_only_what_has_changed_is_read_again(folder: Path, cache: FileCache, counter: Counter) -> None:
     paths = [small_vae(folder / f"{seed}.safetensors", seed) for seed in range(3)]
-    before = {record.path: record for record in Scan([folder], facts).run()}
+    before = {record.path: record for record in Scan([folder], cache).run()}
     counter.reset()
     stat = paths[1].stat()
     older = small_vae(folder / "other", 7)
     os.utime(older, ns=(stat.st_atime_ns, stat.st_mtime_ns - 10**12))
     older.replace(paths[1])
-    after = {record.path: record for record in Scan([folder], facts).run()}
+    after = {record.path: record for record in Scan([folder], cache).run()}
     assert set(counter.opened) == {"1.safetensors"}
     changed = {path for path in before if before[path].fingerprint != after[path].fingerprint}
     assert changed == {str(paths[1])}
 
 
-def test_same_weights_are_probed_once(folder: Path, facts: FactsCache, counter: Counter) -> None:
+def test_same_weights_are_probed_once(folder: Path, cache: FileCache, counter: Counter) -> None:
     """Whatever the container and the precision; and in two threads."""
     state = kl_state(F8)
     write(folder / "a.safetensors", state)
     write(folder / "b.safetensors", {name: tensor.half() for name, tensor in state.items()})
     write_zip(folder / "c.ckpt", state)
-    records = list(Scan([folder], facts, jobs=4).run())
+    records = list(Scan([folder], cache, jobs=4).run())
     assert len({record.fingerprint for record in records}) == 1
     assert counter.probed == 1
 
 
 def test_weights_that_the_host_has_judged_are_not_probed_again(
-    folder: Path, facts: FactsCache, counter: Counter
+    folder: Path, cache: FileCache, counter: Counter
 ) -> None:
     path = small_vae(folder / "v.safetensors", 0)
-    report = Checkups(facts).look(str(path))
+    report = cache.check(str(path))
     counter.reset()
-    (record,) = Scan([folder], facts).run()
-    assert record.verdict == report.to_json()["verdict"]
+    (record,) = Scan([folder], cache).run()
+    assert record.verdict == report.verdict
     assert counter.probed == 0
 
 
-def test_host_knows_what_a_scan_has_found(folder: Path, facts: FactsCache, counter: Counter) -> None:
+def test_host_knows_what_a_scan_has_found(folder: Path, cache: FileCache, counter: Counter) -> None:
     path = small_vae(folder / "v.safetensors", 0)
-    list(Scan([folder], facts).run())
+    list(Scan([folder], cache).run())
     counter.reset()
-    report = Checkups(facts).known(str(path))
-    assert report is not None
+    report = cache.check(str(path))
     assert report.checkup is not None
     assert report.checkup.charts
     assert counter.opened == []
 
 
-def test_charts_of_a_thousand_copies_are_kept_once(folder: Path, facts: FactsCache) -> None:
+def volume(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "cache").iterdir())
+
+
+def test_charts_of_a_thousand_copies_are_stored_once(folder: Path, tmp_path: Path, cache: FileCache) -> None:
     path = small_vae(folder / "v.safetensors", 0)
-    list(Scan([folder], facts).run())
-    before = facts.store.volume()
+    list(Scan([folder], cache).run())
+    before = volume(tmp_path)
     for i in range(20):
         (folder / f"copy {i}.safetensors").hardlink_to(path)
-    list(Scan([folder], facts).run())
-    charts = sum(map(len, Scan([folder], facts).records.charts(scan_file(path)).values()))
+    list(Scan([folder], cache).run())
+    charts = sum(map(len, Scan([folder], cache).records.charts(scan_file(path)).values()))
     assert charts > 20_000
-    assert facts.store.volume() - before < 10 * charts
+    assert volume(tmp_path) - before < 10 * charts
 
 
-def test_worst_suspects_first(facts: FactsCache, folder: Path, sample_set: SampleSet) -> None:
+def test_worst_suspects_first(cache: FileCache, folder: Path, sample_set: SampleSet) -> None:
     for name in ("photo-a", "photo-b"):
         write(folder / f"{name}.safetensors", load_sample_vae(name))
-    list(Scan([folder], facts).run())
+    list(Scan([folder], cache).run())
     write_zip(folder / "0 known healthy.ckpt", load_sample_vae("photo-a"))
     small_vae(folder / "1 unknown.safetensors", 0)
     (folder / "2 merged.safetensors").write_bytes(sample_set.grey_merge.read_bytes())
@@ -263,50 +265,50 @@ def test_worst_suspects_first(facts: FactsCache, folder: Path, sample_set: Sampl
     state["decoder.conv_in.weight"].fill_(float("nan"))
     write(folder / "3 nan.safetensors", state)
     BROKEN["missing keys"][2](folder / "4 keys.ckpt")
-    found = names(list(Scan([folder], facts, jobs=1).run()))
+    found = names(list(Scan([folder], cache, jobs=1).run()))
     order = [name for name in found if name[0].isdigit()]
     assert order == [
         *("4 keys.ckpt", "3 nan.safetensors", "2 merged.safetensors"),
         *("1 unknown.safetensors", "0 known healthy.ckpt"),
     ]
-    merged = next(record for record in Scan([folder], facts).run() if record.name.startswith("2"))
+    merged = next(record for record in Scan([folder], cache).run() if record.name.startswith("2"))
     assert merged.merge is not None
-    assert [round(parent["weight"], 2) for parent in merged.merge["parents"]] == [0.8, 0.2]
+    assert [round(parent.weight, 2) for parent in merged.merge.parents] == [0.8, 0.2]
 
 
-def test_without_the_probe(folder: Path, facts: FactsCache, counter: Counter) -> None:
+def test_without_the_probe(folder: Path, cache: FileCache, counter: Counter) -> None:
     small_vae(folder / "v.safetensors", 0)
-    (record,) = Scan([folder], facts, probe=False).run()
-    assert (record.status, record.measured, counter.probed) == ("healthy", [], 0)
+    (record,) = Scan([folder], cache, probe=False).run()
+    assert (record.status, record.measured, counter.probed) == ("healthy", (), 0)
     assert len(record.fingerprint) == 64
-    (record,) = Scan([folder], facts).run()
+    (record,) = Scan([folder], cache).run()
     assert (record.status, counter.probed) == ("broken", 1), "the probe is made up for"
     counter.reset()
-    (record,) = Scan([folder], facts, probe=False).run()
+    (record,) = Scan([folder], cache, probe=False).run()
     assert (record.status, counter.opened) == ("broken", []), "what is known is told"
 
 
-def test_files_and_folders_together(folder: Path, tmp_path: Path, facts: FactsCache) -> None:
+def test_files_and_folders_together(folder: Path, tmp_path: Path, cache: FileCache) -> None:
     inside = small_vae(folder / "v.safetensors", 0)
     outside = small_vae(tmp_path / "v.safetensors", 1)
     oddly = small_vae(tmp_path / "named.otherwise", 2)
     paths = [folder, inside, outside, oddly, tmp_path / "gone.pt", folder]
-    records = list(Scan(paths, facts, probe=False).run())
+    records = list(Scan(paths, cache, probe=False).run())
     assert sorted(record.path for record in records) == sorted(map(str, (inside, outside, oddly, tmp_path / "gone.pt")))
     assert len(set(names(records))) == 4
     assert next(record for record in records if record.name == "gone.pt").status == "unreadable"
 
 
-def test_nothing_to_scan(folder: Path, facts: FactsCache) -> None:
-    scan = Scan([folder], facts)
+def test_nothing_to_scan(folder: Path, cache: FileCache) -> None:
+    scan = Scan([folder], cache)
     assert list(scan.run()) == []
     assert len(scan.records) == 0
 
 
-def test_progress(folder: Path, facts: FactsCache) -> None:
+def test_progress(folder: Path, cache: FileCache) -> None:
     build(folder, 20, 2)
     steps: list[tuple[int, int, str]] = []
-    list(Scan([folder], facts, progress=lambda *step: steps.append(step)).run())
+    list(Scan([folder], cache, progress=lambda *step: steps.append(step)).run())
     done = [step[0] for step in steps]
     assert done == sorted(set(done)), "never back, nothing twice"
     assert {total for _, total, _ in steps} == {40}
@@ -314,100 +316,100 @@ def test_progress(folder: Path, facts: FactsCache) -> None:
     assert done[-1] >= 39
 
 
-def test_cancel_and_go_on(folder: Path, facts: FactsCache, counter: Counter) -> None:
+def test_cancel_and_go_on(folder: Path, cache: FileCache, counter: Counter) -> None:
     for seed in range(6):
         small_vae(folder / f"{seed}.safetensors", seed)
-    seen: list[ScanRecord] = []
-    scan = Scan([folder], facts, jobs=1, cancelled=lambda: len(seen) >= 2)
+    seen: list[FileRecord] = []
+    scan = Scan([folder], cache, jobs=1, cancelled=lambda: len(seen) >= 2)
     for record in scan.run():
         seen += [record]
     assert 2 <= len(set(names(seen))) < 6
     assert not scan.complete
     assert {record.status for record in scan.records} == {"broken", UNCHECKED}, "identified, and not called healthy"
     probed = counter.probed
-    scan = Scan([folder], facts)
+    scan = Scan([folder], cache)
     assert len(list(scan.run())) == 6
     assert counter.probed == 6 > probed
     assert scan.complete
 
 
-def test_whoever_has_had_enough_may_stop_iterating(folder: Path, facts: FactsCache) -> None:
+def test_whoever_has_had_enough_may_stop_iterating(folder: Path, cache: FileCache) -> None:
     build(folder, 40, 4)
-    run = Scan([folder], facts).run()
+    run = Scan([folder], cache).run()
     next(run)
     run.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vae-lab-scan")]
 
 
 def test_file_replaced_while_it_is_checked_is_looked_at_again(
-    folder: Path, facts: FactsCache, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache: FileCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_vae(folder / "v.safetensors", 0)
     other = small_vae(folder / "other", 1)
 
-    def replacing(*arguments: object, original=report_module.check_weights) -> object:
+    def replacing(*arguments: object, original=inspect_module.check_weights) -> object:
         if other.exists():
             other.replace(path)
         return original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(report_module, "check_weights", replacing)
-        (before,) = Scan([folder], facts).run()
-    (after,) = Scan([folder], facts).run()
+        patched.setattr(inspect_module, "check_weights", replacing)
+        (before,) = Scan([folder], cache).run()
+    (after,) = Scan([folder], cache).run()
     assert after.fingerprint == scan_file(path).fingerprint != before.fingerprint
 
 
 def test_one_file_that_cannot_be_checked_does_not_end_the_scan(
-    folder: Path, facts: FactsCache, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache: FileCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(3):
         small_vae(folder / f"{seed}.safetensors", seed)
 
-    def failing(loaded, hint, original=report_module.check_weights):
+    def failing(loaded, hint, original=inspect_module.check_weights):
         if loaded.name == "1.safetensors":
             raise RuntimeError("out of memory")
         return original(loaded, hint)
 
     with monkeypatch.context() as patched:
-        patched.setattr(report_module, "check_weights", failing)
-        records = {record.name: record for record in Scan([folder], facts).run()}
+        patched.setattr(inspect_module, "check_weights", failing)
+        records = {record.name: record for record in Scan([folder], cache).run()}
     assert [records[name].status for name in sorted(records)] == ["broken", "unreadable", "broken"]
     assert "out of memory" in records["1.safetensors"].problem
-    again = {record.name: record for record in Scan([folder], facts).run()}
+    again = {record.name: record for record in Scan([folder], cache).run()}
     assert again["1.safetensors"].status == "broken", "that was no fact about the file"
 
 
-def test_records_are_not_kept_in_memory(folder: Path, facts: FactsCache) -> None:
+def test_records_are_not_kept_in_memory(folder: Path, cache: FileCache) -> None:
     build(folder, 200, 3)
-    scan = Scan([folder], facts, probe=False)
+    scan = Scan([folder], cache, probe=False)
     for record in scan.run():
         last = record
     del record
     gc.collect()
-    alive = [thing for thing in gc.get_objects() if isinstance(thing, ScanRecord)]
+    alive = [thing for thing in gc.get_objects() if isinstance(thing, FileRecord)]
     assert len(alive) <= 2, "last, and what pytest may hold"
     assert last.path
     assert len(list(scan.records)) == 200
 
 
-def test_checkpoints_are_kept_apart_by_their_model(folder: Path, facts: FactsCache) -> None:
+def test_checkpoints_are_kept_apart_by_their_model(folder: Path, cache: FileCache) -> None:
     """The same weights are sound in one model and wrong in another: each is judged by itself."""
     state = prefixed("first_stage_model.", kl_state(F8))
     write(folder / "plain.safetensors", kl_state(F8))
     write(folder / "sd1.safetensors", state | UNET | SD1_TEXT)
-    records = {record.name: record for record in Scan([folder], facts).run()}
+    records = {record.name: record for record in Scan([folder], cache).run()}
     assert records["plain.safetensors"].fingerprint == records["sd1.safetensors"].fingerprint
     assert (records["plain.safetensors"].kind, records["sd1.safetensors"].kind) == ("vae", "checkpoint")
-    assert (records["plain.safetensors"].hint, records["sd1.safetensors"].hint) == ("", "sd1")
+    assert (records["plain.safetensors"].hint_id, records["sd1.safetensors"].hint_id) == ("", "sd1")
 
 
 # --- elsewhere -------------------------------------------------------------------------------------------------------
 
 
-def test_engine_gets_what_is_not_known(folder: Path, facts: FactsCache) -> None:
+def test_engine_gets_what_is_not_known(folder: Path, cache: FileCache) -> None:
     for seed in range(3):
         small_vae(folder / f"{seed}.safetensors", seed)
-    list(Scan([folder / "0.safetensors"], facts).run())
+    list(Scan([folder / "0.safetensors"], cache).run())
     asked: list[str] = []
 
     def engine(paths):
@@ -415,13 +417,13 @@ def test_engine_gets_what_is_not_known(folder: Path, facts: FactsCache) -> None:
             asked.append(Path(path).name)
             yield path, scan_file(path, charts=True)
 
-    scan = Scan([folder], facts, engine=engine)
+    scan = Scan([folder], cache, engine=engine)
     assert sorted(names(list(scan.run()))) == [f"{seed}.safetensors" for seed in range(3)]
     assert asked == ["1.safetensors", "2.safetensors"]
     assert all(scan.records.charts(record) for record in scan.records)
     assert all(not record.charts for record in scan.records)
     asked.clear()
-    assert len(list(Scan([folder], facts, engine=engine).run())) == 3
+    assert len(list(Scan([folder], cache, engine=engine).run())) == 3
     assert asked == []
 
 
@@ -434,19 +436,19 @@ def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         DaskEngine("tcp://127.0.0.1:1")
 
 
-def test_dask(folder: Path, facts: FactsCache) -> None:
+def test_dask(folder: Path, cache: FileCache) -> None:
     distributed = pytest.importorskip("distributed")
     build(folder, 30, 3)
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
     ) as cluster:
         engine = DaskEngine(cluster.scheduler_address, probe=False)
-        records = list(Scan([folder], facts, probe=False, engine=engine).run())
+        records = list(Scan([folder], cache, probe=False, engine=engine).run())
         engine.close()
     assert len({record.path for record in records}) == len(records) == 30
     assert {record.status for record in records} >= {"healthy", "broken", "unreadable"}
 
 
-def test_threads_are_few(facts: FactsCache) -> None:
+def test_threads_are_few(cache: FileCache) -> None:
     assert scan_module._MOST_PROBES == 2, "each takes the memory of a VAE and of its activations"
-    assert Scan([], facts, jobs=3)._jobs == 3
+    assert Scan([], cache, jobs=3)._jobs == 3

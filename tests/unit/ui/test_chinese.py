@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lab.checkup import Checkup, Recommendation, Report, weights
-from vae_lab.checkup import report as report_module
+from vae_lab.checkup import Checkup, weights
 from vae_lab.checkup.findings import TITLES
 from vae_lab.checkup.judge import judge_probe
 from vae_lab.checkup.probe import Probe, read_chart
@@ -23,6 +22,8 @@ from vae_lab.identity import KnownVae, Merge, Parent
 from vae_lab.latents import Generation
 from vae_lab.latents.chart import chart_image
 from vae_lab.latents.family import FAMILIES
+from vae_lab.library import FileRecord, Recommendation
+from vae_lab.library import inspect as inspect_module
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
@@ -118,7 +119,7 @@ def charts() -> Iterator[Probe]:
         yield Probe(SD1, read_chart(wrong), None)
 
 
-def reports() -> dict[str, Report]:
+def reports() -> dict[str, FileRecord]:
     """One for every finding that a probe, a file and its history give."""
     checkups = [
         Checkup("sd1", judge_probe(probe), weights._numbers(probe), weights._charts(probe)) for probe in charts()
@@ -127,11 +128,14 @@ def reports() -> dict[str, Report]:
         Checkup("", (weights._unknown_family({"sd1": 0.4}),)),
         Checkup("sd1", (weights._wrong_family(SD1, SDXL, {"sd1": 0.9}),)),
     ]
-    found = {f"{i} {NAMES[0]}": Report(NAMES[0], "checkpoint", checkup=checkup) for i, checkup in enumerate(checkups)}
+    found = {
+        f"{i} {NAMES[0]}": FileRecord(NAMES[0], kind="checkpoint", checkup=checkup)
+        for i, checkup in enumerate(checkups)
+    }
     known = KnownVae(NAMES[1], (), "sd1", "B", match="hint")
-    full = Report(
-        NAMES[0], "vae", "ldm (first_stage_model.)", "sd1", dtype="fp16", fingerprint="deadbeef" * 8, identity=known,
-        checkup=checkups[0], bytes_read=10**6, seconds=1.5,
+    full = FileRecord(
+        NAMES[0], kind="vae", layout="ldm (first_stage_model.)", family_id="sd1", dtype="fp16",
+        fingerprint="deadbeef" * 8, identity=known, checkup=checkups[0], bytes_read=10**6, seconds=1.5,
     )  # fmt: skip
     parents = (Parent(NAMES[0], 0.8), Parent(NAMES[1], 0.2))
     for relatives in (True, False):
@@ -144,12 +148,12 @@ def reports() -> dict[str, Report]:
         UnreadableFile("https://x/y", "neither safetensors nor a torch checkpoint"),
     )
     for i, error in enumerate(errors):
-        finding = report_module._finding_of(error)
-        found[f"{i} {NAMES[2]}"] = Report(NAMES[0], file_findings=(finding,))
+        finding = inspect_module._finding_of(error)
+        found[f"{i} {NAMES[2]}"] = FileRecord(NAMES[0], file_findings=(finding,))
     not_finite = NotFinite(
         NAMES[0], "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
     )
-    found[NAMES[0]] = Report(NAMES[0], file_findings=(report_module._not_finite(not_finite),))
+    found[NAMES[0]] = FileRecord(NAMES[0], file_findings=(inspect_module._not_finite(not_finite),))
     return found
 
 

@@ -73,6 +73,7 @@ def build_accordion(host: Host, tab: str) -> Accordion:
         listed = gr.State([decoder_choices(entries), names])  # current entries of this page's menus
 
     def on_refresh(choice: str | None, also: list[str] | None, listed: list[list[str]]) -> tuple[Any, ...]:
+        host.listing(fresh=True)
         entries = host.vaes()
         choices, now = decoder_choices(entries), [entry.name for entry in entries]
         selected = choice if choice in choices else AUTOMATIC

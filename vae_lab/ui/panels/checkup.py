@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from vae_lab.checkup import Report, Verdict
+from vae_lab.checkup import Verdict
 from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN, Decision, Reach
+from vae_lab.library import FileRecord
 from vae_lab.messages import text, translated
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
@@ -179,7 +180,7 @@ class CheckupPanel:
             _PageState(current, remedy.vae),
         )
 
-    def _verdict(self, name: str, report: Report | None) -> str:
+    def _verdict(self, name: str, report: FileRecord | None) -> str:
         if report is None:
             return checkup_views.unchecked(name)
         current = name == self.host.current_checkpoint()
@@ -194,7 +195,7 @@ class CheckupPanel:
         # If another VAE has been chosen since that checkup, this one is no longer in memory.
         return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
-    def _how_to_be_offered_more(self, report: Report) -> str:
+    def _how_to_be_offered_more(self, report: FileRecord) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
             return ""
         return checkup_views.aside(
@@ -203,7 +204,7 @@ class CheckupPanel:
             else text("Load this checkpoint to get a replacement VAE here.")
         )
 
-    def _remedy(self, chosen: str, report: Report | None) -> _Remedy:
+    def _remedy(self, chosen: str, report: FileRecord | None) -> _Remedy:
         """What to offer: nothing for other files, healthy ones, or if a healthy external VAE is used already."""
         if report is None or chosen != self.host.current_checkpoint() or not report.verdict.faults:
             return _Remedy()
@@ -219,7 +220,7 @@ class CheckupPanel:
             checkup_views.recommended(found), found.name, for_checkpoint=decision.source != "always", always=True
         )
 
-    def _decides_well(self, decision: Decision, report: Report) -> bool:
+    def _decides_well(self, decision: Decision, report: FileRecord) -> bool:
         """An external VAE decodes, and is known to be healthy and of the checkpoint's family."""
         chosen = self.host.known_reports([decision.vae]).get(decision.vae) if decision.vae != BUILT_IN else None
         if chosen is None or chosen.verdict.status != HEALTHY:
@@ -245,6 +246,7 @@ class CheckupPanel:
 
     def on_refresh(self, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
         """Show what the host has now. What was said about a choice stays as long as the checkpoint does."""
+        self.host.listing(fresh=True)
         updates = self._updates(lambda names: self._followed(choice, state, names), choice, state, whole, gr.update())
         same = state is not None and state.current == self.host.current_checkpoint()
         return (*updates[:-1], gr.update()) if same else updates
@@ -265,19 +267,21 @@ class CheckupPanel:
 
     def on_check(self, choice: str | None) -> str:
         """Check the selected file."""
+        self.host.listing(fresh=True)
         chosen = _name_of(choice, self._names())
         missing = f"{choice} no longer exists; choose another file" if choice else "there is no file to check"
         return self._run([chosen] if chosen else [], missing)
 
     def on_check_all(self) -> tuple[Any, ...]:
         """Check all files, and show the table."""
+        self.host.listing(fresh=True)
         return self._run(self._names(), "there is no file to check"), True
 
     def _run(self, names: Sequence[str], if_none: str) -> str:
         try:
             if not names:
                 raise HostError(if_none)
-            return checkup_views.checked(self.service.checkups.inspect(names), len(names))
+            return checkup_views.checked(self.service.checkups.inspect(names, fresh=False), len(names))
         except VaeLabError as error:
             return views.alert(error)
 

@@ -83,6 +83,7 @@ class RoundTripPanel:
     def on_refresh(self, ticked: list[str] | None) -> tuple[Any, ...]:
         """Show the VAEs that the host has now."""
         try:
+            self.host.listing(fresh=True)
             entries = self.host.vaes()
             kept = keep_chosen(entries, None, ticked or (), PageState())
             return choice_update(vae_choices(entries), kept, ticked), self._built_in_line(), gr.update()

@@ -9,34 +9,26 @@ from functools import lru_cache
 
 from markupsafe import Markup
 
-from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Recommendation, Report, Verdict, chart_png
-from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
+from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Verdict, chart_png
+from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, STATUS_TITLES, SUSPECT, UNREADABLE, Status
 from vae_lab.host.base import MemoryCheckup
 from vae_lab.identity import short
 from vae_lab.latents.family import Family
+from vae_lab.library import FileRecord, Recommendation
 from vae_lab.messages import CLAUSE, text, translated
 from vae_lab.ui.views.comparison import message
 from vae_lab.ui.views.html import render
 
 __all__ = [
-    "KINDS", "WORDS", "aside", "badge", "badge_of", "charts", "checked", "details", "held", "kind_to_get",
+    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "details", "held", "kind_to_get",
     "mark", "overview", "recommended", "remedied", "status_words", "unchecked", "used_instead", "verdict",
 ]  # fmt: skip
-
-WORDS = {
-    HEALTHY: "Healthy",
-    SUSPECT: "Suspect",
-    MISSING: "No VAE inside",
-    BROKEN: "Broken",
-    UNREADABLE: "Unreadable",
-}
-"""What a status is called, in a word or two."""
 
 KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 """What the kind of a file is called."""
 
 _SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
-_WORST_FIRST = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
+_WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
 # Where a finding's title adds nothing to the status.
 _SAYS_ENOUGH = (HEALTHY, MISSING)
 _EXAMPLES = {"sd1": "sd-vae-ft-mse", "sdxl": "sdxl-vae-fp16-fix"}
@@ -54,12 +46,12 @@ def status_words(verdict: Verdict) -> str:
     return _status_words(verdict.status, verdict.faults[0].title if verdict.faults else "")
 
 
-def _status_words(status: str, title: str) -> str:
+def _status_words(status: Status, title: str) -> str:
     if status == UNREADABLE and title:
         return translated(title)
     if status in _SAYS_ENOUGH or not title:
-        return translated(WORDS[status])
-    return text("{status}: {title}", status=WORDS[status], title=_lower(title))
+        return translated(STATUS_TITLES[status])
+    return text("{status}: {title}", status=STATUS_TITLES[status], title=_lower(title))
 
 
 def mark(verdict: Verdict) -> str:
@@ -73,7 +65,7 @@ def badge(verdict: Verdict) -> Markup:
     return badge_of(verdict.status, verdict.faults[0].title if verdict.faults else "")
 
 
-def badge_of(status: str, title: str) -> Markup:
+def badge_of(status: Status, title: str) -> Markup:
     """As :func:`badge`, of a status and the title of the worst fault, or ""."""
     html = render("checkup", "badge", status, _SIGNS[status], _status_words(status, title))
     return Markup(html)  # noqa: S704  rendered by a template
@@ -91,7 +83,7 @@ def unchecked(name: str) -> str:
     return render("checkup", "unchecked", name)
 
 
-def verdict(name: str, report: Report, current: bool) -> str:
+def verdict(name: str, report: FileRecord, current: bool) -> str:
     """The status of a file, its name, and its faults.
 
     Args:
@@ -103,12 +95,12 @@ def verdict(name: str, report: Report, current: bool) -> str:
     return render("checkup", "verdict", name, report.verdict, badge(report.verdict), kind, _praise(report))
 
 
-def _kind(report: Report | None, current: bool) -> str:
+def _kind(report: FileRecord | None, current: bool) -> str:
     kind = "checkpoint in use" if current else KINDS.get(report.kind, "") if report else ""
     return translated(kind)
 
 
-def _praise(report: Report) -> str:
+def _praise(report: FileRecord) -> str:
     if report.checkup is None:
         return text("No problems found.")
     if report.family is None:
@@ -134,7 +126,7 @@ class _Chart:
     levels: str
 
 
-def charts(report: Report) -> str:
+def charts(report: FileRecord) -> str:
     """The chart, and what the VAE makes of it; "" where no VAE could be tested."""
     checkup = report.checkup
     if checkup is None or not checkup.charts:
@@ -176,13 +168,13 @@ def _lightness(white: float, black: float) -> str:
     return text("Lightness: white {white}, black {black}", white=f"{white:.0f}", black=f"{black:.0f}")
 
 
-def details(report: Report) -> str:
+def details(report: FileRecord) -> str:
     """Findings that are no faults, facts about the file, and all measurements."""
     findings = [finding for finding in report.verdict.findings if finding not in report.verdict.faults]
     return render("checkup", "details", findings, _facts(report), _measurements(report))
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
+def _facts(report: FileRecord) -> list[tuple[str, str]]:
     family = report.family or report.model_family
     checked = ""
     if report.bytes_read:
@@ -200,7 +192,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _measurements(report: Report) -> list[tuple[str, list[str], str]]:
+def _measurements(report: FileRecord) -> list[tuple[str, list[str], str]]:
     """(name, values, expected): two values where decoder and round trip were measured apart, else one."""
     if report.checkup is None:
         return []
@@ -269,7 +261,7 @@ def held(found: MemoryCheckup) -> str:
 # --- many files --------------------------------------------------------------------------------------------------
 
 
-def checked(reports: Mapping[str, Report], wanted: int) -> str:
+def checked(reports: Mapping[str, FileRecord], wanted: int) -> str:
     """The result of a checkup run, in one line.
 
     Args:
@@ -284,7 +276,11 @@ def checked(reports: Mapping[str, Report], wanted: int) -> str:
     else:
         done = text("Cancelled: {count} of {total} files checked.", count=len(reports), total=wanted)
     counts = {status: sum(r.verdict.status == status for r in reports.values()) for status in _WORST_FIRST}
-    listed = [text("{status}: {count}", status=WORDS[status], count=count) for status, count in counts.items() if count]
+    listed = [
+        text("{status}: {count}", status=STATUS_TITLES[status], count=count)
+        for status, count in counts.items()
+        if count
+    ]
     return message(f"{done} {text(CLAUSE, sentence=', '.join(listed))}" if listed else done)
 
 
@@ -299,7 +295,7 @@ class _Row:
     finding: str = ""
 
 
-def overview(names: Sequence[str], reports: Mapping[str, Report], current: str) -> str:
+def overview(names: Sequence[str], reports: Mapping[str, FileRecord], current: str) -> str:
     """A table of all files, the worst first, those that were not checked yet last.
 
     The script marks the row whose card is shown: with the mark in here, each choice would draw the table again, and
@@ -315,7 +311,7 @@ def overview(names: Sequence[str], reports: Mapping[str, Report], current: str) 
     return render("checkup", "overview", [_row(name, reports.get(name), name == current) for name in ranked])
 
 
-def _row(name: str, report: Report | None, current: bool) -> _Row:
+def _row(name: str, report: FileRecord | None, current: bool) -> _Row:
     if report is None:
         return _Row(name, kind=_kind(None, current))
     family, faults = report.family or report.model_family, report.verdict.faults

@@ -5,29 +5,19 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from vae_lab.api.routes import report_url
-from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, SUSPECT, UNREADABLE
+from vae_lab.checkup.findings import STATUS_PHRASES, STATUS_TITLES
 from vae_lab.library import UNCHECKED, WORST_FIRST
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
 from vae_lab.messages import text, translated
 from vae_lab.text import sized
-from vae_lab.ui.views.checkup import KINDS, WORDS, badge_of
+from vae_lab.ui.views.checkup import KINDS, badge_of
 from vae_lab.ui.views.comparison import message
 from vae_lab.ui.views.html import render
 
 __all__ = ["ALL", "ORDERS", "STATUSES", "downloads", "overview", "position", "scanned", "table"]
 
-_WORDS = WORDS | {UNCHECKED: "Not checked yet"}
-_COUNTED = {
-    UNREADABLE: "unreadable",
-    BROKEN: "broken",
-    MISSING: "without a VAE",
-    SUSPECT: "suspect",
-    UNCHECKED: "not checked yet",
-    HEALTHY: "healthy",
-}
-
 ALL = "All"
-STATUSES = {ALL: ""} | {_WORDS[status]: status for status in WORST_FIRST}
+STATUSES = {ALL: ""} | {STATUS_TITLES[status]: status for status in WORST_FIRST}
 """Choices of the menu: statuses."""
 
 ORDERS = {
@@ -43,7 +33,7 @@ _REPORTS = {"jsonl": "JSON lines", "csv": "CSV", "html": "HTML page"}
 
 def overview(found: Overview) -> str:
     """All files in a sentence or two."""
-    counts = [(status, count, _COUNTED[status]) for status, count in found.counts.items()]
+    counts = [(status, count, STATUS_PHRASES[status]) for status, count in found.counts.items()]
     if found.unknown:
         counts.append(("", found.unknown, "new"))
     return render("library", "overview", found, _files(found.files), counts, _copies(found) if found.counts else "")
@@ -97,7 +87,7 @@ def _badge(row: LibraryRow) -> Markup:
     if row.status != UNCHECKED:
         return badge_of(row.status, row.title)
     html = '<span class="vae-lab-badge" data-status="{}">{}</span>'
-    return Markup(html).format(row.status, translated(_WORDS[row.status]))  # noqa: S704  values are escaped
+    return Markup(html).format(row.status, translated(STATUS_TITLES[row.status]))  # noqa: S704  values are escaped
 
 
 def position(page: LibraryPage) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vae_lab.checkup.findings import HEALTHY
-from vae_lab.checkup.report import Report
 from vae_lab.identity import Style, style_of_checkpoint, suits
 from vae_lab.latents.family import Family
+from vae_lab.library.record import FileRecord
 
 __all__ = ["Recommendation", "recommend"]
 
@@ -29,25 +29,25 @@ class Recommendation:
 
 
 def recommend(
-    checkpoint: str, family: Family, reports: Mapping[str, Report], preferred: Mapping[str, str] | None = None
+    checkpoint: str, family: Family, records: Mapping[str, FileRecord], preferred: Mapping[str, str] | None = None
 ) -> Recommendation | None:
     """The best of the VAEs that are known to be healthy and of the family; None if there is none.
 
     Args:
         checkpoint: file name of the checkpoint that it is for: the name hints at anime or realistic images.
         family: latent family of that checkpoint.
-        reports: name -> report of the VAEs that there are, in the host's order.
+        records: name -> record of the user's VAEs, in the host's order.
         preferred: name -> where the user has chosen it, in words; the first one wins.
     """
-    sound = {name: report for name, report in reports.items() if _can_replace(report, family)}
+    healthy = {name: record for name, record in records.items() if _can_replace(record, family)}
     for name, where in (preferred or {}).items():
-        if name in sound:
+        if name in healthy:
             return Recommendation(name, f"it is your preferred VAE ({where}), healthy and of the {family.title} family")
-    if not sound:
+    if not healthy:
         return None
     style = style_of_checkpoint(checkpoint)
-    name = min(sound, key=lambda name: _misfit(_made_for(name, sound[name]), style))
-    made_for = _made_for(name, sound[name])
+    name = min(healthy, key=lambda name: _misfit(_made_for(name, healthy[name]), style))
+    made_for = _made_for(name, healthy[name])
     reason = f"it is healthy and of the {family.title} family"
     if made_for and made_for == style:
         reason = (
@@ -57,14 +57,14 @@ def recommend(
     return Recommendation(name, reason, fits=_misfit(made_for, style) == 0)
 
 
-def _can_replace(report: Report, family: Family) -> bool:
+def _can_replace(record: FileRecord, family: Family) -> bool:
     # Hosts load nothing but an AutoencoderKL in its place.
-    sound = report.checkup is not None and report.verdict.status == HEALTHY
-    return sound and report.family_id == family.id and report.architecture == "AutoencoderKL"
+    healthy = record.checkup is not None and record.verdict.status == HEALTHY
+    return healthy and record.family_id == family.id and record.architecture == "AutoencoderKL"
 
 
-def _made_for(name: str, report: Report) -> Style | None:
-    return suits(report.identity.name if report.identity else name)
+def _made_for(name: str, record: FileRecord) -> Style | None:
+    return suits(record.identity.name if record.identity else name)
 
 
 def _misfit(made_for: Style | None, style: Style | None) -> int:

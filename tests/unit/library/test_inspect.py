@@ -13,9 +13,10 @@ from torch import Tensor
 from tests.unit.checkup.conftest import changed, merged
 from tests.unit.makers import CONTAINERS, F2, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
 from vae_lab import inspect_file
-from vae_lab.checkup import DECODED, ROUND_TRIP, TITLES, Report, Verdict
-from vae_lab.checkup import report as report_module
+from vae_lab.checkup import DECODED, ROUND_TRIP, TITLES, Verdict
 from vae_lab.identity import KnownCheckpoint, sketch_of_state
+from vae_lab.library import FileRecord
+from vae_lab.library import inspect as inspect_module
 from vae_lab.samples import GREY_SHARE, load_sample_vae
 
 State = dict[str, Tensor]
@@ -220,7 +221,7 @@ def test_checkups_are_remembered_by_weights_not_by_name(tmp_path: Path, monkeypa
 
     state = load_sample_vae("photo-a")
     first = inspect_file(write(tmp_path / "one.safetensors", state), memory=Memory())
-    monkeypatch.setattr(report_module, "check_weights", lambda *_: pytest.fail("the chart was decoded again"))
+    monkeypatch.setattr(inspect_module, "check_weights", lambda *_: pytest.fail("the chart was decoded again"))
     renamed = {name: value.float() for name, value in state.items()}
     second = inspect_file(CONTAINERS["legacy"](tmp_path / "two.ckpt", renamed), memory=Memory())
     assert second.checkup == first.checkup
@@ -254,8 +255,8 @@ def test_json_is_what_the_interface_promises(tmp_path: Path) -> None:
 def test_published_facts_are_named_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "c.safetensors", checkpoint(load_sample_vae("photo-a")))
 
-    def said(built_in_vae: str, grade: str) -> Report:
-        monkeypatch.setattr(report_module, "known_file", lambda _: KnownCheckpoint("X.ckpt", grade, built_in_vae))
+    def said(built_in_vae: str, grade: str) -> FileRecord:
+        monkeypatch.setattr(inspect_module, "known_file", lambda _: KnownCheckpoint("X.ckpt", grade, built_in_vae))
         return inspect_file(path)
 
     assert said("broken (grey)", "A").verdict.status == "broken"

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from vae_lab.checkup import Checkup, Finding, Report, recommend
+from vae_lab.checkup import Checkup, Finding
 from vae_lab.latents.family import FAMILIES
+from vae_lab.library import FileRecord, recommend
 
 SD1 = FAMILIES["sd1"]
-SOUND = Report("", kind="vae", family_id="sd1", architecture="AutoencoderKL", checkup=Checkup("sd1", ()))
+SOUND = FileRecord("", kind="vae", family_id="sd1", architecture="AutoencoderKL", checkup=Checkup("sd1", ()))
 GREY = replace(SOUND, checkup=Checkup("sd1", (Finding("grey", "broken", "washed out"),)))
 
 

@@ -1,0 +1,233 @@
+"""What VAE is in a file, and whether it is healthy."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vae_lab.autoencoders import VaeFile
+from vae_lab.checkup import Checkup, Finding, check_weights, identity_key
+from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Severity
+from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder, NotFinite
+from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
+from vae_lab.identity import (
+    KnownCheckpoint,
+    KnownVae,
+    Sketch,
+    explain_merge,
+    fingerprint,
+    hinted_vae,
+    known_file,
+    sketch_digest,
+    sketch_of_state,
+)
+from vae_lab.library.record import Depth, FileRecord, Kind, failed, file_facts
+from vae_lab.state_dict import family_hint
+
+__all__ = ["UNFORESEEN", "Memory", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
+
+# What torch, numpy and Python raise when something in a file was foreseen by nobody. One file must not end a scan of
+# ten thousand.
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+
+_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+_CHOOSE = "Choose an external VAE of the model's family."
+
+_Examine = Callable[[VaeFile, dict[str, Tensor], FileRecord], FileRecord]
+
+
+class Memory(Protocol):
+    """Stores checkups by identity."""
+
+    def get(self, key: str) -> Checkup | None:
+        """The checkup of that key, if it was put."""
+
+    def put(self, key: str, checkup: Checkup) -> None:
+        """Store a checkup."""
+
+
+def inspect_file(
+    path_or_url: str | os.PathLike[str],
+    *,
+    probe: bool = True,
+    relatives: Mapping[str, Sketch] | None = None,
+    memory: Memory | None = None,
+) -> FileRecord:
+    """Find out what VAE is in a file, and whether it is healthy.
+
+    Never raises for what is in the file: a bad file is a finding.
+
+    Args:
+        path_or_url: a VAE or a checkpoint, or its address; of a checkpoint only the VAE's bytes are read.
+        probe: whether to put the colour chart through the VAE; without, only facts and structure are examined.
+        relatives: name -> sketch of VAEs that this one may be merged from.
+        memory: where checkups of the same weights may be stored.
+    """
+
+    def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
+        if probe:
+            checkup = _checked(file, state, record.fingerprint, memory)
+            family = file.family_or_hint(checkup.family)
+            record = replace(record, checkup=checkup, family_id=family.id if family else "", depth=Depth.CHECKED)
+        if relatives:
+            record = record.with_merge(explain_merge(sketch_of_state(state), relatives))
+        return _with_published_facts(record, os.fspath(path_or_url))
+
+    return _examined(os.fspath(path_or_url), examine)
+
+
+def identify_file(path: str | os.PathLike[str]) -> FileRecord:
+    """As :func:`inspect_file`, only as far as the VAE's weights and its latent family: the chart is not judged."""
+
+    def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
+        family = file.detect_family(file.assemble(state))
+        return replace(record, family_id=family.id if family else "")
+
+    return _examined(os.fspath(path), examine)
+
+
+def list_file(file: VaeFile, sketch: Sketch | None) -> FileRecord:
+    """What the header of an open file and the VAE's sketch say, for which about a megabyte is read."""
+    return replace(_of_header(file), sketch=digest_of(sketch), **file_facts(file.path))
+
+
+def scan_file(path: str | os.PathLike[str], *, probe: bool = True, charts: bool = False) -> FileRecord:
+    """As :func:`inspect_file`; a pure function of the file, which never raises for what is in it.
+
+    It shares nothing and remembers nothing, so that it can be mapped over processes and machines.
+
+    Args:
+        path: a file, or an address of one.
+        probe: whether to put the colour chart through the VAE.
+        charts: whether the record is to have the charts.
+    """
+    name = os.fspath(path)
+    try:
+        record = inspect_file(name, probe=probe)
+    except FileError as error:  # it vanished in between
+        record = failed(name, error.reason)
+    except UNFORESEEN as error:
+        record = failed(name, f"it could not be checked: {type(error).__name__}: {error}")
+    return record if charts else record.with_charts({})
+
+
+def digest_of(sketch: Sketch | None) -> str:
+    """For records: broken weights, and VAEs without a convolution, are not compared with others."""
+    return sketch_digest(sketch) if sketch is not None and len(sketch.values) and sketch.finite else ""
+
+
+def _examined(path: str, examine: _Examine) -> FileRecord:
+    start = time.perf_counter()
+    try:
+        with open_weights(path) as weights:
+            try:
+                record = _of_weights(VaeFile(weights), examine)
+            except FileError as error:
+                record = _unusable(weights, error)
+            record = replace(record, bytes_read=weights.bytes_read)
+    except FileError as error:
+        record = _unreadable(shown_name(path), error)
+    return replace(record, seconds=time.perf_counter() - start, **file_facts(record.path))
+
+
+def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:
+    record = _of_header(file)
+    try:
+        state = file.state_dict()
+    except NotFinite as error:
+        findings = (_not_finite(error),)
+        record = replace(record, family_id="", file_findings=findings, problem=error.reason, depth=Depth.CHECKED)
+        return _with_published_facts(record, file.path)
+    digest = digest_of(sketch_of_state(state))
+    record = replace(record, fingerprint=fingerprint(state), sketch=digest, identity=hinted_vae(state))
+    return examine(file, state, replace(record, depth=Depth.IDENTIFIED))
+
+
+def _of_header(file: VaeFile) -> FileRecord:
+    return FileRecord(
+        path=file.path,
+        kind=file.layout.kind,
+        layout=file.layout.label,
+        hint_id=file.layout.family_hint or "",
+        dtype=_DTYPES.get(file.dtype, str(file.dtype).removeprefix("torch.")),
+        architecture=file.architecture.name,
+    )
+
+
+def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: Memory | None) -> Checkup:
+    hint = file.family_hint
+    key = identity_key(digest, hint)
+    checkup = memory.get(key) if memory else None
+    if checkup is None:
+        checkup = check_weights(file.assemble(state), hint)
+        if memory:
+            memory.put(key, checkup)
+    return checkup
+
+
+def _unreadable(path: str, error: FileError) -> FileRecord:
+    return FileRecord(
+        path, family_id="", file_findings=(_finding_of(error),), problem=error.reason, depth=Depth.CHECKED
+    )
+
+
+def _unusable(file: WeightFile, error: FileError) -> FileRecord:
+    """The record of a file that no VAE can be loaded from; a checkpoint's model may be known all the same."""
+    hint = family_hint(file.tensors)
+    kind: Kind = "checkpoint" if isinstance(error, MissingVae) or hint else ""
+    return replace(_unreadable(file.path, error), kind=kind, hint_id=hint or "")
+
+
+def _finding_of(error: FileError) -> Finding:
+    reason = _sentence(error)
+    if isinstance(error, MissingVae):
+        text = "This checkpoint contains no VAE."
+        remedy = (
+            "It needs an external VAE: without one the WebUI keeps using the previous checkpoint's VAE, "
+            "or has none at all."
+        )
+        return Finding("missing", MISSING, text, (), remedy)
+    if isinstance(error, MissingKeys):
+        return Finding("missing-keys", BROKEN, reason, (), _CHOOSE)
+    if isinstance(error, BadShape):
+        return Finding("bad-shape", BROKEN, reason, (), _CHOOSE)
+    if isinstance(error, NotAnAutoencoder):
+        return Finding(
+            "not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or a similar file, move it to another folder."
+        )
+    remedy = "Download or convert the file again."
+    if is_url(error.path):
+        remedy = "Check the address, or download the file and check it locally."
+    return Finding("unreadable", UNREADABLE, reason, (), remedy)
+
+
+def _not_finite(error: NotFinite) -> Finding:
+    return Finding("nan", BROKEN, f"{_sentence(error)} Images come out black.", (), _CHOOSE)
+
+
+def _sentence(error: FileError) -> str:
+    return f"{error.reason[:1].upper()}{error.reason[1:]}."
+
+
+def _with_published_facts(record: FileRecord, path: str) -> FileRecord:
+    """Add what is published about this very file, if anything."""
+    known = known_file(path)
+    if isinstance(known, KnownVae):
+        return replace(record, identity=known)
+    if isinstance(known, KnownCheckpoint):
+        return replace(record, file_findings=(*record.file_findings, _published(known)))
+    return record
+
+
+def _published(known: KnownCheckpoint) -> Finding:
+    severities: dict[str, Severity] = {"broken": BROKEN, "reported grey": SUSPECT}
+    severity = severities.get(known.verdict, INFORMATION)
+    certainty = "two independent sources" if known.grade == "A" else "one source"
+    text = f"This file is {known.name}. Published information about its VAE: {known.built_in_vae} ({certainty})."
+    return Finding("known-bad", severity, text, (), _CHOOSE if severity != INFORMATION else "")

@@ -1,0 +1,124 @@
+"""A report on a scan as a page of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, TextIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from vae_lab.checkup import DECODED, ROUND_TRIP, chart_png
+from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, WORST_FIRST, Status
+from vae_lab.identity import DuplicateGroup, short
+from vae_lab.library.record import FileRecord
+from vae_lab.text import as_text, sized
+from vae_lab.version import __version__
+
+__all__ = ["Charts", "write_html"]
+
+_MAX_CHARTS = 200  # VAEs whose charts are shown: 25 MB of page
+_MAX_FILES = 20  # files that are named beside a chart, and below a group of duplicates
+_WAYS = ((DECODED, "Decoded from reference latents"), (ROUND_TRIP, "Encoded and decoded"))
+
+Charts = Callable[[FileRecord], Mapping[str, bytes]]
+"""Gives the charts of a file's VAE: PNG by name."""
+
+
+def write_html(
+    records: Iterable[FileRecord],
+    out: TextIO,
+    *,
+    duplicates: Sequence[DuplicateGroup] = (),
+    charts: Charts | None = None,
+    title: str = "VAE Lab: scan",
+) -> None:
+    """A page with a table that can be sorted and filtered, and with the charts of what is not healthy.
+
+    It loads nothing from elsewhere, and everything that comes from files is escaped. It is written piece by piece, so
+    that ten thousand files take no more memory than ten.
+
+    Args:
+        records: iterated over twice, so not a generator; in the order of the table.
+        out: opened as UTF-8.
+        duplicates: groups of files with the same VAE.
+        charts: called for one record at a time, of each VAE that is not healthy and of one that is.
+        title: of the page.
+    """
+    counts: Counter[Status] = Counter(record.status for record in records)
+    pieces = _template().generate(
+        title=title,
+        files=sum(counts.values()),
+        counts={status: counts[status] for status in WORST_FIRST if counts[status]},
+        phrases=STATUS_PHRASES,
+        ranks={status: rank for rank, status in enumerate(WORST_FIRST)},
+        records=records,
+        shown=_Shown(charts is not None),
+        charts=charts,
+        ways=_WAYS,
+        chart=chart_png(),
+        duplicates=duplicates,
+        freeable=sum(group.freeable_bytes for group in duplicates),
+        max_charts=_MAX_CHARTS,
+        max_files=_MAX_FILES,
+        version=__version__,
+    )
+    out.writelines(pieces)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("vae_lab.library", "reports"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_as_text,
+    )
+    environment.filters |= {"png": _address, "short": short, "sized": sized}
+    return environment.get_template("page.html")
+
+
+def _as_text(value: Any) -> Any:
+    """A file's name may hold what no page can."""
+    if value is None:
+        return ""
+    return as_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+class _Shown:
+    """The VAEs whose charts are shown, each once, with the names of the files that they are in."""
+
+    def __init__(self, charted: bool) -> None:
+        self.first: dict[str, FileRecord] = {}
+        self.names: dict[str, list[str]] = {}
+        self.files: Counter[str] = Counter()
+        self.left_out = False
+        self._charted = charted
+        self._healthy = False
+
+    def anchor(self, record: FileRecord) -> str:
+        """Where on the page the charts of a file's VAE are; "" if they are not shown."""
+        if not self._charted or not record.measured or not record.fingerprint:
+            return ""
+        key = f"c{short(record.fingerprint)}{record.hint_id}"
+        if key not in self.first:
+            if record.status == HEALTHY and self._healthy:
+                return ""
+            if len(self.first) >= _MAX_CHARTS and record.status != HEALTHY:
+                self.left_out = True
+                return ""
+            self._healthy |= record.status == HEALTHY
+            self.first[key] = record
+        self.files[key] += 1
+        if self.files[key] <= _MAX_FILES:
+            self.names.setdefault(key, []).append(record.name)
+        return key

@@ -1,0 +1,93 @@
+"""Reports on a scan as tables: JSON lines and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from vae_lab.library.record import FileRecord
+
+__all__ = ["json_line", "write_csv", "write_jsonl"]
+
+_COLUMNS = (
+    *("status", "name", "path", "kind", "family", "dtype", "layout", "size", "modified", "fingerprint", "identity"),
+    *("merge", "findings", "remedy"),
+)
+
+
+def json_line(record: FileRecord) -> str:
+    """One line of JSON, without its end; in ASCII, so that no name of a file, and no terminal, can spoil it."""
+    return json.dumps(_plain(record.to_scan_json()), allow_nan=False)
+
+
+def write_jsonl(records: Iterable[FileRecord], out: TextIO) -> None:
+    """One JSON object for each file, a line each."""
+    for record in records:
+        out.write(f"{json_line(record)}\n")
+
+
+def write_csv(records: Iterable[FileRecord], out: TextIO) -> None:
+    """One row for each file.
+
+    Args:
+        records: written as they come.
+        out: opened with ``newline=""``. What a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    writer = csv.writer(out)
+    writer.writerow(_COLUMNS)
+    for record in records:
+        writer.writerow([_harmless(value) for value in _row(record)])
+
+
+def _row(record: FileRecord) -> Sequence[object]:
+    findings = record.verdict.findings
+    return (
+        record.status,
+        record.name,
+        record.path,
+        record.kind,
+        record.family_id or "",
+        record.dtype,
+        record.layout,
+        record.size,
+        _date(record.mtime),
+        record.fingerprint,
+        record.identity.words if record.identity else "",
+        _merged(record),
+        " ".join(finding.text for finding in findings),
+        next((finding.remedy for finding in findings if finding.remedy), ""),
+    )
+
+
+def _harmless(value: object) -> object:
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return f"'{value}"
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _date(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    except (OverflowError, ValueError, OSError):  # file systems have times beyond the year 9999
+        return ""
+
+
+def _merged(record: FileRecord) -> str:
+    if not record.merge:
+        return ""
+    return " + ".join(f"{parent.weight:.3f} {parent.name}" for parent in record.merge.parents)

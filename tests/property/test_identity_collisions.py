@@ -42,7 +42,7 @@ CONFIGS = {
     ),
 }
 SMALL = {f"{name} {seed}": kl_state(config, seed) for name, config in CONFIGS.items() for seed in range(3)}
-LEVELS = {name: len(CONFIGS[name.rsplit(" ", 1)[0]].channels) for name in SMALL}
+LEVELS = {name: len(CONFIGS[name.rsplit(" ", 1)[0]].block_out_channels) for name in SMALL}
 TINY = {f"taesd {width}": taesd_state(width=width) for width in (8, 16)}
 
 PREFIXES = ("", "vae.", "state_dict.", "first_stage_model.", "model.first_stage_model.")

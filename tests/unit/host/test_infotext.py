@@ -157,10 +157,10 @@ def test_any_infotext_at_all(infotext: str, name: str) -> None:
 @pytest.mark.parametrize("piece", ["a", "a ", " ", "a:", 'aa:"', "a/-"])
 def test_texts_of_strangers_take_no_time(piece: str) -> None:
     """Tried from every letter to the end, this many would take minutes."""
-    hostile, started = piece * (2**16 // len(piece)), time.process_time()
+    hostile, started = piece * (2**16 // len(piece)), time.thread_time()
     names_vae(f"{PROMPT}\n{hostile}x")
     assert parse_last(with_override(f"{PROMPT}\nSteps: 20, {hostile}", "mine.pt", "ab")) == "mine.pt"
-    assert time.process_time() - started < 2.0
+    assert time.thread_time() - started < 20, "seconds of CPU time"
 
 
 def parse_last(infotext: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -275,11 +276,11 @@ def checked(reports: Mapping[str, FileRecord], wanted: int) -> str:
         done = text("{count} files checked.", count=wanted)
     else:
         done = text("Cancelled: {count} of {total} files checked.", count=len(reports), total=wanted)
-    counts = {status: sum(r.verdict.status == status for r in reports.values()) for status in _WORST_FIRST}
+    counts = Counter(report.verdict.status for report in reports.values())
     listed = [
-        text("{status}: {count}", status=STATUS_TITLES[status], count=count)
-        for status, count in counts.items()
-        if count
+        text("{status}: {count}", status=STATUS_TITLES[status], count=counts[status])
+        for status in _WORST_FIRST
+        if counts[status]
     ]
     return message(f"{done} {text(CLAUSE, sentence=', '.join(listed))}" if listed else done)
 

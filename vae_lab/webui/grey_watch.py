@@ -9,13 +9,14 @@ import torch
 from modules import shared
 from torch import Tensor
 
-from vae_lab.checkup import Finding, Recommendation, glance
+from vae_lab.checkup import Finding, glance
 from vae_lab.checkup.findings import BROKEN
 from vae_lab.checkup.watch import confirmed
 from vae_lab.errors import HostError
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.infotext import REDECODED_KEY
 from vae_lab.latents.family import Family
+from vae_lab.library import Recommendation
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Job
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.unit.makers import F8, SD1_TEXT, UNET, kl_state, prefixed, write
-from vae_lab.api.routes import _checkpoints
+from vae_lab.api.models import CheckpointsAnswer
 from vae_lab.host.base import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
@@ -118,7 +118,11 @@ def test_refresh(host: StandaloneHost, walks: Counter[str]) -> None:
 
 
 def test_what_only_shows_what_is_known_walks_nothing(host: StandaloneHost, walks: Counter[str]) -> None:
-    for show in (lambda: _checkpoints(host), host.vaes, host.decision, host.current_checkpoint, host.recommendation):
+    def badges() -> object:
+        files = host.checkpoint_files()
+        return CheckpointsAnswer.of(files, host.known_verdicts(files), host.current_checkpoint())
+
+    for show in (badges, host.vaes, host.decision, host.current_checkpoint, host.recommendation):
         assert once(walks, show) == set()  # type: ignore[arg-type]
 
 

@@ -265,7 +265,7 @@ def test_translations_put_in_the_same_values() -> None:
 
 
 def test_no_translation_is_empty_or_still_english() -> None:
-    assert [key for key, text in TRANSLATIONS.items() if not re.search("[\u4e00-\u9fff，。：（]", text)] == []
+    assert [key for key, text in TRANSLATIONS.items() if not re.search("[\u4e00-\u9fff，。：（、]", text)] == []
 
 
 def test_no_key_is_there_twice() -> None:

@@ -182,6 +182,7 @@ def small_library(make_host: MakeHost, samples: SampleSet, tmp_path_factory: pyt
     for i in range(1, 60):
         os.link(folder / "bad-00.pt", folder / f"bad-{i:02}.pt")
     host.folders = Folders(data=host.folders.data, vaes=(folder,))
+    host.listing(fresh=True)
     return host
 
 

@@ -42,7 +42,9 @@ def test_missing_half_is_named(tmp_path: Path, half: str, can: str, cannot: str)
 
 def test_latents_with_other_channels_are_refused(tmp_path: Path) -> None:
     loaded = load_autoencoder(write(tmp_path / "t.safetensors", taesd_state(16)))
-    with pytest.raises(FamilyMismatch, match=r"t\.safetensors decodes latents \[B,16,h,w\], these are \[1, 4, 2, 2\]"):
+    with pytest.raises(
+        FamilyMismatch, match=r"t\.safetensors decodes latents of shape \[B,16,h,w\], not \[1, 4, 2, 2\]"
+    ):
         loaded.decode(torch.zeros(1, 4, 2, 2))
 
 

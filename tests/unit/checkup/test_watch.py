@@ -106,7 +106,7 @@ def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_told(sample_vae: Load) 
     spoilt = vae.decode(latent) * 0.3 + 0.35
     verdict = judge_output(latent, spoilt, family="sd1", autoencoder=vae)
     assert [finding.code for finding in verdict.findings] == ["grey"]
-    assert "than what this VAE makes" in verdict.findings[0].text
+    assert "than this VAE decodes" in verdict.findings[0].text
 
 
 def test_without_the_vae_only_what_is_beyond_doubt_is_told() -> None:

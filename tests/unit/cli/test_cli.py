@@ -359,7 +359,7 @@ def test_round_trip_with_a_vae_that_cannot_be_used(
     assert record["remarks"][0] == "downscaled from 70 x 45 to 32 x 21"
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"a story", "not a PNG, JPEG"), (None, "No such file")])
+@pytest.mark.parametrize(("content", "words"), [(b"a story", "not a readable PNG, JPEG"), (None, "No such file")])
 def test_round_trip_of_what_is_no_image(
     sample_set: SampleSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, words: str
 ) -> None:

@@ -187,7 +187,7 @@ def scan(models: Path, tmp_path: Path):
 def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scan() == 2
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "4 files: 1 cannot be read, 3 healthy"
+    assert out[0] == "4 files: 1 unreadable, 3 healthy"
     assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
     assert out[2].startswith("VAEs found in more than one file: 1, 886.5 kB could be freed (nothing is ever deleted")
     assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
@@ -309,11 +309,11 @@ def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch
         patched.setattr(cli_scan, "Scan", Stopped)
         assert scan("--jobs", "1") == 130
     out = capsys.readouterr().out
-    assert out.startswith("4 files: 1 cannot be read, 2 not checked yet, 1 healthy")
+    assert out.startswith("4 files: 1 unreadable, 2 not checked yet, 1 healthy")
     assert "Interrupted. Run the same command to resume." in out
     assert "according to a sample of their weights" in out
     assert scan() == 2
-    assert capsys.readouterr().out.startswith("4 files: 1 cannot be read, 3 healthy")
+    assert capsys.readouterr().out.startswith("4 files: 1 unreadable, 3 healthy")
 
 
 def test_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_when_memory_is_short(photo: torch.Tensor, sample_set: SampleSet, monkey
     refused = round_trip(photo, [Coder("x", lambda: nullcontext(vae))])["x"]
     assert refused.image is None
     assert load_autoencoder(sample_set.smooth).family == vae.family, "the small chart that tells it is not refused"
-    assert f"encoding {photo.shape[3]} x {photo.shape[2]} pixels takes about" in refused.error
+    assert f"encoding {photo.shape[3]} x {photo.shape[2]} pixels needs about" in refused.error
 
 
 def test_nan_is_told(photo: torch.Tensor, sample_set: SampleSet) -> None:

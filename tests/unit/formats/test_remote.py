@@ -858,7 +858,7 @@ def test_a_bad_address_is_a_finding(server: Server) -> None:
     assert report.path == server.url
     (finding,) = report.verdict.findings
     assert finding.text == "There is no such file on the server (404)."
-    assert finding.remedy == "Check the address, or download the file and inspect that."
+    assert finding.remedy == "Check the address, or download the file and check it locally."
     assert len(server.seen) == 1, "and is not asked for again"
 
 

@@ -46,7 +46,7 @@ def test_merges_of_relatives_are_healthy_and_said_to_be_merges(tmp_path: Path, p
     assert report.verdict.status == "healthy"
     assert [finding.code for finding in report.verdict.findings] == ["merged"]
     assert {parent.name for parent in report.merge.parents} == set(pair)
-    assert "without harm" in report.verdict.findings[0].text
+    assert "which merge well" in report.verdict.findings[0].text
 
 
 def test_a_slight_merge_of_strangers_is_suspect_once_its_parents_are_known(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_vae_of_another_family_in_a_checkpoint(tmp_path: Path, vae: str, text: S
     report = inspect_file(write(tmp_path / "c.safetensors", checkpoint(load_sample_vae(vae), text)))
     assert [finding.code for finding in report.verdict.findings] == ["wrong-family"]
     assert report.verdict.status == "broken"
-    assert f"belongs to {name}" in report.verdict.findings[0].text
+    assert f"is for {name}" in report.verdict.findings[0].text
     assert report.model_family.id != report.family_id
 
 
@@ -172,7 +172,7 @@ def test_a_readable_file_that_is_no_vae_is_not_called_damaged(tmp_path: Path) ->
     write(tmp_path / "style.safetensors", lora)
     verdict = inspect_file(tmp_path / "style.safetensors").verdict
     assert (verdict.status, verdict.findings[0].code) == ("unreadable", "not-a-vae")
-    assert "found lora_te_text_model.alpha" in verdict.findings[0].text
+    assert "it contains lora_te_text_model.alpha" in verdict.findings[0].text
     assert "LoRA" in verdict.findings[0].remedy
 
 

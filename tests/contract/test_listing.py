@@ -17,7 +17,7 @@ from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library import Listing, folders
-from vae_lab.service.service import ComparisonService, service_of
+from vae_lab.service.service import service_of
 from vae_lab.ui.panels.checkup import CheckupPanel
 from vae_lab.ui.panels.comparison import ComparisonPanel
 from vae_lab.ui.panels.library import LibraryPanel
@@ -70,26 +70,34 @@ def once(walks: Counter[str], action: Callable[[], object]) -> set[str]:
     return set(walks)
 
 
+def build_panels(host: StandaloneHost) -> tuple[CheckupPanel, ComparisonPanel, LibraryPanel, RoundTripPanel]:
+    panels = CheckupPanel(host), ComparisonPanel(host), LibraryPanel(host), RoundTripPanel(host)
+    checkup, comparison, *others = panels
+    for panel in (comparison, *others):
+        panel.build()
+    checkup.build(comparison.picked)
+    return panels
+
+
 def test_start(models: Path, tmp_path: Path, walks: Counter[str]) -> None:
     def start() -> None:
         host = StandaloneHost(Folders.of_models(models, tmp_path))
         with gr.Blocks(analytics_enabled=False):
-            for panel in (CheckupPanel(host), ComparisonPanel(host), RoundTripPanel(host), LibraryPanel(host)):
-                panel.build()
+            build_panels(host)
 
     assert {"Stable-diffusion", "VAE", "latents"} <= once(walks, start)
 
 
 def test_actions(host: StandaloneHost, walks: Counter[str]) -> None:
-    service: ComparisonService = service_of(host)
+    service = service_of(host)
     generation = host.generations.newest_first()[0].id
     names = [entry.name for entry in host.vaes()]
     assert len(names) == VAES
     actions = {
-        "compare": lambda: service.compare(generation, names),
-        "identify": service.identify,
-        "inspect": lambda: service.inspect([BUILT_IN, *names]),
-        "scan": service.scan,
+        "compare": lambda: service.comparisons.compare(generation, names),
+        "identify": service.checkups.identify,
+        "inspect": lambda: service.checkups.inspect([BUILT_IN, *names]),
+        "scan": service.scans.scan,
         "choose": lambda: host.use_always(names[0]),
         "choose a checkpoint": lambda: host.select_checkpoint("c.safetensors"),
     }
@@ -100,12 +108,7 @@ def test_actions(host: StandaloneHost, walks: Counter[str]) -> None:
 
 def test_refresh(host: StandaloneHost, walks: Counter[str]) -> None:
     with gr.Blocks(analytics_enabled=False):
-        checkup, comparison, library, trip = (
-            *(CheckupPanel(host), ComparisonPanel(host)),
-            *(LibraryPanel(host), RoundTripPanel(host)),
-        )
-        for panel in (checkup, comparison, library, trip):
-            panel.build()
+        checkup, comparison, library, trip = build_panels(host)
     actions: dict[str, Callable[[], object]] = {
         "checkup": lambda: checkup.on_refresh(None, None, False),
         "checkup with the table": lambda: checkup.on_refresh(None, None, True),

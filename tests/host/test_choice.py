@@ -200,6 +200,7 @@ def test_what_is_not_there(host) -> None:
 def test_same_name_in_two_folders(webui: WebUI, host, data_dir: Path) -> None:
     """The host sees one of them, and not necessarily the one that was meant."""
     with copied(data_dir, "second.safetensors", "other/first.safetensors"):
+        host.refresh()
         names = [entry.name for entry in host.vaes()]
         assert {"first.safetensors", "other/first.safetensors"} <= set(names)
         ours = pixels(webui.generate(lab={"override": "other/first.safetensors"}))[0]

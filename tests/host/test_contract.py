@@ -34,6 +34,7 @@ class TestA1111(HostContract):
 
         host = the_host()
         webui.sd_vae.refresh_vae_list()
+        host.refresh()
         webui.generate(batch_size=2)
         return Case(
             host=host,

@@ -128,6 +128,13 @@ class Host(ABC):
         """Name -> file of all external VAEs in the host's folders, in the host's order, as listed last."""
         return self.listing().vaes
 
+    def vae_file(self, name: str) -> Path | None:
+        """File of an external VAE, or None. Lists the files again if it is not where it was listed last."""
+        path = self.listing().vaes.get(name)
+        if path is None or not path.is_file():
+            path = self.listing(fresh=True).vaes.get(name)
+        return path
+
     def vaes(self) -> list[VaeEntry]:
         """All external VAEs, with what is known of them. Cheap: reads no weights."""
         return [self._entry(name, path) for name, path in self.vae_files().items()]
@@ -137,8 +144,8 @@ class Host(ABC):
         return VaeEntry(name, str(path), record.family if record else None, record.problem if record else "")
 
     def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
-        """As :meth:`vaes`, with the family of each told from its weights, or the problem that it has."""
-        files = self.vae_files()
+        """As :meth:`vaes`, listed again, with the family of each from its weights, or its problem."""
+        files = self.listing(fresh=True).vaes
         for i, (name, path) in enumerate(files.items()):
             if cancelled and cancelled():
                 break
@@ -229,7 +236,7 @@ class Host(ABC):
     def digest(self, name: str, generation: Generation) -> str:  # noqa: ARG002  for hosts that know its checkpoint
         """Short fingerprint of a VAE that has decoded ``generation``; "" if unknown."""
         built_in = self.checkpoint_files().get(self.current_checkpoint())
-        path = built_in if name == BUILT_IN else self.vae_files().get(name)
+        path = built_in if name == BUILT_IN else self.vae_file(name)
         record = self.facts.known(str(path)) if path else None
         return short(record.fingerprint) if record else ""
 

@@ -179,10 +179,8 @@ class StandaloneHost(Host):
         return self._decision(BUILT_IN, "host", "no other VAE is chosen")
 
     def _decision(self, vae: str, source: Source, why: str) -> Decision:
-        files, name = (
-            (self.checkpoint_files(), self.current_checkpoint()) if vae == BUILT_IN else (self.vae_files(), vae)
-        )
-        path = files.get(name)
+        built_in = vae == BUILT_IN
+        path = self.checkpoint_files().get(self.current_checkpoint()) if built_in else self.vae_file(vae)
         if path is None or not path.is_file():
             return Decision(vae, source, f"{vae}: {why}, but the file is missing.")
         return Decision(vae, source, f"{vae}: {why}.", str(path))
@@ -212,7 +210,7 @@ class StandaloneHost(Host):
         return Candidate(BUILT_IN, lambda: self._opened(BUILT_IN, path, family))
 
     def _candidate(self, name: str, family: Family) -> Candidate:
-        path = self.vae_files().get(name)
+        path = self.vae_file(name)
         record = self.facts.known(str(path)) if path else None
         return Candidate(name, lambda: self._opened(name, path, family), record.family if record else None)
 

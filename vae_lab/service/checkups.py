@@ -26,7 +26,6 @@ class CheckupService:
             HostError: another task is running.
         """
         with self._runs.one_at_a_time():
-            self._host.listing(fresh=True)
             return self._host.identify(self._runs.report, self._runs.cancelled)
 
     def inspect(self, names: Sequence[str], *, fresh: bool = True) -> dict[str, FileRecord]:

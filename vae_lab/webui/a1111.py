@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
@@ -115,14 +115,12 @@ class A1111Host(Host):
         Raises:
             UnknownChoice: there is none.
         """
-        files: Mapping[str, Path] = {}
-        for fresh in (False, True):  # it may have come since the files were listed
-            files = self.listing(fresh=fresh).vaes
-            # It may have been chosen before a checkpoint of the same name came.
-            path = files.get(name) or files.get(f"{Path(sd_vae.vae_path).name}/{name}")
-            if path is not None:
-                return str(path)
-        raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {', '.join(files) or 'none'}")
+        # It may have been chosen before a checkpoint got the same name.
+        path = self.vae_file(name) or self.vae_files().get(f"{Path(sd_vae.vae_path).name}/{name}")
+        if path is None:
+            names = ", ".join(self.vae_files()) or "none"
+            raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {names}")
+        return str(path)
 
     # --- who decides -----------------------------------------------------------------------------------------
 
@@ -135,14 +133,9 @@ class A1111Host(Host):
         return self.standing_choices()
 
     def decision_for(self, choice: Choice) -> Decision:
-        path = self.checkpoint_path() if choice.vae == BUILT_IN else self._existing(choice.vae)
+        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_file(choice.vae) or "")
         missing = "" if path else " The file is missing, so the WebUI's own choice is used."
         return Decision(choice.vae, choice.source, f"{choice.vae}: {_REASONS[choice.source]}.{missing}", path)
-
-    def _existing(self, vae: str) -> str:
-        """File of an external VAE, or "" if it is not there."""
-        path = self.vae_files().get(vae)
-        return str(path) if path is not None and path.is_file() else ""
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
@@ -346,7 +339,7 @@ class A1111Host(Host):
         """File of a VAE, or ""; for the built-in one, the checkpoint that sampled the latents, else the current one."""
         if name == BUILT_IN:
             return generation.checkpoint or self.checkpoint_path()
-        return str(self.vae_files().get(name, ""))
+        return str(self.vae_file(name) or "")
 
     @contextmanager
     def own_place(self) -> Iterator[Place]:

@@ -1,4 +1,4 @@
-"""Make the chart's photo, and ``vae_lab/data/chart_latents.safetensors``: the chart's latents in each family.
+"""Make the chart's photo, and ``vae_lab/latents/chart_latents.safetensors``: the chart's latents in each family.
 
     python -m tools.make_charts --taesd DIR
 

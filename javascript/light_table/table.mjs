@@ -14,7 +14,7 @@ import {listen, listenToPage} from "./pointer.mjs";
 
 /** @import {Figure, Table, View} from "./types" */
 
-const BUILT_IN = "Built-in"; // as in vae_lab/host/base.py
+const BUILT_IN = "Built-in"; // as in vae_lab/host/choices.py
 
 /** @type {WeakMap<Element, Table | null>} */
 const tables = new WeakMap(); // null for a grid without images

@@ -20,7 +20,8 @@ from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, 
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, chart_png
-from vae_lab.host.base import AUTOMATIC, BUILT_IN, MemoryCheckup
+from vae_lab.host.base import MemoryCheckup
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.library import FileRecord
 from vae_lab.samples import SampleSet, load_sample_vae

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import SCREENSHOTS, Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel
 from vae_lab import compare, load_autoencoder
-from vae_lab.host.base import AUTOMATIC
+from vae_lab.host.choices import AUTOMATIC
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation, load_latents, save_latents
 from vae_lab.latents.family import FAMILIES

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import MakeHost, close, load_module, serve, small_latents
 from tests.browser.panel import Panel, RoundTripPage, slowly, wait_as_the_page_does
 from vae_lab.api.routes import add_routes
-from vae_lab.host.base import AUTOMATIC, BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.latents import Generation

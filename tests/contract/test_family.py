@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unit.makers import SD1_TEXT, UNET, prefixed, write
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES

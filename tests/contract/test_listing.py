@@ -12,7 +12,7 @@ import torch
 
 from tests.unit.makers import F8, SD1_TEXT, UNET, kl_state, prefixed, write
 from vae_lab.api.models import CheckpointsAnswer
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES

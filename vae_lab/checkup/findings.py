@@ -1,4 +1,8 @@
-"""Findings about a VAE, and the verdict from them."""
+"""Findings about a VAE, and the verdict from them.
+
+The wording of a title or a status is here; the sentence of a finding is where it is made: ``judge.py``, ``weights.py``,
+``watch.py``, and ``library/inspect.py`` for files.
+"""
 
 from __future__ import annotations
 

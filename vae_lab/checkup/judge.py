@@ -1,4 +1,7 @@
-"""Derives findings from measurements. All thresholds are here; docs/checkup.md shows how they were chosen.
+"""Derives findings about a VAE from measurements.
+
+The thresholds for a VAE are here, those for an image in :mod:`vae_lab.checkup.watch`. docs/checkup.md shows how they
+were chosen.
 
 They follow from how every faithful VAE reproduces the chart: white stays white, black stays black, midtones keep their
 contrast, and colours their saturation. A VAE that adds contrast or saturation, as those for anime do, is not faithful

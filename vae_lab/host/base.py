@@ -1,6 +1,6 @@
 """What pages, script and API need from the program that VAE Lab runs in.
 
-``StandaloneHost`` and ``A1111Host`` are peers: one contract suite runs on both.
+One contract suite runs on every host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing, Recommendation, recommend
 from vae_lab.progress import Progress
 
-__all__ = ["AUTOMATIC", "BUILT_IN", "Decision", "Host", "MemoryCheckup", "Place", "Progress", "VaeEntry"]
+__all__ = ["Host", "MemoryCheckup", "Place", "VaeEntry"]
 
 _MAX_CHECKED = 12  # VAEs, in search of one to recommend; each takes seconds
 

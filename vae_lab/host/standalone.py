@@ -13,13 +13,14 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
-from vae_lab.host.base import Host, Place, Progress
+from vae_lab.host.base import Host, Place
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.folders import Walk, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.progress import Progress
 
 __all__ = ["Folders", "StandaloneHost"]
 

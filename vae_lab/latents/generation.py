@@ -24,7 +24,7 @@ class Generation:
         title: for display.
         infotexts: generation parameters of each image; may be empty.
         checkpoint: file of the checkpoint that sampled them, or "".
-        decoded_by: the VAE that decoded them in the host, or "".
+        decoded_by: what decoded them in the host, such as ``Full`` or ``TAESD``, or "".
         tiling: whether the image is a seamless tile, so that convolutions wrap around.
         created: seconds since the epoch.
     """

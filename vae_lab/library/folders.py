@@ -1,4 +1,4 @@
-"""Weight files in folders: how they are found, named and recognised."""
+"""Weight files in folders: how they are found, named and recognised. Each host says which folders: ``list_files``."""
 
 from __future__ import annotations
 

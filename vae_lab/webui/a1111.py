@@ -17,13 +17,14 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
-from vae_lab.host.base import Host, MemoryCheckup, Place, Progress
+from vae_lab.host.base import Host, MemoryCheckup, Place
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing
 from vae_lab.library.folders import Walk, is_vae_beside_checkpoint
+from vae_lab.progress import Progress
 from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae

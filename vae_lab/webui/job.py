@@ -53,7 +53,7 @@ class Captured:
 
     Attributes:
         latents: [B,C,h,w] in model space, on the CPU.
-        decoder: see :attr:`vae_lab.latents.files.Generation.decoded_by`.
+        decoder: see :attr:`vae_lab.latents.generation.Generation.decoded_by`.
         family: of the loaded checkpoint; None if unknown.
         checkpoint: file of the loaded checkpoint, or "".
         tiling: whether the image is meant to tile.

@@ -15,7 +15,7 @@ import pytest
 from tests.unit.makers import F2, SD1_TEXT, UNET, kl_state, prefixed, write
 from vae_lab.checkup import Checkup
 from vae_lab.checkup.findings import Evidence, Finding
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.identity import KnownVae, Merge, Parent
 from vae_lab.library import Depth, FileCache, FileRecord

@@ -130,7 +130,7 @@ class CheckupPanel:
         chosen = [self.verdict, *remedy, self.state, self.said]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.state], chosen)
         connect(self.always.click, self.on_use_always, [self.state], chosen)
-        # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+        # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
         # So does Undo: it uses the routes, and presses Refresh.
 
     # --- the menu of files ------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ class ComparisonPanel:
         if self.host.chooses_checkpoint:
             known = [self.decoder, self.source, self.state]
             follow([self.checkpoint.input], self.on_checkpoint, [self.checkpoint], known, [self.built_in, *decided])
-        # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+        # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
         # So do Undo and the choices below images: they use the routes, and press Refresh.
 
     # --- what there is to show -------------------------------------------------------------------------------

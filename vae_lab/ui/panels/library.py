@@ -81,7 +81,7 @@ class LibraryPanel:
         connect(self.next.click, self.on_next, [*asked, self.page], shown)
         # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
         follow([self.filter.change, self.status.input, self.sort.input], self.on_asked, asked, outputs=shown)
-        # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+        # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
 
     # --- handlers --------------------------------------------------------------------------------------------
 

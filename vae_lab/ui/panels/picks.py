@@ -1,6 +1,6 @@
 """Clicks in our HTML that a panel must follow, such as on a row of a table.
 
-``javascript/vae_lab.js`` writes them into one hidden text field, as JSON; each panel listens for its own kind.
+``javascript/tab/picks.mjs`` writes them into one hidden text field, as JSON; each panel listens for its own kind.
 """
 
 from __future__ import annotations

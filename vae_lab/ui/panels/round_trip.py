@@ -73,7 +73,7 @@ class RoundTripPanel:
         connect(self.none.click, self.on_none, [], [self.vaes])
         asked = [self.image, self.longest, self.vaes]
         connect(self.run.click, self.on_run, asked, [self.results, self.empty, self.message])
-        # Cancel and the progress bar belong to javascript/vae_lab.js: they must work while a handler here blocks.
+        # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
 
     def _built_in_line(self) -> str:
         return views.built_in(self.host.current_checkpoint(), only=not self.host.vaes())

@@ -14,7 +14,8 @@ from vae_lab.api.routes import image_url
 from vae_lab.comparison import Decoded, png_bytes, to_pixels
 from vae_lab.decoding import IN_STRIPS
 from vae_lab.errors import VaeLabError
-from vae_lab.host.base import BUILT_IN, VaeEntry
+from vae_lab.host.base import VaeEntry
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.latents import Generation
 from vae_lab.messages import text, translated
 from vae_lab.service.comparisons import StoredComparison
@@ -31,7 +32,7 @@ SMALL = 256
 _MAX_PREVIEWS = 4
 
 PROGRESS = render("comparison", "progress")
-"""Filled and shown by ``javascript/vae_lab.js``."""
+"""Filled and shown by ``javascript/tab/runs.mjs``."""
 
 
 def message(sentence: str, *, undo_id: str | None = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from vae_lab.api.routes import sheet_url
 from vae_lab.comparison import Decoded, Measured
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.messages import text
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.html import render

@@ -13,7 +13,7 @@ from vae_lab.comparison import RoundTripped
 from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_images, loss_colour
 from vae_lab.decoding import IN_STRIPS
-from vae_lab.host.base import BUILT_IN
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.messages import text
 from vae_lab.service.round_trips import CHANNEL, IMAGE, LOSS, ORIGINAL, RGB, StoredRoundTrip
 from vae_lab.ui.views.comparison import SMALL, message, outcome

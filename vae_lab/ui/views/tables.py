@@ -1,4 +1,4 @@
-"""Tables of numbers, which ``javascript/vae_lab_tables.js`` sorts and copies."""
+"""Tables of numbers, which ``javascript/tab/number_tables.mjs`` sorts and copies."""
 
 from __future__ import annotations
 

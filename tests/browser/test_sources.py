@@ -194,7 +194,7 @@ def test_what_is_no_image_is_told_in_one_line(page: Page, launch: Launch, make_h
     expect(panel.message.get_by_role("alert")).to_contain_text("There is no image yet")
     (tmp_path / "story.png").write_bytes(b"once upon a time")
     panel.encode(tmp_path / "story.png")
-    expect(panel.message.get_by_role("alert")).to_contain_text("story.png: not a PNG, JPEG, WebP")
+    expect(panel.message.get_by_role("alert")).to_contain_text("story.png: not a readable PNG, JPEG, WebP")
     assert len(host.generations.newest_first()) == 3
 
 

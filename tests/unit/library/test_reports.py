@@ -138,7 +138,7 @@ def test_page_has_a_row_a_file() -> None:
     found = page([broken(), record(), record("c.pt", Finding("known-bad", INFORMATION, "This file is X."))])
     body = [attrs for attrs in found.all("tr") if attrs]
     assert [attrs["data-status"] for attrs in body] == ["broken", "healthy", "healthy"]
-    assert "3 files looked at" in found.text
+    assert "3 files scanned" in found.text
     assert "This file is X." in found.text
     assert "Choose another." in found.text
     assert "SD1" in found.text
@@ -215,7 +215,7 @@ def test_page_tells_duplicates() -> None:
 
 
 def test_page_of_nothing() -> None:
-    assert "0 files looked at" in page([]).text
+    assert "0 files scanned" in page([]).text
 
 
 def test_every_status_has_words() -> None:

@@ -451,5 +451,5 @@ def test_dask(folder: Path, cache: FileCache) -> None:
 
 
 def test_threads_are_few(cache: FileCache) -> None:
-    assert scan_module._MOST_PROBES == 2, "each takes the memory of a VAE and of its activations"
+    assert scan_module._MAX_PROBES == 2, "each takes the memory of a VAE and of its activations"
     assert Scan([], cache, jobs=3)._jobs == 3

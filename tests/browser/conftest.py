@@ -1,4 +1,4 @@
-"""A real page in a real browser: the stand-alone app on a free port, and a headless Chromium that tells every error.
+"""A real page in a real browser: the stand-alone app on a free port, and a headless Chromium that reports every error.
 
 ``VAE_LAB_SCREENSHOTS=DIR`` keeps the images that tests take; ``VAE_LAB_CHROMIUM=FILE`` names the browser.
 """
@@ -114,7 +114,7 @@ def static_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticSite
 
 
 class PausingHost(StandaloneHost):
-    """Compares as ever up to the third image, then waits until it is cancelled: however fast the machine is, a
+    """Compares normally up to the third image, then waits until cancelled: however fast the machine is, a
     test finds it at work.
     """
 

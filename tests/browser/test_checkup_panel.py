@@ -1,4 +1,4 @@
-"""The checkup as a user meets it, and the badges that it leaves."""
+"""The Checkup page in a browser, and its badges."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def checked_url(checked_host: StandaloneHost) -> Iterator[str]:
 
 
 class SlowHost(StandaloneHost):
-    """Looks at two files as ever, and waits before the third one until it is cancelled."""
+    """Checks two files normally, then waits before the third one until cancelled."""
 
     looked = 0
 
@@ -203,7 +203,7 @@ def test_a_checkpoint_without_a_vae_says_what_decodes_instead(
     expect(checkup.for_checkpoint).to_be_hidden()
 
 
-def test_what_is_known_is_shown_at_once_and_follows_the_checkpoint(
+def test_what_is_known_is_shown_immediately_and_follows_the_checkpoint(
     page: Page, launch: Launch, make_host: MakeHost
 ) -> None:
     host = make_host()
@@ -221,7 +221,7 @@ def test_what_is_known_is_shown_at_once_and_follows_the_checkpoint(
     expect(checkup.badge).to_have_text("✓ Healthy")
     checkup.choose(NO_VAE)
     expect(checkup.verdict).to_contain_text("Not checked yet")
-    # Looked at meanwhile by someone else, as the WebUI's extension does in the background.
+    # Checked by another thread in the meantime, as by the WebUI's extension in the background.
     service_of(host).checkups.inspect([NO_VAE])
     host.select_checkpoint(NO_VAE)
     expect(checkup.badge).to_have_text("⚠ No VAE inside")
@@ -236,7 +236,7 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
     expect(checkup.deciding).to_be_hidden()
 
 
-def test_what_is_in_memory_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_what_is_in_memory_is_reported(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     finding = Finding("black", "broken", "Images come out black.")
     held = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
@@ -294,7 +294,7 @@ def test_cancel_keeps_what_was_reached(page: Page, launch: Launch, make_host: Ma
     expect(checkup.rows.last).to_contain_text("Not checked")
 
 
-def test_a_file_that_has_vanished_is_told_in_one_line(
+def test_a_file_that_has_vanished_is_reported_in_one_line(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     shutil.copy(samples.smooth, tmp_path / "gone.safetensors")
@@ -310,7 +310,7 @@ def test_a_file_that_has_vanished_is_told_in_one_line(
 # --- badges ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_badge_beside_the_deciding_line_follows_a_check(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_the_badge_next_to_the_deciding_line_follows_a_check(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     host.select_checkpoint(GREY)
     panel = Panel.open(page, launch(host))
@@ -375,7 +375,7 @@ def test_cards_of_checkpoints_and_the_accordion_have_badges(
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(grey).to_have_attribute("data-clicks", "1")
     keep_screenshot(page, "cards")
-    # The WebUI draws its cards anew when they are refreshed or sorted.
+    # The WebUI draws its cards again when they are refreshed or sorted.
     page.evaluate("all = document.getElementById('txt2img_checkpoints_cards'); all.innerHTML = all.innerHTML")
     page.evaluate("document.querySelectorAll('.vae-lab-card-badge').forEach(badge => badge.remove())")
     expect(page.locator(".vae-lab-card-badge")).to_have_count(3)

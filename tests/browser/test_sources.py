@@ -1,4 +1,4 @@
-"""Where latents come from, as a user meets it: small images to choose from, files, and images."""
+"""Sources of latents in a browser: thumbnails, files, and images."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
     expect(ticked).to_have_text(["sdxl-c.safetensors · SDXL"])
 
 
-def test_a_small_image_whose_latent_is_gone_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_a_small_image_whose_latent_is_gone_is_reported(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
     for image in page.locator("#vae_lab_kept").first.locator("img").all():
@@ -186,7 +186,9 @@ def test_the_vae_decides_the_family_and_the_exif_the_orientation(
     assert kept.infotexts == ()
 
 
-def test_what_is_no_image_is_told_in_one_line(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+def test_what_is_no_image_is_reported_in_one_line(
+    page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path
+) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
     page.locator("#vae_lab_from_image").get_by_text("From an image").click()

@@ -50,7 +50,7 @@ def _certain(vae: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A sound checkpoint, a grey one, and VAEs that differ in both halves, so that an image shows which one encoded
+    """A healthy checkpoint, a grey one, and VAEs that differ in both halves, so that an image shows which one encoded
     and which one decoded it."""
     data = tmp_path_factory.mktemp("forge-data")
     models, vaes = data / "models" / "Stable-diffusion", data / "models" / "VAE"
@@ -79,7 +79,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
 
 @pytest.fixture(scope="session")
 def forge(forge_dir: Path, data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Forge]:
-    """One Forge for all tests. When they are over, its log has no error of ours."""
+    """One Forge for all tests. When they are over, its log must not have our errors."""
     flags = request.config.getoption("--webui-flags").split()
     if not torch.cuda.is_available():
         flags = [*CPU_FLAGS, *flags]
@@ -100,7 +100,7 @@ def plain(forge: Forge) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(forge: Forge, plain: np.ndarray) -> Iterator[None]:
-    """Whatever a test did, Forge's VAE decodes afterwards as it did before: bit for bit, or an image would show it."""
+    """After every test, Forge's VAE decodes exactly as before."""
     yield
     forge.set(vae_lab_external="Automatic", vae_lab_on_grey="warn")
     forge.select_checkpoint("one.safetensors")

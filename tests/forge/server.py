@@ -31,14 +31,14 @@ CPU_FLAGS = ["--always-cpu"]
 
 @dataclass(frozen=True)
 class Made:
-    """What a generation gave: images, and their generation parameters."""
+    """Result of a generation: images, and their generation parameters."""
 
     images: list[np.ndarray]
     infotexts: list[str]
 
 
 class Forge:
-    """A Forge process of its own, with its log."""
+    """A separate Forge process, with its log."""
 
     def __init__(self, folder: Path, data: Path, flags: list[str]) -> None:
         with socket.socket() as probe:

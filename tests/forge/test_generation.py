@@ -1,4 +1,4 @@
-"""Which VAE encodes and decodes in Forge: held against Forge's own choice of the same file."""
+"""Which VAE encodes and decodes in Forge, compared with Forge's own choice of the same file."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def test_an_axis_of_the_plot_chooses_vaes(forge: Forge, plain: np.ndarray) -> No
     assert not np.array_equal(cells[1], cells[3])
 
 
-def test_latents_are_kept_and_decoded_again(forge: Forge, plain: np.ndarray) -> None:
-    """A comparison in Forge's own module gives the images that Forge gives; hires fix is kept in its final size."""
+def test_latents_are_stored_and_decoded_again(forge: Forge, plain: np.ndarray) -> None:
+    """A comparison in Forge's own module gives the images that Forge gives; hires fix is stored in its final size."""
     forge.generate(**_hires("Lanczos"))
     hires = forge.get("/vae-lab/v1/latents")["latents"][0]
     assert (hires["size"], hires["family"], hires["images"]) == ([96, 96], "sd1", 1)
@@ -143,7 +143,7 @@ def test_latents_are_kept_and_decoded_again(forge: Forge, plain: np.ndarray) -> 
         assert results[name]["images"] == []
 
 
-def test_images_of_others_beside_the_own(forge: Forge, plain: np.ndarray) -> None:
+def test_images_of_other_vaes_next_to_forges_own(forge: Forge, plain: np.ndarray) -> None:
     made = forge.generate({"override": "first.safetensors", "compare": ["second.safetensors"]})
     second = forge.generate({"override": "second.safetensors"}).images[0]
     own, built_in, other = made.images

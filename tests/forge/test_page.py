@@ -1,4 +1,4 @@
-"""Forge's page with VAE Lab in it, and the choices that stay."""
+"""Forge's page with VAE Lab, and saved choices."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_settings_section(forge: Forge, page: Page) -> None:
         expect(page.locator(f"#setting_vae_lab_{name}")).to_be_visible()
 
 
-def test_who_decides_is_said(forge: Forge, page: Page) -> None:
+def test_who_decides_is_shown(forge: Forge, page: Page) -> None:
     def deciding(line: str) -> None:
         page.click("#vae_lab_refresh")
         expect(page.locator("#vae_lab_deciding").first).to_contain_text(line, timeout=90_000)
@@ -101,7 +101,7 @@ def test_who_decides_is_said(forge: Forge, page: Page) -> None:
 
 
 def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
-    """Told in the log and under the image, and one button, whose choice holds for this checkpoint alone."""
+    """Reported in the log and under the image, and one button, whose choice is only for this checkpoint."""
     forge.select_checkpoint("grey.safetensors")
     forge.set(vae_lab_preferred=["photo-b.safetensors"])
     pale = forge.generate().images[0]

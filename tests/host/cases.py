@@ -1,4 +1,4 @@
-"""The ways of generating that every promise must hold for."""
+"""The kinds of generation that every guarantee must hold for."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def install_extension(data: Path) -> None:
 
 
 def install_neighbour(data: Path) -> None:
-    """Another extension beside ours; the WebUI without ours has it too."""
+    """Another extension next to ours; the WebUI without ours has it too."""
     folder = data / "extensions" / "neighbour" / "scripts"
     folder.mkdir(parents=True)
     (folder / "neighbour.py").write_text(neighbour.SOURCE, encoding="utf8")
@@ -132,7 +132,7 @@ def webui(webui_dir: Path, data_dir: Path, request: pytest.FixtureRequest) -> We
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(webui: WebUI) -> Iterator[None]:
-    """Whatever a test did, the host's VAE is afterwards bit for bit what it was."""
+    """After every test, the host's VAE is bit for bit unchanged."""
     from modules import devices
 
     webui.select_checkpoint("one.safetensors")

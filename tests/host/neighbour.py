@@ -1,4 +1,4 @@
-"""Another extension, as tests install it beside VAE Lab: a face restorer, and a script that generates on its own."""
+"""Another extension that tests install next to VAE Lab: a face restorer, and a script that generates on its own."""
 
 SOURCE = '''
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A generation inside another one, as detailers start them, with a checkpoint of its own: each keeps its own truth."""
+"""A generation inside another one, as detailers start them, with a checkpoint of its own: each has its own state."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_latents_belong_to_the_checkpoint_that_decoded_them(
     assert (inner.title, inner.family.id, Path(inner.checkpoint).name) == ("inner", "sdxl", "two.safetensors")
 
 
-def test_images_beside_the_own_are_by_the_right_checkpoint(webui: WebUI, host: Any, data_dir: Path) -> None:
+def test_images_next_to_the_own_are_by_the_right_checkpoint(webui: WebUI, host: Any, data_dir: Path) -> None:
     done = webui.generate(prompt=BY_TWO, lab={"on_grey": "off", "compare": ["first.safetensors"]})
     assert len(done.images) == 3
     own = f"VAE Lab override: Built-in, VAE Lab override hash: {digest(host, data_dir, 'one.safetensors')}"
@@ -134,7 +134,7 @@ def test_the_infotext_follows_a_checkpoint_that_stays(webui: WebUI, host: Any, d
         assert f"VAE Lab override hash: {digest(host, data_dir, name)}" in text
 
 
-def test_an_override_that_the_inner_checkpoint_refuses_is_still_told(webui: WebUI, refused_by_two: None) -> None:
+def test_an_override_that_the_inner_checkpoint_refuses_is_still_reported(webui: WebUI, refused_by_two: None) -> None:
     plain = webui.generate(prompt="nested by one.safetensors", n_iter=2, lab=FIRST | {"on_grey": "off"})
     done = webui.generate(prompt=BY_TWO, n_iter=2, lab=FIRST | {"on_grey": "off"})
     assert all("VAE Lab override: first.safetensors" in text for text in done.infotexts)
@@ -142,7 +142,7 @@ def test_an_override_that_the_inner_checkpoint_refuses_is_still_told(webui: WebU
     assert "VAE Lab" not in plain.comments
 
 
-def test_an_override_that_the_next_batch_refuses_is_not_told(webui: WebUI, refused_by_two: None) -> None:
+def test_an_override_that_the_next_batch_refuses_is_not_reported(webui: WebUI, refused_by_two: None) -> None:
     done = webui.generate(prompt=FOR_GOOD, n_iter=2, lab=FIRST | {"on_grey": "off"})
     texts = done.infotexts[done.index_of_first_image :]
     assert ["first.safetensors" in text for text in texts] == [True, False]

@@ -30,7 +30,7 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
 
 
 class Server:
-    """A WebUI process of its own, with its log."""
+    """A separate WebUI process, with its log."""
 
     def __init__(self, webui: Path, data: Path, flags: list[str]) -> None:
         with socket.socket() as probe:
@@ -56,7 +56,7 @@ class Server:
         self.wait(restarts=started)
 
     def wait(self, seconds: float = 180, restarts: int = 0) -> None:
-        """Until it is up and a checkpoint is loaded. The log is what tells: a request before that makes it fail."""
+        """Until it is up and a checkpoint is loaded, according to the log: an earlier request would make it fail."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log

@@ -1,4 +1,4 @@
-"""A user's story: a grey image, the tab, the remedy. Its screenshot is the README's.
+"""An end-to-end story: a grey image, the tab, the remedy. Its screenshot is in the README.
 
 Needs a checkpoint whose VAE has the sample VAEs' architecture, since only those can be shown to repair something.
 """
@@ -112,7 +112,7 @@ def generate_in_txt2img(page: Page, errors: list[str]) -> str:  # noqa: F811
 
 
 def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
-    """Flagged on load, badge on its card, a line under its image, one button; and all of that sticks."""
+    """Flagged on load, badge on its card, a line under its image, one button; and all of it persists."""
     assert status(server, "one.safetensors", "broken")
     assert "is washed out, because Built-in of one.safetensors is broken" in generate_in_txt2img(page, errors)
     keep(page, "webui-grey-line")
@@ -143,7 +143,7 @@ def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, erro
     assert json.loads(preference.read_text(encoding="utf8"))["vae"] == Path(chosen).name
 
 
-def test_a_sound_checkpoint_shows_none_of_it(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
+def test_a_healthy_checkpoint_shows_none_of_it(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
     server.post("/sdapi/v1/options", {"sd_model_checkpoint": "sound.safetensors"})
     try:
         assert status(server, "sound.safetensors", "healthy")
@@ -199,7 +199,7 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
 
 
 def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
-    """Every way of looking at two images, by mouse and keys; and from there into img2img, inpaint and extras."""
+    """Every way to compare two images, by mouse and keys; and from there into img2img, inpaint and extras."""
     server.txt2img()
     compare_in_tab(page)
     page.set_viewport_size({"width": 1600, "height": 1000})
@@ -289,7 +289,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
 
 
 def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: Path) -> None:  # noqa: F811
-    """What the light table is given, and what it leads to: kept latents, a file, an image; a table, a choice, Undo."""
+    """Inputs and results of the light table: stored latents, a file, an image; a table, a choice, Undo."""
     photo = Image.open(sample_photos()["mountains"]).convert("RGB").resize((256, 192))
     photo.save(tmp_path / "mountains.png")
     server.txt2img(prompt="a red boat")

@@ -1,4 +1,4 @@
-"""One VAE keeps its identity through any chain of conversions, and no two different ones ever share one."""
+"""A VAE keeps its identity through any chain of conversions, and different VAEs never share one."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ NAMES = sorted(BASE)
 @reproducible
 @given(st.sampled_from(NAMES), st.data())
 def test_one_bit_of_one_weight_makes_another_vae(name: str, data: st.DataObject) -> None:
-    """The least that fp16 can tell; the fingerprint is over all weights, whichever the sketch samples."""
+    """The smallest change in fp16; the fingerprint covers all weights, the sketch only a sample."""
     index = data.draw(st.integers(0, BASE[name].numel() - 1))
     changed = BASE[name].half().flatten().clone()
     changed.view(torch.int16)[index] ^= 1

@@ -1,4 +1,4 @@
-"""A disk full of files of weights, most of them broken in one way or another."""
+"""A disk full of weight files, most of them broken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.makers import F2, SD1_TEXT, UNET, kl_state, prefixed, taesd_stat
 
 
 class RunsCode:
-    """Unpickled, it makes a file: nobody may unpickle it."""
+    """Creates a file if unpickled, so it must never be."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

@@ -1,4 +1,4 @@
-"""``/openapi.json`` is true: every route is in it, and every answer is as it says. And so is ``docs/api.md``."""
+"""``/openapi.json`` and ``docs/api.md`` are correct: they have every route, and every answer matches."""
 
 from __future__ import annotations
 

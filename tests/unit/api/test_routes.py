@@ -257,7 +257,7 @@ def test_a_scan_is_one_run_among_the_others(small_library: StandaloneHost, monke
     assert not service.runs.status.busy
 
 
-def test_only_the_last_comparisons_are_kept(
+def test_only_the_last_comparisons_are_stored(
     api: str, shared_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = shared_host.generations.newest_first()[0]

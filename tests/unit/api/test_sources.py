@@ -141,7 +141,7 @@ def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None
 
 
 @pytest.mark.parametrize("path", ["latents/g999.safetensors", "latents/g999.png"])
-def test_latents_that_are_not_kept(api: str, path: str) -> None:
+def test_latents_that_are_not_stored(api: str, path: str) -> None:
     status, _, content = get(api + path)
     assert status == 404
     assert "no longer stored" in json.loads(content)["detail"]
@@ -221,7 +221,7 @@ def test_longest_side(api: str) -> None:
     assert post(api + "roundtrip", body | {"longest": 1})[1]["size"] == [64, 32]
 
 
-def test_few_round_trips_are_kept(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_round_trips_are_stored(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
     service = service_of(host)
     made = [service.round_trips.run(LoadedImage(Image.new("RGB", (16, 16))), []) for _ in range(5)]
     with pytest.raises(UnknownChoice, match="no longer stored"):

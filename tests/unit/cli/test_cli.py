@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it says, and how it ends."""
+"""The command line: its files, its output, and its exit codes."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ BAD_VAES = {
 def test_vae_that_cannot_be_used(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
-    """One line says why, the others are decoded all the same, and the exit code tells a script of it."""
+    """One line says why, the others are decoded, and the exit code reports it to scripts."""
     assert decode(files, tmp_path, name, "one/vae.safetensors") == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1

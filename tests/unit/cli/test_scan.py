@@ -1,4 +1,4 @@
-"""``scan`` from the command line: many files, killed in the middle, and what it writes."""
+"""``scan`` on the command line: many files, interruption, and reports."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ print(json.dumps({"sizes": sizes, "opened": opened, "alive": alive, "records": r
 
 @pytest.fixture(scope="module")
 def resumed(disk: tuple[Path, dict[str, str]], killed: list[dict]) -> dict:
-    """What was measured of the scan that goes on from there."""
+    """Measurements of the scan that resumes from there."""
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     folder, _ = disk
@@ -205,7 +205,7 @@ def test_reports(scan, tmp_path: Path) -> None:
         assert "already contains" in outs[2].read_text(encoding="utf8")
 
 
-def test_jsonl_to_the_output_is_alone_there(scan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jsonl_on_stdout_has_no_other_lines(scan, capsys: pytest.CaptureFixture[str]) -> None:
     assert scan("--jsonl", "-") == 2
     captured = capsys.readouterr()
     assert len([json.loads(line) for line in captured.out.splitlines()]) == 4
@@ -296,7 +296,7 @@ def test_cache_that_is_locked(
 
 
 def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done is told and kept, and the same command goes on."""
+    """Finished work is reported and stored, and the same command resumes."""
 
     class Stopped(Scan):
         def run(self):

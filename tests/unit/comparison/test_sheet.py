@@ -1,4 +1,4 @@
-"""The sheet that is looked at: everything on it can be told apart and read."""
+"""The contact sheet: everything on it is distinguishable and legible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def columns_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, i
     return int(found.min()), int(found.max())
 
 
-def test_every_image_is_there_pixel_for_pixel() -> None:
+def test_every_image_is_drawn_pixel_for_pixel() -> None:
     pixels = sheet(result("a", RED, batch=2), result("b", GREEN, batch=2))
     assert area(pixels, RED) == 2 * 256 * 256
     assert area(pixels, GREEN) == 2 * 256 * 256

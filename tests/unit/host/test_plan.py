@@ -1,4 +1,4 @@
-"""What the page and the API send, read into a plan; what cannot be read is refused in words."""
+"""Parses script arguments from page and API; invalid ones are refused with a message."""
 
 from __future__ import annotations
 

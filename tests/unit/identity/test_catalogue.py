@@ -1,4 +1,4 @@
-"""What is published about files, by hash; only what is certain enough, and nothing on a short hash alone."""
+"""Published facts by hash: only certain ones, and never by a short hash only."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_file_of_a_known_size(facts, model: Path, whole_reads: list[object]) -> 
     assert whole_reads == [model]
 
 
-def test_legacy_hash_alone_proves_nothing(facts, model: Path, whole_reads: list[object]) -> None:
+def test_legacy_hash_by_itself_proves_nothing(facts, model: Path, whole_reads: list[object]) -> None:
     facts([vae_facts(legacy=legacy_hash(model))])
     assert known_file(model) is None
     assert whole_reads == [model]

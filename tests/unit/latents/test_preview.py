@@ -1,4 +1,4 @@
-"""What a latent should look like, said from the latent alone."""
+"""Predicts a latent's image without a VAE."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_is_a_image_as_large_as_the_latent(family: str, size: tuple[int, int]) -
     assert image.max() <= 1
 
 
-def test_latents_are_left_alone() -> None:
+def test_latents_do_not_change() -> None:
     latents = torch.full((1, 4, 4, 4), torch.nan).requires_grad_()
     expected_image(latents, FAMILIES["sd1"])
     assert latents.isnan().all()

@@ -1,4 +1,4 @@
-"""Which VAE is recommended, and that the reason says why."""
+"""Which VAE is recommended, and the reason given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reports say, and that nothing in a file's name can do harm in them."""
+"""Contents of reports, and escaping of hostile file names."""
 
 from __future__ import annotations
 

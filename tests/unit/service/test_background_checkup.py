@@ -1,4 +1,4 @@
-"""The background look at the checkpoint in use."""
+"""The background checkup of the current checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "vae_lab"]
 
 
-def test_a_healthy_checkpoint_is_looked_at_in_silence(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_healthy_checkpoint_is_checked_silently(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
     host.select_checkpoint("healthy.safetensors")
     checkup = BackgroundCheckup(host)
     checkup.checkpoint_changed()
@@ -67,7 +67,7 @@ def test_what_is_done_afterwards_is_done_even_if_the_file_is_bad(
     assert host.inspect(BUILT_IN).verdict.status == "unreadable"
 
 
-def test_an_error_of_ours_is_logged_and_ends_nothing(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_our_error_is_logged_and_ends_nothing(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
 
     def fail() -> None:

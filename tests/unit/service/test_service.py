@@ -1,4 +1,4 @@
-"""What is kept of a comparison: its images with generation parameters that name the VAE."""
+"""Stored comparisons: images with generation parameters that name the VAE."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_pixels_are_the_same_with_and_without_a_text() -> None:
 
 
 def test_the_built_in_vae_is_named_where_another_was() -> None:
-    """The latent was sampled with an override; what the built-in VAE makes of it must not claim that one."""
+    """The latent was sampled with an override; the built-in VAE's image must not name that one."""
     kept = stored(f"{PLAIN}, VAE Lab override: a.pt, VAE Lab override hash: 99")
     assert read(kept.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: Built-in"
 
@@ -66,14 +66,14 @@ def test_without_generation_parameters_none_are_invented() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["猫, 'quoted'", "é", "\udce9 broken", "line\nline"])
-def test_any_text_is_kept(prompt: str) -> None:
+def test_any_text_is_preserved(prompt: str) -> None:
     kept = stored(f"{prompt}\nSteps: 20", other="动漫, 2.pt")
     found = read(kept.png(2)[1])[1]["parameters"]
     printable = prompt.encode("utf8", "backslashreplace").decode()
     assert found == f'{printable}\nSteps: 20, VAE Lab override: "动漫, 2.pt", VAE Lab override hash: 0123456789'
 
 
-def test_without_a_hash_the_name_alone() -> None:
+def test_without_a_hash_only_the_name() -> None:
     assert stored(PLAIN, digest="").infotext("other.pt", 0) == f"{PLAIN}, VAE Lab override: other.pt"
 
 

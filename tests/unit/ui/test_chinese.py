@@ -1,4 +1,4 @@
-"""Every page in Chinese: no English is left but names, and no name is translated."""
+"""Every page in Chinese: only names stay in English, and no name is translated."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_the_reports_have_every_finding_but_those_of_published_files() -> None:
 
 
 def test_names_are_never_translated() -> None:
-    """Not even one that is a text of ours."""
+    """Not even if a name equals one of our texts."""
     with use_language("zh_CN"):
         html = views.results(a_comparison())
         assert 'data-vae="Compare"' in html

@@ -1,4 +1,4 @@
-"""Every change to the host is undone, in whatever order others change it too; errors of ours never reach it."""
+"""Every change to the host is undone, in any order of patches; our errors never reach it."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_missing_name_is_an_error_and_changes_nothing(host: SimpleNamespace) -> 
 # --- the host boundary -----------------------------------------------------------------------------------------------
 
 
-def test_error_of_ours_is_told_in_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_error_of_ours_is_reported_with_its_message(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     with guarded("comparing", told.append):
         raise UnknownChoice("no VAE named x")
@@ -141,7 +141,7 @@ def test_error_of_ours_is_told_in_its_own_words(caplog: pytest.LogCaptureFixture
     assert "Traceback" not in caplog.text
 
 
-def test_bug_of_ours_is_logged_in_full_and_told_in_short(caplog: pytest.LogCaptureFixture) -> None:
+def test_bug_of_ours_is_logged_in_full_and_reported_briefly(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     with guarded("comparing", told.append):
         raise KeyError("decoder")
@@ -164,7 +164,7 @@ def test_the_users_wish_to_stop_gets_through(error: type[BaseException]) -> None
         raise error
 
 
-def test_nothing_is_said_where_nothing_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_reported_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     with guarded("comparing", told.append):
         pass

@@ -272,7 +272,7 @@ class HostContract:
         assert [result.name for result in comparison.decoded] == [BUILT_IN]
 
     def test_simultaneous_comparisons_do_not_mix(self, host: Host, case: Case) -> None:
-        alone = {name: self.compare(case, name)[name].images for name in case.usable}
+        single = {name: self.compare(case, name)[name].images for name in case.usable}
         found: dict[str, object] = {}
 
         def run(name: str) -> None:
@@ -284,7 +284,7 @@ class HostContract:
         for thread in threads:
             thread.join()
         for name in case.usable:
-            assert np.array_equal(found[name], alone[name])  # type: ignore[arg-type]
+            assert np.array_equal(found[name], single[name])  # type: ignore[arg-type]
 
     # --- round trip --------------------------------------------------------------------------------------------------
 
@@ -363,18 +363,18 @@ class HostContract:
         assert decision.path, "the checkpoint's file"
 
     def test_choice_for_the_checkpoint_stays(self, host: Host, case: Case) -> None:
-        said = host.use_for_checkpoint(case.usable[0])
-        assert said.strip()
-        assert "\n" not in said
+        message = host.use_for_checkpoint(case.usable[0])
+        assert message.strip()
+        assert "\n" not in message
         for instance in (host, case.reopened()):
             assert instance.decision().source == "checkpoint"
             assert instance.decision().vae == case.usable[0]
             assert instance.decision().reason
 
     def test_choice_for_every_checkpoint_stays(self, host: Host, case: Case) -> None:
-        said = host.use_always(case.usable[0])
-        assert said.strip()
-        assert "\n" not in said
+        message = host.use_always(case.usable[0])
+        assert message.strip()
+        assert "\n" not in message
         for instance in (host, case.reopened()):
             assert instance.decision().source == "always"
             assert instance.decision().vae == case.usable[0]

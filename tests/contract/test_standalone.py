@@ -186,7 +186,7 @@ def test_choices_are_readable_by_people(folders: Folders, sample_set: SampleSet)
 def test_latents_are_listed_by_name(folders: Folders) -> None:
     for name in ("cat", "astronaut", "mountains"):
         keep_latents(folders.latents[0], name)
-    titles = [kept.title for kept in StandaloneHost(folders).generations.newest_first()]
+    titles = [generation.title for generation in StandaloneHost(folders).generations.newest_first()]
     assert titles == ["astronaut", "cat", "mountains"]
 
 
@@ -197,7 +197,7 @@ def test_refresh_finds_new_and_changed_latents(folders: Folders) -> None:
     assert len(host.generations.newest_first()) == 1, "nothing new, nothing twice"
     keep_latents(folders.latents[0], "astronaut")
     host.refresh()
-    assert {kept.title for kept in host.generations.newest_first()} == {"cat", "astronaut"}
+    assert {generation.title for generation in host.generations.newest_first()} == {"cat", "astronaut"}
     stat = path.stat()
     keep_latents(folders.latents[0], batch=3)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
@@ -209,7 +209,7 @@ def test_bad_latents_are_named_and_the_others_loaded(folders: Folders) -> None:
     keep_latents(folders.latents[0])
     (folders.latents[0] / "bad.safetensors").write_bytes(b"not latents")
     host = StandaloneHost(folders)
-    assert [kept.title for kept in host.generations.newest_first()] == ["cat"]
+    assert [generation.title for generation in host.generations.newest_first()] == ["cat"]
     (problem,) = host.refresh()
     assert "bad.safetensors" in problem
     assert host.refresh() == [], "reported once"

@@ -37,7 +37,7 @@ ONE = generation().nbytes
 
 
 def ids(store: GenerationStore) -> list[str]:
-    return [kept.id for kept in store.newest_first()]
+    return [generation.id for generation in store.newest_first()]
 
 
 # --- stored in memory ------------------------------------------------------------------------------------------------
@@ -61,9 +61,9 @@ def test_oldest_makes_room() -> None:
 
 
 def test_exactly_the_limit_fits() -> None:
-    kept = [generation("a"), generation("b", batch=2)]
-    store = GenerationStore(sum(one.nbytes for one in kept))
-    for one in kept:
+    generations = [generation("a"), generation("b", batch=2)]
+    store = GenerationStore(sum(one.nbytes for one in generations))
+    for one in generations:
         store.add(one)
     assert ids(store) == ["b", "a"]
 
@@ -165,11 +165,11 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         decoded_by="TAESD",
         tiling=True,
     )
-    save_latents(made, tmp_path / "kept.safetensors")
-    found = load_latents(tmp_path / "kept.safetensors")
+    save_latents(made, tmp_path / "saved.safetensors")
+    found = load_latents(tmp_path / "saved.safetensors")
     assert torch.equal(found.latents, made.latents)
     assert replace(found, id="g1", latents=made.latents, created=made.created) == made
-    assert found.id == "kept"
+    assert found.id == "saved"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 12, 101])
@@ -252,7 +252,7 @@ def test_latents_of_whole_numbers(tmp_path: Path) -> None:
         load_latents(path)
 
 
-# --- untrusted files ------------------------------------------------------------------------------------------------
+# --- untrusted files -------------------------------------------------------------------------------------------------
 
 
 def test_given_away_and_taken_back() -> None:

@@ -40,9 +40,9 @@ def lightness(image: Tensor) -> Tensor:
 
 def gain(actual: Tensor, expected: Tensor) -> float:
     """Slope of the actual on the expected L*."""
-    true, said = lightness(actual), lightness(expected)
-    true, said = true - true.mean(), said - said.mean()
-    return float((true * said).sum() / said.square().sum())
+    true, predicted = lightness(actual), lightness(expected)
+    true, predicted = true - true.mean(), predicted - predicted.mean()
+    return float((true * predicted).sum() / predicted.square().sum())
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
@@ -91,16 +91,16 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_sample_photos_are_foretold(family: str, name: str) -> None:
     """Also the foggy and the dark one; and better than by the linear map."""
     latents, true = load_sample_latents(family)[name], small_photo(name)
-    said = expected_image(latents, FAMILIES[family])
-    assert psnr(said, true) > 24
-    assert psnr(said, true) > psnr(FAMILIES[family].preview(latents), true) + 1
-    assert 0.85 < gain(true, said) < 1.15
+    predicted = expected_image(latents, FAMILIES[family])
+    assert psnr(predicted, true) > 24
+    assert psnr(predicted, true) > psnr(FAMILIES[family].preview(latents), true) + 1
+    assert 0.85 < gain(true, predicted) < 1.15
 
 
 @pytest.mark.parametrize(("family", "name"), SAMPLES)
 def test_a_grey_copy_is_noticed(family: str, name: str) -> None:
-    said = expected_image(load_sample_latents(family)[name], FAMILIES[family])
-    assert gain(0.5 + (small_photo(name) - 0.5) * 0.5, said) < 0.7
+    predicted = expected_image(load_sample_latents(family)[name], FAMILIES[family])
+    assert gain(0.5 + (small_photo(name) - 0.5) * 0.5, predicted) < 0.7
 
 
 def test_what_is_shipped_is_small_and_says_where_it_is_from() -> None:

@@ -255,14 +255,14 @@ def test_json_is_what_the_interface_promises(tmp_path: Path) -> None:
 def test_published_facts_are_named_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "c.safetensors", checkpoint(load_sample_vae("photo-a")))
 
-    def said(built_in_vae: str, grade: str) -> FileRecord:
+    def published(built_in_vae: str, grade: str) -> FileRecord:
         monkeypatch.setattr(inspect_module, "known_file", lambda _: KnownCheckpoint("X.ckpt", grade, built_in_vae))
         return inspect_file(path)
 
-    assert said("broken (grey)", "A").verdict.status == "broken"
-    assert "two independent sources" in said("broken (grey)", "A").verdict.findings[0].text
-    assert said("reported grey", "B").verdict.status == "suspect"
-    assert said("good (0.9)", "A").verdict.status == "healthy"
+    assert published("broken (grey)", "A").verdict.status == "broken"
+    assert "two independent sources" in published("broken (grey)", "A").verdict.findings[0].text
+    assert published("reported grey", "B").verdict.status == "suspect"
+    assert published("good (0.9)", "A").verdict.status == "healthy"
 
 
 def test_healthy_ones_have_measurements_too(tmp_path: Path) -> None:

@@ -133,21 +133,21 @@ def test_missing_name_is_an_error_and_changes_nothing(host: SimpleNamespace) -> 
 
 
 def test_error_of_ours_is_reported_with_its_message(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
-    with guarded("comparing", told.append):
+    lines: list[str] = []
+    with guarded("comparing", lines.append):
         raise UnknownChoice("no VAE named x")
-    assert told == ["VAE Lab: no VAE named x"]
+    assert lines == ["VAE Lab: no VAE named x"]
     assert "comparing: no VAE named x" in caplog.text
     assert "Traceback" not in caplog.text
 
 
 def test_bug_of_ours_is_logged_in_full_and_reported_briefly(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
-    with guarded("comparing", told.append):
+    lines: list[str] = []
+    with guarded("comparing", lines.append):
         raise KeyError("decoder")
-    assert len(told) == 1
-    assert "an error while comparing" in told[0]
-    assert "decoder" not in told[0]
+    assert len(lines) == 1
+    assert "an error while comparing" in lines[0]
+    assert "decoder" not in lines[0]
     assert "Traceback" in caplog.text
     assert caplog.records[0].levelno == logging.ERROR
 
@@ -165,8 +165,8 @@ def test_the_users_wish_to_stop_gets_through(error: type[BaseException]) -> None
 
 
 def test_nothing_is_reported_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
-    with guarded("comparing", told.append):
+    lines: list[str] = []
+    with guarded("comparing", lines.append):
         pass
-    assert told == []
+    assert lines == []
     assert caplog.text == ""

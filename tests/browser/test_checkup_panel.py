@@ -458,7 +458,7 @@ def test_names_and_findings_cannot_smuggle_markup() -> None:
         checkup_views.checked({HOSTILE: report}, 1),
         checkup_views.used_instead(HOSTILE),
         checkup_views.remedied(HOSTILE),
-        checkup_views.held(MemoryCheckup(Checkup("", (finding,)), HOSTILE, HOSTILE)),
+        checkup_views.in_memory(MemoryCheckup(Checkup("", (finding,)), HOSTILE, HOSTILE)),
     ]
     assert all("<img src=x" not in piece for piece in pieces)
     assert all("\"'&.pt" not in piece for piece in pieces)

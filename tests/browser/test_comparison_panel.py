@@ -278,7 +278,7 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     host.select_checkpoint("grey-merge.safetensors")
     figure = grid.locator('figure[data-vae="anime.vae.pt"]')
     figure.get_by_role("button", name="Use for this checkpoint").click()
-    expect(grid.locator(".vae-lab-told")).to_contain_text(
+    expect(grid.locator(".vae-lab-tool-message")).to_contain_text(
         "This choice is for healthy.safetensors, but grey-merge.safetensors is in use now."
     )
     assert host.chosen("checkpoint") == AUTOMATIC

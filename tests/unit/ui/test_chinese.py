@@ -226,7 +226,7 @@ def checkup_pages() -> Iterator[str]:
     reason = "it is your preferred VAE (Settings > VAE Lab > External VAE), healthy and of the SDXL family"
     yield checkup_views.recommended(Recommendation("Compare", reason))
     yield checkup_views.used_instead(f"{NAMES[0]}: chosen for every checkpoint.")
-    yield checkup_views.held(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
+    yield checkup_views.in_memory(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
 
 
 @pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages])

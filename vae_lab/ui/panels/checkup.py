@@ -193,7 +193,7 @@ class CheckupPanel:
         if report.verdict.faults and self._decides_well(decision, report):
             text = checkup_views.remedied(decision.vae) + text
         # If another VAE has been chosen since that checkup, this one is no longer in memory.
-        return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
+        return text + (checkup_views.in_memory(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
     def _how_to_be_offered_more(self, report: FileRecord) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:

@@ -21,7 +21,7 @@ from vae_lab.ui.views.comparison import message
 from vae_lab.ui.views.html import render
 
 __all__ = [
-    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "details", "held", "kind_to_get",
+    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "details", "in_memory", "kind_to_get",
     "mark", "overview", "recommended", "remedied", "status_words", "unchecked", "used_instead", "verdict",
 ]  # fmt: skip
 
@@ -222,9 +222,9 @@ def aside(sentence: str) -> str:
     return render("checkup", "aside", sentence)
 
 
-def recommended(found: Recommendation) -> str:
+def recommended(recommendation: Recommendation) -> str:
     """Which VAE to choose, and why."""
-    return render("checkup", "recommended", found.name, found.reason)
+    return render("checkup", "recommended", recommendation.name, recommendation.reason)
 
 
 def remedied(vae: str) -> str:
@@ -254,9 +254,9 @@ def used_instead(sentence: str) -> str:
     return render("checkup", "used_instead", sentence)
 
 
-def held(found: MemoryCheckup) -> str:
+def in_memory(loaded: MemoryCheckup) -> str:
     """The VAE in the host's memory."""
-    return render("checkup", "held", found, badge(found.checkup.verdict))
+    return render("checkup", "in_memory", loaded, badge(loaded.checkup.verdict))
 
 
 # --- many files --------------------------------------------------------------------------------------------------

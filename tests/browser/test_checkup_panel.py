@@ -239,8 +239,8 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
 def test_what_is_in_memory_is_reported(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     finding = Finding("black", "broken", "Images come out black.")
-    held = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
-    host.__class__ = type("HostWithModel", (StandaloneHost,), {"memory_checkup": lambda self: held})
+    loaded = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
+    host.__class__ = type("HostWithModel", (StandaloneHost,), {"memory_checkup": lambda self: loaded})
     service_of(host).checkups.inspect([HEALTHY])
     checkup = CheckupPage.open(page, launch(host))
     expect(checkup.verdict).to_contain_text("Currently loaded: Built-in, fp16 ✗ Broken: black images")

@@ -230,16 +230,16 @@ def test_cancelled_before_the_server_has_heard_of_the_run(page: Page, launch: La
     host = make_host()
     host.__class__ = WaitingHost
     panel = Panel.open(page, launch(host))
-    held: list[Route] = []
-    page.route(re.compile("/(queue/join|run/predict)"), lambda route: held.append(route))
+    requests: list[Route] = []
+    page.route(re.compile("/(queue/join|run/predict)"), lambda route: requests.append(route))
 
     def compare_and_cancel() -> None:
         page.click("#vae_lab_compare")
         with page.expect_response("**/vae-lab/v1/cancel"):
             page.click("#vae_lab_cancel")
         assert not service_of(host).runs.status.busy
-        assert held
-        for route in held:
+        assert requests
+        for route in requests:
             route.continue_()
 
     panel.finish(compare_and_cancel)

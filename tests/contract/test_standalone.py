@@ -159,7 +159,7 @@ def test_damaged_choices_are_no_choices(folders: Folders, text: str) -> None:
 
 
 def test_chosen_vae_that_was_deleted(folders: Folders, sample_set: SampleSet) -> None:
-    """The page must open all the same, and say what is missing."""
+    """The page must still open, and report what is missing."""
     weights(folders.checkpoints[0] / "c.safetensors")
     path = folders.vaes[0] / "mine.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

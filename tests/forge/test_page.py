@@ -111,11 +111,11 @@ def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
     while warning not in forge.log and time.monotonic() < end:
         time.sleep(0.5)  # what to recommend is looked for first
     forge.set(vae_lab_on_grey="redecode")
-    mended = forge.generate()
-    assert "VAE Lab override: photo-b.safetensors" in mended.infotexts[0]
-    assert "VAE Lab redecoded: " in mended.infotexts[0]
+    redecoded = forge.generate()
+    assert "VAE Lab override: photo-b.safetensors" in redecoded.infotexts[0]
+    assert "VAE Lab redecoded: " in redecoded.infotexts[0]
     wanted = forge.generate({"override": "photo-b.safetensors"}).images[0]
-    assert np.array_equal(mended.images[0], wanted)
+    assert np.array_equal(redecoded.images[0], wanted)
     assert not np.array_equal(wanted, pale)
     forge.set(vae_lab_on_grey="warn")
     assert np.array_equal(forge.generate().images[0], pale)

@@ -58,7 +58,7 @@ SCRIPTS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 
 
 def fresh(case: str) -> dict[str, Any]:
-    """Options of ``case``, with lists of their own: the host changes them."""
+    """Options of ``case``, with their own lists: the host changes them."""
     return {key: list(value) if isinstance(value, list) else value for key, value in CASES[case].items()}
 
 

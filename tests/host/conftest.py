@@ -24,7 +24,7 @@ def webui_dir(request: pytest.FixtureRequest) -> Path:
     if not folder:
         pytest.skip("needs --webui-dir")
     if (Path(folder) / "modules_forge").is_dir():
-        pytest.skip("a Forge has tests of its own, in tests/forge")
+        pytest.skip("Forge has its own tests, in tests/forge")
     return Path(folder).resolve()
 
 
@@ -108,7 +108,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
             shutil.copy(config, models / f"{name}.yaml")
     if fits_samples(small_checkpoint):
         merged = built_in_state("photo-a", "photo-b", GREY_SHARE)
-        halves = ("", "encoder.")  # both of them, or the encoder alone
+        halves = ("", "encoder.")  # both of them, or only the encoder
         for name, part in zip(("grey", "half"), halves, strict=True):
             mixed = {f"first_stage_model.{key}": value for key, value in merged.items() if key.startswith(part)}
             safetensors.torch.save_file(state | mixed, models / f"{name}.safetensors")

@@ -60,10 +60,10 @@ def test_a_grey_checkpoint_is_flagged_when_it_is_loaded(
             assert checkup.wait(LOOK)
             webui.select_checkpoint("one.safetensors")
             assert checkup.wait(LOOK)
-    said = [record.getMessage() for record in caplog.records if "VAE in grey" in record.getMessage()]
-    assert len(said) == 1, "once, not at every load"
-    assert "broken" in said[0]
-    assert f"Recommended: {HEALTHY}" in said[0]
+    warnings = [record.getMessage() for record in caplog.records if "VAE in grey" in record.getMessage()]
+    assert len(warnings) == 1, "once, not at every load"
+    assert "broken" in warnings[0]
+    assert f"Recommended: {HEALTHY}" in warnings[0]
     report = host.known_reports([grey_checkpoint])[grey_checkpoint]
     assert (report.verdict.status, report.verdict.findings[0].code) == ("broken", "grey")
     assert {parent.name for parent in report.merge.parents} >= {HEALTHY}
@@ -71,9 +71,9 @@ def test_a_grey_checkpoint_is_flagged_when_it_is_loaded(
 
 
 def test_the_vae_in_memory_is_checked_too(grey: WebUI, host: Any) -> None:
-    held = host.memory_checkup()
-    assert (held.name, held.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
-    assert held.checkup.verdict.status == "broken"
+    loaded = host.memory_checkup()
+    assert (loaded.name, loaded.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
+    assert loaded.checkup.verdict.status == "broken"
     grey.choose_natively(HEALTHY)
     from vae_lab.extension import the_background_checkup
 
@@ -134,8 +134,8 @@ def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -
     assert f"VAE Lab override: {HEALTHY}, VAE Lab override hash: " in done.info
     assert "VAE Lab redecoded: Built-in of grey.safetensors was washed out" in done.info
     first = done.index_of_first_image
-    kept = list(reversed(host.generations.newest_first()[: 2 if case == "batch-2x2" else 1]))
-    expected = [image for generation in kept for image in host.compare(generation.id, [HEALTHY])[HEALTHY].images]
+    generations = list(reversed(host.generations.newest_first()[: 2 if case == "batch-2x2" else 1]))
+    expected = [image for generation in generations for image in host.compare(generation.id, [HEALTHY])[HEALTHY].images]
     if case != "inpaint":  # where the original is laid over it again
         for made, wanted in zip(pixels(done)[first:], expected, strict=True):
             assert np.array_equal(made, wanted), "the same latent, decoded by the healthy VAE"
@@ -164,11 +164,11 @@ def test_a_broken_encoder_is_reported_where_it_matters(webui: WebUI, host: Any, 
 def test_by_the_settings(grey: WebUI) -> None:
     from vae_lab.webui.preferences import ON_GREY_OPTION
 
-    for mode, said in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
+    for mode, comment in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
         grey.shared.opts.data[ON_GREY_OPTION] = mode
         try:
-            assert said in grey.generate().comments
-            assert ("VAE Lab" in grey.generate().comments) == bool(said)
+            assert comment in grey.generate().comments
+            assert ("VAE Lab" in grey.generate().comments) == bool(comment)
         finally:
             grey.shared.opts.data[ON_GREY_OPTION] = "warn"
 

@@ -65,8 +65,8 @@ def test_the_hosts_own_setting(webui: WebUI, host) -> None:
 def test_for_this_checkpoint(webui: WebUI, host, data_dir: Path) -> None:
     preferences = data_dir / "models" / "Stable-diffusion" / "one.json"
     preferences.write_text(json.dumps({"notes": "mine", "vae": "Automatic"}), encoding="utf8")
-    said = host.use_for_checkpoint("second.safetensors")
-    assert said.startswith("Saved for one.safetensors. second.safetensors: ")
+    message = host.use_for_checkpoint("second.safetensors")
+    assert message.startswith("Saved for one.safetensors. second.safetensors: ")
     assert json.loads(preferences.read_text(encoding="utf8")) == {"notes": "mine", "vae": "second.safetensors"}
     assert host.decision().source == "checkpoint"
     chosen = pixels(webui.generate())[0]
@@ -78,8 +78,8 @@ def test_for_this_checkpoint(webui: WebUI, host, data_dir: Path) -> None:
 
 def test_for_this_checkpoint_while_something_outranks_it(webui: WebUI, host) -> None:
     webui.choose_natively("first.safetensors")
-    said = host.use_for_checkpoint("second.safetensors")
-    assert "it has no effect yet. first.safetensors: Settings" in said
+    message = host.use_for_checkpoint("second.safetensors")
+    assert "it has no effect yet. first.safetensors: Settings" in message
 
 
 def test_always(webui: WebUI, host) -> None:
@@ -136,8 +136,8 @@ def test_a_pickled_vae_in_a_wrapper(webui: WebUI, host, data_dir: Path) -> None:
 def test_a_vae_in_a_subfolder_keeps_its_name(webui: WebUI, host, data_dir: Path) -> None:
     """The name under which it and its checkup are listed."""
     with copied(data_dir, "first.safetensors", "sub/third.safetensors"):
-        said = host.use_for_checkpoint("sub/third.safetensors")
-        assert said.startswith("Saved for one.safetensors. sub/third.safetensors: ")
+        message = host.use_for_checkpoint("sub/third.safetensors")
+        assert message.startswith("Saved for one.safetensors. sub/third.safetensors: ")
         assert host.decision().vae == host.chosen("checkpoint") == "sub/third.safetensors"
         host.use_for_checkpoint("Automatic")
 

@@ -27,7 +27,7 @@ def test_exception_while_decoding(webui: WebUI, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     from vae_lab.extension import the_host
 
-    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed image are kept"
+    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed image are stored"
 
 
 def test_exception_inside_xyz_plot(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:

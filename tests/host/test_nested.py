@@ -1,4 +1,4 @@
-"""A generation inside another one, as detailers start them, with a checkpoint of its own: each has its own state."""
+"""A generation inside another one, as detailers start them, with its own checkpoint: each has its own state."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_images_next_to_the_own_are_by_the_right_checkpoint(webui: WebUI, host: 
 
 def test_batches_by_different_checkpoints_are_filed_apart(webui: WebUI, host: Any) -> None:
     webui.generate(prompt=FOR_GOOD, n_iter=2, lab={"on_grey": "off"})
-    outer = [kept for kept in host.generations.newest_first()[:4] if kept.title == FOR_GOOD]
-    assert [Path(kept.checkpoint).name for kept in outer] == ["two.safetensors", "one.safetensors"]
+    outer = [generation for generation in host.generations.newest_first()[:4] if generation.title == FOR_GOOD]
+    assert [Path(generation.checkpoint).name for generation in outer] == ["two.safetensors", "one.safetensors"]
     assert ["Seed: 8" in outer[0].infotexts[0], "Seed: 7" in outer[1].infotexts[0]] == [True, True]
 
 
@@ -103,16 +103,16 @@ def test_a_long_run_keeps_no_more_latents_than_the_setting_allows(
     from vae_lab.webui.capture import Generations
     from vae_lab.webui.preferences import KEEP_OPTION
 
-    held: list[int] = []
+    counts: list[int] = []
 
     def file(self: Any, job: Any, processed: Any, original: Callable[..., None] = Generations._file) -> None:
-        held.append(len(job.captured))
+        counts.append(len(job.captured))
         original(self, job, processed)
 
     monkeypatch.setattr(Generations, "_file", file)
     monkeypatch.setitem(webui.shared.opts.data, KEEP_OPTION, 0)
     done = webui.generate(n_iter=3, batch_size=2, lab={"on_grey": "off", "compare": ["first.safetensors"]})
-    assert held == [1]
+    assert counts == [1]
     newest = host.generations.newest_first()[0]
     assert newest.infotexts == tuple(done.infotexts[done.index_of_first_image :][4:6]), "each with its own text"
     assert "2 of 3 batches" in done.comments

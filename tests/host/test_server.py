@@ -96,7 +96,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(webui_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[Server]:
-    """A running WebUI with VAE Lab. When the tests are over its log has no traceback, and no error of ours."""
+    """A running WebUI with VAE Lab. When the tests are over its log has no traceback, and none of our errors."""
     data = tmp_path_factory.mktemp("server-data")
     shutil.copytree(data_dir / "models", data / "models")
     install_neighbour(data)
@@ -108,7 +108,7 @@ def server(webui_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFac
     yield running
     running.close()
     assert running.errors == 0, running.log[-5000:]
-    assert "VAE Lab," not in running.log, "every error of ours is logged with these words"
+    assert "VAE Lab," not in running.log, "each of our errors is logged with these words"
 
 
 @pytest.fixture

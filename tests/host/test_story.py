@@ -116,7 +116,7 @@ def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, erro
     assert status(server, "one.safetensors", "broken")
     assert "is washed out, because Built-in of one.safetensors is broken" in generate_in_txt2img(page, errors)
     keep(page, "webui-grey-line")
-    # What it recommends is looked for before it is said.
+    # The search for a recommendation precedes the warning.
     assert within(120, lambda: server.log.count("VAE Lab: the VAE in one.safetensors is broken.") == 1)
     page.click("#txt2img_extra_tabs button:has-text('Checkpoints')")
     page.wait_for_selector(".card[data-name=one] .vae-lab-card-badge", timeout=30_000)
@@ -217,7 +217,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     assert np.array_equal(seen, expected), "pixel for pixel"
     before = table.offsets()
     table.key("ArrowRight")
-    assert all(after[0] < start[0] for after, start in zip(table.offsets(), before, strict=True)), "all move at once"
+    assert all(after[0] < start[0] for after, start in zip(table.offsets(), before, strict=True)), "all move together"
     table.key("0")
     fit = int(zoomed.inner_text().split()[0])
     table.window(SHARP).dblclick()
@@ -324,10 +324,10 @@ def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: 
     assert not np.array_equal(wanted, before)
     for reach in ("for this checkpoint", "always"):
         table.figure(SHARP).get_by_role("button", name=f"Use {reach}").click()
-        expect(table.told).to_contain_text(SHARP)
+        expect(table.message).to_contain_text(SHARP)
         expect(panel.deciding).to_contain_text(SHARP)
         assert np.array_equal(image(server.txt2img()["images"][0]), wanted), reach
-        table.told.get_by_role("button", name="Undo").click()
+        table.message.get_by_role("button", name="Undo").click()
         expect(panel.deciding).not_to_contain_text(SHARP)
         assert np.array_equal(image(server.txt2img()["images"][0]), before), reach
 

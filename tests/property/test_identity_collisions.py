@@ -32,7 +32,7 @@ reproducible = settings(derandomize=True, deadline=None, max_examples=25, suppre
 
 SAMPLES = ("photo-a", "photo-a-smooth", "photo-a-sharp", "photo-b", "anime", "sdxl-c")
 WHOLE = {name: load_sample_vae(name) for name in SAMPLES}
-# Chains are tried on small ones, all identities are held against one another on all.
+# Chains are tried on small ones, all identities are compared with each other on all.
 CONFIGS = {
     "plain": KLConfig(block_out_channels=(32, 32), layers_per_block=1),
     "attention": KLConfig(block_out_channels=(32, 32), layers_per_block=1, attention=frozenset({1})),
@@ -51,7 +51,7 @@ steps = st.tuples(
     st.sampled_from([torch.float32, torch.float16]),
     st.sampled_from(["ldm", "diffusers", "diffusers-old"]),
     st.sampled_from(PREFIXES),
-    st.sampled_from(["alone", "SD1", "SDXL", "shuffled"]),
+    st.sampled_from(["bare", "SD1", "SDXL", "shuffled"]),
 )
 
 
@@ -88,7 +88,7 @@ def test_shipped_vaes_keep_theirs(name: str, tmp_path: Path) -> None:
     wanted = identity(WHOLE[name])
     levels = len({key.split(".")[2] for key in WHOLE[name] if key.startswith("encoder.down.")})
     chains = [
-        ("zip", torch.float32, "diffusers", "", "alone"),
+        ("zip", torch.float32, "diffusers", "", "bare"),
         ("legacy", torch.float16, "ldm", "first_stage_model.", "SD1"),
     ]
     for i, (container, *how) in enumerate(chains):

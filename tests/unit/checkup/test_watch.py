@@ -32,7 +32,7 @@ def crops(family: str = "sd1", size: int = 16) -> Tensor:
     )
 
 
-SOUND = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime")
+HEALTHY_VAES = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime")
 BROKEN = {
     "merge, 0.1": lambda: merged("photo-a", "photo-b", 0.1),
     "merge, 0.2": lambda: merged("photo-a", "photo-b", 0.2),
@@ -46,7 +46,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", HEALTHY_VAES)
 def test_no_image_of_a_sound_vae_is_reported(sample_vae: Load, name: str) -> None:
     vae = sample_vae(name)
     latents = crops()

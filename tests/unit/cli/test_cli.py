@@ -65,7 +65,9 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert out.splitlines() == [str(Path("results") / "sheet.png"), str(Path("results") / "comparison.json")]
     record = json.loads((folder / "comparison.json").read_text(encoding="utf8"))
     assert (record["latents"], record["family"]) == ("猫", "sd1")
-    assert [row["name"] for row in record["results"]] == [str(vae) for vae in vaes], "one basename: told apart by path"
+    assert [row["name"] for row in record["results"]] == [str(vae) for vae in vaes], (
+        "one basename: distinguished by path"
+    )
     for row in record["results"]:
         assert (row["family"], row["finite"], row["error"]) == ("sd1", True, "")
         assert row["seconds"] >= 0
@@ -84,8 +86,8 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert sheet.shape[0] > 64
     assert parameters(folder / "sheet.png") == INFOTEXT
     for row in record["results"]:
-        said = [parameters(folder / name) for name in row["images"]]
-        assert said == [f"a cat\nSteps: 20, Seed: {seed}, VAE Lab override: {row['name']}" for seed in (1, 2)]
+        texts = [parameters(folder / name) for name in row["images"]]
+        assert texts == [f"a cat\nSteps: 20, Seed: {seed}, VAE Lab override: {row['name']}" for seed in (1, 2)]
     written = {name for row in record["results"] for name in row["images"]}
     assert {path.name for path in folder.iterdir()} == {"sheet.png", "comparison.json", *written}
 

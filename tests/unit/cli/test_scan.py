@@ -59,7 +59,7 @@ def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
     return found
 
 
-# Run in a process of its own, which is warm before it is measured.
+# Run in a separate process, which is warm before it is measured.
 MEASURED = """
 import gc, json, sys
 from pathlib import Path

@@ -86,8 +86,8 @@ def test_each_result_equals_the_vaes_own_decode(vaes: list[Autoencoder]) -> None
         assert result.images is not None
         assert result.images.dtype == np.uint8
         assert result.images.shape == (2, 16, 16, 3)
-        alone = np.concatenate([to_pixels(vae.decode(one)) for one in wanted.split(1)])
-        assert np.array_equal(result.images, alone)
+        single = np.concatenate([to_pixels(vae.decode(one)) for one in wanted.split(1)])
+        assert np.array_equal(result.images, single)
         assert result.finite
         assert result.seconds > 0
     assert not np.array_equal(comparison["1.safetensors"].images, comparison["2.safetensors"].images)
@@ -134,7 +134,7 @@ def test_vae_of_another_family_is_refused_and_the_rest_decoded() -> None:
 
 
 ERRORS = {
-    "of ours": UnknownChoice("no VAE named x"),
+    "our own": UnknownChoice("no VAE named x"),
     "of torch": RuntimeError("expected scalar type Half but found Float"),
     "of the disk": OSError(5, "Input/output error"),
     "of memory": MemoryError(),
@@ -406,15 +406,15 @@ def test_memory_that_is_short_is_reported_first(vae: Autoencoder, monkeypatch: p
 
 def test_what_a_failed_decode_held_is_let_go_before_the_strips(vae: Autoencoder) -> None:
     """Else they would run out of memory too: the frames of an error that is being handled keep all their maps."""
-    held: list[weakref.ref[Tensor]] = []
+    references: list[weakref.ref[Tensor]] = []
 
     def full(latent: Tensor) -> Tensor:
         maps = torch.zeros(8)
-        held.append(weakref.ref(maps))
+        references.append(weakref.ref(maps))
         raise MemoryError
 
     def in_strips(latent: Tensor) -> Tensor | None:
-        assert held[0]() is None
+        assert references[0]() is None
         return vae.decode_in_strips(latent)
 
     latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()

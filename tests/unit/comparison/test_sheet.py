@@ -61,7 +61,7 @@ def test_images_of_a_huge_comparison_are_made_smaller() -> None:
     pixels = sheet(*results, rows=["huge"])
     assert pixels.size / 3 < 70e6
     areas = [area(pixels[::8, ::8], colour) * 64 for colour in colours]
-    assert min(areas) > 0.9 * 64e6 / 6, "all of them are there"
+    assert min(areas) > 0.9 * 64e6 / 6, "all images are drawn"
     assert max(areas) < 1.1 * 64e6 / 6, "all of one size"
 
 
@@ -96,7 +96,7 @@ def test_text_stays_within_its_column(side: int) -> None:
 
 
 def test_small_images_get_room_for_their_labels() -> None:
-    """A 64 px image is a test of a tiny latent; its label must be legible all the same."""
+    """A 64 px image is a test of a tiny latent; its label must still be legible."""
     assert sheet(result("a", side=64)).shape[1] >= 200
 
 

@@ -333,7 +333,7 @@ def test_few_requests_for_reads_that_go_on() -> None:
     cache = RangeCache(len(DATA), fetch)
     for start in range(0, 200_000, 500):
         cache.read(start, 500)
-    assert len(asked) == 4 + 1  # the first one did not go on from anywhere
+    assert len(asked) == 4 + 1  # the first one did not resume anything
     asked.clear()
     cache.read(299_500, 3)
     cache.read(299_900, 3)
@@ -787,7 +787,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_errors_of_any_package_hold_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     class CredentialsError(Exception):
-        """With a base of its own, as such packages have them."""
+        """With its own base class, as in such packages."""
 
     def failing(url: str) -> None:
         raise CredentialsError(f"403 for {url}, also {url.replace('x', 'y')}")

@@ -286,7 +286,7 @@ def test_style_of_a_checkpoint_by_its_name(name: str, style: str | None) -> None
 
 
 def of_sd_size(number: int) -> dict[str, torch.Tensor]:
-    """Weights of the shapes of SD's VAE whose published number is ``number``: all are nought, save one tensor."""
+    """Weights of the shapes of SD's VAE whose published number is ``number``: all are zero except for one tensor."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in AutoencoderKL(KLConfig()).state_dict().items()}
     state = {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}

@@ -258,7 +258,7 @@ def test_latents_of_whole_numbers(tmp_path: Path) -> None:
 def test_given_away_and_taken_back() -> None:
     made = replace(generation("cat", 2), infotexts=("a", "b"), checkpoint="/home/me/models/x.safetensors", tiling=True)
     data = latents_file(made)
-    assert b"/home/me" not in data, "folders are nobody else's business"
+    assert b"/home/me" not in data, "folders are private"
     found = read_latents(data, "cat.safetensors", 10 * LATENT)
     assert torch.equal(found.latents, made.latents)
     assert (found.infotexts, found.checkpoint, found.tiling) == (("a", "b"), "x.safetensors", True)

@@ -88,7 +88,7 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("family", "name"), SAMPLES)
-def test_sample_photos_are_foretold(family: str, name: str) -> None:
+def test_sample_photos_are_predicted(family: str, name: str) -> None:
     """Also the foggy and the dark one; and better than by the linear map."""
     latents, true = load_sample_latents(family)[name], small_photo(name)
     predicted = expected_image(latents, FAMILIES[family])

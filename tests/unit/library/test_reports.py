@@ -223,7 +223,7 @@ def test_every_status_has_words() -> None:
 
 
 def test_page_is_written_piece_by_piece() -> None:
-    """Ten thousand files take no more memory than ten: what was written is let go before the next row is made."""
+    """Ten thousand files take no more memory than ten: written rows are released before the next is made."""
     written: list[int] = []
 
     class Out(io.StringIO):

@@ -250,7 +250,7 @@ def _shapes() -> Iterator[object]:
                 if type(other) is not type(value):
                     yield plain | {name: plain[name] | {key: other}}
     yield plain | {"fingerprint": "../../x"}
-    yield plain | {"family_id": "none of ours"}
+    yield plain | {"family_id": "unknown"}
     yield plain | {"kind": "<script>"}
     yield plain | {"size": 10**400}
     yield plain | {"file_findings": [{"code": "none", "severity": "broken", "text": "", "evidence": [], "remedy": ""}]}

@@ -67,7 +67,7 @@ def test_put_into_the_place_and_the_precision_of_the_one_before(tmp_path: Path, 
     found = load_file(tmp_path / "new.safetensors")
     assert same(found, checkpoint({name: value.half() for name, value in other.items()}))
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"}, "the hash of another file is not kept"
+        assert file.metadata() == {"format": "pt"}, "the hash of another file is dropped"
     assert source.read_bytes() == before
     assert inspect_file(tmp_path / "new.safetensors").verdict.status == "healthy"
 

@@ -23,7 +23,7 @@ def host(sample_set: SampleSet, tmp_path: Path) -> StandaloneHost:
     return StandaloneHost(folders)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "vae_lab"]
 
 
@@ -33,7 +33,7 @@ def test_a_healthy_checkpoint_is_checked_silently(host: StandaloneHost, caplog: 
     checkup.checkpoint_changed()
     assert checkup.wait(LOOK)
     assert host.known_reports(["healthy.safetensors"])["healthy.safetensors"].verdict.status == "healthy"
-    assert said(caplog) == []
+    assert logged(caplog) == []
 
 
 def test_a_broken_one_is_warned_about_once_with_a_remedy(
@@ -45,7 +45,7 @@ def test_a_broken_one_is_warned_about_once_with_a_remedy(
             host.select_checkpoint("grey-merge.safetensors")
             checkup.checkpoint_changed()
             assert checkup.wait(LOOK)
-    (line,) = said(caplog)
+    (line,) = logged(caplog)
     assert "grey-merge.safetensors is broken" in line
     found = host.recommendation()
     assert found is not None
@@ -79,7 +79,7 @@ def test_an_our_error_is_logged_and_ends_nothing(host: StandaloneHost, caplog: p
         checkup.checkpoint_changed()
         assert checkup.wait(LOOK)
     assert len(calls) == 2
-    assert "VAE Lab, checking the VAE in memory" in said(caplog)[-1]
+    assert "VAE Lab, checking the VAE in memory" in logged(caplog)[-1]
 
 
 def test_after_a_stop_nothing_is_begun(host: StandaloneHost) -> None:

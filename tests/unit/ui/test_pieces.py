@@ -111,10 +111,10 @@ def test_equal_images_are_reported() -> None:
 
 def test_names_reasons_and_infotexts_cannot_smuggle_markup() -> None:
     comparison = stored(Decoded(HOSTILE, grey(1)), Decoded("b", error=HOSTILE))
-    kept = generation("g1", infotexts=(HOSTILE,), checkpoint=f"/models/{HOSTILE}")
+    latent = generation("g1", infotexts=(HOSTILE,), checkpoint=f"/models/{HOSTILE}")
     pieces = [
         views.results(comparison),
-        views.latent_card(kept),
+        views.latent_card(latent),
         views.alert(HOSTILE),
         views.note(HOSTILE, undo_id=HOSTILE),
         views.deciding(HOSTILE),

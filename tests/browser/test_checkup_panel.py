@@ -92,7 +92,7 @@ def test_a_healthy_checkpoint(page: Page, launch: Launch, make_host: MakeHost) -
     expect(page.locator(".vae-lab-current-badge:not(:empty)")).to_have_count(0)
 
 
-def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
+def test_the_last_of_several_quick_choices_is_shown(
     page: Page, launch: Launch, checked_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CheckupPanel, "on_file", slowly(CheckupPanel.on_file))

@@ -83,7 +83,7 @@ def test_browser_really_shows_the_images(page: Page, shared_url: str) -> None:
         page.keyboard.press(".")
 
 
-def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) -> None:
+def test_vae_of_another_family_is_refused_with_a_message(page: Page, shared_url: str) -> None:
     panel = Panel.open(page, shared_url)
     panel.tick_only("anime.vae.pt", "sdxl-c.safetensors")
     panel.compare()
@@ -182,7 +182,7 @@ def test_what_is_ticked_during_a_run_stays(page: Page, launch: Launch, pausing: 
     assert [label.split(" · ")[0] for label in panel.ticked()] == ["vae-19.safetensors"]
 
 
-def test_who_compares_during_the_run_of_another_page_is_answered_immediately(
+def test_a_comparison_during_the_run_of_another_page_is_answered_immediately(
     page: Page, launch: Launch, pausing: StandaloneHost
 ) -> None:
     url = launch(pausing)
@@ -286,7 +286,7 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
 
 @pytest.mark.parametrize("text", ["1|anime.vae.pt", "[]", "null", '{"kind": "latent"}', '{"kind": "x", "name": "g1"}',
                                   '{"kind": "latent", "name": 1}', '{"kind": [], "name": "g1"}'])  # fmt: skip
-def test_a_script_of_another_version_is_refused_in_words(page: Page, shared_url: str, text: str) -> None:
+def test_a_script_of_another_version_is_refused_with_a_message(page: Page, shared_url: str, text: str) -> None:
     panel = Panel.open(page, shared_url)
     page.evaluate(
         """text => {

@@ -142,7 +142,7 @@ def test_filter_status_and_order(page: Page, scanned_url: str) -> None:
     expect(library.rows.nth(0)).to_have_attribute("data-name", "anime.vae.pt")
 
 
-def test_who_types_faster_than_the_table_answers_sees_what_was_typed(
+def test_the_table_follows_quick_typing(
     page: Page, launch: Launch, scanned_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = LibraryPage.open(page, launch(scanned_host))

@@ -50,7 +50,7 @@ def test_small_images_choose_the_latent(page: Page, shared_url: str, keep_screen
     keep_screenshot(page, f"sources-{theme}")
 
 
-def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
+def test_the_last_of_several_quick_choices_is_shown(
     page: Page, launch: Launch, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ComparisonPanel, "on_source", slowly(ComparisonPanel.on_source))
@@ -126,7 +126,7 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
 
 
 @pytest.mark.parametrize("kind", ["no latents", "a pickle", "several tensors"])
-def test_other_files_are_refused_in_words(
+def test_other_files_are_refused_with_a_message(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path, kind: str
 ) -> None:
     file = tmp_path / "wrong.safetensors"

@@ -87,7 +87,7 @@ def test_settings_section(forge: Forge, page: Page) -> None:
         expect(page.locator(f"#setting_vae_lab_{name}")).to_be_visible()
 
 
-def test_who_decides_is_shown(forge: Forge, page: Page) -> None:
+def test_the_source_of_the_decision_is_shown(forge: Forge, page: Page) -> None:
     def deciding(line: str) -> None:
         page.click("#vae_lab_refresh")
         expect(page.locator("#vae_lab_deciding").first).to_contain_text(line, timeout=90_000)

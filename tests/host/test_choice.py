@@ -168,7 +168,7 @@ def test_a_file_that_fails_to_load_is_not_chosen(webui: WebUI, host, data_dir: P
 
 
 @pytest.mark.parametrize("checkpoint", ["one.safetensors", "without.safetensors"])
-def test_a_load_that_fails_half_way_is_mended(webui: WebUI, host, monkeypatch, checkpoint: str) -> None:
+def test_a_load_that_fails_half_way_is_repaired(webui: WebUI, host, monkeypatch, checkpoint: str) -> None:
     """Otherwise the WebUI's VAE would be a mixture, and its model without its hooks."""
     webui.select_checkpoint(checkpoint)
     before, weights = pixels(webui.generate())[0], webui.vae_bytes()

@@ -48,7 +48,7 @@ class Folders:
 
         Args:
             models: the folder; choices are saved in its subfolder ``vae-lab``. Caches are never stored among models,
-                because whoever shares the folder could have prepared them.
+                because someone who shares the folder could have prepared them.
             data: a folder for choices and caches; by default caches are in the user's cache folder.
         """
         return cls(

@@ -34,7 +34,7 @@ class _Undo:
     """How to undo a choice.
 
     Attributes:
-        id: unguessable, because whoever knows it can change a choice.
+        id: unguessable, because anyone who knows it can change a choice.
         reach: of the choice.
         vae: what was chosen.
         before: what had been chosen before.

@@ -165,7 +165,7 @@ def test_serve_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.startswith(f"{tmp_path / 'gone'} is not a folder. ")
 
 
-def test_user_who_stops_it(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_by_the_user(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 

@@ -295,7 +295,7 @@ def test_cache_that_is_locked(
     assert "locked" in caplog.text
 
 
-def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_by_the_user(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished work is reported and stored, and the same command resumes."""
 
     class Stopped(Scan):

@@ -90,7 +90,7 @@ def test_what_frees_most_comes_first() -> None:
 
 
 @pytest.mark.parametrize(("size", "words"), [(999, "999 bytes"), (334_641_164, "334.6 MB"), (2 * 10**9, "2.0 GB")])
-def test_sizes_in_words(size: int, words: str) -> None:
+def test_human_readable_sizes(size: int, words: str) -> None:
     (group,) = find_duplicates([vae("a", size=size), vae("b", size=size)])
     assert f"free {words}." in group.sentence
 

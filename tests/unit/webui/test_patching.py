@@ -88,7 +88,7 @@ def test_somebody_elses_patch_below_ours_stays(host: SimpleNamespace) -> None:
     assert host.decode is theirs
 
 
-def test_undone_in_the_wrong_order_nothing_of_ours_stays_active(host: SimpleNamespace) -> None:
+def test_undone_in_the_wrong_order_none_of_our_patches_stays_active(host: SimpleNamespace) -> None:
     one, two = ExitStack(), ExitStack()
     patch(host, "decode", tagging("one"), one)
     patch(host, "decode", tagging("two"), two)
@@ -132,7 +132,7 @@ def test_missing_name_is_an_error_and_changes_nothing(host: SimpleNamespace) -> 
 # --- the host boundary -----------------------------------------------------------------------------------------------
 
 
-def test_error_of_ours_is_reported_with_its_message(caplog: pytest.LogCaptureFixture) -> None:
+def test_our_error_is_reported_with_its_message(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[str] = []
     with guarded("comparing", lines.append):
         raise UnknownChoice("no VAE named x")
@@ -141,7 +141,7 @@ def test_error_of_ours_is_reported_with_its_message(caplog: pytest.LogCaptureFix
     assert "Traceback" not in caplog.text
 
 
-def test_bug_of_ours_is_logged_in_full_and_reported_briefly(caplog: pytest.LogCaptureFixture) -> None:
+def test_our_bug_is_logged_in_full_and_reported_briefly(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[str] = []
     with guarded("comparing", lines.append):
         raise KeyError("decoder")

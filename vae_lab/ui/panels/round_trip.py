@@ -85,8 +85,8 @@ class RoundTripPanel:
         try:
             self.host.listing(fresh=True)
             entries = self.host.vaes()
-            kept = keep_chosen(entries, None, ticked or (), PageState())
-            return choice_update(vae_choices(entries), kept, ticked), self._built_in_line(), gr.update()
+            selected = keep_chosen(entries, None, ticked or (), PageState())
+            return choice_update(vae_choices(entries), selected, ticked), self._built_in_line(), gr.update()
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
 

@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's cache folder, which belongs to this run alone; processes that tests start have it too."""
+    """The user's cache folder, which only this run uses; processes that tests start have it too."""
     folder = tmp_path_factory.mktemp("user-cache")
     for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         os.environ[variable] = str(folder)
@@ -35,7 +35,7 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sample_set(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
-    """The sample set unfolded into a folder like the WebUI's ``models``, once for all tests: nobody may change it."""
+    """The sample set expanded into a folder like the WebUI's ``models``, once for all tests; read-only."""
     from vae_lab.samples import build_sample_set
 
     return build_sample_set(tmp_path_factory.mktemp("samples") / "models")

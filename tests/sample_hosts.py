@@ -44,7 +44,7 @@ def latents_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = torch.cat([small_latents("astronaut", 16), small_latents("brushes", 16)])
     texts = ("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1", "brushes\nSteps: 20, Seed: 2")
     save_latents(Generation("", pair, sd1, "Astronaut and brushes", texts), folder / "astronaut.safetensors")
-    brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # kept screenshots deserve a whole image
+    brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # saved screenshots should show a whole image
     save_latents(Generation("", brushes, sd1, "Brushes"), folder / "brushes.safetensors")
     last = small_latents("astronaut", 16, "sdxl")
     save_latents(Generation("", last, sdxl, "SDXL"), folder / "later-sdxl.safetensors")
@@ -56,7 +56,7 @@ MakeHost = Callable[..., StandaloneHost]
 
 @pytest.fixture(scope="session")
 def families_of_samples(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of data in which the families of the samples are known; telling them takes a second for each."""
+    """A folder of data in which the families of the samples are known; detecting each takes a second."""
     data = tmp_path_factory.mktemp("known")
     host = StandaloneHost(Folders(data, (samples.healthy.parent,), (samples.smooth.parent,)))
     host.identify()
@@ -70,14 +70,16 @@ def families_of_samples(samples: SampleSet, tmp_path_factory: pytest.TempPathFac
 def make_host(
     samples: SampleSet, latents_folder: Path, families_of_samples: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> MakeHost:
-    """Makes a host over the samples, with ``healthy`` in use, that remembers nothing of the others.
+    """Makes a host over the samples, with ``healthy`` in use, that shares no state with others.
 
-    It knows the samples' families, unless it is to look at them first (``strangers``).
+    It knows the samples' families, unless it has to detect them first (``unknown_families``).
     """
 
-    def make(vaes: Path | None = None, latents: Path | None = None, *, strangers: bool = False) -> StandaloneHost:
+    def make(
+        vaes: Path | None = None, latents: Path | None = None, *, unknown_families: bool = False
+    ) -> StandaloneHost:
         data = tmp_path_factory.mktemp("data")
-        if not strangers:
+        if not unknown_families:
             shutil.copytree(families_of_samples, data, dirs_exist_ok=True)
         folders = Folders(
             data=data,
@@ -93,7 +95,7 @@ def make_host(
 
 
 class RememberingHost(StandaloneHost):
-    """Decodes what it is asked for once, and gives the same images to whoever asks for it again."""
+    """Decodes each request once, and returns the same images when asked again."""
 
     made: dict[object, Comparison]
 

@@ -5,7 +5,7 @@
 The net (see ``vae_lab/latents/preview.py``) learns from TAESD's latents of the training photos and of charts, most of
 them veiled, darkened, or robbed of contrast or colour: on such images a healthy VAE must not look broken. What it
 should say is the mean of the source and of what TAESD makes of the latent, at 1/8. For latents that no encoder made,
-with noise or another contrast, only TAESD's output is used as the target. """
+with noise or another contrast, only TAESD's output is used as the target."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ _NUMBERS: dict[str, Callable[[Reading], float]] = {
     "white - black": lambda reading: reading.contrast,
     "patches": lambda reading: reading.gain_l,
     "photo": lambda reading: reading.photo_gain_l,
-    "colour": lambda reading: reading.colour_kept,
+    "colour": lambda reading: reading.colour_retained,
     "all": lambda reading: reading.overall,
 }
 """The numbers that decide about a loss; see vae_lab/checkup/judge.py."""

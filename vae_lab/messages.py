@@ -1,8 +1,8 @@
 """The message catalogue: sentences with names and numbers in the user's language.
 
 The English text is the key. ``localizations/*.json`` hold the translations: the WebUI replaces whole texts with them in
-the browser, and this module does so for whole sentences with values. Values go into named placeholders and stay as
-they are, names of files above all, except for those in ``SENTENCES``, which hold texts of ours.
+the browser, and this module does so for whole sentences with values. Values go into named placeholders and do not
+change (most are file names), except those in ``SENTENCES``, which contain our own texts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SENTENCES = frozenset({"reason", "sentence", "status", "title"})
 """Placeholders whose values are translated too."""
 
 CLAUSE = "{sentence}."
-"""Makes a sentence of a clause."""
+"""Turns a clause into a sentence."""
 
 _PACKAGED = Path(__file__).parent / "ui" / "assets" / "localizations"  # of a wheel; a checkout has it at its root
 _FOLDER = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[1] / "localizations"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORDS = re.compile(r"[A-Za-z]+ [A-Za-z]+")
-_MAX_LENGTH = 1000  # longer texts are not ours
+_MAX_LENGTH = 1000  # longer texts are not from us
 
 _language: ContextVar[str] = ContextVar("language", default="")
 
@@ -59,7 +59,7 @@ def text(template: str, *, escape: Callable[[str], str] = str, **values: object)
 def translated(sentence: str) -> str:
     """A finished English sentence in the current language; unchanged if the catalogue does not have it.
 
-    For texts that other modules have put together, and for those that were stored.
+    For texts that other modules have built, and for stored ones.
     """
     language = _language.get()
     return _find(language, sentence) if language else sentence
@@ -75,7 +75,7 @@ def _catalogue(language: str) -> Mapping[str, str]:
 
 @lru_cache(maxsize=4)
 def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Templates with placeholders, those with the most fixed text first; without two words they would fit anything."""
+    """Templates with placeholders, most fixed text first; with fewer than two fixed words, one would match anything."""
     fixed = {key: _PLACEHOLDER.sub("", key) for key in _catalogue(language) if _PLACEHOLDER.search(key)}
     templates = sorted((key for key in fixed if _WORDS.search(fixed[key])), key=lambda key: -len(fixed[key]))
     return tuple((_pattern(template), _catalogue(language)[template]) for template in templates)

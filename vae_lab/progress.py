@@ -1,4 +1,4 @@
-"""The one form in which long work reports its progress."""
+"""The callback type with which long operations report progress."""
 
 from __future__ import annotations
 

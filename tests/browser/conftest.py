@@ -1,4 +1,4 @@
-"""A real page in a real browser: the stand-alone app on a free port, and a headless Chromium that tells every error.
+"""A real page in a real browser: the stand-alone app on a free port, and a headless Chromium that reports every error.
 
 ``VAE_LAB_SCREENSHOTS=DIR`` keeps the images that tests take; ``VAE_LAB_CHROMIUM=FILE`` names the browser.
 """
@@ -46,8 +46,8 @@ PATIENCE = 90_000  # ms: for a machine that is slow and busy
 expect.set_options(timeout=PATIENCE)
 
 CHROMIUM = os.environ.get("VAE_LAB_CHROMIUM", "/usr/bin/chromium")
-# What gradio itself loads from elsewhere. The browser is not to wait for it, and reports that it is not there; nothing
-# of ours may be here.
+# What gradio itself loads from elsewhere. The browser must not wait for it, and reports that it is missing. Nothing
+# of our own may be listed here.
 GRADIO_LOADS = ("cdnjs.cloudflare.com", "fonts.googleapis.com", "fonts.gstatic.com")
 FLAGS = [
     "--host-resolver-rules=" + ", ".join(f"MAP {name} ~NOTFOUND" for name in GRADIO_LOADS),
@@ -62,7 +62,7 @@ FLAGS = [
 
 
 def free_port() -> int:
-    """A port that nobody uses; gradio's own range may be in use by other programs that are being tested."""
+    """A free port; gradio's own range may be in use by other programs that are being tested."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -86,10 +86,10 @@ def _serve(blocks: gr.Blocks, options: dict[str, Any]) -> tuple[FastAPI, str]:
 
 def close(blocks: gr.Blocks) -> None:
     """Stop serving it, whatever the page had open."""
-    blocks.server.force_exit = True  # else uvicorn waits, for ever at times, for what the page's queue had open
+    blocks.server.force_exit = True  # else uvicorn waits, sometimes forever, for what the page's queue had open
     blocks.close(verbose=False)
     with warnings.catch_warnings():
-        # Gradio 3 stops its server in the middle of the page's last websocket; that is not ours to mend.
+        # Gradio 3 stops its server in the middle of the page's last websocket; we cannot fix that.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
@@ -114,7 +114,7 @@ def static_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticSite
 
 
 class PausingHost(StandaloneHost):
-    """Compares as ever up to the third image, then waits until it is cancelled: however fast the machine is, a
+    """Compares normally up to the third image, then waits until cancelled: however fast the machine is, a
     test finds it at work.
     """
 

@@ -1,4 +1,4 @@
-"""What a user does in our panels, for Playwright."""
+"""User actions in our panels, as Playwright page objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from playwright.sync_api import TimeoutError as NotInTime
 
 
 def slowly(handler: Callable[..., Any], seconds: float = 0.7) -> Callable[..., Any]:
-    """The same, and so slow that whoever uses the page is faster."""
+    """The same, but slower than a user of the page."""
 
     def slow(*values: Any, **more: Any) -> Any:
         time.sleep(seconds)
@@ -118,7 +118,7 @@ class Panel:
         expect(self.page.locator("#vae_lab_numbers").first).not_to_contain_text("Measuring…")
 
     def finish(self, action: object) -> None:
-        """Do ``action``, and wait until the panel has told how it went and is at rest."""
+        """Do ``action``, and wait until the panel has shown the result and is idle."""
         _finish(self.page, "vae_lab_message", "vae_lab_panel", action)
 
     def figure(self, name: str) -> Locator:
@@ -283,7 +283,7 @@ class CheckupPage:
         self.finish(lambda: self.page.click("#vae_lab_checkup_check_all"))
 
     def finish(self, action: object) -> None:
-        """Do ``action``, and wait until the page has told how it went and is at rest."""
+        """Do ``action``, and wait until the page has shown the result and is idle."""
         _finish(self.page, "vae_lab_checkup_message", "vae_lab_checkup", action)
 
     def row(self, name: str) -> Locator:
@@ -378,7 +378,7 @@ class RoundTripPage:
         self.finish(lambda: self.page.click("#vae_lab_roundtrip_run"))
 
     def finish(self, action: object) -> None:
-        """Do ``action``, and wait until the page has told how it went and is at rest."""
+        """Do ``action``, and wait until the page has shown the result and is idle."""
         _finish(self.page, "vae_lab_roundtrip_message", "vae_lab_roundtrip", action)
 
     def figure(self, name: str) -> Locator:

@@ -48,7 +48,7 @@ PAGE = """<!doctype html>
 <body class="vae-lab">{body}</body>
 </html>
 """
-# Parts of the Compare page that the light table must leave alone, or that it writes to.
+# Parts of the Compare page that the light table must not change, or that it writes to.
 COMPARE = """
 <div id="vae_lab_source"><input></div>
 <div id="vae_lab_vaes"><input type="checkbox"><input type="checkbox"></div>

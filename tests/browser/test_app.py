@@ -1,4 +1,4 @@
-"""What only the app with the page has: its port, its password, its routes next to gradio's. No browser is needed."""
+"""The stand-alone app: its port, its password, its routes next to gradio's. Needs no browser."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
         close(blocks)
 
 
-def test_a_port_in_use_is_told_clearly(make_host: MakeHost) -> None:
+def test_a_port_in_use_is_reported_clearly(make_host: MakeHost) -> None:
     running = launch(make_host())
     port = int(running.url.rsplit(":", 1)[1].strip("/"))
     try:

@@ -1,4 +1,4 @@
-"""The checkup as a user meets it, and the badges that it leaves."""
+"""The Checkup page in a browser, and its badges."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def checked_url(checked_host: StandaloneHost) -> Iterator[str]:
 
 
 class SlowHost(StandaloneHost):
-    """Looks at two files as ever, and waits before the third one until it is cancelled."""
+    """Checks two files normally, then waits before the third one until cancelled."""
 
     looked = 0
 
@@ -93,7 +93,7 @@ def test_a_healthy_checkpoint(page: Page, launch: Launch, make_host: MakeHost) -
     expect(page.locator(".vae-lab-current-badge:not(:empty)")).to_have_count(0)
 
 
-def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
+def test_the_last_of_several_quick_choices_is_shown(
     page: Page, launch: Launch, checked_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CheckupPanel, "on_file", slowly(CheckupPanel.on_file))
@@ -204,7 +204,7 @@ def test_a_checkpoint_without_a_vae_says_what_decodes_instead(
     expect(checkup.for_checkpoint).to_be_hidden()
 
 
-def test_what_is_known_is_shown_at_once_and_follows_the_checkpoint(
+def test_what_is_known_is_shown_immediately_and_follows_the_checkpoint(
     page: Page, launch: Launch, make_host: MakeHost
 ) -> None:
     host = make_host()
@@ -222,7 +222,7 @@ def test_what_is_known_is_shown_at_once_and_follows_the_checkpoint(
     expect(checkup.badge).to_have_text("✓ Healthy")
     checkup.choose(NO_VAE)
     expect(checkup.verdict).to_contain_text("Not checked yet")
-    # Looked at meanwhile by someone else, as the WebUI's extension does in the background.
+    # Checked by another thread in the meantime, as by the WebUI's extension in the background.
     service_of(host).checkups.inspect([NO_VAE])
     host.select_checkpoint(NO_VAE)
     expect(checkup.badge).to_have_text("⚠ No VAE inside")
@@ -237,11 +237,11 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
     expect(checkup.deciding).to_be_hidden()
 
 
-def test_what_is_in_memory_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_what_is_in_memory_is_reported(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     finding = Finding("black", "broken", "Images come out black.")
-    held = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
-    host.__class__ = type("HostWithModel", (StandaloneHost,), {"memory_checkup": lambda self: held})
+    loaded = MemoryCheckup(Checkup("sd1", (finding,)), "fp16", BUILT_IN)
+    host.__class__ = type("HostWithModel", (StandaloneHost,), {"memory_checkup": lambda self: loaded})
     service_of(host).checkups.inspect([HEALTHY])
     checkup = CheckupPage.open(page, launch(host))
     expect(checkup.verdict).to_contain_text("Currently loaded: Built-in, fp16 ✗ Broken: black images")
@@ -295,7 +295,7 @@ def test_cancel_keeps_what_was_reached(page: Page, launch: Launch, make_host: Ma
     expect(checkup.rows.last).to_contain_text("Not checked")
 
 
-def test_a_file_that_has_vanished_is_told_in_one_line(
+def test_a_file_that_has_vanished_is_reported_in_one_line(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     shutil.copy(samples.smooth, tmp_path / "gone.safetensors")
@@ -311,7 +311,7 @@ def test_a_file_that_has_vanished_is_told_in_one_line(
 # --- badges ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_badge_beside_the_deciding_line_follows_a_check(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_the_badge_next_to_the_deciding_line_follows_a_check(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     host.select_checkpoint(GREY)
     panel = Panel.open(page, launch(host))
@@ -376,7 +376,7 @@ def test_cards_of_checkpoints_and_the_accordion_have_badges(
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(grey).to_have_attribute("data-clicks", "1")
     keep_screenshot(page, "cards")
-    # The WebUI draws its cards anew when they are refreshed or sorted.
+    # The WebUI draws its cards again when they are refreshed or sorted.
     page.evaluate("all = document.getElementById('txt2img_checkpoints_cards'); all.innerHTML = all.innerHTML")
     page.evaluate("document.querySelectorAll('.vae-lab-card-badge').forEach(badge => badge.remove())")
     expect(page.locator(".vae-lab-card-badge")).to_have_count(3)
@@ -459,7 +459,7 @@ def test_names_and_findings_cannot_smuggle_markup() -> None:
         checkup_views.checked({HOSTILE: report}, 1),
         checkup_views.used_instead(HOSTILE),
         checkup_views.remedied(HOSTILE),
-        checkup_views.held(MemoryCheckup(Checkup("", (finding,)), HOSTILE, HOSTILE)),
+        checkup_views.in_memory(MemoryCheckup(Checkup("", (finding,)), HOSTILE, HOSTILE)),
     ]
     assert all("<img src=x" not in piece for piece in pieces)
     assert all("\"'&.pt" not in piece for piece in pieces)

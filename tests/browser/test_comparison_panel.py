@@ -1,4 +1,4 @@
-"""The comparison panel as a user meets it."""
+"""The Compare page in a browser."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_browser_really_shows_the_images(page: Page, shared_url: str) -> None:
         page.keyboard.press(".")
 
 
-def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) -> None:
+def test_vae_of_another_family_is_refused_with_a_message(page: Page, shared_url: str) -> None:
     panel = Panel.open(page, shared_url)
     panel.tick_only("anime.vae.pt", "sdxl-c.safetensors")
     panel.compare()
@@ -98,7 +98,7 @@ def test_vae_of_another_family_is_refused_in_words(page: Page, shared_url: str) 
 
 
 def test_identify_shows_families_and_unticks_the_other_ones(page: Page, launch: Launch, make_host: MakeHost) -> None:
-    panel = Panel.open(page, launch(make_host(strangers=True)))
+    panel = Panel.open(page, launch(make_host(unknown_families=True)))
     assert "sdxl-c.safetensors" in panel.ticked()
     panel.finish(lambda: page.click("#vae_lab_identify"))
     expect(page.locator("#vae_lab_vaes")).to_contain_text("sdxl-c.safetensors · SDXL")
@@ -130,7 +130,7 @@ def test_choices_survive_a_refresh_and_new_latents(
     expect(panel.figures).to_have_count(2)
 
 
-def test_what_has_vanished_is_told_in_one_line(
+def test_what_has_vanished_is_reported_in_one_line(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path
 ) -> None:
     shutil.copy(samples.anime, tmp_path / "anime.vae.pt")
@@ -182,7 +182,7 @@ def test_what_is_ticked_during_a_run_stays(page: Page, launch: Launch, pausing: 
     assert [label.split(" · ")[0] for label in panel.ticked()] == ["vae-19.safetensors"]
 
 
-def test_who_compares_during_the_run_of_another_page_is_told_at_once(
+def test_a_comparison_during_the_run_of_another_page_is_answered_immediately(
     page: Page, launch: Launch, pausing: StandaloneHost
 ) -> None:
     url = launch(pausing)
@@ -213,7 +213,7 @@ def test_another_message_does_not_hide_a_run(page: Page, launch: Launch, pausing
 
 
 def test_cancelled_before_the_first_image(page: Page, launch: Launch, make_host: MakeHost) -> None:
-    """What was there stays; and so it does while a host's model is not free."""
+    """The previous results stay, also while a host's model is busy."""
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.tick_only("anime.vae.pt")
@@ -230,23 +230,23 @@ def test_cancelled_before_the_server_has_heard_of_the_run(page: Page, launch: La
     host = make_host()
     host.__class__ = WaitingHost
     panel = Panel.open(page, launch(host))
-    held: list[Route] = []
-    page.route(re.compile("/(queue/join|run/predict)"), lambda route: held.append(route))
+    requests: list[Route] = []
+    page.route(re.compile("/(queue/join|run/predict)"), lambda route: requests.append(route))
 
     def compare_and_cancel() -> None:
         page.click("#vae_lab_compare")
         with page.expect_response("**/vae-lab/v1/cancel"):
             page.click("#vae_lab_cancel")
         assert not service_of(host).runs.status.busy
-        assert held
-        for route in held:
+        assert requests
+        for route in requests:
             route.continue_()
 
     panel.finish(compare_and_cancel)
     expect(panel.message).to_contain_text("ancelled")
 
 
-def test_a_file_of_latents_that_cannot_be_used_is_told(
+def test_a_file_of_latents_that_cannot_be_used_is_reported(
     page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path
 ) -> None:
     panel = Panel.open(page, launch(make_host(latents=tmp_path)))
@@ -258,7 +258,7 @@ def test_a_file_of_latents_that_cannot_be_used_is_told(
 def test_a_page_opened_during_a_run_shows_its_progress(page: Page, launch: Launch, pausing: StandaloneHost) -> None:
     panel = Panel.open(page, launch(pausing))
     page.click("#vae_lab_compare")
-    # The bar alone is no proof: it shows at the click, before the server has heard of it.
+    # The bar is no proof: it appears at the click, before the server receives the request.
     expect(panel.progress).to_have_attribute("aria-valuenow", "3")
     page.reload()
     expect(page.get_by_role("progressbar")).to_be_visible()
@@ -278,7 +278,7 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     host.select_checkpoint("grey-merge.safetensors")
     figure = grid.locator('figure[data-vae="anime.vae.pt"]')
     figure.get_by_role("button", name="Use for this checkpoint").click()
-    expect(grid.locator(".vae-lab-told")).to_contain_text(
+    expect(grid.locator(".vae-lab-tool-message")).to_contain_text(
         "This choice is for healthy.safetensors, but grey-merge.safetensors is in use now."
     )
     assert host.chosen("checkpoint") == AUTOMATIC
@@ -286,7 +286,7 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
 
 @pytest.mark.parametrize("text", ["1|anime.vae.pt", "[]", "null", '{"kind": "latent"}', '{"kind": "x", "name": "g1"}',
                                   '{"kind": "latent", "name": 1}', '{"kind": [], "name": "g1"}'])  # fmt: skip
-def test_a_script_of_another_version_is_refused_in_words(page: Page, shared_url: str, text: str) -> None:
+def test_a_script_of_another_version_is_refused_with_a_message(page: Page, shared_url: str, text: str) -> None:
     panel = Panel.open(page, shared_url)
     page.evaluate(
         """text => {
@@ -313,7 +313,7 @@ def test_use_for_this_checkpoint_changes_what_decodes(page: Page, launch: Launch
     expect(panel.deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
 
 
-def test_compare_by_keyboard_alone(page: Page, shared_url: str) -> None:
+def test_compare_by_keyboard_only(page: Page, shared_url: str) -> None:
     panel = Panel.open(page, shared_url)
     panel.tick_only("photo-b.ckpt")
     page.evaluate("document.activeElement.blur()")

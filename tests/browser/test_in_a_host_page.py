@@ -75,7 +75,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
         close(blocks)
 
 
-def test_a_new_generation_is_there_when_the_tab_comes_into_view(
+def test_a_new_generation_is_shown_when_the_tab_becomes_visible(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost, tmp_path: Path
 ) -> None:
     host = make_host(latents=tmp_path)
@@ -147,7 +147,7 @@ def test_accordion_says_what_decodes_and_hands_over_its_values(
     expect(deciding).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
 
 
-def test_a_menu_that_is_used_at_once_keeps_its_entries_and_what_is_chosen(
+def test_a_menu_that_is_used_immediately_keeps_its_entries_and_what_is_chosen(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The accordion looks for new files as it opens, which takes a while where folders are large or far away."""

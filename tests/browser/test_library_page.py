@@ -1,4 +1,4 @@
-"""The library as a user meets it."""
+"""The Library page in a browser."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_filter_status_and_order(page: Page, scanned_url: str) -> None:
     expect(library.rows.nth(0)).to_have_attribute("data-name", "anime.vae.pt")
 
 
-def test_who_types_faster_than_the_table_answers_sees_what_was_typed(
+def test_the_table_follows_quick_typing(
     page: Page, launch: Launch, scanned_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = LibraryPage.open(page, launch(scanned_host))
@@ -228,7 +228,7 @@ def test_a_row_opens_the_checkup(page: Page, scanned_url: str) -> None:
     expect(checkup.charts.locator("img")).to_have_count(3)
 
 
-def test_reports_can_be_kept(page: Page, scanned_url: str) -> None:
+def test_reports_can_be_downloaded(page: Page, scanned_url: str) -> None:
     library = LibraryPage.open(page, scanned_url)
     expect(library.rows).to_have_count(FILES)
     for words, name in (("JSON lines", "jsonl"), ("CSV", "csv"), ("HTML page", "html")):
@@ -264,7 +264,7 @@ def test_nothing_is_cut(page: Page, scanned_url: str, keep_screenshot: Keep, wid
 def test_the_library_asks_nothing_while_it_is_not_in_view(
     page: Page, launch: Launch, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Listing ten thousand files takes seconds: whoever opens another page shall not wait for it."""
+    """Listing ten thousand files takes seconds: opening another page must not wait for it."""
     host = make_host()
     service = service_of(host)
     asked: list[object] = []

@@ -1,4 +1,4 @@
-"""The light table: what is really painted, compared with the files that the server sends.
+"""The light table: painted pixels, compared with the files from the server.
 
 Most tests run on a static page; those of what depends on gradio's page or on the server, at the end, in the app.
 """
@@ -190,7 +190,7 @@ def test_difference_is_exactly_the_gain_times_a_minus_b(table: LightTable) -> No
         assert (shown[..., 3] == 255).all()
     seen, expected = table.seen(table.stage, shown[..., :3], "canvas.vae-lab-map")
     np.testing.assert_array_equal(seen, expected)
-    table.key("2")  # a digit is a key of ours though the focus is on the gain
+    table.key("2")  # a digit is one of our keys although the focus is on the gain
     table.key("3")
     apart = np.abs(image(table, BUILT_IN).astype(int) - image(table, B))
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {apart.max()} of 255")

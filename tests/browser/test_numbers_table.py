@@ -254,8 +254,8 @@ def test_it_fits_the_page(page: Page, shared_url: str, theme: str, width: int, k
 
 
 def test_saved_image_carries_what_made_it(shared_url: str, shared_host: StandaloneHost) -> None:
-    kept = shared_host.generations.newest_first()[0]
-    stored = service_of(shared_host).comparisons.compare(kept.id, ["photo-b.ckpt"])
+    generation = shared_host.generations.newest_first()[0]
+    stored = service_of(shared_host).comparisons.compare(generation.id, ["photo-b.ckpt"])
 
     def infotext(path: str) -> str:
         with urllib.request.urlopen(f"{shared_url}vae-lab/v1/{path}", timeout=60) as answer:
@@ -265,5 +265,5 @@ def test_saved_image_carries_what_made_it(shared_url: str, shared_host: Standalo
 
     for number, i, vae in ((0, 0, r"healthy\.safetensors"), (3, 1, r"photo-b\.ckpt")):
         ours = rf", VAE Lab override: {vae}, VAE Lab override hash: [0-9a-f]{{10}}"
-        assert re.fullmatch(re.escape(kept.infotexts[i]) + ours, infotext(f"images/{stored.id}/{number}.png"))
-    assert infotext(f"sheets/{stored.id}.png") == kept.infotexts[0]
+        assert re.fullmatch(re.escape(generation.infotexts[i]) + ours, infotext(f"images/{stored.id}/{number}.png"))
+    assert infotext(f"sheets/{stored.id}.png") == generation.infotexts[0]

@@ -1,4 +1,4 @@
-"""The round trip as a user meets it."""
+"""The Round trip page in a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PNG of 70 x 45 pixels out of a sample photo; larger where screenshots are kept."""
+    """A PNG of 70 x 45 pixels out of a sample photo; larger if screenshots are saved."""
     file = tmp_path_factory.mktemp("photo") / "cat.png"
     with Image.open(sample_photos()["cat"]) as image:
         image.resize((320, 203) if SCREENSHOTS else (70, 45)).save(file)
@@ -101,7 +101,7 @@ def test_without_a_image_it_says_so(page: Page, shared_url: str) -> None:
     expect(trip.empty).to_be_visible()
 
 
-def test_too_small_a_image_is_told_in_one_line(page: Page, shared_url: str, tmp_path: Path) -> None:
+def test_too_small_a_image_is_reported_in_one_line(page: Page, shared_url: str, tmp_path: Path) -> None:
     Image.new("RGB", (40, 7)).save(tmp_path / "line.png")
     trip = RoundTripPage.open(page, shared_url)
     trip.drop(tmp_path / "line.png")
@@ -153,7 +153,7 @@ def test_all_none_and_a_vae_that_cannot_be_used(
 
 
 class SlowHost(StandaloneHost):
-    """Goes on up to the third step, then waits until it is cancelled."""
+    """Runs up to the third step, then waits until cancelled."""
 
     def round_trip(self, image, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
         def report(done: int, total: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Where latents come from, as a user meets it: small images to choose from, files, and images."""
+"""Sources of latents in a browser: thumbnails, files, and images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.browser
 
 
 def pressed(panel: Panel) -> list[str]:
-    kept = panel.page.locator('#vae_lab_kept [aria-pressed="true"]')
-    return kept.evaluate_all("all => all.map(button => button.title)")
+    buttons = panel.page.locator('#vae_lab_kept [aria-pressed="true"]')
+    return buttons.evaluate_all("all => all.map(button => button.title)")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -50,7 +50,7 @@ def test_small_images_choose_the_latent(page: Page, shared_url: str, keep_screen
     keep_screenshot(page, f"sources-{theme}")
 
 
-def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
+def test_the_last_of_several_quick_choices_is_shown(
     page: Page, launch: Launch, make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ComparisonPanel, "on_source", slowly(ComparisonPanel.on_source))
@@ -68,7 +68,7 @@ def test_who_chooses_faster_than_the_page_answers_sees_the_last_choice(
     expect(ticked).to_have_text(["sdxl-c.safetensors · SDXL"])
 
 
-def test_a_small_image_whose_latent_is_gone_is_told(page: Page, launch: Launch, make_host: MakeHost) -> None:
+def test_a_small_image_whose_latent_is_gone_is_reported(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
     for image in page.locator("#vae_lab_kept").first.locator("img").all():
@@ -106,9 +106,9 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
     assert download.value.suggested_filename == "Astronaut-and-brushes.safetensors"
     file = tmp_path / "mine.safetensors"
     download.value.save_as(file)
-    saved, kept = load_latents(file), host.generations.newest_first()[0]
-    assert torch.equal(saved.latents, kept.latents)
-    assert saved.infotexts == kept.infotexts
+    saved, stored = load_latents(file), host.generations.newest_first()[0]
+    assert torch.equal(saved.latents, stored.latents)
+    assert saved.infotexts == stored.infotexts
     host.generations.clear()
     panel.refresh()
     expect(panel.empty).to_be_visible()
@@ -122,11 +122,11 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
     panel.tick_only("anime.vae.pt")
     panel.compare()
     expect(panel.message).to_contain_text("2 VAEs decoded")
-    assert torch.equal(host.generations.newest_first()[0].latents, kept.latents)
+    assert torch.equal(host.generations.newest_first()[0].latents, stored.latents)
 
 
 @pytest.mark.parametrize("kind", ["no latents", "a pickle", "several tensors"])
-def test_other_files_are_refused_in_words(
+def test_other_files_are_refused_with_a_message(
     page: Page, launch: Launch, make_host: MakeHost, samples: SampleSet, tmp_path: Path, kind: str
 ) -> None:
     file = tmp_path / "wrong.safetensors"
@@ -155,16 +155,16 @@ def test_an_image_becomes_a_latent(
     host = make_host()
     panel = Panel.open(page, launch(host))
     panel.encode(file, "anime.vae.pt")
-    said = "my-cat.png: encoded by anime.vae.pt and stored as SD1 / SD2."
-    expect(panel.message).to_contain_text(f"{said} The image was cropped to 128 x 88, multiples of 8.")
+    encoded = "my-cat.png: encoded by anime.vae.pt and stored as SD1 / SD2."
+    expect(panel.message).to_contain_text(f"{encoded} The image was cropped to 128 x 88, multiples of 8.")
     expect(panel.latent).to_contain_text("my-cat.png")
     expect(panel.latent.locator("pre")).to_have_text("a cat <i>here</i>\nSteps: 30, Seed: 5")
     expect(panel.thumbnail("my-cat.png")).to_have_attribute("aria-pressed", "true")
     keep_screenshot(page, "from-image")
-    kept = host.generations.newest_first()[0]
+    stored = host.generations.newest_first()[0]
     with Image.open(file) as image:
         expected = load_autoencoder(samples.anime).encode(prepared(image).image)
-    assert torch.equal(kept.latents, expected)
+    assert torch.equal(stored.latents, expected)
     panel.tick_only()
     panel.compare()
     assert panel.images("Built-in").shape == (1, 88, 128, 3)
@@ -181,12 +181,14 @@ def test_the_vae_decides_the_family_and_the_exif_the_orientation(
     panel = Panel.open(page, launch(host))
     panel.encode(tmp_path / "turned.jpg", "sdxl-c.safetensors")
     expect(panel.message).to_contain_text("turned.jpg: encoded by sdxl-c.safetensors and stored as SDXL.")
-    kept = host.generations.newest_first()[0]
-    assert (kept.family.id, list(kept.latents.shape)) == ("sdxl", [1, 4, 4, 8])
-    assert kept.infotexts == ()
+    stored = host.generations.newest_first()[0]
+    assert (stored.family.id, list(stored.latents.shape)) == ("sdxl", [1, 4, 4, 8])
+    assert stored.infotexts == ()
 
 
-def test_what_is_no_image_is_told_in_one_line(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+def test_what_is_no_image_is_reported_in_one_line(
+    page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path
+) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
     page.locator("#vae_lab_from_image").get_by_text("From an image").click()

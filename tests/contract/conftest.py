@@ -1,4 +1,4 @@
-"""What holds for the contract suite."""
+"""Configuration of the contract suite."""
 
 from __future__ import annotations
 

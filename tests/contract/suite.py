@@ -1,4 +1,4 @@
-"""What every host promises: one suite for all of them.
+"""The host contract: one suite for all hosts.
 
 A host's own test module subclasses :class:`HostContract` and gives one fixture, ``case``. The suite changes choices
 of the host and puts them back; it changes no files. For a WebUI that is booted in this process:
@@ -37,10 +37,10 @@ class Case:
     """A host, and what the suite must know of what is in it.
 
     Attributes:
-        host: nothing chosen in it, and at least one generation kept.
+        host: nothing chosen in it, and at least one generation stored.
         reopened: another instance over the same folders and settings, as after a restart; the same one where a host
             can exist once only.
-        generation: id of a kept generation; small, for it is decoded often.
+        generation: id of a stored generation; small, because it is decoded often.
         usable: two VAEs that decode it, with different images.
         refused: VAEs that cannot decode it, each with a fragment of the reason.
         families: of some VAEs, the id of the family they belong to, or None.
@@ -81,7 +81,7 @@ class HostContract:
         assert {*case.usable, *case.refused, *case.families} <= set(names)
         assert not {AUTOMATIC, BUILT_IN} & set(names)
 
-    def test_labels_are_told_apart_too(self, host: Host) -> None:
+    def test_labels_are_unique_too(self, host: Host) -> None:
         labels = [entry.label for entry in host.vaes()]
         assert len(set(labels)) == len(labels)
         assert all(entry.label.startswith(entry.name) for entry in host.vaes()), "names are never cut"
@@ -91,7 +91,7 @@ class HostContract:
 
     def test_listing_vaes_reads_no_weights(self, host: Host, case: Case) -> None:
         if case.reads is None:
-            pytest.skip("this host does not tell what it reads")
+            pytest.skip("this host does not report what it reads")
         before = case.reads()
         host.vaes()
         assert case.reads() == before
@@ -246,7 +246,7 @@ class HostContract:
         assert "gone.safetensors" in comparison["gone.safetensors"].error
         assert comparison[case.usable[0]].images is not None
 
-    def test_generation_that_is_not_kept(self, host: Host) -> None:
+    def test_generation_that_is_not_stored(self, host: Host) -> None:
         with pytest.raises(UnknownChoice, match="generation no such generation is no longer stored"):
             host.compare("no such generation", [])
 
@@ -271,8 +271,8 @@ class HostContract:
         assert comparison.cancelled
         assert [result.name for result in comparison.decoded] == [BUILT_IN]
 
-    def test_two_comparisons_at_once_do_not_mix(self, host: Host, case: Case) -> None:
-        alone = {name: self.compare(case, name)[name].images for name in case.usable}
+    def test_simultaneous_comparisons_do_not_mix(self, host: Host, case: Case) -> None:
+        single = {name: self.compare(case, name)[name].images for name in case.usable}
         found: dict[str, object] = {}
 
         def run(name: str) -> None:
@@ -284,7 +284,7 @@ class HostContract:
         for thread in threads:
             thread.join()
         for name in case.usable:
-            assert np.array_equal(found[name], alone[name])  # type: ignore[arg-type]
+            assert np.array_equal(found[name], single[name])  # type: ignore[arg-type]
 
     # --- round trip --------------------------------------------------------------------------------------------------
 
@@ -363,18 +363,18 @@ class HostContract:
         assert decision.path, "the checkpoint's file"
 
     def test_choice_for_the_checkpoint_stays(self, host: Host, case: Case) -> None:
-        said = host.use_for_checkpoint(case.usable[0])
-        assert said.strip()
-        assert "\n" not in said
+        message = host.use_for_checkpoint(case.usable[0])
+        assert message.strip()
+        assert "\n" not in message
         for instance in (host, case.reopened()):
             assert instance.decision().source == "checkpoint"
             assert instance.decision().vae == case.usable[0]
             assert instance.decision().reason
 
     def test_choice_for_every_checkpoint_stays(self, host: Host, case: Case) -> None:
-        said = host.use_always(case.usable[0])
-        assert said.strip()
-        assert "\n" not in said
+        message = host.use_always(case.usable[0])
+        assert message.strip()
+        assert "\n" not in message
         for instance in (host, case.reopened()):
             assert instance.decision().source == "always"
             assert instance.decision().vae == case.usable[0]

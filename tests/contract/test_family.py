@@ -1,4 +1,4 @@
-"""The family of a file is the same, whichever question was asked about it first."""
+"""The family of a file does not depend on which method detects it first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vae_lab.samples import load_sample_latents, load_sample_vae
 
 @pytest.fixture
 def host(tmp_path: Path) -> StandaloneHost:
-    """A checkpoint for SD1 whose VAE is too broken to tell its family, and a latent of SDXL."""
+    """A checkpoint for SD1 whose VAE is too broken to detect its family, and a latent of SDXL."""
     a, b = load_sample_vae("photo-a"), load_sample_vae("photo-b")
     merged = {name: torch.lerp(a[name].float(), b[name].float(), 0.5).half() for name in a}
     for folder in ("Stable-diffusion", "latents"):

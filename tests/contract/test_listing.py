@@ -1,4 +1,4 @@
-"""Folders are walked at most once for each action of a user, and never for what only shows what is known."""
+"""Folders are walked at most once per user action, and never to display known facts."""
 
 from __future__ import annotations
 

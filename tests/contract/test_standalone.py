@@ -1,4 +1,4 @@
-"""The stand-alone host keeps every host's promises; and what it has beyond them."""
+"""The stand-alone host meets the host contract; and its own features."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 def weights(path: Path) -> Path:
-    """A file that is a weight file by its name alone."""
+    """A file that is only a weight file by its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path
@@ -130,7 +130,7 @@ def test_checkpoint_is_selected_to_stay(models: Path, tmp_path: Path) -> None:
         host.select_checkpoint("gone")
 
 
-def test_choice_is_that_of_its_checkpoint_alone(models: Path, tmp_path: Path) -> None:
+def test_choice_is_only_for_its_checkpoint(models: Path, tmp_path: Path) -> None:
     host = StandaloneHost(Folders.of_models(models, data=tmp_path))
     host.use_for_checkpoint("sharp.safetensors")
     host.select_checkpoint("no-vae.safetensors")
@@ -139,7 +139,7 @@ def test_choice_is_that_of_its_checkpoint_alone(models: Path, tmp_path: Path) ->
     assert host.decision().vae == "sharp.safetensors"
 
 
-def test_vaes_beside_checkpoints_are_vaes(folders: Folders) -> None:
+def test_vaes_next_to_checkpoints_are_vaes(folders: Folders) -> None:
     """``NAME.vae.EXT`` among the checkpoints: where the WebUI's users keep the VAE that belongs to a checkpoint."""
     for name in ("anything.ckpt", "anything.vae.pt", "sub/other.VAE.safetensors"):
         weights(folders.checkpoints[0] / name)
@@ -159,7 +159,7 @@ def test_damaged_choices_are_no_choices(folders: Folders, text: str) -> None:
 
 
 def test_chosen_vae_that_was_deleted(folders: Folders, sample_set: SampleSet) -> None:
-    """The page must open all the same, and say what is missing."""
+    """The page must still open, and report what is missing."""
     weights(folders.checkpoints[0] / "c.safetensors")
     path = folders.vaes[0] / "mine.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def test_choices_are_readable_by_people(folders: Folders, sample_set: SampleSet)
 def test_latents_are_listed_by_name(folders: Folders) -> None:
     for name in ("cat", "astronaut", "mountains"):
         keep_latents(folders.latents[0], name)
-    titles = [kept.title for kept in StandaloneHost(folders).generations.newest_first()]
+    titles = [generation.title for generation in StandaloneHost(folders).generations.newest_first()]
     assert titles == ["astronaut", "cat", "mountains"]
 
 
@@ -197,7 +197,7 @@ def test_refresh_finds_new_and_changed_latents(folders: Folders) -> None:
     assert len(host.generations.newest_first()) == 1, "nothing new, nothing twice"
     keep_latents(folders.latents[0], "astronaut")
     host.refresh()
-    assert {kept.title for kept in host.generations.newest_first()} == {"cat", "astronaut"}
+    assert {generation.title for generation in host.generations.newest_first()} == {"cat", "astronaut"}
     stat = path.stat()
     keep_latents(folders.latents[0], batch=3)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
@@ -205,14 +205,14 @@ def test_refresh_finds_new_and_changed_latents(folders: Folders) -> None:
     assert host.generations.newest_first()[0].latents.shape[0] == 3
 
 
-def test_bad_latents_are_named_and_the_others_kept(folders: Folders) -> None:
+def test_bad_latents_are_named_and_the_others_loaded(folders: Folders) -> None:
     keep_latents(folders.latents[0])
     (folders.latents[0] / "bad.safetensors").write_bytes(b"not latents")
     host = StandaloneHost(folders)
-    assert [kept.title for kept in host.generations.newest_first()] == ["cat"]
+    assert [generation.title for generation in host.generations.newest_first()] == ["cat"]
     (problem,) = host.refresh()
     assert "bad.safetensors" in problem
-    assert host.refresh() == [], "told once"
+    assert host.refresh() == [], "reported once"
 
 
 def test_taesd_of_the_webuis_folder_is_offered(folders: Folders) -> None:
@@ -221,7 +221,7 @@ def test_taesd_of_the_webuis_folder_is_offered(folders: Folders) -> None:
 
 
 def test_vae_of_unknown_family_is_taken_to_be_the_checkpoints(models: Path, tmp_path: Path) -> None:
-    """Weights that tell nothing, such as random ones, encode all the same."""
+    """Weights of unknown family, such as random ones, can still encode."""
     (tmp_path / "VAE").mkdir()
     unknown = write(tmp_path / "VAE" / "unknown.safetensors", kl_state(F8))
     folders = Folders(tmp_path / "data", (models / "Stable-diffusion",), (unknown.parent,))

@@ -31,7 +31,7 @@ def forge_dir(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(forge_dir: Path) -> Path:
-    """Some SD 1.5 checkpoint of the user's. Its VAE is not used: each of ours has one that an image can be told by."""
+    """One of the user's SD 1.5 checkpoints. Its VAE is not used: each of ours has a VAE that an image identifies."""
     found = sorted((forge_dir / "models" / "Stable-diffusion").glob("*.safetensors"), key=lambda p: p.stat().st_size)
     for path in found:
         with safetensors.safe_open(path, "pt") as file:
@@ -50,7 +50,7 @@ def _certain(vae: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A sound checkpoint, a grey one, and VAEs that differ in both halves, so that an image shows which one encoded
+    """A healthy checkpoint, a grey one, and VAEs that differ in both halves, so that an image shows which one encoded
     and which one decoded it."""
     data = tmp_path_factory.mktemp("forge-data")
     models, vaes = data / "models" / "Stable-diffusion", data / "models" / "VAE"
@@ -59,13 +59,13 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
     install_extension(data)
     own = safetensors.torch.load_file(checkpoint)
     rest = {name: tensor for name, tensor in own.items() if not name.startswith(_PREFIX)}
-    sound = _certain(widened(load_sample_vae("photo-a")))
+    healthy = _certain(widened(load_sample_vae("photo-a")))
     merged = _certain(widened(built_in_state("photo-a", "photo-b", GREY_SHARE)))
-    for name, vae in (("one", sound), ("grey", merged)):
+    for name, vae in (("one", healthy), ("grey", merged)):
         state = rest | {f"{_PREFIX}{key}": tensor for key, tensor in vae.items()}
         safetensors.torch.save_file(state, models / f"{name}.safetensors")
     for name, factor in (("first", 0.8), ("second", 1.15)):
-        changed = {key: tensor.clone() for key, tensor in sound.items()}
+        changed = {key: tensor.clone() for key, tensor in healthy.items()}
         changed["decoder.conv_out.weight"] *= factor
         changed["encoder.conv_out.weight"] *= 2 - factor
         safetensors.torch.save_file(changed, vaes / f"{name}.safetensors")
@@ -79,7 +79,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
 
 @pytest.fixture(scope="session")
 def forge(forge_dir: Path, data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Forge]:
-    """One Forge for all tests. When they are over, its log has no error of ours."""
+    """One Forge for all tests. When they are over, its log must not have our errors."""
     flags = request.config.getoption("--webui-flags").split()
     if not torch.cuda.is_available():
         flags = [*CPU_FLAGS, *flags]
@@ -100,7 +100,7 @@ def plain(forge: Forge) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(forge: Forge, plain: np.ndarray) -> Iterator[None]:
-    """Whatever a test did, Forge's VAE decodes afterwards as it did before: bit for bit, or an image would show it."""
+    """After every test, Forge's VAE decodes exactly as before."""
     yield
     forge.set(vae_lab_external="Automatic", vae_lab_on_grey="warn")
     forge.select_checkpoint("one.safetensors")

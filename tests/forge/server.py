@@ -1,6 +1,6 @@
 """Forge as users run it: a server process with VAE Lab among its extensions, driven over its API.
 
-Nothing is written into the user's Forge: settings, extensions, models and outputs are in a data folder of ours.
+Nothing is written into the user's Forge: settings, extensions, models and outputs are in our own data folder.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ CPU_FLAGS = ["--always-cpu"]
 
 @dataclass(frozen=True)
 class Made:
-    """What a generation gave: images, and their generation parameters."""
+    """Result of a generation: images, and their generation parameters."""
 
     images: list[np.ndarray]
     infotexts: list[str]
 
 
 class Forge:
-    """A Forge process of its own, with its log."""
+    """A separate Forge process, with its log."""
 
     def __init__(self, folder: Path, data: Path, flags: list[str]) -> None:
         with socket.socket() as probe:
@@ -47,7 +47,7 @@ class Forge:
         self.url = f"http://127.0.0.1:{self.port}"
         self.data = data
         self.log_file = data / "log.txt"
-        # Its own scripts are outside of the data folder, and gradio 4 serves nothing but what it was told to.
+        # Its own scripts are outside of the data folder, and gradio 4 only serves allowed folders.
         places = ["--port", str(self.port), "--data-dir", str(data), "--gradio-allowed-path", str(folder)]
         environment = {key: value for key, value in os.environ.items() if key != "COMMANDLINE_ARGS"}
         with self.log_file.open("a") as log:

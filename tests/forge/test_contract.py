@@ -1,4 +1,4 @@
-"""Forge keeps every host's promises. It is booted in this process here, beside the one that the other tests drive."""
+"""Forge meets the host contract. It is booted in this process, in addition to the one that the other tests use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which VAE encodes and decodes in Forge: held against Forge's own choice of the same file."""
+"""Which VAE encodes and decodes in Forge, compared with Forge's own choice of the same file."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def test_override_holds_when_hires_fix_changes_the_checkpoint(forge: Forge) -> N
     ],
 )
 def test_what_cannot_be_used_costs_no_image(forge: Forge, plain: np.ndarray, vae: str, reason: str) -> None:
-    said = len(forge.log)
+    start = len(forge.log)
     made = forge.generate({"override": vae})
     assert np.array_equal(made.images[0], plain)
     assert "VAE Lab override" not in made.infotexts[0]
-    told = [line for line in forge.log[said:].splitlines() if "VAE Lab, " in line]
-    assert len(told) == 1
-    assert reason in told[0]
+    lines = [line for line in forge.log[start:].splitlines() if "VAE Lab, " in line]
+    assert len(lines) == 1
+    assert reason in lines[0]
 
 
 def test_an_axis_of_the_plot_chooses_vaes(forge: Forge, plain: np.ndarray) -> None:
@@ -123,8 +123,8 @@ def test_an_axis_of_the_plot_chooses_vaes(forge: Forge, plain: np.ndarray) -> No
     assert not np.array_equal(cells[1], cells[3])
 
 
-def test_latents_are_kept_and_decoded_again(forge: Forge, plain: np.ndarray) -> None:
-    """A comparison in Forge's own module gives the images that Forge gives; hires fix is kept in its final size."""
+def test_latents_are_stored_and_decoded_again(forge: Forge, plain: np.ndarray) -> None:
+    """A comparison in Forge's own module gives the images that Forge gives; hires fix is stored in its final size."""
     forge.generate(**_hires("Lanczos"))
     hires = forge.get("/vae-lab/v1/latents")["latents"][0]
     assert (hires["size"], hires["family"], hires["images"]) == ([96, 96], "sd1", 1)
@@ -132,9 +132,9 @@ def test_latents_are_kept_and_decoded_again(forge: Forge, plain: np.ndarray) -> 
     for name in ("first.safetensors", "second.safetensors"):
         native[name] = forge.generate({"override": name}).images[0]
     forge.generate()
-    kept = forge.get("/vae-lab/v1/latents")["latents"][0]
+    stored = forge.get("/vae-lab/v1/latents")["latents"][0]
     refused = ["xl.safetensors", "small.safetensors", "broken.safetensors"]
-    found = forge.post("/vae-lab/v1/compare", {"latents": kept["id"], "vaes": [*native, *refused]})
+    found = forge.post("/vae-lab/v1/compare", {"latents": stored["id"], "vaes": [*native, *refused]})
     results = {result["name"]: result for result in found["results"]}
     for name, expected in native.items():
         assert np.array_equal(forge.image(results[name]["images"][0]), expected), name
@@ -143,7 +143,7 @@ def test_latents_are_kept_and_decoded_again(forge: Forge, plain: np.ndarray) -> 
         assert results[name]["images"] == []
 
 
-def test_images_of_others_beside_the_own(forge: Forge, plain: np.ndarray) -> None:
+def test_images_of_other_vaes_next_to_forges_own(forge: Forge, plain: np.ndarray) -> None:
     made = forge.generate({"override": "first.safetensors", "compare": ["second.safetensors"]})
     second = forge.generate({"override": "second.safetensors"}).images[0]
     own, built_in, other = made.images

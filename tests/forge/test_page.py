@@ -1,4 +1,4 @@
-"""Forge's page with VAE Lab in it, and the choices that stay."""
+"""Forge's page with VAE Lab, and saved choices."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_settings_section(forge: Forge, page: Page) -> None:
         expect(page.locator(f"#setting_vae_lab_{name}")).to_be_visible()
 
 
-def test_who_decides_is_said(forge: Forge, page: Page) -> None:
+def test_the_source_of_the_decision_is_shown(forge: Forge, page: Page) -> None:
     def deciding(line: str) -> None:
         page.click("#vae_lab_refresh")
         expect(page.locator("#vae_lab_deciding").first).to_contain_text(line, timeout=90_000)
@@ -101,7 +101,7 @@ def test_who_decides_is_said(forge: Forge, page: Page) -> None:
 
 
 def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
-    """Told in the log and under the image, and one button, whose choice holds for this checkpoint alone."""
+    """Reported in the log and under the image, and one button, whose choice is only for this checkpoint."""
     forge.select_checkpoint("grey.safetensors")
     forge.set(vae_lab_preferred=["photo-b.safetensors"])
     pale = forge.generate().images[0]
@@ -111,11 +111,11 @@ def test_grey_checkpoint_from_badge_to_remedy(forge: Forge, page: Page) -> None:
     while warning not in forge.log and time.monotonic() < end:
         time.sleep(0.5)  # what to recommend is looked for first
     forge.set(vae_lab_on_grey="redecode")
-    mended = forge.generate()
-    assert "VAE Lab override: photo-b.safetensors" in mended.infotexts[0]
-    assert "VAE Lab redecoded: " in mended.infotexts[0]
+    redecoded = forge.generate()
+    assert "VAE Lab override: photo-b.safetensors" in redecoded.infotexts[0]
+    assert "VAE Lab redecoded: " in redecoded.infotexts[0]
     wanted = forge.generate({"override": "photo-b.safetensors"}).images[0]
-    assert np.array_equal(mended.images[0], wanted)
+    assert np.array_equal(redecoded.images[0], wanted)
     assert not np.array_equal(wanted, pale)
     forge.set(vae_lab_on_grey="warn")
     assert np.array_equal(forge.generate().images[0], pale)

@@ -1,4 +1,4 @@
-"""Sample VAEs as wide as Stable Diffusion's own: Forge takes no others, and random ones show nothing.
+"""Sample VAEs widened to Stable Diffusion's architecture: Forge only loads these, and random weights show nothing.
 
 Each channel becomes several equal ones. Group norms see the same numbers, only more often; what reads a channel reads
 the mean of its copies; and blocks that the small VAEs lack add nothing. So the images are those of the small VAE.

@@ -1,4 +1,4 @@
-"""Run in a process of its own: what the WebUI makes of every case without VAE Lab.
+"""Run in a separate process: the WebUI's images for every case without VAE Lab.
 
 python -m tests.host.baseline WEBUI DATA OUT [FLAGS…]
 """

@@ -1,4 +1,4 @@
-"""The ways of generating that every promise must hold for."""
+"""The kinds of generation that every guarantee must hold for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SCRIPTS: dict[str, tuple[str, bool, dict[str, Any]]] = {
 
 
 def fresh(case: str) -> dict[str, Any]:
-    """Options of ``case``, with lists of their own: the host changes them."""
+    """Options of ``case``, with their own lists: the host changes them."""
     return {key: list(value) if isinstance(value, list) else value for key, value in CASES[case].items()}
 
 

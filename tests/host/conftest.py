@@ -24,7 +24,7 @@ def webui_dir(request: pytest.FixtureRequest) -> Path:
     if not folder:
         pytest.skip("needs --webui-dir")
     if (Path(folder) / "modules_forge").is_dir():
-        pytest.skip("a Forge has tests of its own, in tests/forge")
+        pytest.skip("Forge has its own tests, in tests/forge")
     return Path(folder).resolve()
 
 
@@ -46,7 +46,7 @@ def install_extension(data: Path) -> None:
 
 
 def install_neighbour(data: Path) -> None:
-    """Another extension beside ours; the WebUI without ours has it too."""
+    """Another extension next to ours; the WebUI without ours has it too."""
     folder = data / "extensions" / "neighbour" / "scripts"
     folder.mkdir(parents=True)
     (folder / "neighbour.py").write_text(neighbour.SOURCE, encoding="utf8")
@@ -108,7 +108,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
             shutil.copy(config, models / f"{name}.yaml")
     if fits_samples(small_checkpoint):
         merged = built_in_state("photo-a", "photo-b", GREY_SHARE)
-        halves = ("", "encoder.")  # both of them, or the encoder alone
+        halves = ("", "encoder.")  # both of them, or only the encoder
         for name, part in zip(("grey", "half"), halves, strict=True):
             mixed = {f"first_stage_model.{key}": value for key, value in merged.items() if key.startswith(part)}
             safetensors.torch.save_file(state | mixed, models / f"{name}.safetensors")
@@ -132,7 +132,7 @@ def webui(webui_dir: Path, data_dir: Path, request: pytest.FixtureRequest) -> We
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(webui: WebUI) -> Iterator[None]:
-    """Whatever a test did, the host's VAE is afterwards bit for bit what it was."""
+    """After every test, the host's VAE is bit for bit unchanged."""
     from modules import devices
 
     webui.select_checkpoint("one.safetensors")

@@ -1,4 +1,4 @@
-"""Another extension, as tests install it beside VAE Lab: a face restorer, and a script that generates on its own."""
+"""Another extension that tests install next to VAE Lab: a face restorer, and a script that generates on its own."""
 
 SOURCE = '''
 from contextlib import closing
@@ -19,8 +19,8 @@ shared.face_restorers.append(Mirror())
 
 
 class Nested(scripts.Script):
-    """Refines the finished image with a generation of its own, as detailers do: ``nested``, or ``nested by two.ckpt``
-    with a checkpoint of its own, or ``nested by two.ckpt for good``, which stays the chosen one afterwards."""
+    """Refines the finished image with its own generation, as detailers do: ``nested``, or ``nested by two.ckpt``
+    with its own checkpoint, or ``nested by two.ckpt for good``, which stays the chosen one afterwards."""
 
     def title(self):
         return "Nested"

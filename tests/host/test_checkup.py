@@ -1,4 +1,4 @@
-"""The checkup in a real WebUI: flagged on load, told under the image, decoded again; and never without need."""
+"""The checkup in a real WebUI: flagged on load, reported under the image, decoded again; no false alarms."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(webui: WebUI) -> Iterator[Any]:
 
 @pytest.fixture
 def grey(webui: WebUI, host: Any, grey_checkpoint: str) -> WebUI:
-    """The WebUI with the grey checkpoint loaded, and looked at."""
+    """The WebUI with the grey checkpoint loaded and checked."""
     from vae_lab.extension import the_background_checkup
 
     webui.sd_models.list_models()
@@ -60,20 +60,20 @@ def test_a_grey_checkpoint_is_flagged_when_it_is_loaded(
             assert checkup.wait(LOOK)
             webui.select_checkpoint("one.safetensors")
             assert checkup.wait(LOOK)
-    said = [record.getMessage() for record in caplog.records if "VAE in grey" in record.getMessage()]
-    assert len(said) == 1, "once, not at every load"
-    assert "broken" in said[0]
-    assert f"Recommended: {HEALTHY}" in said[0]
+    warnings = [record.getMessage() for record in caplog.records if "VAE in grey" in record.getMessage()]
+    assert len(warnings) == 1, "once, not at every load"
+    assert "broken" in warnings[0]
+    assert f"Recommended: {HEALTHY}" in warnings[0]
     report = host.known_reports([grey_checkpoint])[grey_checkpoint]
     assert (report.verdict.status, report.verdict.findings[0].code) == ("broken", "grey")
     assert {parent.name for parent in report.merge.parents} >= {HEALTHY}
     assert host.known_reports(["one.safetensors"])["one.safetensors"].verdict.status == "healthy"
 
 
-def test_the_vae_in_memory_is_looked_at_too(grey: WebUI, host: Any) -> None:
-    held = host.memory_checkup()
-    assert (held.name, held.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
-    assert held.checkup.verdict.status == "broken"
+def test_the_vae_in_memory_is_checked_too(grey: WebUI, host: Any) -> None:
+    loaded = host.memory_checkup()
+    assert (loaded.name, loaded.precision) == ("Built-in", str(grey.devices.dtype_vae).removeprefix("torch."))
+    assert loaded.checkup.verdict.status == "broken"
     grey.choose_natively(HEALTHY)
     from vae_lab.extension import the_background_checkup
 
@@ -83,7 +83,7 @@ def test_the_vae_in_memory_is_looked_at_too(grey: WebUI, host: Any) -> None:
 
 
 def test_what_is_in_memory_is_of_the_checkpoint_in_use(grey: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several that the WebUI keeps, it goes back to one without loading it, and says so to nobody."""
+    """If the WebUI keeps several in memory, it switches between them without loading or reporting it."""
     from vae_lab.extension import the_background_checkup
 
     monkeypatch.setitem(grey.shared.opts.data, "sd_checkpoints_limit", 2)
@@ -134,8 +134,8 @@ def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -
     assert f"VAE Lab override: {HEALTHY}, VAE Lab override hash: " in done.info
     assert "VAE Lab redecoded: Built-in of grey.safetensors was washed out" in done.info
     first = done.index_of_first_image
-    kept = list(reversed(host.generations.newest_first()[: 2 if case == "batch-2x2" else 1]))
-    expected = [image for generation in kept for image in host.compare(generation.id, [HEALTHY])[HEALTHY].images]
+    generations = list(reversed(host.generations.newest_first()[: 2 if case == "batch-2x2" else 1]))
+    expected = [image for generation in generations for image in host.compare(generation.id, [HEALTHY])[HEALTHY].images]
     if case != "inpaint":  # where the original is laid over it again
         for made, wanted in zip(pixels(done)[first:], expected, strict=True):
             assert np.array_equal(made, wanted), "the same latent, decoded by the healthy VAE"
@@ -147,7 +147,7 @@ def test_decoded_again_with_the_healthy_vae(grey: WebUI, host: Any, case: str) -
             assert np.array_equal(made, native)
 
 
-def test_a_broken_encoder_is_told_where_it_matters(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
+def test_a_broken_encoder_is_reported_where_it_matters(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
     from vae_lab.extension import the_background_checkup
 
     webui.sd_models.list_models()
@@ -164,11 +164,11 @@ def test_a_broken_encoder_is_told_where_it_matters(webui: WebUI, host: Any, grey
 def test_by_the_settings(grey: WebUI) -> None:
     from vae_lab.webui.preferences import ON_GREY_OPTION
 
-    for mode, said in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
+    for mode, comment in (("off", ""), ("warn", "is broken. Choose"), ("redecode", "decoded again")):
         grey.shared.opts.data[ON_GREY_OPTION] = mode
         try:
-            assert said in grey.generate().comments
-            assert ("VAE Lab" in grey.generate().comments) == bool(said)
+            assert comment in grey.generate().comments
+            assert ("VAE Lab" in grey.generate().comments) == bool(comment)
         finally:
             grey.shared.opts.data[ON_GREY_OPTION] = "warn"
 
@@ -179,7 +179,7 @@ def fog() -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["warn", "redecode"])
-def test_fog_by_a_healthy_vae_is_left_alone(webui: WebUI, host: Any, mode: str) -> None:
+def test_fog_by_a_healthy_vae_is_not_flagged(webui: WebUI, host: Any, mode: str) -> None:
     options = {"img2img": True, "denoising_strength": 0.05, "width": 256, "height": 256, "steps": 4}
     plain = webui.generate(lab={"on_grey": "off"}, init_images=[fog()], **options)
     done = webui.generate(lab={"on_grey": mode}, init_images=[fog()], **options)
@@ -188,8 +188,8 @@ def test_fog_by_a_healthy_vae_is_left_alone(webui: WebUI, host: Any, mode: str) 
     assert np.array_equal(pixels(done)[0], pixels(plain)[0])
 
 
-def test_nan_in_memory_is_told_and_decoded_again(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
-    """Weights that were sound in the file, and are not any longer: the host itself shows black, or gives up."""
+def test_nan_in_memory_is_reported_and_decoded_again(webui: WebUI, host: Any, grey_checkpoint: str) -> None:
+    """Weights that are healthy in the file but not in memory: the host shows black, or gives up."""
     weight = webui.model.first_stage_model.decoder.norm_out.weight
     original, dtype = weight.detach().clone(), webui.devices.dtype_vae
     host.inspect(HEALTHY)
@@ -224,7 +224,7 @@ def test_a_smaller_stand_in_is_not_blamed(grey: WebUI, host: Any, monkeypatch: p
 
 @pytest.fixture
 def taesd(webui: WebUI, data_dir: Path) -> Iterator[None]:
-    """TAESD decodes instead of the VAE; its weights are random, so that its images are as bad as can be."""
+    """TAESD decodes instead of the VAE, with random weights, so its images are as bad as possible."""
     from modules import sd_vae_taesd
 
     file = data_dir / "models" / "VAE-taesd" / "taesd_decoder.pth"

@@ -1,4 +1,4 @@
-"""Which VAE decodes, who says so, and what sticks."""
+"""Which VAE decodes, who decides, and which choices persist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(webui: WebUI, data_dir: Path) -> Iterator[object]:
 
 @contextmanager
 def copied(data_dir: Path, vae: str, to: str) -> Iterator[None]:
-    """One more VAE, in a folder of its own."""
+    """One more VAE, in its own folder."""
     vaes = data_dir / "models" / "VAE"
     file = vaes / to
     file.parent.mkdir()
@@ -65,8 +65,8 @@ def test_the_hosts_own_setting(webui: WebUI, host) -> None:
 def test_for_this_checkpoint(webui: WebUI, host, data_dir: Path) -> None:
     preferences = data_dir / "models" / "Stable-diffusion" / "one.json"
     preferences.write_text(json.dumps({"notes": "mine", "vae": "Automatic"}), encoding="utf8")
-    said = host.use_for_checkpoint("second.safetensors")
-    assert said.startswith("Saved for one.safetensors. second.safetensors: ")
+    message = host.use_for_checkpoint("second.safetensors")
+    assert message.startswith("Saved for one.safetensors. second.safetensors: ")
     assert json.loads(preferences.read_text(encoding="utf8")) == {"notes": "mine", "vae": "second.safetensors"}
     assert host.decision().source == "checkpoint"
     chosen = pixels(webui.generate())[0]
@@ -78,8 +78,8 @@ def test_for_this_checkpoint(webui: WebUI, host, data_dir: Path) -> None:
 
 def test_for_this_checkpoint_while_something_outranks_it(webui: WebUI, host) -> None:
     webui.choose_natively("first.safetensors")
-    said = host.use_for_checkpoint("second.safetensors")
-    assert "it has no effect yet. first.safetensors: Settings" in said
+    message = host.use_for_checkpoint("second.safetensors")
+    assert "it has no effect yet. first.safetensors: Settings" in message
 
 
 def test_always(webui: WebUI, host) -> None:
@@ -95,7 +95,7 @@ def test_always(webui: WebUI, host) -> None:
 
 
 def test_what_the_webui_itself_cannot_load(webui: WebUI, host, data_dir: Path, small_checkpoint: Path) -> None:
-    """Left to itself, it copies what fits, fails, and no image can be made any longer. VAE Lab loads such a file."""
+    """The WebUI copies what fits, fails, and can generate no more images. VAE Lab loads such a file."""
     file = data_dir / "models" / "VAE" / "from-diffusers.safetensors"
     own = built_in(small_checkpoint)
     own["decoder.conv_out.weight"] = own["decoder.conv_out.weight"] * 0.8
@@ -134,10 +134,10 @@ def test_a_pickled_vae_in_a_wrapper(webui: WebUI, host, data_dir: Path) -> None:
 
 
 def test_a_vae_in_a_subfolder_keeps_its_name(webui: WebUI, host, data_dir: Path) -> None:
-    """As it is listed, and as its checkup is known by."""
+    """The name under which it and its checkup are listed."""
     with copied(data_dir, "first.safetensors", "sub/third.safetensors"):
-        said = host.use_for_checkpoint("sub/third.safetensors")
-        assert said.startswith("Saved for one.safetensors. sub/third.safetensors: ")
+        message = host.use_for_checkpoint("sub/third.safetensors")
+        assert message.startswith("Saved for one.safetensors. sub/third.safetensors: ")
         assert host.decision().vae == host.chosen("checkpoint") == "sub/third.safetensors"
         host.use_for_checkpoint("Automatic")
 
@@ -168,8 +168,8 @@ def test_a_file_that_fails_to_load_is_not_chosen(webui: WebUI, host, data_dir: P
 
 
 @pytest.mark.parametrize("checkpoint", ["one.safetensors", "without.safetensors"])
-def test_a_load_that_fails_half_way_is_mended(webui: WebUI, host, monkeypatch, checkpoint: str) -> None:
-    """Left so, the WebUI's VAE is a mixture, and its model without its own hooks."""
+def test_a_load_that_fails_half_way_is_repaired(webui: WebUI, host, monkeypatch, checkpoint: str) -> None:
+    """Otherwise the WebUI's VAE would be a mixture, and its model without its hooks."""
     webui.select_checkpoint(checkpoint)
     before, weights = pixels(webui.generate())[0], webui.vae_bytes()
 
@@ -198,7 +198,7 @@ def test_what_is_not_there(host) -> None:
 
 
 def test_same_name_in_two_folders(webui: WebUI, host, data_dir: Path) -> None:
-    """The host sees one of them, and not necessarily the one that was meant."""
+    """The host sees one of them, and not necessarily the intended one."""
     with copied(data_dir, "second.safetensors", "other/first.safetensors"):
         host.refresh()
         names = [entry.name for entry in host.vaes()]

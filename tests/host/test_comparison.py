@@ -37,7 +37,7 @@ def test_each_image_equals_a_generation_with_that_vae(webui: WebUI, case: str) -
     assert not np.array_equal(comparisons[0][VAES[0]].images, comparisons[0][VAES[1]].images)
 
 
-def test_comparing_leaves_the_vae_alone_and_samples_nothing(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparing_does_not_change_the_vae_and_samples_nothing(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
     webui.generate()
     before = webui.vae_bytes()
     monkeypatch.setattr(webui.model, "apply_model", None)
@@ -95,7 +95,7 @@ def test_where_the_webui_changes_the_precision_so_does_a_comparison(webui: WebUI
     assert all(result.in_strips for result in in_strips)
 
 
-def test_previews_have_their_own_infotexts_beside_masks(webui: WebUI, monkeypatch) -> None:
+def test_previews_have_their_own_infotexts_next_to_masks(webui: WebUI, monkeypatch) -> None:
     """The WebUI adds masks to the images, without an infotext each."""
     monkeypatch.setitem(webui.shared.opts.data, "return_mask", True)
     monkeypatch.setitem(webui.shared.opts.data, "return_mask_composite", True)
@@ -105,7 +105,7 @@ def test_previews_have_their_own_infotexts_beside_masks(webui: WebUI, monkeypatc
         assert f"VAE Lab override: {name}" in text
 
 
-def test_previews_are_there_when_the_image_is(webui: WebUI) -> None:
+def test_previews_are_stored_when_the_image_is(webui: WebUI) -> None:
     plain = webui.generate()
     done = webui.generate(lab={"override": "Automatic", "compare": VAES})
     assert len(done.images) == len(done.infotexts) == 4
@@ -117,7 +117,7 @@ def test_previews_are_there_when_the_image_is(webui: WebUI) -> None:
 
 
 def test_a_script_gets_the_images_that_it_expects(webui: WebUI) -> None:
-    """Scripts such as SD upscale put all images of a generation together; previews must not be among them."""
+    """Scripts such as SD upscale put all images of a generation together; previews must not be included."""
     plain = webui.run_script("Loopback", {"Loops": 2}, **fresh("img2img"))
     done = webui.run_script("Loopback", {"Loops": 2}, lab={"compare": VAES}, **fresh("img2img"))
     assert len(done.images) == len(plain.images)

@@ -1,4 +1,4 @@
-"""The WebUI keeps every host's promises."""
+"""The WebUI meets the host contract."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.host
 
 @pytest.fixture(scope="session")
 def baseline(webui_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory, request) -> Path:
-    """Images of every case by the same WebUI without VAE Lab, in a process of its own."""
+    """Images of every case by the same WebUI without VAE Lab, in a separate process."""
     out = tmp_path_factory.mktemp("baseline")
     bare = tmp_path_factory.mktemp("bare-data")
     install_neighbour(bare)

@@ -54,7 +54,7 @@ SHIFTS = """() => {
 
 @contextmanager
 def running(webui: Path, data: Path, request: Any, settings: dict[str, Any]) -> Iterator[Server]:
-    """A WebUI of its own, until the block ends."""
+    """A separate WebUI, until the block ends."""
     (data / "config.json").write_text(json.dumps(settings), encoding="utf8")
     flags = request.config.getoption("--webui-flags").split()
     server = Server(webui, data, flags if torch.cuda.is_available() else [*CPU_FLAGS, *flags])

@@ -27,7 +27,7 @@ def test_exception_while_decoding(webui: WebUI, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     from vae_lab.extension import the_host
 
-    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed image are kept"
+    assert the_host().generations.newest_first()[0].infotexts == (), "the latents of the failed image are stored"
 
 
 def test_exception_inside_xyz_plot(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_another_checkpoint_for_hires_fix(webui: WebUI) -> None:
 
 
 def test_a_checkpoint_without_vae_inherits_the_hosts_and_not_ours(webui: WebUI) -> None:
-    """Where a checkpoint has none, the host goes on with the VAE that is in memory."""
+    """For a checkpoint without a VAE, the host keeps using the VAE in memory."""
     hires = HIRES | {"hr_checkpoint_name": webui.sd_models.get_closet_checkpoint_match("one.ckpt").title}
     before = webui.vae_bytes()
     ours = pixels(webui.generate(lab=FIRST, **hires))
@@ -146,7 +146,7 @@ def test_the_infotext_follows_a_change_of_checkpoint(webui: WebUI, data_dir) -> 
 
 
 def test_an_override_that_is_refused_later_is_not_claimed(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The VAE fits the first checkpoint, and cannot be had any longer for the second one."""
+    """The VAE fits the first checkpoint, but is unavailable for the second one."""
     from vae_lab.errors import HostError
     from vae_lab.extension import the_host
 

@@ -1,4 +1,4 @@
-"""A generation inside another one, as detailers start them, with a checkpoint of its own: each keeps its own truth."""
+"""A generation inside another one, as detailers start them, with its own checkpoint: each has its own state."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_latents_belong_to_the_checkpoint_that_decoded_them(
     assert (inner.title, inner.family.id, Path(inner.checkpoint).name) == ("inner", "sdxl", "two.safetensors")
 
 
-def test_images_beside_the_own_are_by_the_right_checkpoint(webui: WebUI, host: Any, data_dir: Path) -> None:
+def test_images_next_to_the_own_are_by_the_right_checkpoint(webui: WebUI, host: Any, data_dir: Path) -> None:
     done = webui.generate(prompt=BY_TWO, lab={"on_grey": "off", "compare": ["first.safetensors"]})
     assert len(done.images) == 3
     own = f"VAE Lab override: Built-in, VAE Lab override hash: {digest(host, data_dir, 'one.safetensors')}"
@@ -92,8 +92,8 @@ def test_images_beside_the_own_are_by_the_right_checkpoint(webui: WebUI, host: A
 
 def test_batches_by_different_checkpoints_are_filed_apart(webui: WebUI, host: Any) -> None:
     webui.generate(prompt=FOR_GOOD, n_iter=2, lab={"on_grey": "off"})
-    outer = [kept for kept in host.generations.newest_first()[:4] if kept.title == FOR_GOOD]
-    assert [Path(kept.checkpoint).name for kept in outer] == ["two.safetensors", "one.safetensors"]
+    outer = [generation for generation in host.generations.newest_first()[:4] if generation.title == FOR_GOOD]
+    assert [Path(generation.checkpoint).name for generation in outer] == ["two.safetensors", "one.safetensors"]
     assert ["Seed: 8" in outer[0].infotexts[0], "Seed: 7" in outer[1].infotexts[0]] == [True, True]
 
 
@@ -103,16 +103,16 @@ def test_a_long_run_keeps_no_more_latents_than_the_setting_allows(
     from vae_lab.webui.capture import Generations
     from vae_lab.webui.preferences import KEEP_OPTION
 
-    held: list[int] = []
+    counts: list[int] = []
 
     def file(self: Any, job: Any, processed: Any, original: Callable[..., None] = Generations._file) -> None:
-        held.append(len(job.captured))
+        counts.append(len(job.captured))
         original(self, job, processed)
 
     monkeypatch.setattr(Generations, "_file", file)
     monkeypatch.setitem(webui.shared.opts.data, KEEP_OPTION, 0)
     done = webui.generate(n_iter=3, batch_size=2, lab={"on_grey": "off", "compare": ["first.safetensors"]})
-    assert held == [1]
+    assert counts == [1]
     newest = host.generations.newest_first()[0]
     assert newest.infotexts == tuple(done.infotexts[done.index_of_first_image :][4:6]), "each with its own text"
     assert "2 of 3 batches" in done.comments
@@ -134,7 +134,7 @@ def test_the_infotext_follows_a_checkpoint_that_stays(webui: WebUI, host: Any, d
         assert f"VAE Lab override hash: {digest(host, data_dir, name)}" in text
 
 
-def test_an_override_that_the_inner_checkpoint_refuses_is_still_told(webui: WebUI, refused_by_two: None) -> None:
+def test_an_override_that_the_inner_checkpoint_refuses_is_still_reported(webui: WebUI, refused_by_two: None) -> None:
     plain = webui.generate(prompt="nested by one.safetensors", n_iter=2, lab=FIRST | {"on_grey": "off"})
     done = webui.generate(prompt=BY_TWO, n_iter=2, lab=FIRST | {"on_grey": "off"})
     assert all("VAE Lab override: first.safetensors" in text for text in done.infotexts)
@@ -142,7 +142,7 @@ def test_an_override_that_the_inner_checkpoint_refuses_is_still_told(webui: WebU
     assert "VAE Lab" not in plain.comments
 
 
-def test_an_override_that_the_next_batch_refuses_is_not_told(webui: WebUI, refused_by_two: None) -> None:
+def test_an_override_that_the_next_batch_refuses_is_not_reported(webui: WebUI, refused_by_two: None) -> None:
     done = webui.generate(prompt=FOR_GOOD, n_iter=2, lab=FIRST | {"on_grey": "off"})
     texts = done.infotexts[done.index_of_first_image :]
     assert ["first.safetensors" in text for text in texts] == [True, False]

@@ -30,7 +30,7 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
 
 
 class Server:
-    """A WebUI process of its own, with its log."""
+    """A separate WebUI process, with its log."""
 
     def __init__(self, webui: Path, data: Path, flags: list[str]) -> None:
         with socket.socket() as probe:
@@ -56,7 +56,7 @@ class Server:
         self.wait(restarts=started)
 
     def wait(self, seconds: float = 180, restarts: int = 0) -> None:
-        """Until it is up and a checkpoint is loaded. The log is what tells: a request before that makes it fail."""
+        """Until it is up and a checkpoint is loaded, according to the log: an earlier request would make it fail."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log
@@ -96,7 +96,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(webui_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory, request) -> Iterator[Server]:
-    """A running WebUI with VAE Lab. When the tests are over its log has no traceback, and no error of ours."""
+    """A running WebUI with VAE Lab. When the tests are over its log has no traceback, and none of our errors."""
     data = tmp_path_factory.mktemp("server-data")
     shutil.copytree(data_dir / "models", data / "models")
     install_neighbour(data)
@@ -108,7 +108,7 @@ def server(webui_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFac
     yield running
     running.close()
     assert running.errors == 0, running.log[-5000:]
-    assert "VAE Lab," not in running.log, "every error of ours is logged with these words"
+    assert "VAE Lab," not in running.log, "each of our errors is logged with these words"
 
 
 @pytest.fixture

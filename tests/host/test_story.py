@@ -1,4 +1,4 @@
-"""A user's story: a grey image, the tab, the remedy. Its screenshot is the README's.
+"""An end-to-end story: a grey image, the tab, the remedy. Its screenshot is in the README.
 
 Needs a checkpoint whose VAE has the sample VAEs' architecture, since only those can be shown to repair something.
 """
@@ -112,11 +112,11 @@ def generate_in_txt2img(page: Page, errors: list[str]) -> str:  # noqa: F811
 
 
 def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
-    """Flagged on load, badge on its card, a line under its image, one button; and all of that sticks."""
+    """Flagged on load, badge on its card, a line under its image, one button; and all of it persists."""
     assert status(server, "one.safetensors", "broken")
     assert "is washed out, because Built-in of one.safetensors is broken" in generate_in_txt2img(page, errors)
     keep(page, "webui-grey-line")
-    # What it recommends is looked for before it is said.
+    # The search for a recommendation precedes the warning.
     assert within(120, lambda: server.log.count("VAE Lab: the VAE in one.safetensors is broken.") == 1)
     page.click("#txt2img_extra_tabs button:has-text('Checkpoints')")
     page.wait_for_selector(".card[data-name=one] .vae-lab-card-badge", timeout=30_000)
@@ -143,7 +143,7 @@ def test_a_grey_checkpoint_from_badge_to_remedy(server: Server, page: Page, erro
     assert json.loads(preference.read_text(encoding="utf8"))["vae"] == Path(chosen).name
 
 
-def test_a_sound_checkpoint_shows_none_of_it(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
+def test_a_healthy_checkpoint_shows_none_of_it(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
     server.post("/sdapi/v1/options", {"sd_model_checkpoint": "sound.safetensors"})
     try:
         assert status(server, "sound.safetensors", "healthy")
@@ -199,7 +199,7 @@ def test_from_grey_to_good(server: Server, page: Page) -> None:  # noqa: F811
 
 
 def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[str]) -> None:  # noqa: F811
-    """Every way of looking at two images, by mouse and keys; and from there into img2img, inpaint and extras."""
+    """Every way to compare two images, by mouse and keys; and from there into img2img, inpaint and extras."""
     server.txt2img()
     compare_in_tab(page)
     page.set_viewport_size({"width": 1600, "height": 1000})
@@ -217,7 +217,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     assert np.array_equal(seen, expected), "pixel for pixel"
     before = table.offsets()
     table.key("ArrowRight")
-    assert all(after[0] < start[0] for after, start in zip(table.offsets(), before, strict=True)), "all move at once"
+    assert all(after[0] < start[0] for after, start in zip(table.offsets(), before, strict=True)), "all move together"
     table.key("0")
     fit = int(zoomed.inner_text().split()[0])
     table.window(SHARP).dblclick()
@@ -289,7 +289,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
 
 
 def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: Path) -> None:  # noqa: F811
-    """What the light table is given, and what it leads to: kept latents, a file, an image; a table, a choice, Undo."""
+    """Inputs and results of the light table: stored latents, a file, an image; a table, a choice, Undo."""
     photo = Image.open(sample_photos()["mountains"]).convert("RGB").resize((256, 192))
     photo.save(tmp_path / "mountains.png")
     server.txt2img(prompt="a red boat")
@@ -324,10 +324,10 @@ def test_sources_and_choices_in_the_webui(server: Server, page: Page, tmp_path: 
     assert not np.array_equal(wanted, before)
     for reach in ("for this checkpoint", "always"):
         table.figure(SHARP).get_by_role("button", name=f"Use {reach}").click()
-        expect(table.told).to_contain_text(SHARP)
+        expect(table.message).to_contain_text(SHARP)
         expect(panel.deciding).to_contain_text(SHARP)
         assert np.array_equal(image(server.txt2img()["images"][0]), wanted), reach
-        table.told.get_by_role("button", name="Undo").click()
+        table.message.get_by_role("button", name="Undo").click()
         expect(panel.deciding).not_to_contain_text(SHARP)
         assert np.array_equal(image(server.txt2img()["images"][0]), before), reach
 

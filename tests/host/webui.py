@@ -1,6 +1,6 @@
 """A WebUI booted in this process, as ``webui.py --nowebui`` does, with VAE Lab among its extensions.
 
-Nothing is written into the user's WebUI: settings, extensions, caches and outputs go to a data folder of ours.
+Nothing is written into the user's WebUI: settings, extensions, caches and outputs go to our own data folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What torch and safetensors write is read back the same, for any tensors."""
+"""Files from torch and safetensors are read back unchanged, for any tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One VAE keeps its identity through any chain of conversions, and no two different ones ever share one."""
+"""A VAE keeps its identity through any chain of conversions, and different VAEs never share one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ reproducible = settings(derandomize=True, deadline=None, max_examples=25, suppre
 
 SAMPLES = ("photo-a", "photo-a-smooth", "photo-a-sharp", "photo-b", "anime", "sdxl-c")
 WHOLE = {name: load_sample_vae(name) for name in SAMPLES}
-# Chains are tried on small ones, all identities are held against one another on all.
+# Chains are tried on small ones, all identities are compared with each other on all.
 CONFIGS = {
     "plain": KLConfig(block_out_channels=(32, 32), layers_per_block=1),
     "attention": KLConfig(block_out_channels=(32, 32), layers_per_block=1, attention=frozenset({1})),
@@ -51,7 +51,7 @@ steps = st.tuples(
     st.sampled_from([torch.float32, torch.float16]),
     st.sampled_from(["ldm", "diffusers", "diffusers-old"]),
     st.sampled_from(PREFIXES),
-    st.sampled_from(["alone", "SD1", "SDXL", "shuffled"]),
+    st.sampled_from(["bare", "SD1", "SDXL", "shuffled"]),
 )
 
 
@@ -88,7 +88,7 @@ def test_shipped_vaes_keep_theirs(name: str, tmp_path: Path) -> None:
     wanted = identity(WHOLE[name])
     levels = len({key.split(".")[2] for key in WHOLE[name] if key.startswith("encoder.down.")})
     chains = [
-        ("zip", torch.float32, "diffusers", "", "alone"),
+        ("zip", torch.float32, "diffusers", "", "bare"),
         ("legacy", torch.float16, "ldm", "first_stage_model.", "SD1"),
     ]
     for i, (container, *how) in enumerate(chains):
@@ -110,7 +110,7 @@ NAMES = sorted(BASE)
 @reproducible
 @given(st.sampled_from(NAMES), st.data())
 def test_one_bit_of_one_weight_makes_another_vae(name: str, data: st.DataObject) -> None:
-    """The least that fp16 can tell; the fingerprint is over all weights, whichever the sketch samples."""
+    """The smallest change in fp16; the fingerprint covers all weights, the sketch only a sample."""
     index = data.draw(st.integers(0, BASE[name].numel() - 1))
     changed = BASE[name].half().flatten().clone()
     changed.view(torch.int16)[index] ^= 1

@@ -1,4 +1,4 @@
-"""One VAE, one sketch: whatever it is packed in, and whether it is read from a file or from memory."""
+"""One VAE, one sketch: in any container, from a file or from memory."""
 
 from __future__ import annotations
 

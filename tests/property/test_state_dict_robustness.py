@@ -1,4 +1,4 @@
-"""Whatever names and shapes a file has: it is a VAE that loads, or an error of ours that names the file."""
+"""For any names and shapes: either a VAE that loads, or one of our errors that names the file."""
 
 from __future__ import annotations
 

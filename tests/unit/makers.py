@@ -1,4 +1,4 @@
-"""Makers of small autoencoders and of files with them, so that a test shows only what it is about."""
+"""Builders of small autoencoders and their files, so that tests only show relevant details."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CONTAINERS: dict[str, Callable[[Path, Mapping[str, Tensor]], Path]] = {
 def diffusers_names(state: Mapping[str, Tensor], levels: int, *, old_attention: bool = False) -> State:
     """A state in ldm names -> the same in diffusers' names, its attention as linear layers.
 
-    Written from diffusers' conversion script, independently of vae_lab; the oracle tests hold it against diffusers.
+    Written from diffusers' conversion script, independently of vae_lab; the oracle tests compare it with diffusers.
     """
     attention = ("query", "key", "value", "proj_attn") if old_attention else ("to_q", "to_k", "to_v", "to_out.0")
     rules: list[tuple[str, str]] = [

@@ -1,4 +1,4 @@
-"""A disk full of files of weights, most of them broken in one way or another."""
+"""A disk full of weight files, most of them broken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.makers import F2, SD1_TEXT, UNET, kl_state, prefixed, taesd_stat
 
 
 class RunsCode:
-    """Unpickled, it makes a file: nobody may unpickle it."""
+    """Creates a file if unpickled, so it must never be."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -105,7 +105,7 @@ def build(root: Path, count: int, distinct: int = 30) -> dict[str, str]:
     for way, path in broken.items():
         BROKEN[way][2](path)
     containers = (write, write, write_zip, write_legacy)
-    sound = [small_vae(originals / f"s{seed}", seed, containers[seed % 4]) for seed in range(distinct)]
+    healthy = [small_vae(originals / f"s{seed}", seed, containers[seed % 4]) for seed in range(distinct)]
     files: dict[str, str] = {}
     for i in range(count):
         folder = root / f"disk {i % 7}" / f"{i % 31:02d}"
@@ -114,7 +114,7 @@ def build(root: Path, count: int, distinct: int = 30) -> dict[str, str]:
             way = list(BROKEN)[i % len(BROKEN)]
             suffix, status, source = *BROKEN[way][:2], broken[way]
         else:
-            suffix, status, source = ".safetensors", "", sound[i // 8 % distinct]
+            suffix, status, source = ".safetensors", "", healthy[i // 8 % distinct]
         path = folder / f"file {i // 50:03d}{suffix}"  # the same basename in many folders
         if path.exists():
             path = folder / f"file {i:05d}{suffix}"

@@ -1,4 +1,4 @@
-"""What a store keeps: the newest items, within its limits."""
+"""A store contains the newest items, within its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images from files: as they are meant to be seen, within limits, and in one line where they cannot be read."""
+"""Images from files: upright, within limits, and with one-line errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_parameters_of_a_png() -> None:
     assert read_image(packed(Image.new("RGB", (8, 8)))).infotext == ""
 
 
-def test_parameters_of_a_stranger_are_cut() -> None:
+def test_untrusted_parameters_are_cut() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_itxt("parameters", "a cat, " + "x" * 100_000, zip=True)
     found = read_image(packed(Image.new("RGB", (8, 8)), pnginfo=text)).infotext

@@ -34,7 +34,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_core_imports_neither_gradio_nor_the_webui() -> None:
-    """In a process of its own, since this one may have imported them for other tests."""
+    """In a separate process, because this one may have imported them for other tests."""
     names = core_modules()
     assert {"vae_lab.cli", "vae_lab.host.standalone", "vae_lab.formats.torch_zip"} <= set(names)
     code = f"""
@@ -64,7 +64,7 @@ assert threading.active_count() == 1
 
 @pytest.mark.parametrize("name", [name for name in core_modules() if importlib.util.find_spec(name)])
 def test_all_names_everything_public(name: str) -> None:
-    """What ``__all__`` lists is there, and sorted; what is defined in a module without underscore is listed."""
+    """``__all__`` is sorted, every name in it exists, and every name without underscore is in it."""
     module = __import__(name, fromlist=["*"])
     listed = getattr(module, "__all__", None)
     if listed is None:
@@ -82,7 +82,7 @@ def test_public_names_of_the_package() -> None:
 
 
 def test_errors_are_drawn_in_full() -> None:
-    """errors.py shows the whole tree; a class that is missing there, or stands elsewhere, would mislead."""
+    """errors.py shows the whole tree; a missing or misplaced class would mislead."""
     from vae_lab import errors
 
     drawn = [line for line in (errors.__doc__ or "").splitlines() if "──" in line]
@@ -122,7 +122,7 @@ def add(folder: Path, file: str, line: str) -> None:
         out.write(f"\n{line}\n")
 
 
-def test_contracts_are_kept(checkout: Path) -> None:
+def test_contracts_hold(checkout: Path) -> None:
     done = lint(checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout

@@ -268,7 +268,7 @@ def test_no_translation_is_empty_or_still_english() -> None:
     assert [key for key, text in TRANSLATIONS.items() if not re.search("[\u4e00-\u9fff，。：（、]", text)] == []
 
 
-def test_no_key_is_there_twice() -> None:
+def test_no_key_is_duplicated() -> None:
     pairs = json.loads((ROOT / "localizations" / "zh_CN.json").read_text(encoding="utf8"), object_pairs_hook=list)
     assert len(pairs) == len(TRANSLATIONS)
 

@@ -37,7 +37,7 @@ def test_of_a_container(tmp_path: Path) -> None:
     assert groups(tmp_path, limited("", "700", 400, 50), "0::/\n") == 350
 
 
-def test_of_a_container_that_is_told_a_path_it_cannot_see(tmp_path: Path) -> None:
+def test_of_a_container_that_is_given_a_path_it_cannot_see(tmp_path: Path) -> None:
     assert groups(tmp_path, limited("", "700", 400, 50), "0::/docker/abc\n") == 350
 
 

@@ -212,10 +212,10 @@ class VaeFile:
         """The latent family of these weights; if they do not show it, that of the rest of the checkpoint."""
         return self.family_or_hint(detect_family(loaded, self.family_hint).family)
 
-    def family_or_hint(self, found: Family | None) -> Family | None:
-        """``found`` from the weights, else the family of the rest of the checkpoint if its latents have that shape."""
+    def family_or_hint(self, family: Family | None) -> Family | None:
+        """``family`` from the weights, else the family of the rest of the checkpoint if its latents have that shape."""
         hint = self.family_hint
-        return hint if found is None and hint and hint.latent_channels == self.latent_channels else found
+        return hint if family is None and hint and hint.latent_channels == self.latent_channels else family
 
 
 def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:

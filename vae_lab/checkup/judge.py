@@ -67,7 +67,7 @@ def judge_probe(probe: Probe) -> tuple[Finding, ...]:
     """All findings about a probe; as information, also whether the VAE exceeds half precision."""
     findings = list(decoder_findings(probe.reference)) if probe.reference else []
     if probe.own and not any(finding.severity == BROKEN for finding in findings):
-        findings += _own_findings(probe.own, alone=probe.reference is None)
+        findings += _own_findings(probe.own, combined=probe.reference is None)
     largest = probe.largest_activation
     if largest is not None and largest > HALF_PRECISION_LIMIT and not any(f.code == "nan" for f in findings):
         findings.append(_overflow(largest))
@@ -93,15 +93,15 @@ def decoder_findings(reading: Reading) -> Iterator[Finding]:
     yield from _texture(reading)
 
 
-def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
-    """Findings about encoder and decoder together. ``alone``: the decoder was not measured separately."""
+def _own_findings(reading: Reading, *, combined: bool) -> Iterator[Finding]:
+    """Findings about encoder and decoder together. ``combined``: the decoder was not measured separately."""
     dead = _no_image(reading)
     loss = _loss(reading, _OWN)
-    if dead and (alone or reading.finite < 1.0):
+    if dead and (combined or reading.finite < 1.0):
         yield dead
     elif dead or loss:
         severity, evidence = loss or (BROKEN, dead.evidence if dead else ())
-        if alone:
+        if combined:
             yield Finding("grey", severity, "The chart is grey after encoding and decoding.", evidence, _GREY_REMEDY)
         else:
             text = (
@@ -112,7 +112,7 @@ def _own_findings(reading: Reading, *, alone: bool) -> Iterator[Finding]:
                 "This affects img2img, inpainting and hires fix, but not plain txt2img."
             )
             yield Finding("encoder-broken", severity, text, evidence, _OTHER_VAE)
-    if alone and not dead:
+    if combined and not dead:
         yield from _wrong_colours(reading, _OWN, loss is not None)
         yield from _texture(reading)
 
@@ -142,7 +142,7 @@ def _loss(reading: Reading, lines: _Lines) -> tuple[Severity, tuple[Evidence, ..
         (reading.contrast, lines.contrast),
         (reading.gain_l, lines.gain),
         (reading.photo_gain_l, lines.photo),
-        (reading.colour_kept, lines.colour),
+        (reading.colour_retained, lines.colour),
         (reading.overall, lines.overall),
     )
     severity = _worst([_under(value, limits) for value, limits in measured])
@@ -153,7 +153,7 @@ def _loss(reading: Reading, lines: _Lines) -> tuple[Severity, tuple[Evidence, ..
         *_levels(reading),
         Evidence("contrast retained", reading.gain_l, "", expected[1]),
         Evidence("contrast retained in a photo", reading.photo_gain_l, "", expected[2]),
-        Evidence("colour retained", reading.colour_kept, "", expected[3]),
+        Evidence("colour retained", reading.colour_retained, "", expected[3]),
         Evidence("overall", reading.overall, "", expected[4]),
         Evidence("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
     )

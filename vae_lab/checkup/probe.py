@@ -71,15 +71,15 @@ class Reading:
         return self.white - self.black
 
     @property
-    def colour_kept(self) -> float:
+    def colour_retained(self) -> float:
         """Retained colour, the higher one of patches and photo: a loss shows in both, wrong colours only in one."""
         return max(self.chroma, self.photo_gain_c)
 
     @property
     def overall(self) -> float:
         """The mean of contrast, both slopes of lightness, and colour, each limited to 0..1."""
-        kept = (self.contrast / 100.0, self.gain_l, self.photo_gain_l, self.colour_kept)
-        return sum(min(max(value, 0.0), 1.0) for value in kept) / len(kept)
+        shares = (self.contrast / 100.0, self.gain_l, self.photo_gain_l, self.colour_retained)
+        return sum(min(max(value, 0.0), 1.0) for value in shares) / len(shares)
 
     @property
     def mean_delta_e(self) -> float:

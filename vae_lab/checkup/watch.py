@@ -48,14 +48,14 @@ class Glance:
         level: mean L* of the image.
         spread: standard deviation of its L*, at 1/8 of its size.
         expected_spread: the same as predicted from the latent; None for a family without such a prediction.
-        kept: slope of the image's L* on the expected one: 1 is right, 0 is flat; None if there is too little contrast.
+        gain: slope of the image's L* on the expected one: 1 is right, 0 is flat; None if there is too little contrast.
     """
 
     finite: float
     level: float
     spread: float
     expected_spread: float | None
-    kept: float | None
+    gain: float | None
 
     @property
     def fault(self) -> str:
@@ -69,12 +69,12 @@ class Glance:
     @property
     def pale(self) -> bool:
         """Whether contrast is missing, for any reason."""
-        return self.kept is not None and self.kept < _PALE
+        return self.gain is not None and self.gain < _PALE
 
     @property
     def beyond_doubt(self) -> bool:
         """Whether contrast is so low that no healthy VAE could have produced the image."""
-        return self.pale and (self.expected_spread or 0.0) >= _SURE_SPREAD and (self.kept or 0.0) < _SURE
+        return self.pale and (self.expected_spread or 0.0) >= _SURE_SPREAD and (self.gain or 0.0) < _SURE
 
 
 def glance(latents: Tensor, images: Tensor, family: Family) -> list[Glance]:
@@ -110,7 +110,7 @@ def _glance(image: Tensor, expected: Tensor | None) -> Glance:
         level=float(seen.mean()),
         spread=float(seen.std()),
         expected_spread=float(wanted.std()),
-        kept=_slope(seen, wanted) if enough else None,
+        gain=_slope(seen, wanted) if enough else None,
     )
 
 
@@ -242,7 +242,7 @@ def _pale(seen: Sequence[Glance], latents: Tensor, images: Tensor, autoencoder: 
             "grey",
             BROKEN,
             text,
-            (Evidence("contrast retained", one.kept or 0.0, "", "1 expected from the latent"),),
+            (Evidence("contrast retained", one.gain or 0.0, "", "1 expected from the latent"),),
             _REMEDY,
         )
         for one in certain[:1]

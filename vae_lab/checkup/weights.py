@@ -160,8 +160,8 @@ def _has_unknown_family(measured: Probe) -> bool:
     """Encoder and decoder are consistent with each other but match no known family."""
     if measured.reference is None or measured.own is None:
         return False
-    alone = judge_probe(Probe(None, None, measured.own))
-    return Verdict.of(alone).status == HEALTHY and bool(Verdict.of(decoder_findings(measured.reference)).faults)
+    own_findings = judge_probe(Probe(None, None, measured.own))
+    return Verdict.of(own_findings).status == HEALTHY and bool(Verdict.of(decoder_findings(measured.reference)).faults)
 
 
 def _scores(by_decoder: Mapping[str, float]) -> tuple[Evidence, ...]:
@@ -199,7 +199,7 @@ def _reading_numbers(reading: Reading, way: str) -> list[Evidence]:
         ("black", reading.black, "L*", "0"),
         ("contrast retained", reading.gain_l, "", "1"),
         ("contrast retained in a photo", reading.photo_gain_l, "", "1"),
-        ("colour retained", reading.colour_kept, "", "1"),
+        ("colour retained", reading.colour_retained, "", "1"),
         ("colour retained, including hue", reading.gain_c, "", "1"),
         ("colour error", reading.mean_delta_e, "CIEDE2000", "0"),
         ("colour cast of neutral greys", reading.cast, "C*", "0"),

@@ -54,7 +54,7 @@ def _scan(args: argparse.Namespace) -> int:
     if (args.engine == "dask") != bool(args.dask_scheduler):
         raise HostError("--engine dask needs --dask-scheduler ADDRESS, and the other way round. Give both or neither.")
     for out in (args.csv, args.html, Path(args.jsonl) if args.jsonl not in (None, _STANDARD_OUTPUT) else None):
-        if out is not None and not out.absolute().parent.is_dir():  # better to fail now than after an hour
+        if out is not None and not out.absolute().parent.is_dir():  # fail now, not after an hour
             raise HostError(f"{out}: the folder {out.parent} does not exist. Create it first.")
     with closing(FileCache(args.cache or user_cache_folder())) as cache:
         if args.cache and cache.failure:
@@ -76,8 +76,8 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
         write = stack.enter_context(_lines(args.jsonl))
         scan = Scan(args.paths, cache, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=progress)
         try:
-            with closing(scan.run()) as found:
-                for record in found:
+            with closing(scan.run()) as records:
+                for record in records:
                     counts[record.status] += 1
                     write(record)
         except KeyboardInterrupt:
@@ -93,7 +93,7 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
 
 @contextmanager
 def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
-    """A function that writes a record's JSON line immediately: lines are whole however the scan ends."""
+    """A function that writes a record's JSON line immediately: an interrupted scan leaves no partial lines."""
     if target is None:
         yield lambda _: None
     elif target == _STANDARD_OUTPUT:
@@ -114,7 +114,9 @@ def _write_reports(args: argparse.Namespace, records: Records, duplicates: Seque
 
 def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
     unchecked = len(records) - sum(counts.values())
-    counts = counts + Counter[Status]({UNCHECKED: unchecked})  # a new one: the exit code comes from the caller's
+    counts = counts + Counter[Status](
+        {UNCHECKED: unchecked}
+    )  # a copy, because the caller needs its own for the exit code
     statuses = ", ".join(f"{counts[status]:,} {STATUS_PHRASES[status]}" for status in WORST_FIRST if counts[status])
     files = "1 file" if len(records) == 1 else f"{len(records):,} files"
     say(f"{files}{': ' if statuses else ''}{statuses}", out)

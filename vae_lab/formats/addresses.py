@@ -1,4 +1,4 @@
-"""Tells URLs from paths, and shows them without passwords and signatures."""
+"""Distinguishes URLs from paths, and shows them without passwords and signatures."""
 
 from __future__ import annotations
 

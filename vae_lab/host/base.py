@@ -98,13 +98,13 @@ class Host(ABC):
     """What a user without any stored latents should do, in a sentence or two."""
 
     language: str = ""
-    """In which messages are shown, such as ``zh_CN``; "" is English. It may change while the host runs."""
+    """Language of messages, such as ``zh_CN``; "" is English. It may change while the host runs."""
 
     chooses_checkpoint: bool = False
     """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
 
     facts: FileCache
-    """What is known of files, stored between runs."""
+    """Records of files, stored between runs."""
 
     _last_listing: Listing | None = None
 
@@ -113,11 +113,11 @@ class Host(ABC):
         """List the host's files now, walking each folder once."""
 
     def listing(self, *, fresh: bool = False) -> Listing:
-        """The host's files, as they were listed last.
+        """The host's files, as last listed.
 
         Args:
-            fresh: list them now. Each action of a user does so once, before anything else; what only shows what is
-                known, such as a badge, does not.
+            fresh: list them now. Each action of a user does so once, before anything else; displays of known facts,
+                such as a badge, do not.
         """
         listing = self._last_listing
         if fresh or listing is None:
@@ -125,7 +125,7 @@ class Host(ABC):
         return listing
 
     def vae_files(self) -> Mapping[str, Path]:
-        """Name -> file of all external VAEs in the host's folders, in the host's order, as listed last."""
+        """Name -> file of all external VAEs in the host's folders, in the host's order, as last listed."""
         return self.listing().vaes
 
     def vae_file(self, name: str) -> Path | None:
@@ -136,7 +136,7 @@ class Host(ABC):
         return path
 
     def vaes(self) -> list[VaeEntry]:
-        """All external VAEs, with what is known of them. Cheap: reads no weights."""
+        """All external VAEs, with what is known about them. Cheap: reads no weights."""
         return [self._entry(name, path) for name, path in self.vae_files().items()]
 
     def _entry(self, name: str, path: Path) -> VaeEntry:
@@ -155,14 +155,14 @@ class Host(ABC):
         return self.vaes()
 
     def checkpoint_files(self) -> Mapping[str, Path]:
-        """Name -> file of all checkpoints, in the host's order, as listed last."""
+        """Name -> file of all checkpoints, in the host's order, as last listed."""
         return self.listing().checkpoints
 
     @abstractmethod
     def library_folders(self) -> list[Path]:
         """All folders that the host searches for checkpoints and VAEs, and single files that its options name.
 
-        Those that are not there are left out.
+        Missing ones are omitted.
         """
 
     def checkpoints(self) -> list[str]:
@@ -194,7 +194,7 @@ class Host(ABC):
 
     @abstractmethod
     def standing_choices(self) -> StandingChoices:
-        """What the user has saved in VAE Lab, as far as VAE Lab applies it and not the host."""
+        """The user's saved choices that VAE Lab, not the host, applies."""
 
     @abstractmethod
     def decision_for(self, choice: Choice) -> Decision:
@@ -351,7 +351,7 @@ class Host(ABC):
             UnknownChoice: no VAE and no checkpoint has that name.
         """
         found, checkpoint = self._file_of(name, self.listing())
-        if found is None:  # it may have come since
+        if found is None:  # it may have been added since
             found, checkpoint = self._file_of(name, self.listing(fresh=True))
         if found is None:
             raise UnknownChoice(f"no VAE and no checkpoint named {checkpoint or name}")

@@ -25,7 +25,7 @@ Reach = Literal["checkpoint", "always"]
 """How long a saved choice holds: for one checkpoint, or for every checkpoint."""
 
 OnGrey = Literal["off", "warn", "redecode"]
-"""What to do when an image comes out grey."""
+"""What to do if an image is grey."""
 
 ON_GREY: tuple[OnGrey, ...] = get_args(OnGrey)
 """All values of :data:`OnGrey`."""

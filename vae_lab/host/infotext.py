@@ -15,7 +15,7 @@ __all__ = [
 OVERRIDE_KEY = "VAE Lab override"
 HASH_KEY = "VAE Lab override hash"
 REDECODED_KEY = "VAE Lab redecoded"
-"""Why the image was decoded again: what the first VAE made of it."""
+"""Why the image was decoded again: how the first VAE decoded it."""
 
 _HOST_KEYS = ("VAE hash", "VAE")
 _OWN_KEYS = (OVERRIDE_KEY, HASH_KEY, REDECODED_KEY)

@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         override: name of a VAE, ``Built-in`` or ``Automatic``.
         compare: names of VAEs that should decode the images as well.
-        on_grey: what to do when an image comes out grey; None: as in the settings.
+        on_grey: what to do if an image is grey; None: as in the settings.
     """
 
     override: str = AUTOMATIC

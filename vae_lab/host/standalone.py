@@ -19,7 +19,7 @@ from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
 from vae_lab.library.cache import user_cache_folder
-from vae_lab.library.folders import Walk, find_weight_files, is_vae_beside_checkpoint
+from vae_lab.library.folders import Walk, find_weight_files, is_vae_next_to_checkpoint
 from vae_lab.progress import Progress
 
 __all__ = ["Folders", "StandaloneHost"]
@@ -49,7 +49,7 @@ class Folders:
 
         Args:
             models: the folder; choices are saved in its subfolder ``vae-lab``. Caches are never stored among models,
-                because whoever shares the folder could have prepared them.
+                because someone who shares the folder could have prepared them.
             data: a folder for choices and caches; by default caches are in the user's cache folder.
         """
         return cls(
@@ -143,9 +143,9 @@ class StandaloneHost(Host):
     def list_files(self) -> Listing:
         walk, own = Walk(), self.folders.vaes
         found = walk.find((*own, *self.folders.checkpoints))
-        vaes = {n: p for n, p in found if is_vae_beside_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
+        vaes = {n: p for n, p in found if is_vae_next_to_checkpoint(p) or any(p.is_relative_to(f) for f in own)}
         found = walk.find(self.folders.checkpoints)
-        checkpoints = {name: path for name, path in found if not is_vae_beside_checkpoint(path)}
+        checkpoints = {name: path for name, path in found if not is_vae_next_to_checkpoint(path)}
         return Listing.of(checkpoints, vaes, walk.find_all(self.library_folders()))
 
     def library_folders(self) -> list[Path]:

@@ -1,8 +1,8 @@
-"""Whole disks: what VAE is in each file, and which of them are broken.
+"""Scans whole disks: identifies the VAE in each file, and finds broken ones.
 
-First every file is listed, for which about a megabyte of it is read; then the weights are checked, the worst suspects
-first. The record of a file is stored immediately, so that a scan that was stopped resumes where it left off, and no
-list of results is held in memory.
+First every file is listed, which reads about a megabyte of it; then the weights are checked, the worst suspects first.
+Each record is stored immediately, so an interrupted scan resumes where it left off, and memory use does not grow with
+the number of files.
 """
 
 from vae_lab.checkup.findings import UNCHECKED, WORST_FIRST

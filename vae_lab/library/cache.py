@@ -1,8 +1,7 @@
-"""What is known of the files on a disk, stored between runs.
+"""Stores what is known about files between runs.
 
-A file is recognised by path, size and times of change, so a replaced one is read again. What its weights do to the
-chart is stored by the weights' identity: a thousand checkpoints with one VAE share one checkup, one sketch and one set
-of charts.
+A file is recognised by path, size and modification times, so a replaced one is read again. Checkups are stored by the
+identity of the weights: a thousand checkpoints with one VAE share one checkup, one sketch and one set of charts.
 """
 
 from __future__ import annotations
@@ -31,22 +30,22 @@ from vae_lab.library.store import Store
 
 __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
-_VERSION = f"1.{CHECKUP_VERSION}"  # raise the first number when other things are found out
+_VERSION = f"1.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def user_cache_folder() -> Path:
-    """Where the system wants caches, for hosts without a data folder of their own."""
+    """The system's cache folder, for hosts without a data folder."""
     return Path(platformdirs.user_cache_dir("vae-lab", appauthor=False))
 
 
 class FileCache:
     """Records by file; checkups, charts and sketches by identity. Safe to use from several threads.
 
-    What cannot be written stays in memory until the program ends; see :class:`Store`.
+    Values that cannot be written stay in memory until the program ends; see :class:`Store`.
 
     Args:
-        folder: where the cache is, or will be.
+        folder: contains the cache; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,30 +53,30 @@ class FileCache:
 
     @property
     def failure(self) -> str:
-        """Why nothing is stored beyond this program, or ""."""
+        """Why nothing is written to disk, or ""."""
         return self._store.failure
 
     def close(self) -> None:
         """Close the cache. Nothing can be read afterwards."""
         self._store.close()
 
-    # --- what a file is ------------------------------------------------------------------------------------------
+    # --- records by file ------------------------------------------------------------------------------------------
 
     def known(self, path: str) -> FileRecord | None:
-        """The record of a file that was identified or checked, if the file has not changed since; without charts.
+        """The record of an identified or checked file, if the file has not changed since; without charts.
 
-        Reads nothing of the file.
+        Does not read the file.
         """
         record = self.current(path)
         return record if record is not None and record.family_id is not None else None
 
     def checked(self, path: str) -> FileRecord | None:
-        """As :meth:`known`, of a file that was checked."""
+        """As :meth:`known`, for a checked file."""
         record = self.current(path)
         return record if record is not None and record.depth == Depth.CHECKED else None
 
     def identify(self, path: str) -> FileRecord:
-        """As :meth:`known`, reading the VAE's weights where needed. A bad file gives a record too, never an error."""
+        """As :meth:`known`, reading the VAE's weights if needed. A bad file also gets a record; never raises."""
         record = self.known(path)
         if record is None:
             key = file_key(path)
@@ -86,11 +85,11 @@ class FileCache:
         return record
 
     def check(self, path: str, relatives: Mapping[str, str] | None = None) -> FileRecord:
-        """As :meth:`checked`, with charts, inspecting the file where needed.
+        """As :meth:`checked`, with charts, inspecting the file if needed.
 
         Args:
             path: a checkpoint or a VAE.
-            relatives: name -> file of VAEs that it may be merged from; of those only the sketch is read.
+            relatives: name -> file of VAEs that it may be merged from; only their sketches are read.
         """
         record, key = self.checked(path), file_key(path)
         record = self.with_charts(record) if record is not None else None
@@ -116,7 +115,7 @@ class FileCache:
     # --- records by file, of any depth ---------------------------------------------------------------------------
 
     def current(self, path: str, name: str = "") -> FileRecord | None:
-        """The record of a file, if it has not changed since. Reads nothing of it."""
+        """The record of a file, if it has not changed since. Does not read the file."""
         stored, key = self._stored(path), file_key(path)
         return _record(stored, path, name) if stored and key and stored.get("file") == list(key) else None
 
@@ -130,17 +129,17 @@ class FileCache:
 
         Args:
             path: the file.
-            record: its charts are left out.
-            key: of the file, before it was read; None if the record is not to outlive this scan.
+            record: its charts are not stored with it.
+            key: of the file, before it was read; None if the record must not outlive this scan.
         """
-        unchanged = key is not None and key == file_key(path)  # else it was replaced in between
+        unchanged = key is not None and key == file_key(path)  # else it was replaced in the meantime
         value = {"version": _VERSION, "file": key if unchanged else None, "record": record.to_cache()}
         self._store.set_json(_file_row("record", path), value)
         if record.sketch and record.depth == Depth.CHECKED and not record.problem:
             self._store.set_json(_judged_row(record.sketch, record.hint_id), record.status)
 
     def judged(self, sketch: str, hint_id: str) -> Status | None:
-        """Status of weights with this sketch, if they were judged before."""
+        """Status of weights with this sketch, if already judged."""
         status = self._store.get_json(_judged_row(sketch, hint_id)) if sketch else None
         return status if status in WORST_FIRST else None
 
@@ -151,7 +150,7 @@ class FileCache:
     # --- checkups by identity; a vae_lab.library.inspect.Memory --------------------------------------------------
 
     def get(self, key: str) -> Checkup | None:
-        """The checkup of that identity, with its charts, if it was made before."""
+        """The checkup of this identity, with its charts, if stored."""
         stored = self._store.get_json(f"checkup:{key}")
         try:
             checkup = Checkup.from_json(stored["checkup"])
@@ -175,12 +174,12 @@ class FileCache:
         return None if checkup is None else record.with_charts(checkup.charts)
 
     def charts(self, record: FileRecord) -> Mapping[str, bytes]:
-        """PNG by name of a record's checkup; nothing where none are stored."""
+        """Charts of a record's checkup, PNG by name; empty if none are stored."""
         found = self.with_charts(record)
         return found.charts if found else {}
 
     def put_charts(self, record: FileRecord) -> None:
-        """Store the checkup of a record from another machine, if it came with charts."""
+        """Store the checkup of a record from another machine, if it has charts."""
         if record.checkup is not None and record.charts:
             self.put(_identity_key(record), record.checkup)
 
@@ -191,7 +190,7 @@ class FileCache:
 
         Args:
             path: a checkpoint or a VAE.
-            opened: the same file, if it is open.
+            opened: the same file, if it is already open.
         """
         row, key = _file_row("sketch", path), file_key(path)
         stored = self._store.get_json(row)
@@ -206,7 +205,7 @@ class FileCache:
                 sketch = sketch_of_file(file)
         except FileError:
             sketch = None
-        if key and key == file_key(path):  # else it was replaced in between
+        if key and key == file_key(path):  # else it was replaced in the meantime
             digest = sketch_digest(sketch) if sketch else None
             if sketch:
                 self._store.set_bytes(f"sketch:{digest}", sketch.to_bytes())
@@ -225,8 +224,8 @@ class Records:
     """The stored records of the files of a scan. Can be iterated over as often as needed; one is in memory at a time.
 
     Args:
-        files: (name, path) of each.
-        cache: where the records are.
+        files: (name, path) of each file.
+        cache: contains the records.
     """
 
     def __init__(self, files: Sequence[tuple[str, str]], cache: FileCache) -> None:
@@ -237,19 +236,19 @@ class Records:
         return len(self._files)
 
     def __iter__(self) -> Iterator[FileRecord]:
-        """In the order in which the files were listed; those that nothing is known of are left out."""
+        """In the order in which the files were listed; files without a record are omitted."""
         for name, path in self._files:
             record = self._cache.last(path, name)
             if record is not None:
                 yield record
 
     def charts(self, record: FileRecord) -> Mapping[str, bytes]:
-        """PNG by name of a record's checkup; nothing where there are none."""
+        """Charts of a record's checkup, PNG by name; empty if none are stored."""
         return self._cache.charts(record)
 
     @property
     def worst_first(self) -> WorstFirst:
-        """The same records, those of the worst status first."""
+        """The same records, worst status first."""
         return WorstFirst(self._files, self._cache)
 
 
@@ -274,7 +273,7 @@ class WorstFirst:
 
 
 def _record(stored: Mapping[str, Any], path: str, name: str) -> FileRecord | None:
-    """The file may be listed under another name; an address is never shown in full, as it may hold a password."""
+    """The file may be listed under another name; a URL is never shown in full, because it may contain a password."""
     try:
         record = FileRecord.from_cache(stored.get("record"))
     except ValueError:
@@ -284,7 +283,7 @@ def _record(stored: Mapping[str, Any], path: str, name: str) -> FileRecord | Non
 
 def _file_row(kind: str, path: str) -> str:
     resolved = path if is_url(path) else str(Path(path).resolve())
-    # Hashed, since a path may hold what the store cannot take for text.
+    # Hashed, because a path may contain bytes that the store rejects as text.
     return f"{kind}:{hashlib.sha256(os.fsencode(resolved)).hexdigest()}"
 
 

@@ -13,16 +13,16 @@ from vae_lab.library.record import FileRecord, failed
 
 __all__ = ["DaskEngine"]
 
-_WINDOW = 4  # files in flight for each thread of the cluster
+_WINDOW = 4  # files in flight per thread of the cluster
 
 
 class DaskEngine:
-    """Checks files on a Dask cluster that is running, whose workers see them under the same paths.
+    """Checks files on a running Dask cluster, whose workers see them under the same paths.
 
     Args:
         scheduler: its address, such as ``tcp://10.0.0.1:8786``.
         probe: as in :func:`scan_file`.
-        charts: whether the charts are sent back, for a page of HTML: 100 KB for each file.
+        charts: whether workers return the charts, for the HTML report: 100 KB per file.
 
     Raises:
         HostError: Dask is not installed.
@@ -38,7 +38,7 @@ class DaskEngine:
         self._scan = partial(scan_file, probe=probe, charts=charts)
 
     def __call__(self, paths: Iterable[str]) -> Iterator[tuple[str, FileRecord]]:
-        """Yield each path and its record as soon as it is there; few are in flight, so that memory stays flat."""
+        """Yield each path and its record as soon as it is done; few are in flight, so that memory use stays flat."""
         waiting = iter(paths)
         running: dict[Any, str] = {}
         done = self._dask.as_completed(loop=self._client.loop, raise_errors=False)
@@ -54,11 +54,11 @@ class DaskEngine:
             path = running.pop(future.key)
             if future.status == "finished":
                 yield path, future.result()
-            else:  # its worker was killed repeatedly, most likely by what this file does to its memory
+            else:  # its worker was killed repeatedly, most likely because this file needs too much memory
                 reason = f"it could not be checked: {future.exception()}"
                 yield path, failed(path, reason)
             future.release()
 
     def close(self) -> None:
-        """Leave the cluster, which goes on."""
+        """Disconnect from the cluster, which keeps running."""
         self._client.close()

@@ -11,28 +11,28 @@ from pathlib import Path
 from vae_lab.formats import is_url, shown_name
 from vae_lab.text import as_text
 
-__all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_beside_checkpoint"]
+__all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_next_to_checkpoint"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_VERSION = 1  # raise when a file is recognised by something else
+_VERSION = 1  # increase when the key changes
 
 FileKey = tuple[int, str, int, int, int]
-"""What a file is recognised by: path, size in bytes, and times of change in ns."""
+"""Key that recognises a file: path, size in bytes, and modification times in ns."""
 
 
 def file_key(path: str) -> FileKey | None:
-    """What a file is recognised by from one run to the next; None if it is not there. Reads nothing of it."""
+    """Key that recognises a file between runs; None if it does not exist. Does not read the file."""
     try:
         stat = Path(path).stat()
     except (OSError, ValueError):
         return None
-    # VAEs are all of one size, and a copy can have the time of its original; the time of its entry always changes.
+    # All VAEs have one size, and a copy can have its original's mtime; but its ctime always changes.
     return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A host's files at one moment.
+    """A snapshot of a host's files.
 
     Attributes:
         checkpoints: name -> file, in the host's order.
@@ -57,7 +57,7 @@ class Listing:
         return cls(checkpoints, names, tuple(files))
 
     def path_of(self, name: str) -> Path | None:
-        """File of a VAE or a checkpoint; None if there is none of that name."""
+        """File of a VAE or a checkpoint; None if the name is unknown."""
         return self.vaes.get(name) or self.checkpoints.get(name)
 
     def name_of(self, path: str | os.PathLike[str]) -> str:
@@ -66,20 +66,20 @@ class Listing:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        # By absolute paths, without asking the disk for each of ten thousand.
+        # By absolute path, without a disk access for each of ten thousand files.
         return {_absolute(path): name for name, path in {**self.checkpoints, **self.vaes}.items()}
 
 
 class Walk:
-    """Finds weight files below folders; each folder is walked once, however often it is asked for."""
+    """Finds weight files below folders; walks each folder only once."""
 
     def __init__(self) -> None:
         self._found: dict[Path, list[tuple[Path, Path]]] = {}
 
     def find(self, folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
-        """Yield (name, path) of all weight files below ``folders``, each file once, in the order of their names.
+        """Yield (name, path) of all weight files below ``folders``, each file once, sorted by name.
 
-        The name is relative to its folder, so that files of one basename in different folders are told apart; where
+        The name is relative to its folder, so files with the same basename in different folders differ; where
         two folders have the same relative name, the later ones get the folder's name in front.
         """
         seen: set[Path] = set()
@@ -96,7 +96,7 @@ class Walk:
                 yield name, path
 
     def find_all(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
-        """(name, path) of each file once: of files and addresses among ``paths``, then of those in folders."""
+        """Yield (name, path) of each file once: first files and addresses in ``paths``, then files in folders."""
         wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
         folders = [path for path in wanted if not is_url(path) and Path(path).is_dir()]
         single: set[str] = set()
@@ -127,12 +127,12 @@ class Walk:
 
 
 def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
-    """As :meth:`Walk.find`, of folders that are needed once."""
+    """As :meth:`Walk.find`, for folders that are only walked once."""
     return Walk().find(folders)
 
 
-def is_vae_beside_checkpoint(path: Path) -> bool:
-    """Whether a file is called ``NAME.vae.EXT``, by which the WebUI finds VAEs among the checkpoints."""
+def is_vae_next_to_checkpoint(path: Path) -> bool:
+    """Whether a file is called ``NAME.vae.EXT``, the WebUI's name for a VAE next to its checkpoint."""
     return path.stem.lower().endswith(".vae") and path.suffix.lower() in WEIGHT_SUFFIXES
 
 
@@ -141,7 +141,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """All files, in linked folders too, as the WebUI finds them; each folder once, so that circles end."""
+    """All files, following links as the WebUI does; visits each folder once, so link cycles end."""
     entered: set[str] = set()
     for name, folders, files in os.walk(folder, followlinks=True):
         if os.path.realpath(name) in entered:

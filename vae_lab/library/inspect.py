@@ -1,4 +1,4 @@
-"""What VAE is in a file, and whether it is healthy."""
+"""Identifies the VAE in a file, and checks its health."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ from vae_lab.state_dict import family_hint
 
 __all__ = ["UNFORESEEN", "Memory", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
 
-# What torch, numpy and Python raise when something in a file was foreseen by nobody. One file must not end a scan of
-# ten thousand.
+# What torch, numpy and Python raise for unforeseen file contents. One file must not end a scan of ten thousand.
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
@@ -46,7 +45,7 @@ class Memory(Protocol):
     """Stores checkups by identity."""
 
     def get(self, key: str) -> Checkup | None:
-        """The checkup of that key, if it was put."""
+        """The checkup with this key, if stored."""
 
     def put(self, key: str, checkup: Checkup) -> None:
         """Store a checkup."""
@@ -59,15 +58,15 @@ def inspect_file(
     relatives: Mapping[str, Sketch] | None = None,
     memory: Memory | None = None,
 ) -> FileRecord:
-    """Find out what VAE is in a file, and whether it is healthy.
+    """Identify the VAE in a file, and check its health.
 
-    Never raises for what is in the file: a bad file is a finding.
+    Never raises for the contents of the file: a bad file is a finding.
 
     Args:
         path_or_url: a VAE or a checkpoint, or its address; of a checkpoint only the VAE's bytes are read.
-        probe: whether to put the colour chart through the VAE; without, only facts and structure are examined.
+        probe: whether to decode and encode the colour chart; otherwise only facts and structure are examined.
         relatives: name -> sketch of VAEs that this one may be merged from.
-        memory: where checkups of the same weights may be stored.
+        memory: stores checkups by identity of the weights.
     """
 
     def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
@@ -83,7 +82,7 @@ def inspect_file(
 
 
 def identify_file(path: str | os.PathLike[str]) -> FileRecord:
-    """As :func:`inspect_file`, only as far as the VAE's weights and its latent family: the chart is not judged."""
+    """As :func:`inspect_file`, but only reads the weights and detects the latent family: the chart is not judged."""
 
     def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
         family = file.detect_family(file.assemble(state))
@@ -93,24 +92,24 @@ def identify_file(path: str | os.PathLike[str]) -> FileRecord:
 
 
 def list_file(file: VaeFile, sketch: Sketch | None) -> FileRecord:
-    """What the header of an open file and the VAE's sketch say, for which about a megabyte is read."""
+    """A record from the header of an open file and the VAE's sketch; reads about a megabyte."""
     return replace(_of_header(file), sketch=digest_of(sketch), **file_facts(file.path))
 
 
 def scan_file(path: str | os.PathLike[str], *, probe: bool = True, charts: bool = False) -> FileRecord:
-    """As :func:`inspect_file`; a pure function of the file, which never raises for what is in it.
+    """As :func:`inspect_file`; a pure function of the file, which never raises for its contents.
 
-    It shares nothing and remembers nothing, so that it can be mapped over processes and machines.
+    It has no shared state, so it can be mapped over processes and machines.
 
     Args:
         path: a file, or an address of one.
-        probe: whether to put the colour chart through the VAE.
-        charts: whether the record is to have the charts.
+        probe: whether to decode and encode the colour chart.
+        charts: whether the record includes the charts.
     """
     name = os.fspath(path)
     try:
         record = inspect_file(name, probe=probe)
-    except FileError as error:  # it vanished in between
+    except FileError as error:  # deleted in the meantime
         record = failed(name, error.reason)
     except UNFORESEEN as error:
         record = failed(name, f"it could not be checked: {type(error).__name__}: {error}")
@@ -178,7 +177,7 @@ def _unreadable(path: str, error: FileError) -> FileRecord:
 
 
 def _unusable(file: WeightFile, error: FileError) -> FileRecord:
-    """The record of a file that no VAE can be loaded from; a checkpoint's model may be known all the same."""
+    """The record of a file from which no VAE can be loaded; a checkpoint's model family may still be known."""
     hint = family_hint(file.tensors)
     kind: Kind = "checkpoint" if isinstance(error, MissingVae) or hint else ""
     return replace(_unreadable(file.path, error), kind=kind, hint_id=hint or "")
@@ -216,7 +215,7 @@ def _sentence(error: FileError) -> str:
 
 
 def _with_published_facts(record: FileRecord, path: str) -> FileRecord:
-    """Add what is published about this very file, if anything."""
+    """Add published facts about this exact file, if any."""
     known = known_file(path)
     if isinstance(known, KnownVae):
         return replace(record, identity=known)

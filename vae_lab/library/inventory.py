@@ -1,4 +1,4 @@
-"""All files of a host, as scans left them: counted, filtered, sorted and paged. Nothing is read from the files."""
+"""The scanned files of a host: counts, filters, sorts and pages their records. Never reads the files."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vae_lab.library.reports import write_csv, write_html, write_jsonl
 
 __all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary"]
 
-_MOST_NAMED = 4  # files in one cell
+_MAX_NAMES = 4  # in one cell
 
 SORTS = ("worst", "name", "size", "duplicates")
-"""Orders of the table; by size and by duplicates the most come first."""
+"""Orders of the table; size and duplicates are descending."""
 
 REPORTS = {"jsonl": "application/x-ndjson", "csv": "text/csv", "html": "text/html"}
-"""Kinds of report, by the ending of their files: media types."""
+"""File extension of each kind of report -> media type."""
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryRow:
-    """One file, in the words of the table.
+    """One row of the table: a file, with all values as text.
 
     Attributes:
         name: relative to its folder, unique among all.
@@ -37,18 +37,18 @@ class LibraryRow:
         kind: ``checkpoint``, ``vae`` or "".
         size: bytes.
         family: title of the latent family, or "".
-        identity: the name under which the VAE was published, or "".
-        same_as: names of other VAE files, or of other checkpoints, with the same VAE, the first few; without those of
+        identity: the published name of the VAE, or "".
+        same_as: the first names of other VAE files, or other checkpoints, with the same VAE; without those in
             ``contains``.
-        more_same: how many more there are.
-        contains: of a checkpoint, names of the VAE files with the VAE that is built into it, the first few.
-        more_contained: how many more there are.
-        inside: of a VAE file, names of the checkpoints that it is built into, the first few.
-        more_inside: how many more there are.
-        sure: all weights were compared, not a sample alone.
+        more_same: number of further names in ``same_as``.
+        contains: for a checkpoint, the first names of VAE files with the same weights as its built-in VAE.
+        more_contained: number of further names in ``contains``.
+        inside: for a VAE file, the first names of checkpoints that have it built in.
+        more_inside: number of further names in ``inside``.
+        sure: all weights were compared, not only a sample.
         merge: what the VAE was merged from, or "".
         title, finding: the worst finding, or "".
-        listed: name under which the host's menus and the checkup list it; "" if they do not.
+        listed: its name in the host's menus and the checkup; "" if they do not list it.
     """
 
     name: str
@@ -76,10 +76,10 @@ class LibraryPage:
     """Some rows of the table.
 
     Attributes:
-        rows: at most as many as were asked for.
+        rows: at most the requested number.
         total: rows on all pages.
         pages: at least 1.
-        page: this one, from 0; the last one if a later one was asked for.
+        page: its index, from 0; the last page if a later one was requested.
     """
 
     rows: tuple[LibraryRow, ...]
@@ -94,14 +94,14 @@ class LibraryPage:
 
 @dataclass(frozen=True)
 class Overview:
-    """All files in numbers.
+    """Totals of all files.
 
     Attributes:
         files: in the host's folders.
-        counts: status -> files, worst first; without those that nothing is known of yet.
-        groups: how many VAEs are in more than one file.
-        copies: VAE files that another one makes superfluous.
-        freeable_bytes: what these take; hard links count once.
+        counts: status -> number of files, worst first; without files that were never scanned.
+        groups: number of VAEs found in more than one file.
+        copies: number of redundant VAE files.
+        freeable_bytes: size of these copies; hard links count once.
     """
 
     files: int = 0
@@ -112,21 +112,21 @@ class Overview:
 
     @property
     def unknown(self) -> int:
-        """Files that no scan has looked at yet."""
+        """Number of files that were never scanned."""
         return self.files - sum(self.counts.values())
 
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """How a scan went.
+    """The result of a scan.
 
     Attributes:
         overview: all files afterwards.
-        complete: every file has been looked at; otherwise the next scan goes on from here.
-        scanned: files that were looked at or known.
-        read: of these, files that were read now.
-        bytes_read: of these.
-        seconds: for everything.
+        complete: every file was scanned; otherwise the next scan resumes here.
+        scanned: number of files, including those already known.
+        read: number of these that were read now.
+        bytes_read: from these files.
+        seconds: total duration.
     """
 
     overview: Overview
@@ -144,17 +144,17 @@ class ScanSummary:
 
 @dataclass(slots=True)
 class _Entry:
-    """What is held of a file: less than a kilobyte, since texts that many files share are held once."""
+    """What an inventory stores per file: less than a kilobyte, because files share equal texts."""
 
     row: LibraryRow
     group: int = -1
 
 
 class Inventory:
-    """What is stored of the files of a scan. A snapshot that never changes: safe to use from several threads.
+    """The stored results for a host's files. An immutable snapshot, safe to use from several threads.
 
     Args:
-        records: read once now, and again for each report.
+        records: iterated once now, and once per report.
         listing: how the host lists its files.
     """
 
@@ -172,29 +172,29 @@ class Inventory:
         for i, group in enumerate(self.groups):
             for path in group.paths:
                 entry = self._entries[places[path]]
-                # What was compared in full goes before what a sample tells.
+                # Full comparisons take precedence over samples.
                 if entry.group < 0 or (group.confirmed and not self.groups[entry.group].confirmed):
                     entry.group = i
         self.overview = self._count()
 
     @classmethod
     def known(cls, listing: Listing, cache: FileCache) -> Inventory:
-        """What earlier scans have stored of a host's files. Reads nothing of them."""
+        """The stored results of earlier scans. Does not read the files."""
         return cls(Records(listing.files, cache), listing)
 
     def has(self, record: FileRecord) -> bool:
-        """Whether this very record was known already: if so, its file was not read for it again."""
+        """Whether this exact record was already known, so its file was not read again."""
         return self._marks.get(record.path) == _mark(record)
 
     def page(self, words: str, status: str, sort: str, page: int, size: int) -> LibraryPage:
         """Some rows of the table.
 
         Args:
-            words: all must be in a row, in any case.
-            status: rows of this status alone; "" for all.
+            words: all must occur in a row; case does not matter.
+            status: only rows with this status; "" for all.
             sort: one of :data:`SORTS`.
             page: from 0.
-            size: rows on each page.
+            size: rows per page.
         """
         wanted = words.casefold().split()
         found = [entry for entry in self._entries if status in ("", entry.row.status) and _has_all(entry.row, wanted)]
@@ -205,9 +205,9 @@ class Inventory:
         return LibraryPage(rows, len(found), pages, page)
 
     def report(self, kind: str) -> Iterator[bytes]:
-        """A report on all files, worst first, in pieces; one of :data:`REPORTS`.
+        """Yield a report on all files, worst first, in chunks; ``kind`` is one of :data:`REPORTS`.
 
-        Written to a file first: a page of HTML over ten thousand files would not be small in memory.
+        Written to a temporary file first, because an HTML report on ten thousand files needs too much memory.
         """
         with tempfile.TemporaryFile("w+", encoding="utf8", errors="backslashreplace", newline="") as file:
             records = self.records.worst_first
@@ -222,7 +222,7 @@ class Inventory:
             while piece := file.read(2**16):
                 yield piece.encode("utf8")
 
-    # --- made once -----------------------------------------------------------------------------------------------
+    # --- built once -----------------------------------------------------------------------------------------------
 
     def _noted(self, records: Iterable[FileRecord]) -> Iterator[FileRecord]:
         for record in records:
@@ -261,14 +261,14 @@ class Inventory:
             freeable_bytes=sum(group.freeable_bytes for group in self.groups),
         )
 
-    # --- for each page -------------------------------------------------------------------------------------------
+    # --- per page --------------------------------------------------------------------------------------------
 
     def _order(self, sort: str) -> Callable[[_Entry], tuple[Any, ...]]:
         if sort == "name":
             return lambda entry: (entry.row.name.casefold(),)
         if sort == "size":
             return lambda entry: (-entry.row.size, entry.row.name.casefold())
-        if sort == "duplicates":  # groups are in the order of what can be freed, and stay together
+        if sort == "duplicates":  # groups stay together, sorted by freeable bytes
             none = len(self.groups)
             return lambda entry: (entry.group if entry.group >= 0 else none, -entry.row.size, entry.row.name)
         ranks = {status: rank for rank, status in enumerate(WORST_FIRST)}
@@ -288,7 +288,7 @@ class Inventory:
 
     def _named(self, paths: Iterable[str], but: str) -> tuple[tuple[str, ...], int]:
         others = [path for path in paths if path != but]
-        most = _MOST_NAMED if len(others) > _MOST_NAMED + 1 else len(others)  # "and 1 more" is as long as its name
+        most = _MAX_NAMES if len(others) > _MAX_NAMES + 1 else len(others)  # "and 1 more" is as long as its name
         return tuple(self._names[path] for path in others[:most]), len(others) - most
 
 
@@ -298,5 +298,5 @@ def _has_all(row: LibraryRow, words: Iterable[str]) -> bool:
 
 
 def _mark(record: FileRecord) -> int:
-    """Of what looking at the same file a second time would change: the time that it took is never the same."""
+    """A hash that changes whenever a file is read again, because ``seconds`` is never the same twice."""
     return hash((record.size, record.mtime, record.file_id, record.depth, record.seconds, record.fingerprint))

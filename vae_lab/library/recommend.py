@@ -1,4 +1,4 @@
-"""Which VAE to choose instead of a broken one."""
+"""Recommends a VAE to use instead of a broken one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Recommendation", "recommend"]
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A VAE to choose, and why.
+    """A recommended VAE, and the reason.
 
     Attributes:
-        name: the VAE's.
-        reason: what speaks for it, to follow its name and a colon.
-        fits: whether nothing better could be found: the user's own choice, or made for what the checkpoint makes.
+        name: of the VAE.
+        reason: why, as text that follows the name and a colon.
+        fits: whether no better one can exist: it is the user's own choice, or made for the checkpoint's style.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Recommendation:
 def recommend(
     checkpoint: str, family: Family, records: Mapping[str, FileRecord], preferred: Mapping[str, str] | None = None
 ) -> Recommendation | None:
-    """The best of the VAEs that are known to be healthy and of the family; None if there is none.
+    """The best VAE that is known to be healthy and of the family, or None.
 
     Args:
-        checkpoint: file name of the checkpoint that it is for: the name hints at anime or realistic images.
-        family: latent family of that checkpoint.
+        checkpoint: file name of the checkpoint; the name hints at anime or realistic images.
+        family: latent family of the checkpoint.
         records: name -> record of the user's VAEs, in the host's order.
-        preferred: name -> where the user has chosen it, in words; the first one wins.
+        preferred: name -> where the user chose it, human-readable; the first one wins.
     """
     healthy = {name: record for name, record in records.items() if _can_replace(record, family)}
     for name, where in (preferred or {}).items():
@@ -58,7 +58,7 @@ def recommend(
 
 
 def _can_replace(record: FileRecord, family: Family) -> bool:
-    # Hosts load nothing but an AutoencoderKL in its place.
+    # Hosts can only load an AutoencoderKL here.
     healthy = record.checkup is not None and record.verdict.status == HEALTHY
     return healthy and record.family_id == family.id and record.architecture == "AutoencoderKL"
 
@@ -69,5 +69,5 @@ def _made_for(name: str, record: FileRecord) -> Style | None:
 
 def _misfit(made_for: Style | None, style: Style | None) -> int:
     if style is None:
-        return 1 if made_for == "anime" else 0  # adds contrast and colour that nobody asked for
+        return 1 if made_for == "anime" else 0  # adds contrast and colour that the user did not ask for
     return 0 if made_for == style else 1 if made_for is None else 2

@@ -1,4 +1,4 @@
-"""What is known of one file."""
+"""The record of one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vae_lab.latents.family import FAMILIES, Family
 __all__ = ["Depth", "FileRecord", "Kind", "failed", "file_facts"]
 
 Kind = Literal["checkpoint", "vae", ""]
-"""What a file holds; "" where that is not known."""
+"""What a file contains; "" if unknown."""
 
 _MERGED = "merged"
 
@@ -32,35 +32,35 @@ class Depth(IntEnum):
     IDENTIFIED = 1
     """All weights of the VAE were read."""
     CHECKED = 2
-    """The chart went through the VAE, or the file has no VAE that could be loaded."""
+    """The chart was decoded, or the file has no VAE that can be loaded."""
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What is known of one file: from a look at its header to a whole checkup.
+    """What is known about one file, from its header only up to a full checkup.
 
     Attributes:
         path: the file, or its address without user, password and query.
-        name: for people: the file's name, or in a scan its unique path relative to its folder.
-        size: bytes; 0 if it is not there.
-        mtime: when it was changed, in seconds since 1970.
+        name: for display: the file's name, or in a scan its unique path relative to its folder.
+        size: bytes; 0 if the file does not exist.
+        mtime: modification time, in seconds since the epoch.
         file_id: the same for all hard links of one file; "" if unknown.
-        kind: ``checkpoint`` or ``vae``; "" where that is not known.
+        kind: ``checkpoint`` or ``vae``; "" if unknown.
         layout: naming and prefix of its VAE, such as ``ldm (first_stage_model.)``.
-        family_id: latent family by the weights, or else by the checkpoint around them; "" where neither tells; None if
-            it was not determined yet.
-        hint_id: the family that the rest of a checkpoint says, or "".
+        family_id: latent family according to the weights, else to the rest of the checkpoint; "" if neither shows it;
+            None if not determined yet.
+        hint_id: the family that the rest of a checkpoint suggests, or "".
         dtype: stored precision, such as ``fp16``.
         architecture: such as ``AutoencoderKL``, or "".
         fingerprint: 64 hex digits over the VAE's weights, or "".
-        sketch: digest of the VAE's sketch; "" if there is none, or if it has NaN.
+        sketch: digest of the VAE's sketch; "" without one, or if it has NaN.
         problem: why no VAE can be loaded from the file, or "".
-        checkup: what the chart shows of the weights; None where it did not go through them.
-        file_findings: what else was found: about the file, not about what its weights do.
-        identity: the published file that this is, or what its weights hint at, or None.
-        merge: what the VAE was merged from, if that is known.
-        bytes_read: of the file; from an address, bytes that were received.
-        seconds: for everything.
+        checkup: of the weights, with the chart; None if the chart was not decoded.
+        file_findings: findings about the file, not about its weights.
+        identity: the published file, or the one that the weights suggest, or None.
+        merge: what the VAE was merged from, if known.
+        bytes_read: of the file; for a URL, bytes received.
+        seconds: total duration.
         depth: how much of the file was examined.
     """
 
@@ -88,12 +88,12 @@ class FileRecord:
 
     @property
     def family(self) -> Family | None:
-        """The latent family, where known."""
+        """The latent family, if known."""
         return FAMILIES.get(self.family_id or "")
 
     @property
     def model_family(self) -> Family | None:
-        """The family of latents that this VAE is given: the checkpoint's, else its own."""
+        """The family of the latents that this VAE has to decode: the checkpoint's, else its own."""
         return FAMILIES.get(self.hint_id) or self.family
 
     @property
@@ -103,18 +103,18 @@ class FileRecord:
 
     @property
     def status(self) -> Status:
-        """The verdict's, or ``unchecked`` as long as the weights were not read."""
+        """The verdict's status, or ``unchecked`` if the weights were not read."""
         status = self.verdict.status
         return UNCHECKED if status == HEALTHY and self.depth == Depth.LISTED else status
 
     @property
     def measured(self) -> tuple[Evidence, ...]:
-        """The numbers behind the verdict."""
+        """The measurements behind the verdict."""
         return self.checkup.measured if self.checkup else ()
 
     @property
     def charts(self) -> Mapping[str, bytes]:
-        """PNG by name, where they are at hand; see :mod:`vae_lab.checkup`."""
+        """PNG by name, if loaded; see :mod:`vae_lab.checkup`."""
         return self.checkup.charts if self.checkup else {}
 
     def with_merge(self, merge: Merge | None) -> FileRecord:
@@ -124,13 +124,13 @@ class FileRecord:
         return replace(self, merge=merge, file_findings=(*others, *added))
 
     def with_charts(self, charts: Mapping[str, bytes]) -> FileRecord:
-        """The same record, with these charts; ``{}`` leaves them out."""
+        """The same record with these charts; ``{}`` for none."""
         return replace(self, checkup=replace(self.checkup, charts=charts)) if self.checkup else self
 
-    # --- for people and other programs ---------------------------------------------------------------------------
+    # --- JSON for users and other programs ---------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """One object, as ``inspect --json`` prints it and the API answers it."""
+        """Plain values, as printed by ``inspect --json`` and returned by the API."""
         identity, merge = self.identity, self.merge
         parents = [{"name": p.name, "weight": round(p.weight, 4)} for p in merge.parents] if merge else []
         return {
@@ -155,7 +155,7 @@ class FileRecord:
         }
 
     def to_scan_json(self) -> dict[str, Any]:
-        """As :meth:`to_json`, and the facts of the file, as ``scan --jsonl`` writes them."""
+        """As :meth:`to_json`, with facts about the file, as written by ``scan --jsonl``."""
         plain = self.to_json()
         return {
             "path": plain.pop("path"),
@@ -170,7 +170,7 @@ class FileRecord:
     # --- for the cache -------------------------------------------------------------------------------------------
 
     def to_cache(self) -> dict[str, Any]:
-        """All in plain values, but the charts; :meth:`from_cache` reads it back."""
+        """Everything but the charts as plain values; see :meth:`from_cache`."""
         plain = {name: getattr(self, name) for name in _PLAIN}
         plain["depth"] = int(self.depth)
         plain["checkup"] = self.checkup.to_json() if self.checkup else None
@@ -181,7 +181,7 @@ class FileRecord:
 
     @classmethod
     def from_cache(cls, stored: Any) -> FileRecord:
-        """What :meth:`to_cache` gave. Every type is checked, since anything may have written it.
+        """Parse the result of :meth:`to_cache`. Every type is checked, because the cache is untrusted.
 
         Raises:
             ValueError: it has another shape.
@@ -257,7 +257,7 @@ def _merge(stored: Any) -> Merge:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers in plain JSON values, to four decimals."""
+    """Measurements as JSON values, rounded to four decimals."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -266,7 +266,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _merge_finding(merge: Merge) -> Finding:
-    # A few per cent of an unrelated parent do harm, even before the chart shows it.
+    # A few per cent of an unrelated parent are harmful, even before the chart shows it.
     evidence = tuple(Evidence(f"share of {parent.name}", parent.weight) for parent in merge.parents)
     evidence += (Evidence("unexplained remainder", 100 * merge.residual, "%", "at most 0.1 %"),)
     why = (
@@ -289,8 +289,8 @@ def failed(path: str, reason: str) -> FileRecord:
 
 
 def file_facts(path: str) -> dict[str, Any]:
-    """What the file system says of a file now: name, size, mtime, file_id."""
-    name = os.path.basename(path)  # noqa: PTH119  an address is no path
+    """Current facts from the file system: name, size, mtime, file_id."""
+    name = os.path.basename(path)  # noqa: PTH119  a URL is not a path
     try:
         stat = Path(path).stat()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Many files: found, identified, and then checked, the worst suspects first."""
+"""Scans many files: finds and identifies them, then checks them, the worst suspects first."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vae_lab.progress import Progress
 
 __all__ = ["Engine", "Progress", "Scan"]
 
-_MOST_PARENTS = 64  # VAEs that others may be merged from; their sketches are all there is in memory, 30 MB at most
-_MOST_PROBES = 2  # at a time: each takes the memory of a VAE and of its activations, and torch has threads of its own
-_WINDOW = 4  # files that wait for each thread
+_MAX_PARENTS = 64  # possible parents of merges; only their sketches are in memory, at most 30 MB
+_MAX_PROBES = 2  # at a time: each needs memory for a VAE and its activations, and torch uses its own threads
+_WINDOW = 4  # files queued per thread
 
-# In which order the weights are checked.
+# The order in which weights are checked.
 _NOT_FINITE, _KNOWN_BAD, _NO_FAMILY, _MERGED, _UNKNOWN, _KNOWN_HEALTHY = range(6)
 
 
@@ -35,17 +35,17 @@ _Result = TypeVar("_Result")
 
 
 class Scan:
-    """A scan of folders and files. Records are stored by file, so that the next scan reads only what has changed.
+    """A scan of folders and files. Records are stored by file, so the next scan only reads files that have changed.
 
     Args:
-        paths: folders, which are searched for weight files; files; and addresses.
-        cache: where all that is known of files is stored. It may be used by others at the same time.
-        listed: (name, path) of each file, where they were listed already; ``paths`` are then not searched.
-        probe: whether to put the colour chart through VAEs that were not judged yet.
-        jobs: threads; by default as many as there are processors, 8 at most. At most two of them check weights.
+        paths: folders (searched for weight files), files, and URLs.
+        cache: stores all records. Others may use it at the same time.
+        listed: (name, path) of each file, if already listed; ``paths`` are then not searched.
+        probe: whether to check VAEs that were not judged yet with the colour chart.
+        jobs: threads; by default one per processor, at most 8. At most two of them check weights.
         engine: checks files elsewhere, instead of threads.
-        progress: told of each step, from the thread that iterates.
-        cancelled: asked between files; what is running is finished and stored.
+        progress: called for each step, in the iterating thread.
+        cancelled: called between files; checks in progress are finished and stored.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class Scan:
 
     @property
     def complete(self) -> bool:
-        """Whether every file that was found has been looked at, as far as was asked for."""
+        """Whether every file was examined as far as requested."""
         return bool(self._total) and self._found == len(self._files)
 
     @property
     def records(self) -> Records:
-        """What is known of all files, also of those that were identified only; see :class:`Records`."""
+        """The records of all files, including those that were only identified; see :class:`Records`."""
         return Records(self._files, self._cache)
 
     def run(self) -> Generator[FileRecord, None, None]:
-        """Yield the record of each file, once, as soon as it is there. Ends early if ``cancelled`` says so."""
+        """Yield the record of each file once, as soon as it is done. Ends early if ``cancelled`` returns True."""
         self._files = list(Walk().find_all(self._paths) if self._listed is None else self._listed)
         self._done, self._total, self._found = 0, 2 * len(self._files), 0
         for record in self._elsewhere(self._engine) if self._engine else self._here():
@@ -103,11 +103,11 @@ class Scan:
             else:
                 pending.append(found)
         first, copies = self._in_order(pending)
-        for group in (first, copies):  # the copies of one VAE wait until that was judged
-            yield from self._parallel(self._check, group, min(self._jobs, _MOST_PROBES), "checking")
+        for group in (first, copies):  # copies of a VAE wait until it has been judged
+            yield from self._parallel(self._check, group, min(self._jobs, _MAX_PROBES), "checking")
 
     def _identify(self, one: _Pending) -> FileRecord | _Pending:
-        """The record of a file that there is nothing more to find out about; else what is to be checked."""
+        """The final record of a file, or what remains to be checked."""
         name, path = self._files[one.index]
         key = file_key(path)
         record = self._cache.current(path, name)
@@ -116,12 +116,12 @@ class Scan:
         try:
             record, sketch = self._identity(path) if record is None else (record, self._cache.sketch(path))
         except FileError:
-            # Such a file ends here: no VAE can be loaded from it, and inspecting it reads no weights.
+            # No VAE can be loaded from such a file, so inspecting it reads no weights.
             record = replace(scan_file(path), name=name)
             self._cache.add(path, record, key)
             return record
         except UNFORESEEN:
-            return one  # the checkup will fail too, and say why
+            return one  # the checkup will fail too, and report why
         if record.depth == Depth.LISTED:
             self._cache.add(path, record, key)
         finite = sketch is None or sketch.finite
@@ -133,7 +133,7 @@ class Scan:
             return list_file(file, sketch), sketch
 
     def _in_order(self, pending: Sequence[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
-        """Those to be checked first, the worst suspects first; and those whose weights are among them already."""
+        """Files to check first, the worst suspects first; and files with the same weights as one of these."""
         parents = self._parents(pending)
         first: list[_Pending] = []
         copies: list[_Pending] = []
@@ -162,7 +162,7 @@ class Scan:
         return replace(one, rank=_NO_FAMILY if one.kind == "checkpoint" and not one.hint else _UNKNOWN)
 
     def _parents(self, pending: Sequence[_Pending]) -> dict[str, tuple[str, Sketch]]:
-        """Digest -> name and sketch of external VAEs that others may be merged from, the first so many."""
+        """Digest -> name and sketch of external VAEs that may be parents of merges, up to the limit."""
         parents: dict[str, tuple[str, Sketch]] = {}
         for name, path, kind, digest in self._external(pending):
             if digest in parents or kind != "vae" or not digest:
@@ -170,12 +170,12 @@ class Scan:
             sketch = self._cache.sketch(path)
             if sketch is not None and sketch.finite:
                 parents[digest] = name, sketch
-            if len(parents) == _MOST_PARENTS:
+            if len(parents) == _MAX_PARENTS:
                 break
         return parents
 
     def _external(self, pending: Sequence[_Pending]) -> Iterator[tuple[str, str, str, str]]:
-        """Name, path, kind and sketch digest of what was just identified, then of what was known before."""
+        """Name, path, kind and sketch digest of files identified now, then of those already known."""
         if not pending:
             return
         for one in pending:
@@ -203,16 +203,16 @@ class Scan:
                 record = record.with_merge(one.merge)
         except UNFORESEEN as error:
             record = failed(path, f"it could not be checked: {type(error).__name__}: {error}")
-            key = None  # another version may know better
+            key = None  # another version may support it
         record = replace(record.with_charts({}), name=name)
-        if self._wanted != Depth.CHECKED or record.merge is not None or key is None:  # else it is stored already
+        if self._wanted != Depth.CHECKED or record.merge is not None or key is None:  # else it is already stored
             self._cache.add(path, record, key)
         return record
 
     def _parallel(
         self, function: Callable[[_Pending], _Result], items: Iterable[_Pending], threads: int, what: str
     ) -> Iterator[_Result]:
-        """Yield what ``function`` makes of each item, in the order in which they are done."""
+        """Yield the result of ``function`` for each item, in order of completion."""
         waiting = iter(items)
         running: dict[Future[_Result], _Pending] = {}
         with ThreadPoolExecutor(threads, thread_name_prefix="vae-lab-scan") as pool:
@@ -230,7 +230,7 @@ class Scan:
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
                         self._step(f"{what} {self._files[running.pop(done).index][0]}")
                         yield done.result()
-            finally:  # also when whoever iterates has had enough
+            finally:  # also if the caller stops iterating
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _step(self, what: str) -> None:
@@ -238,7 +238,7 @@ class Scan:
         if self._progress:
             self._progress(self._done, self._total, what)
 
-    # --- elsewhere -----------------------------------------------------------------------------------------------
+    # --- on an engine -----------------------------------------------------------------------------------------------
 
     def _elsewhere(self, engine: Engine) -> Iterator[FileRecord]:
         left: dict[str, str] = {}
@@ -270,7 +270,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A file whose weights are to be checked: little enough for ten thousand of them."""
+    """A file whose weights will be checked. Small, because there can be ten thousand."""
 
     index: int
     kind: str = ""

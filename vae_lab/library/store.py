@@ -1,8 +1,8 @@
-"""Keys and values on the disk: JSON or bytes in one SQLite file, which several processes may use at the same time.
+"""A key-value store on disk: JSON or bytes in one SQLite file, which several processes may use at the same time.
 
-A cache costs time when it is lost and nothing else, so none of its failures is an error: a damaged file is rebuilt; one
-that is locked, read-only or from a newer version is left as it is, and values stay in memory until the program ends.
-Either is logged once. What is read back is untrusted: JSON and bytes of limited size, never anything that could run.
+Losing a cache only costs time, so none of its failures raises: a damaged file is rebuilt; one that is locked, read-only
+or from a newer version is not changed, and values stay in memory until the program ends. Either is logged once. Stored
+values are untrusted: JSON and bytes of limited size, never code or pickles.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ log = logging.getLogger("vae_lab")
 
 FILE_NAME = "files.sqlite3"
 MAX_VALUE_BYTES = 8 * 2**20
-"""Larger values are not read back; the largest that are stored are images of 100 KB."""
+"""Larger values are ignored; the largest that VAE Lab stores are images of 100 KB."""
 
-_VERSION = 1  # raise when the table changes; what its values look like, each value says itself
-_BUSY_SECONDS = 2.0  # how long to wait for another process, whose writes take milliseconds
+_VERSION = 1  # increase when the table changes; each value has its own version
+_BUSY_SECONDS = 2.0  # maximum wait for another process, whose writes take milliseconds
 _TABLE = "CREATE TABLE entries (key TEXT PRIMARY KEY, value NOT NULL)"
 
 
 class Store:
-    """Values by key. Never raises for what is on the disk. Safe to use from several threads.
+    """Values by key. Never raises because of the file. Safe to use from several threads.
 
     Args:
-        folder: where the file is, or will be.
+        folder: contains the file; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,12 +42,12 @@ class Store:
         self._writable = True
         self._logged = False
         self.failure = ""
-        """Why values are not written to the disk, or ""."""
+        """Why values are not written to disk, or ""."""
         with self._lock:
             self._open()
 
     def get_json(self, key: str) -> Any:
-        """The value that :meth:`set_json` stored; None if there is none, or it cannot be read."""
+        """The value that :meth:`set_json` stored; None if it is missing or cannot be read."""
         text = self._get(key)
         if not isinstance(text, str):
             return None
@@ -61,7 +61,7 @@ class Store:
         self._set(key, json.dumps(value))
 
     def get_bytes(self, key: str) -> bytes | None:
-        """The value that :meth:`set_bytes` stored; None if there is none, or it cannot be read."""
+        """The value that :meth:`set_bytes` stored; None if it is missing or cannot be read."""
         value = self._get(key)
         return value if isinstance(value, bytes) else None
 
@@ -70,7 +70,7 @@ class Store:
         self._set(key, value)
 
     def delete(self, key: str) -> None:
-        """Forget a value."""
+        """Delete a value."""
         with self._lock:
             self._memory.pop(key, None)
             self._execute("DELETE FROM entries WHERE key = ?", key)
@@ -100,9 +100,9 @@ class Store:
                 self._memory.pop(key, None)
 
     def _execute(self, statement: str, *values: object) -> list[Any] | None:
-        """The rows that a statement gives; None if it failed."""
+        """The rows that a statement returns; None if it failed."""
         reads = statement.startswith("SELECT")
-        for _ in range(2):  # again once the file was rebuilt
+        for _ in range(2):  # a second time after rebuilding the file
             if self._database is None or not (reads or self._writable):
                 return None
             try:
@@ -156,7 +156,7 @@ class Store:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             self._connect()
-        except (sqlite3.Error, OSError) as error:  # such as open in another process, on Windows
+        except (sqlite3.Error, OSError) as error:  # for example open in another process, on Windows
             self._bypass("is damaged and cannot be rebuilt", error)
 
     def _bypass(self, what: str, reason: object) -> None:
@@ -179,5 +179,5 @@ class Store:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """Whether the file is no database, or a broken one; all else has subclasses of its own."""
+    """Whether the file is not a database, or a damaged one; other errors have their own subclasses."""
     return type(error) is sqlite3.DatabaseError

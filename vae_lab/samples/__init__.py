@@ -1,8 +1,8 @@
-"""The sample set: small real autoencoders, latents and photos, to try everything without a download.
+"""The sample set: small real autoencoders, latents and photos, for trying everything without a download.
 
-What is shipped beside this file is compact: whole autoencoders only where their weights are unrelated, and of
-fine-tunes the tensors that differ. ``build_sample_set`` unfolds it into the folder that a user of the WebUI has:
-checkpoints, external VAEs in several containers, latents. README.md tells where everything comes from.
+The files next to this module are compact: complete weights only for unrelated autoencoders, and for fine-tunes only the
+tensors that differ. ``build_sample_set`` expands them into a folder as a WebUI user has it: checkpoints, external VAEs
+in several containers, latents. README.md gives the source of everything.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["GREY_SHARE", "SampleSet", "build_sample_set", "load_sample_latents",
 
 SHIPPED = Path(__file__).parent
 MANIFEST = ".samples.json"
-VERSION = 1  # raised whenever the same shipped files give other output
+VERSION = 1  # increase when the same shipped files produce other output
 
-# The share of photo-b in the grey merge. Grey and washed-out, yet everything can still be recognised.
+# The share of photo-b in the grey merge. Grey and washed out, but everything is still recognisable.
 GREY_SHARE = 0.2
 
-# Of a real SD1 checkpoint, the few weights by which programs recognise one. Name -> shape.
+# The few weights by which programs recognise an SD1 checkpoint: name -> shape.
 _DUMMY_WEIGHTS = {
     "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
     "model.diffusion_model.input_blocks.0.0.bias": (320,),
@@ -43,7 +43,7 @@ _DUMMY_WEIGHTS = {
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Where everything of an unfolded sample set lies.
+    """The paths of an expanded sample set.
 
     Args:
         folder: the root, laid out like the WebUI's ``models``.
@@ -111,13 +111,13 @@ def _latents_file(family: str) -> Path:
 
 
 def _merged(share: float) -> dict[str, Tensor]:
-    """(1 - share) * photo-a + share * photo-b in fp32, rounded to fp16: what every checkpoint merger does."""
+    """(1 - share) * photo-a + share * photo-b in fp32, rounded to fp16: as checkpoint mergers do."""
     a, b = load_sample_vae("photo-a"), load_sample_vae("photo-b")
     return {name: torch.lerp(a[name].float(), b[name].float(), share).half() for name in a}
 
 
 def _checkpoint(vae: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A file that passes for an SD1 checkpoint, though it cannot sample: a handful of weights, and the VAE."""
+    """A file that is recognised as an SD1 checkpoint but cannot sample: a few weights, and the VAE."""
     generator = torch.Generator().manual_seed(0)
     weights = {name: (torch.randn(shape, generator=generator) * 0.02).half() for name, shape in _DUMMY_WEIGHTS.items()}
     # Stable Diffusion's schedule of betas.
@@ -129,7 +129,7 @@ def _checkpoint(vae: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write safetensors with a sorted header: the library's own order of metadata differs from run to run."""
+    """Write safetensors with a sorted header: the library's order of metadata varies between runs."""
     content = save(tensors, metadata=metadata)
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
@@ -155,7 +155,7 @@ def _write_latent(family: str, name: str, title: str) -> Callable[[Path], None]:
 
 
 def _digest() -> str:
-    """Of everything shipped that output is made from."""
+    """A hash of all shipped files that affect the output."""
     digest = hashlib.sha256(f"{VERSION} {GREY_SHARE}".encode())
     for path in sorted(SHIPPED.glob("*.safetensors")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -163,7 +163,7 @@ def _digest() -> str:
 
 
 def _read_manifest(path: Path, digest: str) -> dict[str, int]:
-    """Sizes of the files written before from the same source; nothing if there was none, or it is damaged."""
+    """Sizes of files written earlier from the same source; empty if unknown."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -175,10 +175,10 @@ def _read_manifest(path: Path, digest: str) -> dict[str, int]:
 
 
 def build_sample_set(folder: Path) -> SampleSet:
-    """Unfold the sample set into ``folder``; files that are up to date are left alone.
+    """Expand the sample set into ``folder``; files that are up to date are not rewritten.
 
-    The checkpoints hold a real, small VAE, but of UNet and text encoder only the handful of random weights by which an
-    SD1 checkpoint is recognised: they cannot generate. Output depends on the shipped files alone.
+    The checkpoints contain a real, small VAE, but only a few random weights of UNet and text encoder, enough to be
+    recognised as SD1: they cannot generate. The output only depends on the shipped files.
 
     Raises:
         OSError: the folder cannot be written.
@@ -223,7 +223,7 @@ def build_sample_set(folder: Path) -> SampleSet:
         key = path.relative_to(folder).as_posix()
         if not path.exists() or known.get(key) != path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A half-written file must never carry the real name.
+            # A partly written file must never have the final name.
             part = path.with_name(f"{path.name}.part")
             write(part)
             part.replace(path)

@@ -1,4 +1,4 @@
-"""Save which VAE decodes from now on, and undo that."""
+"""Save which VAE decodes from now on, and undo choices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_UNDOS = 100
 
 @dataclass(frozen=True)
 class ChoiceResult:
-    """How a choice went.
+    """The result of a choice.
 
     Attributes:
         message: a sentence for the user.
@@ -31,10 +31,10 @@ class ChoiceResult:
 
 @dataclass(frozen=True)
 class _Undo:
-    """How to go back.
+    """How to undo a choice.
 
     Attributes:
-        id: unguessable, because whoever knows it can change a choice.
+        id: unguessable, because anyone who knows it can change a choice.
         reach: of the choice.
         vae: what was chosen.
         before: what had been chosen before.

@@ -31,7 +31,7 @@ class StoredComparison:
     """A comparison, with its images by number.
 
     Attributes:
-        id: unguessable, because whoever knows it can see the images.
+        id: unguessable, because anyone who knows it can see the images.
         generation: the latents.
         comparison: the results.
         checkpoint: name of the checkpoint whose VAE was the built-in one.

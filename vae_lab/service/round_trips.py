@@ -34,7 +34,7 @@ class StoredRoundTrip:
     """A round trip, with its images by number and kind.
 
     Attributes:
-        id: unguessable, because whoever knows it can see the images.
+        id: unguessable, because anyone who knows it can see the images.
         trip: the results.
         checkpoint: name of the checkpoint whose VAE was the built-in one.
         remarks: what was done to the image before encoding.

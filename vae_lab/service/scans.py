@@ -55,7 +55,7 @@ class ScanService:
         return ScanSummary(inventory.overview, complete, scanned, read, bytes_read, seconds)
 
     def inventory(self, *, fresh: bool = False) -> Inventory:
-        """What scans have found out about the host's files. Reads none of them.
+        """The stored results of scans of the host's files. Does not read the files.
 
         Args:
             fresh: list the files again, instead of returning the last list.

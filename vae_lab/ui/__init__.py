@@ -1,1 +1,1 @@
-"""Tab, accordion and stand-alone page. The only importer of gradio; it is handed a ``Host`` and never looks for one."""
+"""Tab, accordion and stand-alone page. The only package that imports gradio; it receives a ``Host``."""

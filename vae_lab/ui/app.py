@@ -1,4 +1,4 @@
-"""VAE Lab as a page of its own, without a WebUI."""
+"""VAE Lab as a stand-alone app, without a WebUI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Running:
     """A page that is being served.
 
     Attributes:
-        url: its address, ending in a slash.
+        url: its URL, with a trailing slash.
         app: the FastAPI app behind it.
     """
 
@@ -44,11 +44,11 @@ class Running:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def wait(self) -> None:
-        """Return when the page has been closed."""
+        """Wait until the page is closed."""
         self._closed.wait()
 
     def close(self) -> None:
-        """Stop serving, and what is running."""
+        """Stop the server and the current run."""
         self._service.runs.cancel()
         self._blocks.close(verbose=False)
         self._closed.set()
@@ -62,13 +62,13 @@ def launch(host: Host, port: int = 0) -> Running:
         port: TCP port; 0 takes a free one.
 
     Raises:
-        HostError: the port is in use, or may not be used.
+        HostError: the port is in use or not allowed.
     """
     blocks = build_tab(host, page("VAE Lab", style_sheet(), script_url()))
     for tries_left in range(0 if port else 2, -1, -1):
         free = _free_port(port)
         try:
-            # Gradio 3 prints the address even when it is told to be quiet.
+            # Gradio 3 prints the URL even with quiet=True.
             with redirect_stdout(io.StringIO()):
                 app, url, _ = blocks.launch(
                     server_name=_HERE_ONLY, server_port=free, prevent_thread_lock=True, share=False, quiet=True,
@@ -88,16 +88,16 @@ def launch(host: Host, port: int = 0) -> Running:
 def serve(
     host: Host, *, port: int = 0, open_browser: bool = True, announce: Callable[[str], None] | None = None
 ) -> None:
-    """As :func:`launch`, and return when the user stops it with Ctrl+C.
+    """As :func:`launch`, but returns only when the user stops it with Ctrl+C.
 
     Args:
         host: what the page works on.
         port: TCP port; 0 takes a free one.
-        open_browser: show the page in the user's browser.
-        announce: called with the address, once it is served.
+        open_browser: open the page in the user's browser.
+        announce: called with the URL once the page is served.
 
     Raises:
-        HostError: the port is in use, or may not be used.
+        HostError: the port is in use or not allowed.
     """
     running = launch(host, port)
     try:
@@ -113,7 +113,7 @@ def serve(
 
 
 def _free_port(port: int) -> int:
-    """Gradio tells neither which port it took for 0, nor clearly that one is in use; so this looks first."""
+    """Checked first, because gradio does not report which port it chose for 0, nor clearly that a port is in use."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -124,6 +124,6 @@ def _free_port(port: int) -> int:
 
 
 def _close_to_other_sites(app: FastAPI) -> None:
-    """Gradio 3 allows every web site to call a page served on this machine; the WebUI takes that back, and so do we."""
+    """Gradio 3 allows every web site to call a page served on this machine; like the WebUI, we forbid it."""
     app.user_middleware = [entry for entry in app.user_middleware if entry.cls.__name__ != "CORSMiddleware"]
     app.middleware_stack = app.build_middleware_stack()

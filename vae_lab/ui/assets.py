@@ -17,7 +17,7 @@ _ENTRY = "vae_lab.mjs"
 def folder() -> Path:
     """The folder that has ``javascript/`` and ``style.css``.
 
-    An installed package has it inside; a checkout, which is what the WebUI loads, is it.
+    In an installed package, a subfolder; in a checkout, which the WebUI loads, the root.
     """
     packaged = Path(__file__).parent / "assets"
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2]
@@ -29,14 +29,14 @@ def style_sheet() -> str:
 
 
 def add_scripts(app: FastAPI) -> None:
-    """Serve the scripts, see :func:`script_url`, as a host's ``file=`` route serves them inside a WebUI."""
+    """Serve the scripts (see :func:`script_url`), as the ``file=`` route does in a WebUI."""
     mimetypes.add_type("text/javascript", ".mjs")  # browsers run no module of another type; Windows may not know it
     app.mount(_PATH, StaticFiles(directory=folder() / "javascript"))
 
 
 def script_url() -> str:
-    """Address of the module that loads all others, relative to the page.
+    """URL of the module that loads all others, relative to the page.
 
-    As in a WebUI, the time of its last change is in the address, so that no browser uses an old copy.
+    As in a WebUI, it contains the modification time, so that browsers never use an old copy.
     """
     return f"{_PATH.lstrip('/')}/{_ENTRY}?{(folder() / 'javascript' / _ENTRY).stat().st_mtime}"

@@ -1,4 +1,4 @@
-"""The differences between gradio 3 and 4, told by behaviour and never by version number: hosts patch both."""
+"""The differences between gradio 3 and 4, detected by feature, never by version number: hosts patch both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _host: ContextVar[Host | None] = ContextVar("host", default=None)
 
 @contextmanager
 def build_for(host: Host) -> Iterator[None]:
-    """Build a page within this context: it, and all handlers connected within, answer in the host's language."""
+    """Build a page within this context: the page and its handlers then use the host's language."""
     token = _host.set(host)
     try:
         with use_language(host.language):
@@ -42,13 +42,13 @@ def connect(
     inputs: Sequence[Any] = (),
     outputs: Sequence[Any] = (),
 ) -> Any:
-    """Attach ``handler`` to a component's event; give what another handler can be attached to with ``then``.
+    """Attach ``handler`` to a component's event; returns an event whose ``then`` attaches another handler.
 
-    Without gradio's own progress display, which would cover the images, and without a name in the host's API.
-    Whoever comes while another user's run goes on is answered at once, and not queued behind it.
+    Disables gradio's progress overlay, which would cover the images, and does not add the handler to the host's API.
+    Requests are not queued behind another user's run.
 
-    What comes from a page while an earlier event of the same handler is being answered: gradio 4 answers the last of it
-    afterwards, gradio 3 drops it, see :func:`follow`.
+    If a page sends events while the same handler is still busy, gradio 4 handles the last one afterwards; gradio 3
+    drops them, see :func:`follow`.
     """
     return _attach(event, handler, inputs, outputs, trigger_mode="always_last", concurrency_limit=None)
 
@@ -60,17 +60,17 @@ def follow(
     others: Sequence[Any] = (),
     outputs: Sequence[Any] = (),
 ) -> None:
-    """Attach ``handler`` so that the last thing shown is what the fields say, however fast they change.
+    """Attach ``handler`` so that the final output matches the fields, however fast they change.
 
-    Gradio 3 drops the events that come while an earlier one is being answered. So there each answer is followed by a
-    look at the fields, and by another answer if they have changed.
+    Gradio 3 drops events while the handler is busy. So there, each run is followed by a check of the fields, and by
+    another run if they have changed.
 
     Args:
         events: of ``fields``.
         handler: may be called twice for one event.
-        fields: its first inputs, whose values decide whether it has to answer again.
+        fields: its first inputs; it runs again if their values have changed.
         others: its further inputs.
-        outputs: what it returns a tuple of updates for.
+        outputs: components for which it returns a tuple of updates.
     """
     inputs = [*fields, *others]
     if _has_trigger_modes():
@@ -89,9 +89,14 @@ def follow(
         changed = before != values[: len(fields)]
         return answer(*values) if changed else (*[gr.update()] * len(outputs), before)
 
-    told = [*outputs, answered]
+    outputs_and_fields = [*outputs, answered]
     for event in events:
-        _attach(_attach(event, answer, inputs, told).then, answer_again, [answered, *inputs], told)
+        _attach(
+            _attach(event, answer, inputs, outputs_and_fields).then,
+            answer_again,
+            [answered, *inputs],
+            outputs_and_fields,
+        )
 
 
 def _attach(
@@ -116,38 +121,38 @@ def _in_host_language(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_trigger_modes() -> bool:
-    """Whether events take ``trigger_mode`` and ``concurrency_limit``; Forge hides their own signatures."""
+    """Whether events take ``trigger_mode`` and ``concurrency_limit``; Forge hides their signatures."""
     known = inspect.signature(gr.on).parameters if hasattr(gr, "on") else {}
     return "trigger_mode" in known and "concurrency_limit" in known
 
 
 def choice_update(choices: Sequence[Any], value: Any, shown: Any, listed: Sequence[Any] | None = None) -> Any:
-    """New choices for a Dropdown or CheckboxGroup, and a new value only if it is another one than ``shown``.
+    """New choices for a Dropdown or CheckboxGroup, and a new value only if it differs from ``shown``.
 
-    A value that is sent back as it came would undo what the user has clicked meanwhile; choices that are as ``listed``,
-    if that is known, would take all but the chosen one out of a menu of gradio 4 that is open.
+    Sending an unchanged value would undo what the user has clicked in the meantime. Sending choices equal to ``listed``
+    (if known) would remove all but the selected one from an open menu in gradio 4.
     """
     same = sorted(value) == sorted(shown or ()) if isinstance(value, list) else value == shown
-    # ``gr.update``, because it is the only way that both versions understand.
+    # ``gr.update``, because it works in both versions.
     if same and listed == choices:
         return gr.update()
     return gr.update(choices=list(choices)) if same else gr.update(choices=list(choices), value=value)
 
 
 def html_update(text: str) -> Any:
-    """New content for an HTML component, which vanishes when there is none."""
+    """New content for an HTML component, which is hidden if the content is empty."""
     return gr.update(value=text, visible=bool(text))
 
 
 def image_input(**options: Any) -> gr.Image:
-    """A field that an image is dropped into, and that gives a PIL image with its alpha channel."""
+    """An image input that returns a PIL image with its alpha channel."""
     known = inspect.signature(gr.Image.__init__).parameters
     source = {"sources": ["upload", "clipboard"]} if "sources" in known else {"source": "upload"}
     return gr.Image(type="pil", image_mode="RGBA", interactive=True, **source, **options)
 
 
 def uploaded(value: Any) -> str:
-    """The path of a file that a File or UploadButton gives: gradio 3 wraps it, gradio 4 does not."""
+    """The path of a File's or UploadButton's value: gradio 3 wraps it, gradio 4 does not."""
     return value if isinstance(value, str) else str(value.name)
 
 
@@ -157,7 +162,7 @@ def page(title: str, css: str, script: str) -> gr.Blocks:
     Args:
         title: of the browser tab.
         css: style sheet.
-        script: address of a module, relative to the page, that runs once when the page has been built.
+        script: URL of a module, relative to the page, that runs once after the page is built.
     """
     known = inspect.signature(gr.Blocks.__init__).parameters
     theme = gr.themes.Default(font=_FONTS, font_mono=_MONO)

@@ -1,4 +1,4 @@
-"""All that a host shows, in one object that it can be handed."""
+"""All components that a host shows, as one object."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["WebuiPages"]
 
 
 class _Several(gr.Dropdown):
-    """A menu of which several can be chosen. A class, since the host makes it anew from the choices alone."""
+    """A multi-select menu. A class, because the host creates it again from its choices only."""
 
-    @functools.wraps(gr.Dropdown.__init__)  # gradio 4 hands the browser what is in the signature, and that alone
+    @functools.wraps(gr.Dropdown.__init__)  # gradio 4 only sends the browser what is in the signature
     def __init__(self, **options: Any) -> None:
         super().__init__(**options | {"multiselect": True})
 
     def get_block_name(self) -> str:
-        """To the browser it is a dropdown like any other."""
+        """The browser sees an ordinary dropdown."""
         return "dropdown"
 
 
 class WebuiPages:
-    """For a WebUI: the tab, the accordion, and the components that settings are made of."""
+    """For a WebUI: the tab, the accordion, and the components for settings."""
 
     dropdown = gr.Dropdown
     several = _Several

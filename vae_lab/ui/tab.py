@@ -25,7 +25,7 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
         Blocks for the host to show. They need the routes of :func:`vae_lab.api.routes.add_routes` on the same app.
     """
     with build_for(host), page or gr.Blocks(analytics_enabled=False) as tab, gr.Tabs(elem_id="vae_lab_pages") as pages:
-        # The WebUI would store the page of today as everyone's first page of tomorrow.
+        # The WebUI would store the current page as the default for later starts.
         pages.do_not_save_to_config = True
         with gr.Tab("Compare", id="compare", elem_id="vae_lab_page_compare"):
             comparison = build_comparison_panel(host)

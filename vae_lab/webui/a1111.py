@@ -23,7 +23,7 @@ from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing
-from vae_lab.library.folders import Walk, is_vae_beside_checkpoint
+from vae_lab.library.folders import Walk, is_vae_next_to_checkpoint
 from vae_lab.progress import Progress
 from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
@@ -68,23 +68,23 @@ class A1111Host(Host):
     # --- files -----------------------------------------------------------------------------------------------
 
     def list_files(self) -> Listing:
-        """All that the WebUI itself would find, with same basenames in different folders told apart, and TAESD."""
+        """All files that the WebUI would find, with unique names for equal basenames, and TAESD."""
         walk = Walk()
         folders = [Path(sd_vae.vae_path)]
         folders += [Path(folder) for folder in (shared.cmd_opts.vae_dir,) if folder]
-        beside = [Path(sd_models.model_path)]
-        beside += [Path(folder) for folder in (shared.cmd_opts.ckpt_dir,) if folder]
+        checkpoint_folders = [Path(sd_models.model_path)]
+        checkpoint_folders += [Path(folder) for folder in (shared.cmd_opts.ckpt_dir,) if folder]
         found = {
             name: path
-            for name, path in walk.find([*folders, *beside])
-            if is_vae_beside_checkpoint(path) or any(path.is_relative_to(folder) for folder in folders)
+            for name, path in walk.find([*folders, *checkpoint_folders])
+            if is_vae_next_to_checkpoint(path) or any(path.is_relative_to(folder) for folder in folders)
         }
         tiny = walk.find([Path(models_path) / "VAE-taesd"])
         found |= {f"VAE-taesd/{name}": path for name, path in tiny if "decoder" in name}
         return Listing.of(self.checkpoint_files(), found, walk.find_all(self.library_folders()))
 
     def library_folders(self) -> list[Path]:
-        """Of the WebUI's folders and options, those that are there; ``--ckpt`` and ``--vae-path`` name files."""
+        """The WebUI's folders and those in its options, if they exist; ``--ckpt`` and ``--vae-path`` name files."""
         options = shared.cmd_opts
         named = [
             *(sd_models.model_path, options.ckpt_dir, options.ckpt),
@@ -94,7 +94,7 @@ class A1111Host(Host):
         return [Path(path) for path in dict.fromkeys(named) if path and os.path.exists(path)]
 
     def checkpoint_files(self) -> dict[str, Path]:
-        """As the WebUI lists them at this moment, without a look at the disk."""
+        """As currently listed by the WebUI, without reading the disk."""
         return {info.name: Path(info.filename) for info in sd_models.checkpoints_list.values()}
 
     @property

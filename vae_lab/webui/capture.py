@@ -155,17 +155,17 @@ class Generations:
     def _compare(self, job: Job, generation: Generation, processed: Any) -> None:
         """Add the images of the other VAEs after the host's own, each with an infotext that names its VAE."""
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             processed.comments += f"{line}\n"
 
-        with guarded("comparing VAEs", tell):
+        with guarded("comparing VAEs", report):
             comparison = self.host.compare_unlocked(
                 generation, job.compare, cancelled=lambda: shared.state.interrupted or shared.state.skipped
             )
             _append(comparison, generation, processed, self.host)
             for result in comparison:
                 if result.error:
-                    tell(f"VAE Lab: {result.error}")
+                    report(f"VAE Lab: {result.error}")
 
 
 def _decoder() -> str:

@@ -76,7 +76,7 @@ class Job:
         captured: iteration -> latents decoded last in it (with hires fix, the final ones); see :meth:`capture`.
         images: iteration -> number of its images, even if the latents have been discarded.
         compare: names of VAEs that should decode the images as well.
-        on_grey: what to do when an image comes out grey.
+        on_grey: what to do if an image is grey.
         redecoded: whether the active override replaced a broken VAE.
     """
 

@@ -57,7 +57,7 @@ def preferred_vaes() -> list[str]:
 
 
 def on_grey() -> OnGrey:
-    """What to do when an image comes out grey."""
+    """What to do if an image is grey."""
     return getattr(shared.opts, ON_GREY_OPTION, "warn")
 
 

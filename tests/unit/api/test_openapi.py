@@ -1,4 +1,4 @@
-"""``/openapi.json`` is true: every route is in it, and every answer is as it says. And so is ``docs/api.md``."""
+"""``/openapi.json`` and ``docs/api.md`` are correct: they have every route, and every answer matches."""
 
 from __future__ import annotations
 
@@ -197,10 +197,10 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert published.paths[PREFIX + old]["get"]["deprecated"]
     assert all(result["pictures"] == result["images"] for result in compared["results"])
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
-    kept = latents["latents"][0]["id"]
+    generation = latents["latents"][0]["id"]
     for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
-        assert ask("get", route, generation_id=kept)[0] == 200
-    _, file = ask("get", "/latents/{generation_id}.safetensors", generation_id=kept)
+        assert ask("get", route, generation_id=generation)[0] == 200
+    _, file = ask("get", "/latents/{generation_id}.safetensors", generation_id=generation)
     assert ask("post", "/latents", raw=file)[0] == 200
     image = base64.b64encode(next(iter(sample_photos().values())).read_bytes()).decode()
     _, trip = ask("post", "/roundtrip", {"image": image, "vaes": ["anime.vae.pt", "nowhere.pt"], "longest": 128})
@@ -303,7 +303,7 @@ def test_script_of_the_page_runs_as_it_stands(running: Any, host: StandaloneHost
         check=False, timeout=120,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    kept = host.generations.newest_first()[0]
+    generation = host.generations.newest_first()[0]
     names = ["Built-in", *(entry.name for entry in host.vaes() if entry.family is None or entry.family.id == "sd1")]
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines] == names
@@ -315,7 +315,7 @@ def test_script_of_the_page_runs_as_it_stands(running: Any, host: StandaloneHost
     for name in files:
         with Image.open(tmp_path / "images" / name) as image:
             assert np.asarray(image).shape[2] == 3
-            assert image.text["parameters"].startswith(tuple(text[:7] for text in kept.infotexts))
+            assert image.text["parameters"].startswith(tuple(text[:7] for text in generation.infotexts))
 
 
 def test_script_tells_an_error_in_one_line(make_host: MakeHost, tmp_path: Path) -> None:

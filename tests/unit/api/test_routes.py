@@ -63,16 +63,16 @@ def test_lists(api: str, shared_host: StandaloneHost) -> None:
     assert [vae["name"] for vae in vaes] == [entry.name for entry in shared_host.vaes()]
     assert set(vaes[0]) == {"name", "label", "family", "problem"}
     latents = json.loads(get(api + "latents")[2])["latents"]
-    assert [kept["family"] for kept in latents] == ["sd1", "sd1", "sdxl"]
+    assert [latent["family"] for latent in latents] == ["sd1", "sd1", "sdxl"]
     assert latents[0]["size"] == [128, 128]
     assert latents[0]["images"] == 2
     assert latents[0]["infotexts"][1].startswith("brushes")
 
 
 def test_compare_gives_exact_images(api: str, shared_url: str, shared_host: StandaloneHost, samples: SampleSet) -> None:
-    kept = shared_host.generations.newest_first()[0]
+    generation = shared_host.generations.newest_first()[0]
     names = ["anime.vae.pt", "sdxl-c.safetensors", "anime.vae.pt", "nowhere.pt", "Built-in"]
-    status, answer = post(api + "compare", {"latents": kept.id, "vaes": names})
+    status, answer = post(api + "compare", {"latents": generation.id, "vaes": names})
     assert status == 200
     assert answer["family"] == "sd1"
     assert answer["cancelled"] is False
@@ -84,7 +84,8 @@ def test_compare_gives_exact_images(api: str, shared_url: str, shared_host: Stan
     assert results["anime.vae.pt"]["error"] == ""
     assert results["anime.vae.pt"]["seconds"] > 0
     expected = compare(
-        kept.latents, {"Built-in": load_autoencoder(samples.healthy), "anime.vae.pt": load_autoencoder(samples.anime)}
+        generation.latents,
+        {"Built-in": load_autoencoder(samples.healthy), "anime.vae.pt": load_autoencoder(samples.anime)},
     )
     for name in ("Built-in", "anime.vae.pt"):
         got = [get(shared_url.rstrip("/") + url) for url in results[name]["images"]]
@@ -257,13 +258,13 @@ def test_a_scan_is_one_run_among_the_others(small_library: StandaloneHost, monke
     assert not service.runs.status.busy
 
 
-def test_only_the_last_comparisons_are_kept(
+def test_only_the_last_comparisons_are_stored(
     api: str, shared_host: StandaloneHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = shared_host.generations.newest_first()[0]
-    monkeypatch.setattr(shared_host, "compare", lambda *_: Comparison(kept.family), raising=False)
+    generation = shared_host.generations.newest_first()[0]
+    monkeypatch.setattr(shared_host, "compare", lambda *_: Comparison(generation.family), raising=False)
     service = service_of(shared_host)
-    ids = [service.comparisons.compare(kept.id, []).id for _ in range(9)]
+    ids = [service.comparisons.compare(generation.id, []).id for _ in range(9)]
     assert len(set(ids)) == 9
     with pytest.raises(Exception, match="no longer stored"):
         service.comparisons.get(ids[0])

@@ -92,7 +92,7 @@ def test_upload_and_download(api: str, host: StandaloneHost, tmp_path: Path) -> 
 
 def test_paths_in_an_uploaded_file_are_never_followed(api: str, host: StandaloneHost, samples: SampleSet) -> None:
     made = Generation("x", small_latents("cat", 16), FAMILIES["sd1"])
-    for checkpoint, kept in (
+    for checkpoint, stored in (
         ("healthy.safetensors", str(samples.healthy)),
         ("/etc/passwd", ""),
         (str(samples.no_vae), ""),
@@ -101,7 +101,7 @@ def test_paths_in_an_uploaded_file_are_never_followed(api: str, host: Standalone
         whole = save({"latents": made.latents}, {"family": "sd1", "checkpoint": checkpoint})
         status, answer = upload(f"{api}latents", whole)
         assert status == 200
-        assert host.generations.get(answer["id"]).checkpoint == kept
+        assert host.generations.get(answer["id"]).checkpoint == stored
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_paths_in_an_uploaded_file_are_never_followed(api: str, host: Standalone
     ],
 )
 def test_bad_uploads(api: str, host: StandaloneHost, data: bytes, kind: str, status: int, words: str) -> None:
-    before = [kept.id for kept in host.generations.newest_first()]
+    before = [generation.id for generation in host.generations.newest_first()]
     got, answer = upload(f"{api}latents", data, kind)
     assert got == status
     assert words in answer["detail"]
-    assert [kept.id for kept in host.generations.newest_first()] == before
+    assert [generation.id for generation in host.generations.newest_first()] == before
 
 
 def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None:
@@ -128,9 +128,11 @@ def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None
         host.generations.max_bytes = 3 * (4 * 16 * 16 * 4 + 100)  # with their titles
         url = f"{running.url}vae-lab/v1/latents"
         large = Generation("x", small_latents("cat", 32), FAMILIES["sd1"])
-        before = [kept.id for kept in host.generations.newest_first()]
+        before = [generation.id for generation in host.generations.newest_first()]
         assert upload(url, latents_file(large))[0] == 422
-        assert [kept.id for kept in host.generations.newest_first()] == before, "nothing had to make room for it"
+        assert [generation.id for generation in host.generations.newest_first()] == before, (
+            "nothing had to make room for it"
+        )
         assert upload(url, bytes(9 * 2**20))[0] == 413
         small = Generation("x", small_latents("cat", 16), FAMILIES["sd1"])
         for _ in range(4):
@@ -141,7 +143,7 @@ def test_uploads_stay_within_the_limit_of_the_store(make_host: MakeHost) -> None
 
 
 @pytest.mark.parametrize("path", ["latents/g999.safetensors", "latents/g999.png"])
-def test_latents_that_are_not_kept(api: str, path: str) -> None:
+def test_latents_that_are_not_stored(api: str, path: str) -> None:
     status, _, content = get(api + path)
     assert status == 404
     assert "no longer stored" in json.loads(content)["detail"]
@@ -221,7 +223,7 @@ def test_longest_side(api: str) -> None:
     assert post(api + "roundtrip", body | {"longest": 1})[1]["size"] == [64, 32]
 
 
-def test_few_round_trips_are_kept(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_round_trips_are_stored(api: str, host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
     service = service_of(host)
     made = [service.round_trips.run(LoadedImage(Image.new("RGB", (16, 16))), []) for _ in range(5)]
     with pytest.raises(UnknownChoice, match="no longer stored"):

@@ -1,4 +1,4 @@
-"""The latent family is told by what the weights do, not by names, shapes or files."""
+"""The latent family is detected from the weights' behaviour, not from names, shapes or files."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_weights_count_more_than_the_text_encoder(tmp_path: Path) -> None:
 def test_text_encoder_of_a_family_with_other_latents_is_not_believed(tmp_path: Path) -> None:
     sixteen = KLConfig(block_out_channels=F8.block_out_channels, layers_per_block=1, latent_channels=16, z_channels=16)
     vae = kl_state(sixteen)
-    vae["encoder.conv_out.weight"] *= 0  # latents without any spread tell nothing
+    vae["encoder.conv_out.weight"] *= 0  # latents without any spread show no family
     state = UNET | SD1_TEXT | prefixed("first_stage_model.", vae)
     assert load_autoencoder(write(tmp_path / "checkpoint.safetensors", state)).family is None
 
@@ -101,7 +101,7 @@ def test_vae_unlike_those_of_every_family_belongs_to_none(tmp_path: Path, config
 
 
 def test_taesd_of_sixteen_channels_does_not_pass_for_a_family(tmp_path: Path) -> None:
-    """SD3's and Flux' latents both spread by one, and TAESD's need no scaling: the spread tells nothing."""
+    """SD3's and Flux' latents both spread by one, and TAESD's need no scaling, so the spread shows nothing."""
     state = taesd_state(16)
     path = write(tmp_path / "taef1.safetensors", state)
     spread = load_autoencoder(path, family="sd3").encode(chart_image()).std().item()

@@ -1,4 +1,4 @@
-"""Photos through trained VAEs: what goes in comes out."""
+"""Trained VAEs reproduce photos."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_shipped_latents_decode_to_their_photo(sample_set: SampleSet) -> None:
 
 
 def test_grey_merge_is_grey(sample_set: SampleSet) -> None:
-    """The sample set's reason to be: of the same latents, white and black come out closer together."""
+    """The purpose of the sample set: from the same latents, white and black are closer together."""
 
     def contrast(path: Path) -> float:
         chart = load_autoencoder(path, family="sd1").decode(chart_latents()["sd1"])[0]

@@ -1,4 +1,4 @@
-"""AutoencoderKL: its configuration is read off shapes, and what does not fit is refused before a weight is read."""
+"""AutoencoderKL: its configuration is derived from shapes, and misfits are refused before a weight is read."""
 
 from __future__ import annotations
 

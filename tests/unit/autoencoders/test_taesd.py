@@ -1,4 +1,4 @@
-"""TAESD: latents in model space already, images 0..1, often one half to a file."""
+"""TAESD: latents in model space, images in 0..1, often one half per file."""
 
 from __future__ import annotations
 

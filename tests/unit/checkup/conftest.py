@@ -1,4 +1,4 @@
-"""VAEs whose fate is known: the trained ones of the sample set, merged and damaged."""
+"""VAEs with a known verdict: the trained ones of the sample set, merged and damaged."""
 
 from __future__ import annotations
 

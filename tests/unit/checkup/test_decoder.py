@@ -1,4 +1,4 @@
-"""What a decoded chart is judged to be: the chart itself, and the chart with one thing wrong."""
+"""Verdicts on decoded charts: the chart itself, and the chart with one fault."""
 
 from __future__ import annotations
 

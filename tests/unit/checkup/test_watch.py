@@ -1,4 +1,4 @@
-"""The watch: images of broken VAEs are told, images that are grey on purpose are not."""
+"""The watch: images of broken VAEs are flagged, images that are grey on purpose are not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def crops(family: str = "sd1", size: int = 16) -> Tensor:
     )
 
 
-SOUND = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime")
+HEALTHY_VAES = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime")
 BROKEN = {
     "merge, 0.1": lambda: merged("photo-a", "photo-b", 0.1),
     "merge, 0.2": lambda: merged("photo-a", "photo-b", 0.2),
@@ -46,8 +46,8 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_no_image_of_a_sound_vae_is_told(sample_vae: Load, name: str) -> None:
+@pytest.mark.parametrize("name", HEALTHY_VAES)
+def test_no_image_of_a_sound_vae_is_reported(sample_vae: Load, name: str) -> None:
     vae = sample_vae(name)
     latents = crops()
     for latent in latents.split(1):
@@ -57,7 +57,7 @@ def test_no_image_of_a_sound_vae_is_told(sample_vae: Load, name: str) -> None:
 
 
 @pytest.mark.parametrize("state", BROKEN.values(), ids=BROKEN)
-def test_every_image_of_a_broken_vae_is_told(state: Callable[[], dict[str, Tensor]]) -> None:
+def test_every_image_of_a_broken_vae_is_reported(state: Callable[[], dict[str, Tensor]]) -> None:
     vae = _assembled(state())
     for latent in crops().split(1):
         verdict = judge_output(latent, vae.decode_unclamped(latent), family="sd1", autoencoder=vae)
@@ -89,7 +89,9 @@ ON_PURPOSE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", ["photo-a", "photo-b"])
 @pytest.mark.parametrize("change", ON_PURPOSE.values(), ids=ON_PURPOSE)
-def test_what_is_grey_on_purpose_is_not_told(sample_vae: Load, name: str, change: Callable[[Tensor], Tensor]) -> None:
+def test_what_is_grey_on_purpose_is_not_reported(
+    sample_vae: Load, name: str, change: Callable[[Tensor], Tensor]
+) -> None:
     vae = sample_vae(name)
     photo = Image.open(sample_photos()["cat"]).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
     image = torch.tensor(list(photo.getdata())).reshape(1, 128, 128, 3).permute(0, 3, 1, 2) / 255.0
@@ -99,8 +101,8 @@ def test_what_is_grey_on_purpose_is_not_told(sample_vae: Load, name: str, change
     assert judge_output(latent, decoded, family="sd1").findings == ()
 
 
-def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_told(sample_vae: Load) -> None:
-    """Such as one that another extension has decoded in pieces, or in too little precision."""
+def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_reported(sample_vae: Load) -> None:
+    """Such as one that another extension decoded in tiles, or in too low precision."""
     vae = sample_vae("photo-a")
     latent = crops()[:1]
     spoilt = vae.decode(latent) * 0.3 + 0.35
@@ -109,7 +111,7 @@ def test_a_sound_vae_is_not_blamed_but_a_spoilt_image_is_told(sample_vae: Load) 
     assert "than this VAE decodes" in verdict.findings[0].text
 
 
-def test_without_the_vae_only_what_is_beyond_doubt_is_told() -> None:
+def test_without_the_vae_only_what_is_beyond_doubt_is_reported() -> None:
     latent = crops()[:1]
     expected = F.interpolate(expected_image(latent, SD1), scale_factor=8)
     assert judge_output(latent, expected, family="sd1").status == "healthy"

@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it says, and how it ends."""
+"""The command line: its files, its output, and its exit codes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert out.splitlines() == [str(Path("results") / "sheet.png"), str(Path("results") / "comparison.json")]
     record = json.loads((folder / "comparison.json").read_text(encoding="utf8"))
     assert (record["latents"], record["family"]) == ("猫", "sd1")
-    assert [row["name"] for row in record["results"]] == [str(vae) for vae in vaes], "one basename: told apart by path"
+    assert [row["name"] for row in record["results"]] == [str(vae) for vae in vaes], (
+        "one basename: distinguished by path"
+    )
     for row in record["results"]:
         assert (row["family"], row["finite"], row["error"]) == ("sd1", True, "")
         assert row["seconds"] >= 0
@@ -84,8 +86,8 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert sheet.shape[0] > 64
     assert parameters(folder / "sheet.png") == INFOTEXT
     for row in record["results"]:
-        said = [parameters(folder / name) for name in row["images"]]
-        assert said == [f"a cat\nSteps: 20, Seed: {seed}, VAE Lab override: {row['name']}" for seed in (1, 2)]
+        texts = [parameters(folder / name) for name in row["images"]]
+        assert texts == [f"a cat\nSteps: 20, Seed: {seed}, VAE Lab override: {row['name']}" for seed in (1, 2)]
     written = {name for row in record["results"] for name in row["images"]}
     assert {path.name for path in folder.iterdir()} == {"sheet.png", "comparison.json", *written}
 
@@ -121,7 +123,7 @@ BAD_VAES = {
 def test_vae_that_cannot_be_used(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
-    """One line says why, the others are decoded all the same, and the exit code tells a script of it."""
+    """One line says why, the others are decoded, and the exit code reports it to scripts."""
     assert decode(files, tmp_path, name, "one/vae.safetensors") == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -163,7 +165,7 @@ def test_serve_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.startswith(f"{tmp_path / 'gone'} is not a folder. ")
 
 
-def test_user_who_stops_it(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_by_the_user(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""What the command line writes to a terminal."""
+"""Terminal output of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``scan`` from the command line: many files, killed in the middle, and what it writes."""
+"""``scan`` on the command line: many files, interruption, and reports."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
     return found
 
 
-# Run in a process of its own, which is warm before it is measured.
+# Run in a separate process, which is warm before it is measured.
 MEASURED = """
 import gc, json, sys
 from pathlib import Path
@@ -102,7 +102,7 @@ print(json.dumps({"sizes": sizes, "opened": opened, "alive": alive, "records": r
 
 @pytest.fixture(scope="module")
 def resumed(disk: tuple[Path, dict[str, str]], killed: list[dict]) -> dict:
-    """What was measured of the scan that goes on from there."""
+    """Measurements of the scan that resumes from there."""
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is read from /proc")
     folder, _ = disk
@@ -205,7 +205,7 @@ def test_reports(scan, tmp_path: Path) -> None:
         assert "already contains" in outs[2].read_text(encoding="utf8")
 
 
-def test_jsonl_to_the_output_is_alone_there(scan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jsonl_on_stdout_has_no_other_lines(scan, capsys: pytest.CaptureFixture[str]) -> None:
     assert scan("--jsonl", "-") == 2
     captured = capsys.readouterr()
     assert len([json.loads(line) for line in captured.out.splitlines()]) == 4
@@ -295,8 +295,8 @@ def test_cache_that_is_locked(
     assert "locked" in caplog.text
 
 
-def test_user_who_stops_it(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done is told and kept, and the same command goes on."""
+def test_interrupted_by_the_user(scan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished work is reported and stored, and the same command resumes."""
 
     class Stopped(Scan):
         def run(self):

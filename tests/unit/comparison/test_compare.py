@@ -1,4 +1,4 @@
-"""One latent, many VAEs: each result is that of the VAE alone, and none can spoil the others."""
+"""One latent, many VAEs: results are independent of each other."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def vaes(tmp_path_factory: pytest.TempPathFactory) -> list[Autoencoder]:
 # --- what is decoded -------------------------------------------------------------------------------------------------
 
 
-def test_each_result_is_what_the_vae_decodes_alone(vaes: list[Autoencoder]) -> None:
+def test_each_result_equals_the_vaes_own_decode(vaes: list[Autoencoder]) -> None:
     wanted = latents(2)
     comparison = compare(wanted, vaes)
     assert comparison.family is SD1
@@ -86,8 +86,8 @@ def test_each_result_is_what_the_vae_decodes_alone(vaes: list[Autoencoder]) -> N
         assert result.images is not None
         assert result.images.dtype == np.uint8
         assert result.images.shape == (2, 16, 16, 3)
-        alone = np.concatenate([to_pixels(vae.decode(one)) for one in wanted.split(1)])
-        assert np.array_equal(result.images, alone)
+        single = np.concatenate([to_pixels(vae.decode(one)) for one in wanted.split(1)])
+        assert np.array_equal(result.images, single)
         assert result.finite
         assert result.seconds > 0
     assert not np.array_equal(comparison["1.safetensors"].images, comparison["2.safetensors"].images)
@@ -102,7 +102,7 @@ def test_family_of_the_latents_is_that_of_the_first_vae_that_has_one(vaes: list[
     assert compare(latents(), [unknown, known]).family is SDXL
 
 
-def test_family_that_cannot_be_told(vaes: list[Autoencoder]) -> None:
+def test_family_that_cannot_be_detected(vaes: list[Autoencoder]) -> None:
     with pytest.raises(FamilyMismatch, match="could not be determined from these VAEs; pass one"):
         compare(latents(), [vaes[0].with_family(None)])
 
@@ -134,7 +134,7 @@ def test_vae_of_another_family_is_refused_and_the_rest_decoded() -> None:
 
 
 ERRORS = {
-    "of ours": UnknownChoice("no VAE named x"),
+    "our own": UnknownChoice("no VAE named x"),
     "of torch": RuntimeError("expected scalar type Half but found Float"),
     "of the disk": OSError(5, "Input/output error"),
     "of memory": MemoryError(),
@@ -299,14 +299,14 @@ def test_nothing_to_compare() -> None:
 # --- broken decoders -------------------------------------------------------------------------------------------------
 
 
-def test_nan_gives_a_black_image_and_is_told() -> None:
+def test_nan_gives_a_black_image_and_is_reported() -> None:
     result = compare_candidates(latents(), [good("x", float("nan"))], SD1)["x"]
     assert not result.finite
     assert result.images is not None
     assert not result.images.any()
 
 
-def test_a_single_nan_is_told(vaes: list[Autoencoder]) -> None:
+def test_a_single_nan_is_reported(vaes: list[Autoencoder]) -> None:
     def decode(latent: Tensor) -> Tensor:
         image = flat(0.5)(latent)
         image[0, 2, 3, 1] = float("nan")
@@ -316,7 +316,7 @@ def test_a_single_nan_is_told(vaes: list[Autoencoder]) -> None:
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_vae_whose_last_layer_overflows_is_told(tmp_path: Path, value: float) -> None:
+def test_vae_whose_last_layer_overflows_is_reported(tmp_path: Path, value: float) -> None:
     """Infinite values must not pass for white: they are what an overflow in half precision leaves."""
     state = kl_state(F8)
     vae = load_autoencoder(write(tmp_path / "v.safetensors", state), family="sd1")
@@ -393,7 +393,7 @@ def test_strips_give_the_same_image(
     assert np.abs(to_pixels(strips).astype(int) - to_pixels(whole)).max() <= 1
 
 
-def test_memory_that_is_short_is_told_before(vae: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_is_short_is_reported_first(vae: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
     latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()
     plain = compare(latent, {"a": vae})["a"]
     needed = vae.bytes_to_decode(latent)
@@ -406,15 +406,15 @@ def test_memory_that_is_short_is_told_before(vae: Autoencoder, monkeypatch: pyte
 
 def test_what_a_failed_decode_held_is_let_go_before_the_strips(vae: Autoencoder) -> None:
     """Else they would run out of memory too: the frames of an error that is being handled keep all their maps."""
-    held: list[weakref.ref[Tensor]] = []
+    references: list[weakref.ref[Tensor]] = []
 
     def full(latent: Tensor) -> Tensor:
         maps = torch.zeros(8)
-        held.append(weakref.ref(maps))
+        references.append(weakref.ref(maps))
         raise MemoryError
 
     def in_strips(latent: Tensor) -> Tensor | None:
-        assert held[0]() is None
+        assert references[0]() is None
         return vae.decode_in_strips(latent)
 
     latent = next(iter(load_sample_latents().values()))[:1, :, :16, :16].float()

@@ -1,4 +1,4 @@
-"""What the numbers say of images whose properties are known."""
+"""Measures of images with known properties."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def noise(seed: int = 0, side: int = 64, batch: int = 1) -> np.ndarray:
 
 
 def test_sharpness_orders_the_sample_vaes(sample_set: SampleSet) -> None:
-    """Smooth, plain, sharp: so these three were trained, and so every photo's latent must tell them apart."""
+    """Smooth, plain, sharp: so these three were trained, and so the measure must distinguish them for every photo."""
     vaes = {
         name: load_autoencoder(path, family="sd1")
         for name, path in (("smooth", sample_set.smooth), ("plain", sample_set.healthy), ("sharp", sample_set.sharp))
@@ -115,7 +115,7 @@ def test_ssim_orders_distortions() -> None:
 
 
 def test_a_large_image_gives_nearly_the_same_colour_difference() -> None:
-    """Of more than 512 x 512 pixels, not every one is looked at."""
+    """Above 512 x 512 pixels, only a subset is compared."""
     small, other = noise(0, 256), noise(1, 256)
     large = [np.tile(image, (1, 3, 3, 1)) for image in (small, other)]
     assert measure(*large).delta_e == pytest.approx(measure(small, other).delta_e, rel=0.02)
@@ -192,7 +192,7 @@ def _raise(error: Exception) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ImportError("numpy.core\nfailed"), ValueError("odd")])
-def test_what_fails_is_told_and_never_raised(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_what_fails_is_reported_and_never_raised(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     import skimage.metrics
 
     monkeypatch.setattr(skimage.metrics, "structural_similarity", _raise(error))

@@ -1,4 +1,4 @@
-"""Pixels are cut off exactly as the WebUI cuts them off."""
+"""Pixels are truncated exactly as in the WebUI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image through encode and decode of many VAEs."""
+"""Encode and decode an image with many VAEs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trip(photo: torch.Tensor, *paths: Path, **options: object) -> RoundTrip:
     return round_trip(photo, [coder(path) for path in paths], **options)  # type: ignore[arg-type]
 
 
-def test_result_is_what_the_vae_makes_alone(photo: torch.Tensor, sample_set: SampleSet) -> None:
+def test_result_equals_the_vaes_own(photo: torch.Tensor, sample_set: SampleSet) -> None:
     result = trip(photo, sample_set.anime)["anime.vae.pt"]
     vae = load_autoencoder(sample_set.anime)
     latent = vae.encode(photo)
@@ -147,7 +147,7 @@ def test_when_memory_is_short(photo: torch.Tensor, sample_set: SampleSet, monkey
     assert f"encoding {photo.shape[3]} x {photo.shape[2]} pixels needs about" in refused.error
 
 
-def test_nan_is_told(photo: torch.Tensor, sample_set: SampleSet) -> None:
+def test_nan_is_reported(photo: torch.Tensor, sample_set: SampleSet) -> None:
     vae = load_autoencoder(sample_set.smooth)
     next(iter(vae.module.decoder.parameters())).data.fill_(float("nan"))  # type: ignore[union-attr]
     (result,) = round_trip(photo, [Coder("nan", lambda: nullcontext(vae))])

@@ -1,4 +1,4 @@
-"""The sheet that is looked at: everything on it can be told apart and read."""
+"""The contact sheet: everything on it is distinguishable and legible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def columns_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, i
     return int(found.min()), int(found.max())
 
 
-def test_every_image_is_there_pixel_for_pixel() -> None:
+def test_every_image_is_drawn_pixel_for_pixel() -> None:
     pixels = sheet(result("a", RED, batch=2), result("b", GREEN, batch=2))
     assert area(pixels, RED) == 2 * 256 * 256
     assert area(pixels, GREEN) == 2 * 256 * 256
@@ -61,7 +61,7 @@ def test_images_of_a_huge_comparison_are_made_smaller() -> None:
     pixels = sheet(*results, rows=["huge"])
     assert pixels.size / 3 < 70e6
     areas = [area(pixels[::8, ::8], colour) * 64 for colour in colours]
-    assert min(areas) > 0.9 * 64e6 / 6, "all of them are there"
+    assert min(areas) > 0.9 * 64e6 / 6, "all images are drawn"
     assert max(areas) < 1.1 * 64e6 / 6, "all of one size"
 
 
@@ -96,7 +96,7 @@ def test_text_stays_within_its_column(side: int) -> None:
 
 
 def test_small_images_get_room_for_their_labels() -> None:
-    """A 64 px image is a test of a tiny latent; its label must be legible all the same."""
+    """A 64 px image is a test of a tiny latent; its label must still be legible."""
     assert sheet(result("a", side=64)).shape[1] >= 200
 
 

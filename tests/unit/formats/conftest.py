@@ -1,4 +1,4 @@
-"""Makers of files, good and bad. They spare every test the bytes that are not its subject."""
+"""Builders of good and bad files, so that tests only show relevant bytes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _dumps(value: Any, *, legacy: bool = False) -> bytes:
 
 @pytest.fixture(scope="session")
 def storage() -> type[Storage]:
-    """Makes a stand-in for a storage, which says of itself what the test wants."""
+    """Makes a stand-in for a storage, with any declared properties."""
     return Storage
 
 

@@ -1,4 +1,4 @@
-"""Pickles that attack, through both of torch's containers. Nothing may be run, and memory and time stay bounded."""
+"""Malicious pickles in both of torch's containers: nothing is executed, and memory and time are bounded."""
 
 from __future__ import annotations
 

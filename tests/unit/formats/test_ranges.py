@@ -1,4 +1,4 @@
-"""Parts of tensors by range: the same values as of the whole tensor, and no other bytes of the file."""
+"""Parts of tensors: the same values as in the whole tensor, without reading other bytes of the file."""
 
 from __future__ import annotations
 

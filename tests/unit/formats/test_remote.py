@@ -1,4 +1,4 @@
-"""Remote files, read from a local server that misbehaves on request."""
+"""Remote files, from a local server that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         (step or serve)(self)
 
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"", *, length: int | None = -1) -> None:
-        """``length`` is the Content-Length that is said: by default the true one, None leaves it out."""
+        """``length`` is the declared Content-Length: by default the true one; None omits it."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -268,7 +268,7 @@ def open_weights_of(server: Server, data: bytes):
     return open_weights(server.url)
 
 
-def test_one_connection_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_connection_is_reused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     original = Handler.setup
     monkeypatch.setattr(Handler, "setup", lambda handler: (opened.append(1), original(handler)))
@@ -280,7 +280,7 @@ def test_one_connection_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_random_reads_agree(server: Server) -> None:
-    """Whatever the order, and whichever of them are kept, announced, long or short."""
+    """In any order, cached or not, announced or not, long or short."""
     source = HttpFile(server.url)
     generator = torch.Generator().manual_seed(0)
     for step in range(150):
@@ -333,7 +333,7 @@ def test_few_requests_for_reads_that_go_on() -> None:
     cache = RangeCache(len(DATA), fetch)
     for start in range(0, 200_000, 500):
         cache.read(start, 500)
-    assert len(asked) == 4 + 1  # the first one did not go on from anywhere
+    assert len(asked) == 4 + 1  # the first one did not resume anything
     asked.clear()
     cache.read(299_500, 3)
     cache.read(299_900, 3)
@@ -610,7 +610,7 @@ def test_answers_in_chunks(server: Server) -> None:
 
 @pytest.mark.parametrize("way", ["chunks", "until the connection closes"])
 def test_more_than_was_asked_for(server: Server, way: str) -> None:
-    """A server that goes on for ever does not fill the memory."""
+    """An endless response does not fill the memory."""
 
     def endless(handler: Handler) -> None:
         serve_open_end(handler, b"x" * 20_000_000)
@@ -623,7 +623,7 @@ def test_more_than_was_asked_for(server: Server, way: str) -> None:
 
 
 def test_an_open_end_that_fits(server: Server) -> None:
-    """HTTP/1.0: no length is said, the connection closes."""
+    """HTTP/1.0: no length is declared, the connection closes."""
     server.always = lambda handler: serve(handler, length=None)
     source = HttpFile(server.url)
     assert source.read_at(0, len(DATA)) == DATA
@@ -787,7 +787,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_errors_of_any_package_hold_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     class CredentialsError(Exception):
-        """With a base of its own, as such packages have them."""
+        """With its own base class, as in such packages."""
 
     def failing(url: str) -> None:
         raise CredentialsError(f"403 for {url}, also {url.replace('x', 'y')}")
@@ -883,7 +883,7 @@ def test_inspect_on_the_command_line(server: Server, sample_set: SampleSet, caps
 
 
 def sd15_checkpoint(path: Path) -> Path:
-    """2.1 GB that take no room on the disk: the shapes of a real VAE, and as much beside it as SD 1.5 has."""
+    """2.1 GB that take no disk space: the shapes of a real VAE, and as much other data as in SD 1.5."""
     with torch.device("meta"):
         module = AutoencoderKL(KLConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2))
     vae = {f"first_stage_model.{name}": tuple(tensor.shape) for name, tensor in module.state_dict().items()}

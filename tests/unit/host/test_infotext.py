@@ -1,4 +1,4 @@
-"""What is written into generation parameters, the WebUI reads back; what stands there already is left alone."""
+"""The WebUI can parse our generation parameters; existing ones do not change."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ keys = st.from_regex(r"[A-Z][a-z]{2,8}( (VAE|hash|prompt))?", fullmatch=True)
 @reproducible
 @given(st.dictionaries(keys, names, max_size=6), names, st.booleans())
 def test_any_name_among_any_parameters(others: dict[str, str], name: str, host: bool) -> None:
-    """What was there stays, what we add is read back, and the host's VAE is gone."""
+    """Existing keys stay, ours are read back, and the host's VAE is removed."""
     items = list(others.items())
     if host:
         items[len(items) // 2 : len(items) // 2] = [("VAE hash", "1234567890"), ("VAE", name)]
@@ -145,7 +145,7 @@ def test_any_name_among_any_parameters(others: dict[str, str], name: str, host: 
 @reproducible
 @given(st.text(max_size=200), names)
 def test_any_infotext_at_all(infotext: str, name: str) -> None:
-    """Other programs write what they like: ours is read back, and what stands before the last line is kept."""
+    """Other programs write anything: our keys are read back, and lines before the last one do not change."""
     text = with_override(infotext, name, "")
     assert parse(text)[OVERRIDE_KEY] == name
     head, newline, last = infotext.rpartition("\n")
@@ -155,7 +155,7 @@ def test_any_infotext_at_all(infotext: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["a", "a ", " ", "a:", 'aa:"', "a/-"])
-def test_texts_of_strangers_take_no_time(piece: str) -> None:
+def test_untrusted_texts_take_no_time(piece: str) -> None:
     """Tried from every letter to the end, this many would take minutes."""
     hostile, started = piece * (2**16 // len(piece)), time.thread_time()
     names_vae(f"{PROMPT}\n{hostile}x")
@@ -167,13 +167,13 @@ def parse_last(infotext: str) -> str:
     return infotext.rpartition(f"{OVERRIDE_KEY}: ")[2].partition(",")[0]
 
 
-def test_pasted_override_decides_alone() -> None:
+def test_pasted_override_is_the_only_vae() -> None:
     parameters = {"Steps": "20", "VAE": "host.pt", "VAE hash": "12", OVERRIDE_KEY: "mine.pt", "VAE Encoder": "Full"}
     drop_host_vae(parameters)
     assert parameters == {"Steps": "20", OVERRIDE_KEY: "mine.pt", "VAE Encoder": "Full"}
 
 
-def test_pasted_parameters_without_an_override_are_left_alone() -> None:
+def test_pasted_parameters_without_an_override_do_not_change() -> None:
     parameters = {"Steps": "20", "VAE": "host.pt", "VAE hash": "12"}
     drop_host_vae(parameters)
     assert parameters == {"Steps": "20", "VAE": "host.pt", "VAE hash": "12"}

@@ -1,4 +1,4 @@
-"""What the page and the API send, read into a plan; what cannot be read is refused in words."""
+"""Parses script arguments from page and API; invalid ones are refused with a message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READ = {
     "page, nothing chosen": ((AUTOMATIC, []), Plan()),
     "page, cleared": (("", None), Plan()),
     "page, null": ((None, None), Plan()),
-    "override alone": (("vae.pt",), Plan("vae.pt")),
+    "only an override": (("vae.pt",), Plan("vae.pt")),
     "page, on grey": (("vae.pt", ["a.pt"], "warn"), Plan("vae.pt", ("a.pt",), "warn")),
     "page, on grey as in settings": (("vae.pt", [], AS_IN_SETTINGS), Plan("vae.pt")),
     "arguments of later versions": (("vae.pt", ["a.pt"], "warn", 7), Plan("vae.pt", ("a.pt",), "warn")),

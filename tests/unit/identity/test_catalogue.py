@@ -1,4 +1,4 @@
-"""What is published about files, by hash; only what is certain enough, and nothing on a short hash alone."""
+"""Published facts by hash: only certain ones, and never by a short hash only."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_file_of_a_known_size(facts, model: Path, whole_reads: list[object]) -> 
     assert whole_reads == [model]
 
 
-def test_legacy_hash_alone_proves_nothing(facts, model: Path, whole_reads: list[object]) -> None:
+def test_legacy_hash_by_itself_proves_nothing(facts, model: Path, whole_reads: list[object]) -> None:
     facts([vae_facts(legacy=legacy_hash(model))])
     assert known_file(model) is None
     assert whole_reads == [model]
@@ -286,7 +286,7 @@ def test_style_of_a_checkpoint_by_its_name(name: str, style: str | None) -> None
 
 
 def of_sd_size(number: int) -> dict[str, torch.Tensor]:
-    """Weights of the shapes of SD's VAE whose published number is ``number``: all are nought, save one tensor."""
+    """Weights of the shapes of SD's VAE whose published number is ``number``: all are zero except for one tensor."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in AutoencoderKL(KLConfig()).state_dict().items()}
     state = {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Which files hold the same VAE, and what that costs."""
+"""Files with the same VAE, and the space that they waste."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_nothing_twice() -> None:
     assert find_duplicates([vae("a", "f"), vae("b", "g"), checkpoint("c", "h")]) == []
 
 
-def test_the_largest_is_kept() -> None:
+def test_the_largest_is_the_one_to_keep() -> None:
     """Of an fp16 and an fp32 copy, the fp32 one has bits that the other has lost."""
     (group,) = find_duplicates([vae("half", size=50), vae("full", size=100)])
     assert group.vaes[0] == "/full"
@@ -53,7 +53,7 @@ def test_one_vae_that_a_checkpoint_contains() -> None:
     assert group.sentence == "model.ckpt already contains x.pt: choosing it there changes nothing."
 
 
-def test_checkpoints_alone() -> None:
+def test_only_checkpoints() -> None:
     (group,) = find_duplicates([checkpoint("m"), checkpoint("n")])
     assert (group.freeable_bytes, group.sentence) == (0, "m and n contain the same VAE.")
 
@@ -72,7 +72,7 @@ def test_files_that_were_sketched_only_are_unconfirmed() -> None:
     assert "according to a sample of their weights" in group.sentence
 
 
-def test_sketched_file_beside_known_ones() -> None:
+def test_sketched_file_next_to_known_ones() -> None:
     """No byte is counted twice."""
     groups = find_duplicates([vae("a"), vae("b"), vae("c", "", sketch="sf")])
     assert {group.confirmed: group.vaes for group in groups} == {True: ("/a", "/b"), False: ("/a", "/c")}
@@ -90,7 +90,7 @@ def test_what_frees_most_comes_first() -> None:
 
 
 @pytest.mark.parametrize(("size", "words"), [(999, "999 bytes"), (334_641_164, "334.6 MB"), (2 * 10**9, "2.0 GB")])
-def test_sizes_in_words(size: int, words: str) -> None:
+def test_human_readable_sizes(size: int, words: str) -> None:
     (group,) = find_duplicates([vae("a", size=size), vae("b", size=size)])
     assert f"free {words}." in group.sentence
 

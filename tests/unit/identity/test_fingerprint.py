@@ -1,4 +1,4 @@
-"""One VAE, one fingerprint: whatever it is packed in."""
+"""One VAE, one fingerprint, in any container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of what a VAE was merged: found where the parents are there, and not claimed where they are not."""
+"""Parents of a merge: found if they are available, and not claimed otherwise."""
 
 from __future__ import annotations
 

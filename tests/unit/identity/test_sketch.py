@@ -1,4 +1,4 @@
-"""A sketch: the same for the same weights wherever they are, read from little of the file, and it tells VAEs apart."""
+"""A sketch is the same for the same weights, reads little of the file, and distinguishes VAEs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def samples() -> dict[str, Sketch]:
 
 
 def holes(path: Path, tensors: dict[str, tuple[int, ...]], dtype: str) -> Path:
-    """A safetensors file with these shapes, all weights zero, that takes no room on the disk."""
+    """A safetensors file with these shapes, all weights zero, that takes no disk space."""
     width = {"F32": 4, "F16": 2}[dtype]
     header: dict[str, object] = {}
     position = 0
@@ -138,7 +138,7 @@ def test_rounding_is_that_of_the_fingerprint() -> None:
 
 
 def test_sampled_weights_stay_what_they_are() -> None:
-    """Sketches are kept in caches: another version of VAE Lab must sample the same weights, or raise the version."""
+    """Sketches are stored in caches: another version of VAE Lab must sample the same weights, or raise the version."""
     sketch = sketch_of_state({"decoder.conv_in.weight": torch.arange(720_000).reshape(200, 400, 3, 3) % 2048})
     assert sketch.structure == "b3b5e20b657d554f"
     assert len(sketch.values) == 720

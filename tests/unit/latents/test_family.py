@@ -1,4 +1,4 @@
-"""The families' numbers, and what is done with them."""
+"""Scaling factors of the families, and their use."""
 
 from __future__ import annotations
 

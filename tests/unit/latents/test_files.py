@@ -1,4 +1,4 @@
-"""Latents that can be decoded again: kept in memory, and in files."""
+"""Latents that can be decoded again: stored in memory, and in files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ ONE = generation().nbytes
 
 
 def ids(store: GenerationStore) -> list[str]:
-    return [kept.id for kept in store.newest_first()]
+    return [generation.id for generation in store.newest_first()]
 
 
-# --- kept in memory --------------------------------------------------------------------------------------------------
+# --- stored in memory ------------------------------------------------------------------------------------------------
 
 
 def test_newest_comes_first() -> None:
@@ -61,29 +61,29 @@ def test_oldest_makes_room() -> None:
 
 
 def test_exactly_the_limit_fits() -> None:
-    kept = [generation("a"), generation("b", batch=2)]
-    store = GenerationStore(sum(one.nbytes for one in kept))
-    for one in kept:
+    generations = [generation("a"), generation("b", batch=2)]
+    store = GenerationStore(sum(one.nbytes for one in generations))
+    for one in generations:
         store.add(one)
     assert ids(store) == ["b", "a"]
 
 
 def test_texts_take_memory_too() -> None:
-    """Those of strangers may be larger than their latents."""
+    """Texts from untrusted files may be larger than their latents."""
     store = GenerationStore(10 * LATENT)
     for name in "abc":
         store.add(replace(generation(name), infotexts=("猫" * 4 * LATENT,)))
     assert ids(store) == ["c"]
 
 
-def test_so_many_are_kept_and_no_more() -> None:
+def test_number_of_generations_is_limited() -> None:
     store = GenerationStore(2**30)
     for i in range(450):
         store.add(Generation(str(i), torch.zeros(1, 4, 1, 1), FAMILIES["sd1"]))
     assert ids(store) == [str(i) for i in range(449, 49, -1)]
 
 
-def test_one_is_kept_however_large() -> None:
+def test_newest_is_stored_even_if_too_large() -> None:
     store = GenerationStore(ONE - 1)
     store.add(generation("a"))
     store.add(generation("b", batch=3))
@@ -120,7 +120,7 @@ def test_clear() -> None:
     assert ids(store) == []
 
 
-def test_many_threads_at_once() -> None:
+def test_many_threads() -> None:
     store = GenerationStore(5 * generation("g100").nbytes)
     seen: list[str] = []
     failures: list[BaseException] = []
@@ -165,11 +165,11 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         decoded_by="TAESD",
         tiling=True,
     )
-    save_latents(made, tmp_path / "kept.safetensors")
-    found = load_latents(tmp_path / "kept.safetensors")
+    save_latents(made, tmp_path / "saved.safetensors")
+    found = load_latents(tmp_path / "saved.safetensors")
     assert torch.equal(found.latents, made.latents)
     assert replace(found, id="g1", latents=made.latents, created=made.created) == made
-    assert found.id == "kept"
+    assert found.id == "saved"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 12, 101])
@@ -252,20 +252,20 @@ def test_latents_of_whole_numbers(tmp_path: Path) -> None:
         load_latents(path)
 
 
-# --- from strangers --------------------------------------------------------------------------------------------------
+# --- untrusted files -------------------------------------------------------------------------------------------------
 
 
 def test_given_away_and_taken_back() -> None:
     made = replace(generation("cat", 2), infotexts=("a", "b"), checkpoint="/home/me/models/x.safetensors", tiling=True)
     data = latents_file(made)
-    assert b"/home/me" not in data, "folders are nobody else's business"
+    assert b"/home/me" not in data, "folders are private"
     found = read_latents(data, "cat.safetensors", 10 * LATENT)
     assert torch.equal(found.latents, made.latents)
     assert (found.infotexts, found.checkpoint, found.tiling) == (("a", "b"), "x.safetensors", True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_precision_is_kept(dtype: torch.dtype) -> None:
+def test_precision_does_not_change(dtype: torch.dtype) -> None:
     made = replace(generation(), latents=torch.randn(1, 4, 8, 8).to(dtype))
     assert torch.equal(read_latents(latents_file(made), "x", LATENT).latents, made.latents)
 
@@ -310,7 +310,7 @@ def test_a_header_of_many_megabytes_is_refused() -> None:
         read_latents(data, "x.safetensors", LATENT)
 
 
-def test_words_of_strangers_are_cut_and_cleaned() -> None:
+def test_untrusted_texts_are_cut_and_cleaned() -> None:
     texts = {f"infotext.{i}": str(i) for i in range(50)}
     data = save({"l": torch.zeros(2, 4, 8, 8)}, {"title": "a\nb\u202ec" + "x" * 500, **texts})
     found = read_latents(data, "x.safetensors", 2 * LATENT)
@@ -318,7 +318,7 @@ def test_words_of_strangers_are_cut_and_cleaned() -> None:
     assert found.infotexts == ("0", "1"), "one for each image"
 
 
-def test_infotexts_of_strangers_are_cut(tmp_path: Path) -> None:
+def test_untrusted_infotexts_are_cut(tmp_path: Path) -> None:
     tensors, metadata = {"l": torch.zeros(1, 4, 8, 8)}, {"infotext.0": "x" * 100_000}
     assert read_latents(save(tensors, metadata), "x.safetensors", LATENT).infotexts == ("x" * 2**16,)
     save_file(tensors, tmp_path / "l.safetensors", metadata)

@@ -1,4 +1,4 @@
-"""What a latent should look like, said from the latent alone."""
+"""Predicts a latent's image without a VAE."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def lightness(image: Tensor) -> Tensor:
 
 def gain(actual: Tensor, expected: Tensor) -> float:
     """Slope of the actual on the expected L*."""
-    true, said = lightness(actual), lightness(expected)
-    true, said = true - true.mean(), said - said.mean()
-    return float((true * said).sum() / said.square().sum())
+    true, predicted = lightness(actual), lightness(expected)
+    true, predicted = true - true.mean(), predicted - predicted.mean()
+    return float((true * predicted).sum() / predicted.square().sum())
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
@@ -56,7 +56,7 @@ def test_is_a_image_as_large_as_the_latent(family: str, size: tuple[int, int]) -
     assert image.max() <= 1
 
 
-def test_latents_are_left_alone() -> None:
+def test_latents_do_not_change() -> None:
     latents = torch.full((1, 4, 4, 4), torch.nan).requires_grad_()
     expected_image(latents, FAMILIES["sd1"])
     assert latents.isnan().all()
@@ -88,19 +88,19 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("family", "name"), SAMPLES)
-def test_sample_photos_are_foretold(family: str, name: str) -> None:
+def test_sample_photos_are_predicted(family: str, name: str) -> None:
     """Also the foggy and the dark one; and better than by the linear map."""
     latents, true = load_sample_latents(family)[name], small_photo(name)
-    said = expected_image(latents, FAMILIES[family])
-    assert psnr(said, true) > 24
-    assert psnr(said, true) > psnr(FAMILIES[family].preview(latents), true) + 1
-    assert 0.85 < gain(true, said) < 1.15
+    predicted = expected_image(latents, FAMILIES[family])
+    assert psnr(predicted, true) > 24
+    assert psnr(predicted, true) > psnr(FAMILIES[family].preview(latents), true) + 1
+    assert 0.85 < gain(true, predicted) < 1.15
 
 
 @pytest.mark.parametrize(("family", "name"), SAMPLES)
 def test_a_grey_copy_is_noticed(family: str, name: str) -> None:
-    said = expected_image(load_sample_latents(family)[name], FAMILIES[family])
-    assert gain(0.5 + (small_photo(name) - 0.5) * 0.5, said) < 0.7
+    predicted = expected_image(load_sample_latents(family)[name], FAMILIES[family])
+    assert gain(0.5 + (small_photo(name) - 0.5) * 0.5, predicted) < 0.7
 
 
 def test_what_is_shipped_is_small_and_says_where_it_is_from() -> None:

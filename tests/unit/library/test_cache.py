@@ -1,4 +1,4 @@
-"""What is known of the files on a disk: found once, looked at once, and again when they change."""
+"""The file cache: files are inspected once, and again when they change."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_facts_of_a_checkpoint_by_its_text_encoder(cache: FileCache, tmp_path: P
     assert cache.identify(str(path)).family_id == "sdxl"
 
 
-def test_a_file_is_looked_at_once(cache: FileCache, vae: Path, reads: list[str]) -> None:
+def test_a_file_is_inspected_once(cache: FileCache, vae: Path, reads: list[str]) -> None:
     assert cache.known(str(vae)) is None
     assert reads == []
     first = cache.identify(str(vae))
@@ -127,7 +127,7 @@ def replacement(folder: Path, *, longer: bool) -> Path:
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600], ids=["older", "newer"])
-def test_replaced_file_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: Path, seconds: int) -> None:
+def test_replaced_file_is_inspected_again(cache: FileCache, vae: Path, tmp_path: Path, seconds: int) -> None:
     """Older too: people unpack archives and restore backups."""
     before, stat = cache.identify(str(vae)), vae.stat()
     other = replacement(tmp_path, longer=False)
@@ -139,7 +139,9 @@ def test_replaced_file_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: 
     assert after.fingerprint == fingerprint(kl_state(F2, seed=1)) != before.fingerprint
 
 
-def test_file_of_another_size_with_the_same_time_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: Path) -> None:
+def test_file_of_another_size_with_the_same_time_is_inspected_again(
+    cache: FileCache, vae: Path, tmp_path: Path
+) -> None:
     before, stat = cache.identify(str(vae)), vae.stat()
     other = replacement(tmp_path, longer=True)
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -147,8 +149,8 @@ def test_file_of_another_size_with_the_same_time_is_looked_at_anew(cache: FileCa
     assert cache.identify(str(vae)).fingerprint != before.fingerprint
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell when a file's entry changed")
-def test_file_of_the_same_size_and_time_is_looked_at_anew(cache: FileCache, vae: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no ctime of file entries")
+def test_file_of_the_same_size_and_time_is_inspected_again(cache: FileCache, vae: Path, tmp_path: Path) -> None:
     """VAEs are all of one size, and archives and ``cp -p`` give files the times that they had elsewhere."""
     before, stat = cache.identify(str(vae)), vae.stat()
     other = replacement(tmp_path, longer=False)
@@ -158,7 +160,7 @@ def test_file_of_the_same_size_and_time_is_looked_at_anew(cache: FileCache, vae:
     assert cache.identify(str(vae)).fingerprint != before.fingerprint
 
 
-def test_file_replaced_while_it_is_looked_at_is_not_mistaken(
+def test_file_replaced_while_it_is_inspected_is_not_mistaken(
     cache: FileCache, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replacement(tmp_path, longer=True)
@@ -174,7 +176,7 @@ def test_file_replaced_while_it_is_looked_at_is_not_mistaken(
     assert cache.identify(str(vae)).fingerprint == fingerprint(kl_state(F2, seed=1))
 
 
-def test_two_files_of_one_name_are_kept_apart(cache: FileCache, tmp_path: Path) -> None:
+def test_two_files_of_one_name_stay_distinct(cache: FileCache, tmp_path: Path) -> None:
     for seed, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "vae.safetensors", kl_state(F2, seed))
@@ -202,13 +204,13 @@ def test_bad_file_is_a_fact_too(cache: FileCache, tmp_path: Path, make, fragment
     facts = cache.identify(str(path))
     assert facts.problem
     assert fragment in facts.problem
-    assert str(path) not in facts.problem, "the name is shown beside it already"
+    assert str(path) not in facts.problem, "the name is already shown next to it"
     assert "\n" not in facts.problem
     assert (facts.family, facts.fingerprint) == (None, "")
     assert cache.known(str(path)) == facts
 
 
-def test_missing_file_is_a_fact_that_is_not_kept(cache: FileCache, tmp_path: Path, vae: Path) -> None:
+def test_missing_file_is_a_fact_that_is_not_stored(cache: FileCache, tmp_path: Path, vae: Path) -> None:
     path = tmp_path / "later.safetensors"
     assert cache.identify(str(path)).problem
     assert cache.known(str(path)) is None
@@ -235,7 +237,7 @@ def test_weight_files_of_every_kind_in_the_order_of_their_names(tmp_path: Path) 
     assert names(tmp_path) == ["A.safetensors", "b.ckpt", "c.pt", "d.PTH", "e.bin"]
 
 
-def test_subfolders_are_searched_and_same_basenames_kept_apart(tmp_path: Path) -> None:
+def test_subfolders_are_searched_and_same_basenames_stay_distinct(tmp_path: Path) -> None:
     for name in ("x/vae.pt", "y/vae.pt", "y/z/vae.pt", "vae.pt"):
         touch(tmp_path / name)
     found = dict(find_weight_files([tmp_path]))
@@ -243,7 +245,7 @@ def test_subfolders_are_searched_and_same_basenames_kept_apart(tmp_path: Path) -
     assert all(path == tmp_path / name for name, path in found.items())
 
 
-def test_same_relative_names_in_several_folders_are_kept_apart(tmp_path: Path) -> None:
+def test_same_relative_names_in_several_folders_stay_distinct(tmp_path: Path) -> None:
     folders = [tmp_path / "1" / "VAE", tmp_path / "2" / "VAE", tmp_path / "3" / "VAE"]
     paths = [touch(folder / "vae.pt") for folder in folders]
     found = list(find_weight_files(folders))
@@ -361,7 +363,7 @@ def test_file_without_a_vae_has_no_sketch(cache: FileCache, tmp_path: Path, read
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_a_name_that_is_no_text_is_listed_as_one(tmp_path: Path) -> None:
-    """Gradio, JSON and the browser take text alone; one such file would take the page down."""
+    """Gradio, JSON and the browser only accept text; one such file would break the page."""
     (tmp_path / os.fsdecode(b"caf\xe9.safetensors")).write_bytes(b"")
     ((name, path),) = find_weight_files([tmp_path])
     assert name == "caf\\udce9.safetensors"

@@ -1,4 +1,4 @@
-"""What is said of a file: every kind of VAE and of bad file, by the verdict that a user sees."""
+"""Verdicts on files: every kind of VAE and of bad file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEALTHY = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime", "sd
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", HEALTHY)
-def test_sound_vaes_are_healthy_in_every_precision(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+def test_good_vaes_are_healthy_in_every_precision(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
     state = {key: value.to(dtype) for key, value in load_sample_vae(name).items()}
     report = inspect_file(write(tmp_path / "v.safetensors", state))
     assert report.verdict.status == "healthy"
@@ -40,7 +40,7 @@ def test_sound_vaes_are_healthy_in_every_precision(tmp_path: Path, name: str, dt
 
 
 @pytest.mark.parametrize("pair", [("photo-a-smooth", "photo-a-sharp"), ("photo-a", "anime")])
-def test_merges_of_relatives_are_healthy_and_said_to_be_merges(tmp_path: Path, pair: tuple[str, str]) -> None:
+def test_merges_of_relatives_are_healthy_and_reported_as_merges(tmp_path: Path, pair: tuple[str, str]) -> None:
     relatives = {name: sketch_of_state(load_sample_vae(name)) for name in HEALTHY[:5]}
     report = inspect_file(write(tmp_path / "v.safetensors", merged(*pair, 0.4)), relatives=relatives)
     assert report.verdict.status == "healthy"
@@ -49,8 +49,8 @@ def test_merges_of_relatives_are_healthy_and_said_to_be_merges(tmp_path: Path, p
     assert "which merge well" in report.verdict.findings[0].text
 
 
-def test_a_slight_merge_of_strangers_is_suspect_once_its_parents_are_known(tmp_path: Path) -> None:
-    """Too slight for the chart, but a few per cent of unrelated weights already cost contrast."""
+def test_a_slight_merge_of_unrelated_vaes_is_suspect_once_its_parents_are_known(tmp_path: Path) -> None:
+    """Too slight for the chart, but a few per cent of unrelated weights already reduce contrast."""
     path = write(tmp_path / "v.safetensors", merged("photo-a", "photo-b", 0.02))
     assert inspect_file(path).verdict.status == "healthy"
     relatives = {name: sketch_of_state(load_sample_vae(name)) for name in HEALTHY[:5]}
@@ -62,9 +62,9 @@ def test_a_slight_merge_of_strangers_is_suspect_once_its_parents_are_known(tmp_p
 BROKEN: dict[str, tuple[Callable[[], State], str]] = {
     "grey merge": (lambda: merged("photo-a", "photo-b", GREY_SHARE), "grey"),
     "half merge": (lambda: merged("photo-a", "photo-b", 0.5), "grey"),
-    "decoder merged alone": (lambda: merged("photo-a", "photo-b", 0.3, "decoder."), "grey"),
+    "only the decoder merged": (lambda: merged("photo-a", "photo-b", 0.3, "decoder."), "grey"),
     "slight merge, by its encoder": (lambda: merged("photo-a", "photo-b", 0.1), "encoder-broken"),
-    "encoder merged alone": (lambda: merged("photo-a", "photo-b", 0.5, "encoder."), "encoder-broken"),
+    "only the encoder merged": (lambda: merged("photo-a", "photo-b", 0.5, "encoder."), "encoder-broken"),
     "scaled down": (lambda: changed("photo-b", OUT, lambda w: w * 0.4), "grey"),
     "scaled up": (lambda: changed("photo-b", OUT, lambda w: w * 3), "colour-cast"),
     "one tone": (lambda: changed("photo-a", OUT, torch.zeros_like), "flat"),
@@ -88,7 +88,7 @@ def test_broken_vaes_are_broken_inside_a_checkpoint_and_outside(
 
 
 def test_a_decoder_that_lost_its_colour_is_broken(tmp_path: Path) -> None:
-    """Contrast is all there; only the chroma is gone."""
+    """Contrast is complete; only the chroma is missing."""
     state = {name: value.float() for name, value in load_sample_vae("photo-b").items()}
     for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
         mean = state[name].mean(dim=0, keepdim=True)
@@ -111,7 +111,7 @@ def test_vae_of_another_family_in_a_checkpoint(tmp_path: Path, vae: str, text: S
 
 
 def test_vae_that_only_understands_itself(tmp_path: Path) -> None:
-    """Latents turned around within encoder and decoder: sound in itself, of no known latent space."""
+    """Latents rotated within encoder and decoder: consistent, but of no known latent space."""
     state = {name: value.float() for name, value in load_sample_vae("photo-a").items()}
     order = [2, 3, 0, 1]
     for name in ("quant_conv.weight", "quant_conv.bias"):
@@ -131,7 +131,7 @@ def test_nan_in_the_weights(tmp_path: Path) -> None:
 
 
 def test_half_precision_warning_is_information(tmp_path: Path) -> None:
-    """Activations beyond fp16 that a norm takes out again: perfect in fp32."""
+    """Activations beyond fp16 that a norm cancels: perfect in fp32."""
     state = changed("photo-a", "decoder.mid.block_1.conv1.weight", lambda w: w * 3e5)
     state["decoder.mid.block_1.conv1.bias"] = state["decoder.mid.block_1.conv1.bias"] * 3e5
     report = inspect_file(write(tmp_path / "v.safetensors", state))
@@ -189,7 +189,7 @@ def test_the_same_whatever_the_container(tmp_path: Path, container: str, monkeyp
 
 
 def test_taesd_halves(tmp_path: Path) -> None:
-    """Random ones, so nothing is said of their health; they must be taken apart without an error."""
+    """Random ones, so their health is irrelevant; they must be inspected without an error."""
     for half in ("encoder", "decoder"):
         state = taesd_state(encoder=half == "encoder", decoder=half == "decoder")
         report = inspect_file(write(tmp_path / f"{half}.safetensors", state))
@@ -227,7 +227,7 @@ def test_checkups_are_remembered_by_weights_not_by_name(tmp_path: Path, monkeypa
     assert second.checkup == first.checkup
 
 
-def test_reading_costs_the_vaes_bytes_alone(tmp_path: Path) -> None:
+def test_reading_only_costs_the_vaes_bytes(tmp_path: Path) -> None:
     state = checkpoint(load_sample_vae("photo-a")) | {"model.diffusion_model.big": torch.zeros(20_000_000)}
     path = write(tmp_path / "c.safetensors", state)
     report = inspect_file(path)
@@ -255,17 +255,17 @@ def test_json_is_what_the_interface_promises(tmp_path: Path) -> None:
 def test_published_facts_are_named_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "c.safetensors", checkpoint(load_sample_vae("photo-a")))
 
-    def said(built_in_vae: str, grade: str) -> FileRecord:
+    def published(built_in_vae: str, grade: str) -> FileRecord:
         monkeypatch.setattr(inspect_module, "known_file", lambda _: KnownCheckpoint("X.ckpt", grade, built_in_vae))
         return inspect_file(path)
 
-    assert said("broken (grey)", "A").verdict.status == "broken"
-    assert "two independent sources" in said("broken (grey)", "A").verdict.findings[0].text
-    assert said("reported grey", "B").verdict.status == "suspect"
-    assert said("good (0.9)", "A").verdict.status == "healthy"
+    assert published("broken (grey)", "A").verdict.status == "broken"
+    assert "two independent sources" in published("broken (grey)", "A").verdict.findings[0].text
+    assert published("reported grey", "B").verdict.status == "suspect"
+    assert published("good (0.9)", "A").verdict.status == "healthy"
 
 
-def test_numbers_are_there_for_healthy_ones_too(tmp_path: Path) -> None:
+def test_healthy_ones_have_measurements_too(tmp_path: Path) -> None:
     checkup = inspect_file(write(tmp_path / "v.safetensors", load_sample_vae("photo-b"))).checkup
     named = {evidence.name: evidence.value for evidence in checkup.measured}
     assert named["decoder only: white"] == pytest.approx(100, abs=3)

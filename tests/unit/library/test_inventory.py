@@ -1,4 +1,4 @@
-"""Counting, filtering, sorting and paging what a scan has found."""
+"""Counts, filters, sorts and pages the results of a scan."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_what_a_sample_tells_is_not_called_sure() -> None:
     assert (row.same_as, row.sure) == (("b.pt",), False)
 
 
-def test_a_record_is_known_until_its_file_is_looked_at_again() -> None:
+def test_a_record_is_known_until_its_file_is_read_again() -> None:
     before = record("a.pt", "x", seconds=0.5)
     found = inventory(before)
     assert found.has(before)
@@ -153,7 +153,7 @@ def host(tmp_path: Path) -> StandaloneHost:
     return StandaloneHost(Folders.of_models(tmp_path, tmp_path / "data"))
 
 
-def test_same_basenames_are_kept_apart(host: StandaloneHost) -> None:
+def test_same_basenames_stay_distinct(host: StandaloneHost) -> None:
     service = service_of(host)
     assert service.scans.inventory().overview.unknown == 3
     summary = service.scans.scan()
@@ -188,8 +188,8 @@ def _note_open(event: str, arguments: tuple[object, ...]) -> None:
         _opened.append(str(arguments[0]))
 
 
-def test_what_is_known_is_told_without_opening_a_file(sample_set: SampleSet, tmp_path: Path) -> None:
-    """As Python itself tells what it opens."""
+def test_what_is_known_is_reported_without_opening_a_file(sample_set: SampleSet, tmp_path: Path) -> None:
+    """According to Python's own audit events."""
     folders = Folders(tmp_path / "data", vaes=(sample_set.sdxl.parent,))
     models = str(sample_set.folder)
     sys.addaudithook(_note_open)  # it stays for as long as the process does

@@ -1,4 +1,4 @@
-"""Which VAE is recommended, and that the reason says why."""
+"""Which VAE is recommended, and the reason given."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from vae_lab.latents.family import FAMILIES
 from vae_lab.library import FileRecord, recommend
 
 SD1 = FAMILIES["sd1"]
-SOUND = FileRecord("", kind="vae", family_id="sd1", architecture="AutoencoderKL", checkup=Checkup("sd1", ()))
-GREY = replace(SOUND, checkup=Checkup("sd1", (Finding("grey", "broken", "washed out"),)))
+HEALTHY = FileRecord("", kind="vae", family_id="sd1", architecture="AutoencoderKL", checkup=Checkup("sd1", ()))
+GREY = replace(HEALTHY, checkup=Checkup("sd1", (Finding("grey", "broken", "washed out"),)))
 
 
 def test_only_healthy_ones_of_the_family() -> None:
     reports = {
         "grey.pt": GREY,
-        "xl.safetensors": replace(SOUND, family_id="sdxl"),
-        "taesd.safetensors": replace(SOUND, architecture="TAESD"),
-        "unchecked.pt": replace(SOUND, checkup=None),
-        "merged.pt": replace(SOUND, checkup=Checkup("sd1", (Finding("merged", "information", "relatives"),))),
+        "xl.safetensors": replace(HEALTHY, family_id="sdxl"),
+        "taesd.safetensors": replace(HEALTHY, architecture="TAESD"),
+        "unchecked.pt": replace(HEALTHY, checkup=None),
+        "merged.pt": replace(HEALTHY, checkup=Checkup("sd1", (Finding("merged", "information", "relatives"),))),
     }
     found = recommend("model.safetensors", SD1, reports)
     assert found is not None
@@ -32,7 +32,7 @@ def test_only_healthy_ones_of_the_family() -> None:
 
 
 def test_the_users_own_choice_comes_first_unless_it_is_broken() -> None:
-    reports = {"a.pt": SOUND, "mine.pt": SOUND, "grey.pt": GREY}
+    reports = {"a.pt": HEALTHY, "mine.pt": HEALTHY, "grey.pt": GREY}
     found = recommend("anime.safetensors", SD1, reports, {"grey.pt": "Settings", "mine.pt": "Settings > VAE Lab"})
     assert found is not None
     assert found.name == "mine.pt"
@@ -49,6 +49,6 @@ def test_the_users_own_choice_comes_first_unless_it_is_broken() -> None:
 )
 def test_what_suits_the_checkpoint(checkpoint: str, name: str) -> None:
     names = ("kl-f8-anime2.ckpt", "neutral.safetensors", "vae-ft-mse-840000.safetensors")
-    found = recommend(checkpoint, SD1, dict.fromkeys(names, SOUND))
+    found = recommend(checkpoint, SD1, dict.fromkeys(names, HEALTHY))
     assert found is not None
     assert found.name == name

@@ -1,4 +1,4 @@
-"""What reports say, and that nothing in a file's name can do harm in them."""
+"""Contents of reports, and escaping of hostile file names."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_page_has_a_row_a_file() -> None:
     found = page([broken(), record(), record("c.pt", Finding("known-bad", INFORMATION, "This file is X."))])
     body = [attrs for attrs in found.all("tr") if attrs]
     assert [attrs["data-status"] for attrs in body] == ["broken", "healthy", "healthy"]
-    assert "3 files looked at" in found.text
+    assert "3 files scanned" in found.text
     assert "This file is X." in found.text
     assert "Choose another." in found.text
     assert "SD1" in found.text
@@ -215,7 +215,7 @@ def test_page_tells_duplicates() -> None:
 
 
 def test_page_of_nothing() -> None:
-    assert "0 files looked at" in page([]).text
+    assert "0 files scanned" in page([]).text
 
 
 def test_every_status_has_words() -> None:
@@ -223,7 +223,7 @@ def test_every_status_has_words() -> None:
 
 
 def test_page_is_written_piece_by_piece() -> None:
-    """Ten thousand files take no more memory than ten: what was written is let go before the next row is made."""
+    """Ten thousand files take no more memory than ten: written rows are released before the next is made."""
     written: list[int] = []
 
     class Out(io.StringIO):

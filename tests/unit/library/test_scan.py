@@ -86,7 +86,7 @@ def names(records: list[FileRecord]) -> list[str]:
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
-def test_record_of_a_sound_vae(sample_set: SampleSet) -> None:
+def test_record_of_a_healthy_vae(sample_set: SampleSet) -> None:
     record = scan_file(sample_set.smooth, charts=True)
     stat = sample_set.smooth.stat()
     assert (record.status, record.kind, record.family_id, record.problem) == ("healthy", "vae", "sd1", "")
@@ -98,7 +98,7 @@ def test_record_of_a_sound_vae(sample_set: SampleSet) -> None:
     assert all(png.startswith(b"\x89PNG") for png in record.charts.values())
 
 
-def test_charts_are_there_only_where_asked_for(tmp_path: Path) -> None:
+def test_charts_only_on_request(tmp_path: Path) -> None:
     assert not scan_file(small_vae(tmp_path / "v.safetensors", 0)).charts
 
 
@@ -286,7 +286,7 @@ def test_without_the_probe(folder: Path, cache: FileCache, counter: Counter) -> 
     assert (record.status, counter.probed) == ("broken", 1), "the probe is made up for"
     counter.reset()
     (record,) = Scan([folder], cache, probe=False).run()
-    assert (record.status, counter.opened) == ("broken", []), "what is known is told"
+    assert (record.status, counter.opened) == ("broken", []), "known facts are reported"
 
 
 def test_files_and_folders_together(folder: Path, tmp_path: Path, cache: FileCache) -> None:
@@ -342,7 +342,7 @@ def test_whoever_has_had_enough_may_stop_iterating(folder: Path, cache: FileCach
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vae-lab-scan")]
 
 
-def test_file_replaced_while_it_is_checked_is_looked_at_again(
+def test_file_replaced_while_it_is_checked_is_checked_again(
     folder: Path, cache: FileCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = small_vae(folder / "v.safetensors", 0)
@@ -380,7 +380,7 @@ def test_one_file_that_cannot_be_checked_does_not_end_the_scan(
     assert again["1.safetensors"].status == "broken", "that was no fact about the file"
 
 
-def test_records_are_not_kept_in_memory(folder: Path, cache: FileCache) -> None:
+def test_records_do_not_stay_in_memory(folder: Path, cache: FileCache) -> None:
     build(folder, 200, 3)
     scan = Scan([folder], cache, probe=False)
     for record in scan.run():
@@ -393,8 +393,8 @@ def test_records_are_not_kept_in_memory(folder: Path, cache: FileCache) -> None:
     assert len(list(scan.records)) == 200
 
 
-def test_checkpoints_are_kept_apart_by_their_model(folder: Path, cache: FileCache) -> None:
-    """The same weights are sound in one model and wrong in another: each is judged by itself."""
+def test_checkpoints_are_distinguished_by_their_model(folder: Path, cache: FileCache) -> None:
+    """The same weights are healthy in one model and wrong in another, so each is judged separately."""
     state = prefixed("first_stage_model.", kl_state(F8))
     write(folder / "plain.safetensors", kl_state(F8))
     write(folder / "sd1.safetensors", state | UNET | SD1_TEXT)
@@ -451,5 +451,5 @@ def test_dask(folder: Path, cache: FileCache) -> None:
 
 
 def test_threads_are_few(cache: FileCache) -> None:
-    assert scan_module._MOST_PROBES == 2, "each takes the memory of a VAE and of its activations"
+    assert scan_module._MAX_PROBES == 2, "each takes the memory of a VAE and of its activations"
     assert Scan([], cache, jobs=3)._jobs == 3

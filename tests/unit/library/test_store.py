@@ -1,4 +1,4 @@
-"""The file that caches are in: nothing in it is run, and whatever is wrong with it costs time and one line of log."""
+"""The cache file: never executed, and any damage only costs time and one log line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_values_outlive_the_program(tmp_path: Path, log: pytest.LogCaptureFixtur
     assert log.records == []
 
 
-def test_several_at_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_several_processes_or_threads(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     first, second = Store(tmp_path), Store(tmp_path)
     first.set_json("a", 1)
     second.set_json("a", 2)
@@ -183,7 +183,7 @@ def test_file_in_place_of_the_folder(tmp_path: Path, log: pytest.LogCaptureFixtu
 
 
 def test_prepared_cache_of_old_runs_nothing(tmp_path: Path) -> None:
-    """Earlier versions kept pickles in ``vae-lab/facts`` among the models, which whoever shared those could prepare."""
+    """Earlier versions stored pickles in ``vae-lab/facts`` among the models, which could be prepared by an attacker."""
     models = tmp_path / "models"
     (models / "Stable-diffusion").mkdir(parents=True)
     write(models / "Stable-diffusion" / "c.safetensors", UNET | SD1_TEXT | prefixed("first_stage_model.", kl_state(F2)))
@@ -250,14 +250,14 @@ def _shapes() -> Iterator[object]:
                 if type(other) is not type(value):
                     yield plain | {name: plain[name] | {key: other}}
     yield plain | {"fingerprint": "../../x"}
-    yield plain | {"family_id": "none of ours"}
+    yield plain | {"family_id": "unknown"}
     yield plain | {"kind": "<script>"}
     yield plain | {"size": 10**400}
     yield plain | {"file_findings": [{"code": "none", "severity": "broken", "text": "", "evidence": [], "remedy": ""}]}
 
 
 def test_records_of_another_shape_are_none() -> None:
-    """Whatever is there: a record, all of whose values can be shown, or a ValueError."""
+    """For any stored value: a record whose values can all be shown, or a ValueError."""
     kinds = {"name": str, "size": int, "mtime": float, "seconds": float, "problem": str, "fingerprint": str}
     for shape in _shapes():
         try:

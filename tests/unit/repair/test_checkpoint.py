@@ -1,4 +1,4 @@
-"""VAEs taken out of checkpoints and put into them: what is in the new files, and that nothing is lost on the way."""
+"""VAEs extracted from and baked into checkpoints: contents of the new files, without loss."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_put_into_the_place_and_the_precision_of_the_one_before(tmp_path: Path, 
     found = load_file(tmp_path / "new.safetensors")
     assert same(found, checkpoint({name: value.half() for name, value in other.items()}))
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt"}, "the hash of another file is not kept"
+        assert file.metadata() == {"format": "pt"}, "the hash of another file is dropped"
     assert source.read_bytes() == before
     assert inspect_file(tmp_path / "new.safetensors").verdict.status == "healthy"
 
@@ -103,7 +103,7 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path: Path, own: State, other
     assert sorted(tmp_path.iterdir()) == files
 
 
-def test_a_full_disk_is_told_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     tmp_path: Path, own: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path / "model.safetensors", checkpoint(own))

@@ -1,4 +1,4 @@
-"""The background look at the checkpoint in use."""
+"""The background checkup of the current checkpoint."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def host(sample_set: SampleSet, tmp_path: Path) -> StandaloneHost:
     return StandaloneHost(folders)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "vae_lab"]
 
 
-def test_a_healthy_checkpoint_is_looked_at_in_silence(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_healthy_checkpoint_is_checked_silently(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
     host.select_checkpoint("healthy.safetensors")
     checkup = BackgroundCheckup(host)
     checkup.checkpoint_changed()
     assert checkup.wait(LOOK)
     assert host.known_reports(["healthy.safetensors"])["healthy.safetensors"].verdict.status == "healthy"
-    assert said(caplog) == []
+    assert logged(caplog) == []
 
 
 def test_a_broken_one_is_warned_about_once_with_a_remedy(
@@ -45,7 +45,7 @@ def test_a_broken_one_is_warned_about_once_with_a_remedy(
             host.select_checkpoint("grey-merge.safetensors")
             checkup.checkpoint_changed()
             assert checkup.wait(LOOK)
-    (line,) = said(caplog)
+    (line,) = logged(caplog)
     assert "grey-merge.safetensors is broken" in line
     found = host.recommendation()
     assert found is not None
@@ -67,7 +67,7 @@ def test_what_is_done_afterwards_is_done_even_if_the_file_is_bad(
     assert host.inspect(BUILT_IN).verdict.status == "unreadable"
 
 
-def test_an_error_of_ours_is_logged_and_ends_nothing(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_our_error_is_logged_and_ends_nothing(host: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
 
     def fail() -> None:
@@ -79,7 +79,7 @@ def test_an_error_of_ours_is_logged_and_ends_nothing(host: StandaloneHost, caplo
         checkup.checkpoint_changed()
         assert checkup.wait(LOOK)
     assert len(calls) == 2
-    assert "VAE Lab, checking the VAE in memory" in said(caplog)[-1]
+    assert "VAE Lab, checking the VAE in memory" in logged(caplog)[-1]
 
 
 def test_after_a_stop_nothing_is_begun(host: StandaloneHost) -> None:

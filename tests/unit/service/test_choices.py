@@ -1,4 +1,4 @@
-"""Choices of what decodes from now on, and undoing them."""
+"""Saved choices of the decoding VAE, and undoing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a comparison: its images with generation parameters that name the VAE."""
+"""Stored comparisons: images with generation parameters that name the VAE."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def read(png: bytes) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def test_each_image_names_its_vae() -> None:
-    kept = stored(PLAIN, "a dog\nSteps: 20, Seed: 2")
-    texts = [read(kept.png(i)[1])[1]["parameters"] for i in range(4)]
+    comparison = stored(PLAIN, "a dog\nSteps: 20, Seed: 2")
+    texts = [read(comparison.png(i)[1])[1]["parameters"] for i in range(4)]
     ours = ", VAE Lab override: other.pt, VAE Lab override hash: 0123456789"
     assert texts == [PLAIN, "a dog\nSteps: 20, Seed: 2", PLAIN + ours, "a dog\nSteps: 20, Seed: 2" + ours]
 
@@ -47,33 +47,33 @@ def test_pixels_are_the_same_with_and_without_a_text() -> None:
 
 
 def test_the_built_in_vae_is_named_where_another_was() -> None:
-    """The latent was sampled with an override; what the built-in VAE makes of it must not claim that one."""
-    kept = stored(f"{PLAIN}, VAE Lab override: a.pt, VAE Lab override hash: 99")
-    assert read(kept.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: Built-in"
+    """The latent was sampled with an override; the built-in VAE's image must not name that one."""
+    comparison = stored(f"{PLAIN}, VAE Lab override: a.pt, VAE Lab override hash: 99")
+    assert read(comparison.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: Built-in"
 
 
 @pytest.mark.parametrize("sampled_by", ["", "/models/two.safetensors"])
 def test_of_latents_from_elsewhere_the_checkpoint_is_named_that_decoded(sampled_by: str) -> None:
-    """What was sampled by another checkpoint, or by nobody knows which, would have been decoded by another VAE."""
-    kept = stored(PLAIN, sampled_by=sampled_by)
-    assert read(kept.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: one.safetensors"
+    """Latents from another or an unknown checkpoint would have been decoded by another VAE."""
+    comparison = stored(PLAIN, sampled_by=sampled_by)
+    assert read(comparison.png(0)[1])[1]["parameters"] == f"{PLAIN}, VAE Lab override: one.safetensors"
 
 
 def test_without_generation_parameters_none_are_invented() -> None:
-    kept = stored(PLAIN)
-    assert "parameters" not in read(kept.png(1)[1])[1]
+    comparison = stored(PLAIN)
+    assert "parameters" not in read(comparison.png(1)[1])[1]
     assert read(stored().sheet())[1] == {}
 
 
 @pytest.mark.parametrize("prompt", ["猫, 'quoted'", "é", "\udce9 broken", "line\nline"])
-def test_any_text_is_kept(prompt: str) -> None:
-    kept = stored(f"{prompt}\nSteps: 20", other="动漫, 2.pt")
-    found = read(kept.png(2)[1])[1]["parameters"]
+def test_any_text_is_preserved(prompt: str) -> None:
+    comparison = stored(f"{prompt}\nSteps: 20", other="动漫, 2.pt")
+    found = read(comparison.png(2)[1])[1]["parameters"]
     printable = prompt.encode("utf8", "backslashreplace").decode()
     assert found == f'{printable}\nSteps: 20, VAE Lab override: "动漫, 2.pt", VAE Lab override hash: 0123456789'
 
 
-def test_without_a_hash_the_name_alone() -> None:
+def test_without_a_hash_only_the_name() -> None:
     assert stored(PLAIN, digest="").infotext("other.pt", 0) == f"{PLAIN}, VAE Lab override: other.pt"
 
 

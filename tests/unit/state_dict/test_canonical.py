@@ -1,4 +1,4 @@
-"""Where in a file the VAE is, in whatever layout, and what its tensors are called."""
+"""Finds the VAE in a file of any layout, and its tensor names."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_only_the_vaes_bytes_are_read_out_of_a_checkpoint(tmp_path: Path) -> Non
 
 
 def test_checkpoint_with_two_vaes_gives_the_one_that_hosts_load(tmp_path: Path) -> None:
-    """Converters that "bake in" a VAE write unprefixed keys beside the old ones; hosts go on loading the old ones."""
+    """Converters that "bake in" a VAE write unprefixed keys next to the old ones; hosts still load the old ones."""
     old, new = kl_state(seed=1), kl_state(seed=2)
     path = write(tmp_path / "checkpoint.safetensors", UNET | new | prefixed("first_stage_model.", old))
     with open_vae(path) as file:
@@ -110,7 +110,7 @@ def test_checkpoint_with_two_vaes_gives_the_one_that_hosts_load(tmp_path: Path) 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_checkpoint_with_nothing_but_an_unprefixed_vae_has_none(tmp_path: Path, container: str) -> None:
-    """No host loads unprefixed keys out of a checkpoint: it would keep the VAE of the checkpoint before."""
+    """No host loads unprefixed keys out of a checkpoint: it would keep using the previous checkpoint's VAE."""
     path = CONTAINERS[container](tmp_path / "checkpoint", UNET | SD1_TEXT | kl_state())
     with pytest.raises(MissingVae, match="without prefix") as caught:
         open_vae(path)
@@ -173,7 +173,7 @@ def test_checkpoint_without_vae(tmp_path: Path) -> None:
         open_vae(path)
 
 
-def test_file_without_vae_says_what_was_looked_for_and_what_was_found(tmp_path: Path) -> None:
+def test_file_without_vae_says_what_was_expected_and_what_was_found(tmp_path: Path) -> None:
     path = write(tmp_path / "lora.safetensors", {f"lora_unet_{i}": torch.zeros(1) for i in range(5)})
     with pytest.raises(NotAnAutoencoder) as caught:
         open_vae(path)

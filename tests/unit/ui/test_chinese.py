@@ -1,4 +1,4 @@
-"""Every page in Chinese: no English is left but names, and no name is translated."""
+"""Every page in Chinese: only names stay in English, and no name is translated."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def checkup_pages() -> Iterator[str]:
     reason = "it is your preferred VAE (Settings > VAE Lab > External VAE), healthy and of the SDXL family"
     yield checkup_views.recommended(Recommendation("Compare", reason))
     yield checkup_views.used_instead(f"{NAMES[0]}: chosen for every checkpoint.")
-    yield checkup_views.held(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
+    yield checkup_views.in_memory(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
 
 
 @pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages])
@@ -241,7 +241,7 @@ def test_the_reports_have_every_finding_but_those_of_published_files() -> None:
 
 
 def test_names_are_never_translated() -> None:
-    """Not even one that is a text of ours."""
+    """Not even if a name equals one of our texts."""
     with use_language("zh_CN"):
         html = views.results(a_comparison())
         assert 'data-vae="Compare"' in html

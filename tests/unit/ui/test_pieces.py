@@ -45,7 +45,7 @@ def test_menu_for_the_settings_is_sent_whole() -> None:
     props = next(part["props"] for part in page.get_config_file()["components"] if part["type"] == "dropdown")
     assert [choice[-1] for choice in props["choices"]] == ["a", "b"]
     assert (props["elem_id"], props["multiselect"]) == ("setting_preferred", True)
-    WebuiPages.several(multiselect=True)  # as gradio 4 makes it anew, from what it has sent
+    WebuiPages.several(multiselect=True)  # as gradio 4 creates it again from what it has sent
 
 
 def test_what_fits() -> None:
@@ -77,7 +77,7 @@ def test_order_of_the_list() -> None:
     assert in_order(ENTRIES, ["gone", "c", "a"]) == ["a", "c", "gone"]
 
 
-def test_who_looked_at_the_newest_sees_the_newest() -> None:
+def test_newest_selection_follows_the_newest() -> None:
     old, new, newest = generation("g1"), generation("g2"), generation("g3")
     assert follow_newest([], None, None) is None
     assert follow_newest([new, old], None, None) is new
@@ -103,7 +103,7 @@ def test_images_are_numbered_over_results_and_batch() -> None:
         comparison.png(4)
 
 
-def test_equal_images_are_told() -> None:
+def test_equal_images_are_reported() -> None:
     comparison = stored(Decoded("a", grey(1)), Decoded("b", grey(2)), Decoded("c", grey(1)))
     assert comparison.twins() == {"c": "a"}
     assert "Every pixel equals a." in views.results(comparison)
@@ -111,10 +111,10 @@ def test_equal_images_are_told() -> None:
 
 def test_names_reasons_and_infotexts_cannot_smuggle_markup() -> None:
     comparison = stored(Decoded(HOSTILE, grey(1)), Decoded("b", error=HOSTILE))
-    kept = generation("g1", infotexts=(HOSTILE,), checkpoint=f"/models/{HOSTILE}")
+    latent = generation("g1", infotexts=(HOSTILE,), checkpoint=f"/models/{HOSTILE}")
     pieces = [
         views.results(comparison),
-        views.latent_card(kept),
+        views.latent_card(latent),
         views.alert(HOSTILE),
         views.note(HOSTILE, undo_id=HOSTILE),
         views.deciding(HOSTILE),
@@ -133,7 +133,7 @@ def test_summary_counts() -> None:
     )
 
 
-def test_nan_is_told() -> None:
+def test_nan_is_reported() -> None:
     assert "NaN" in views.results(stored(Decoded("a", grey(0), finite=False)))
 
 

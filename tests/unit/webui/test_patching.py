@@ -1,4 +1,4 @@
-"""Every change to the host is undone, in whatever order others change it too; errors of ours never reach it."""
+"""Every change to the host is undone, in any order of patches; our errors never reach it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_somebody_elses_patch_below_ours_stays(host: SimpleNamespace) -> None:
     assert host.decode is theirs
 
 
-def test_undone_in_the_wrong_order_nothing_of_ours_stays_active(host: SimpleNamespace) -> None:
+def test_undone_in_the_wrong_order_none_of_our_patches_stays_active(host: SimpleNamespace) -> None:
     one, two = ExitStack(), ExitStack()
     patch(host, "decode", tagging("one"), one)
     patch(host, "decode", tagging("two"), two)
@@ -132,22 +132,22 @@ def test_missing_name_is_an_error_and_changes_nothing(host: SimpleNamespace) -> 
 # --- the host boundary -----------------------------------------------------------------------------------------------
 
 
-def test_error_of_ours_is_told_in_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
-    with guarded("comparing", told.append):
+def test_our_error_is_reported_with_its_message(caplog: pytest.LogCaptureFixture) -> None:
+    lines: list[str] = []
+    with guarded("comparing", lines.append):
         raise UnknownChoice("no VAE named x")
-    assert told == ["VAE Lab: no VAE named x"]
+    assert lines == ["VAE Lab: no VAE named x"]
     assert "comparing: no VAE named x" in caplog.text
     assert "Traceback" not in caplog.text
 
 
-def test_bug_of_ours_is_logged_in_full_and_told_in_short(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
-    with guarded("comparing", told.append):
+def test_our_bug_is_logged_in_full_and_reported_briefly(caplog: pytest.LogCaptureFixture) -> None:
+    lines: list[str] = []
+    with guarded("comparing", lines.append):
         raise KeyError("decoder")
-    assert len(told) == 1
-    assert "an error while comparing" in told[0]
-    assert "decoder" not in told[0]
+    assert len(lines) == 1
+    assert "an error while comparing" in lines[0]
+    assert "decoder" not in lines[0]
     assert "Traceback" in caplog.text
     assert caplog.records[0].levelno == logging.ERROR
 
@@ -164,9 +164,9 @@ def test_the_users_wish_to_stop_gets_through(error: type[BaseException]) -> None
         raise error
 
 
-def test_nothing_is_said_where_nothing_is_wrong(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
-    with guarded("comparing", told.append):
+def test_nothing_is_reported_without_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    lines: list[str] = []
+    with guarded("comparing", lines.append):
         pass
-    assert told == []
+    assert lines == []
     assert caplog.text == ""

@@ -1,4 +1,4 @@
-"""Other weights go into the host's module and come out again, and not a bit is lost."""
+"""Weights in the host's module are replaced and restored bit-exactly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HostVae(nn.Module):
 
 
 def bits(module: nn.Module) -> dict[str, tuple[torch.dtype, bytes]]:
-    """Of the VAE's tensors; the loss is nobody's concern."""
+    """Of the VAE's tensors, without the loss."""
     return {
         name: (tensor.dtype, tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         for name, tensor in module.state_dict().items()
@@ -57,7 +57,7 @@ def test_put_and_restore(dtype: torch.dtype, stored: torch.dtype) -> None:
 
 
 def test_values_that_arithmetic_would_change_are_restored() -> None:
-    """Denormals, negative zero and NaN, bit for bit: a checkpoint's VAE may be broken, but it is not ours to mend."""
+    """Denormals, negative zero and NaN, bit for bit: a checkpoint's VAE may be broken, but we must not repair it."""
     module = HostVae()
     odd = torch.tensor([float("nan"), -0.0, 1e-45])
     module.decoder.conv_out.bias.data.copy_(odd)
@@ -80,7 +80,7 @@ def test_in_place_so_that_what_is_attached_stays_attached() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("changed", DTYPES)
 def test_restored_after_the_host_changed_the_precision(dtype: torch.dtype, changed: torch.dtype) -> None:
-    """As it does for a VAE that gave NaN; that was the other weights' fault."""
+    """As after NaN from a VAE, which was caused by the other weights."""
     module = HostVae(dtype)
     before = bits(module)
     with VaeSwap(module) as swap:

@@ -1,4 +1,4 @@
-"""A report on a scan as a page of HTML that needs nothing else."""
+"""A report on a scan as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vae_lab.version import __version__
 
 __all__ = ["Charts", "write_html"]
 
-_MAX_CHARTS = 200  # VAEs whose charts are shown: 25 MB of page
-_MAX_FILES = 20  # files that are named beside a chart, and below a group of duplicates
+_MAX_CHARTS = 200  # VAEs whose charts are shown: 25 MB of HTML
+_MAX_FILES = 20  # files listed next to a chart, and below a group of duplicates
 _WAYS = ((DECODED, "Decoded from reference latents"), (ROUND_TRIP, "Encoded and decoded"))
 
 Charts = Callable[[FileRecord], Mapping[str, bytes]]
-"""Gives the charts of a file's VAE: PNG by name."""
+"""Returns the charts of a file's VAE: PNG by name."""
 
 
 def write_html(
@@ -36,16 +36,16 @@ def write_html(
     charts: Charts | None = None,
     title: str = "VAE Lab: scan",
 ) -> None:
-    """A page with a table that can be sorted and filtered, and with the charts of what is not healthy.
+    """Write a page with a sortable and filterable table, and the charts of VAEs that are not healthy.
 
-    It loads nothing from elsewhere, and everything that comes from files is escaped. It is written piece by piece, so
-    that ten thousand files take no more memory than ten.
+    It has no external resources, and everything from files is escaped. It is written in pieces, so that memory use
+    does not grow with the number of files.
 
     Args:
-        records: iterated over twice, so not a generator; in the order of the table.
+        records: in the order of the table; iterated twice, so not a generator.
         out: opened as UTF-8.
         duplicates: groups of files with the same VAE.
-        charts: called for one record at a time, of each VAE that is not healthy and of one that is.
+        charts: called for each VAE that is not healthy, and for one healthy VAE.
         title: of the page.
     """
     counts: Counter[Status] = Counter(record.status for record in records)
@@ -84,7 +84,7 @@ def _template() -> Template:
 
 
 def _as_text(value: Any) -> Any:
-    """A file's name may hold what no page can."""
+    """Escape characters of a file's name that UTF-8 cannot encode."""
     if value is None:
         return ""
     return as_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -106,7 +106,7 @@ class _Shown:
         self._healthy = False
 
     def anchor(self, record: FileRecord) -> str:
-        """Where on the page the charts of a file's VAE are; "" if they are not shown."""
+        """Anchor of the charts of a file's VAE; "" if they are not shown."""
         if not self._charted or not record.measured or not record.fingerprint:
             return ""
         key = f"c{short(record.fingerprint)}{record.hint_id}"

@@ -20,22 +20,22 @@ _COLUMNS = (
 
 
 def json_line(record: FileRecord) -> str:
-    """One line of JSON, without its end; in ASCII, so that no name of a file, and no terminal, can spoil it."""
+    """One line of JSON without a line break; ASCII only, so that no file name or terminal can break it."""
     return json.dumps(_plain(record.to_scan_json()), allow_nan=False)
 
 
 def write_jsonl(records: Iterable[FileRecord], out: TextIO) -> None:
-    """One JSON object for each file, a line each."""
+    """Write one JSON object per file and line."""
     for record in records:
         out.write(f"{json_line(record)}\n")
 
 
 def write_csv(records: Iterable[FileRecord], out: TextIO) -> None:
-    """One row for each file.
+    """Write one row per file.
 
     Args:
-        records: written as they come.
-        out: opened with ``newline=""``. What a spreadsheet would take for a formula begins with an apostrophe.
+        records: written in this order.
+        out: opened with ``newline=""``. Values that a spreadsheet would read as formulas get a leading apostrophe.
     """
     writer = csv.writer(out)
     writer.writerow(_COLUMNS)

@@ -32,7 +32,7 @@ class Accordion:
     Attributes:
         components: inputs of the script. Their order never changes, because API calls pass them by position: the VAE
             that decodes (a name, ``Built-in`` or ``Automatic``), the VAEs that also decode, and what to do if an image
-            comes out grey (one of ``ON_GREY``, or ``As in Settings``).
+            is grey (one of ``ON_GREY``, or ``As in Settings``).
         deciding: HTML line that names the VAE that decodes, and why.
     """
 

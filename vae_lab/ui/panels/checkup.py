@@ -1,4 +1,4 @@
-"""The panel that checks the VAEs of checkpoints and files, shows what they do to a chart, and offers a remedy."""
+"""The panel that checks the VAEs of checkpoints and files, shows how they decode a chart, and offers a remedy."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class CheckupPanel:
             self.details = gr.HTML(visible=False, elem_id="vae_lab_checkup_details")
             self.state = gr.State(None)
             # Separate states, so that a run does not overwrite what is chosen or undone while it is active.
-            self.ended = gr.State("")  # how a run went
+            self.ended = gr.State("")  # the result of a run
             self.whole = gr.State(False)  # the table of all files is shown
         self.file.do_not_save_to_config = True  # the WebUI would store today's list as the default of later starts
         self._wire(picked)
@@ -155,7 +155,7 @@ class CheckupPanel:
         chosen, current = _name_of(choice, names), self.host.current_checkpoint()
         return current if state is None or chosen in ("", state.current) else chosen
 
-    # --- what there is to show -------------------------------------------------------------------------------
+    # --- content ---------------------------------------------------------------------------------------------
 
     def _show(self, chosen: str, shown: str | None, whole: bool, names: Sequence[str]) -> tuple[Any, ...]:
         """Updates for everything but messages.
@@ -193,7 +193,7 @@ class CheckupPanel:
         if report.verdict.faults and self._decides_well(decision, report):
             text = checkup_views.remedied(decision.vae) + text
         # If another VAE has been chosen since that checkup, this one is no longer in memory.
-        return text + (checkup_views.held(in_memory) if in_memory and in_memory.name == decision.vae else "")
+        return text + (checkup_views.in_memory(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
     def _how_to_be_offered_more(self, report: FileRecord) -> str:
         if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
@@ -245,7 +245,7 @@ class CheckupPanel:
     # --- handlers --------------------------------------------------------------------------------------------
 
     def on_refresh(self, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
-        """Show what the host has now. What was said about a choice stays as long as the checkpoint does."""
+        """Show what the host has now. The message about a choice stays until the checkpoint changes."""
         self.host.listing(fresh=True)
         updates = self._updates(lambda names: self._followed(choice, state, names), choice, state, whole, gr.update())
         same = state is not None and state.current == self.host.current_checkpoint()
@@ -286,9 +286,9 @@ class CheckupPanel:
             return views.alert(error)
 
     def on_ended(self, ended: str, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
-        """Report how a run went, and show what is now known about the selected file."""
+        """Report the result of a run, and show what is now known about the selected file."""
         updates = self._updates(lambda names: _name_of(choice, names), choice, state, whole, html_update(ended))
-        return (*updates[:-1], gr.update())  # what was said about a choice during the run stays, with its Undo
+        return (*updates[:-1], gr.update())  # a message about a choice during the run stays, with its Undo
 
     def _updates(
         self,

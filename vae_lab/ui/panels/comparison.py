@@ -193,7 +193,7 @@ class ComparisonPanel:
         # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
         # So do Undo and the choices below images: they use the routes, and press Refresh.
 
-    # --- what there is to show -------------------------------------------------------------------------------
+    # --- content ---------------------------------------------------------------------------------------------
 
     def _view(self, source: str | None, ticked: Sequence[str], state: PageState | None) -> _View:
         generations = self.host.generations.newest_first()

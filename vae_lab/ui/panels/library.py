@@ -1,4 +1,4 @@
-"""The panel of all files: a scan, and what it found in a table that is filtered, sorted and paged."""
+"""The panel of all files: a scan, and its results in a table with filter, sort order and pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_SIZE = 50
 
 
 class LibraryPanel:
-    """Layout and behaviour. Handlers return one update for each output that they are wired to."""
+    """Layout and behaviour. Handlers return one update for each of their outputs."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -28,7 +28,7 @@ class LibraryPanel:
     # --- layout ----------------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Add the panel to the Blocks that is being built."""
+        """Add the panel to the current Blocks."""
         with gr.Column(elem_id="vae_lab_library", elem_classes=["vae-lab"]):
             with gr.Row(elem_classes=["vae-lab-library-head"]):
                 self.overview = gr.HTML(elem_id="vae_lab_library_overview")
@@ -39,7 +39,7 @@ class LibraryPanel:
                 gr.Button("Cancel", variant="stop", size="sm", scale=0, min_width=100, elem_id="vae_lab_library_cancel")
             self.message = gr.HTML(elem_id="vae_lab_library_message")
             self._build_table()
-        # The WebUI would store what was asked for today as everyone's question of tomorrow.
+        # The WebUI would store today's filter as the default of later starts.
         for asked in (self.filter, self.status, self.sort):
             asked.do_not_save_to_config = True
         self._wire()
@@ -79,30 +79,30 @@ class LibraryPanel:
         connect(self.scan.click, self.on_scan, asked, shown)
         connect(self.previous.click, self.on_previous, [*asked, self.page], shown)
         connect(self.next.click, self.on_next, [*asked, self.page], shown)
-        # ``change``, since gradio 4 drops an ``input`` that comes while an earlier one is being answered.
+        # ``change``, because gradio 4 drops an ``input`` event while an earlier one is being handled.
         follow([self.filter.change, self.status.input, self.sort.input], self.on_asked, asked, outputs=shown)
         # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
 
     # --- handlers --------------------------------------------------------------------------------------------
 
     def on_refresh(self, text: str | None, status: str | None, sort: str | None, page: int | None) -> tuple[Any, ...]:
-        """List the files anew, and show what is known of them."""
+        """List the files again, and show what is known about them."""
         return self._show(text, status, sort, page or 0, fresh=True)
 
     def on_asked(self, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
-        """Other rows, or in another order: the first page of them."""
+        """The filter or sort order changed: show the first page."""
         return self._show(text, status, sort, 0)
 
     def on_previous(self, text: str | None, status: str | None, sort: str | None, page: int | None) -> tuple[Any, ...]:
-        """One page back."""
+        """Show the previous page."""
         return self._show(text, status, sort, (page or 0) - 1)
 
     def on_next(self, text: str | None, status: str | None, sort: str | None, page: int | None) -> tuple[Any, ...]:
-        """One page on."""
+        """Show the next page."""
         return self._show(text, status, sort, (page or 0) + 1)
 
     def on_scan(self, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
-        """Look at all files, and show the first page."""
+        """Scan all files, and show the first page."""
         try:
             message = library_views.scanned(self.service.scans.scan())
         except VaeLabError as error:
@@ -138,7 +138,7 @@ class LibraryPanel:
 
 
 def build_library_panel(host: Host) -> LibraryPanel:
-    """Add the panel to the Blocks that is being built."""
+    """Add the panel to the current Blocks."""
     panel = LibraryPanel(host)
     panel.build()
     return panel

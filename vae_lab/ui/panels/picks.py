@@ -1,4 +1,4 @@
-"""Clicks in our HTML that a panel must follow, such as on a row of a table.
+"""Clicks in our HTML that a panel must handle, such as on a row of a table.
 
 ``javascript/tab/picks.mjs`` writes them into one hidden text field, as JSON; each panel listens for its own kind.
 """
@@ -44,7 +44,7 @@ class Pick:
 
 
 def pick_field() -> gr.Textbox:
-    """The hidden field. ``style.css`` hides it: gradio does not render what is invisible."""
+    """The hidden field. ``style.css`` hides it, because gradio does not render invisible components."""
     field = gr.Textbox(label="Picked", elem_id="vae_lab_picked")
     field.do_not_save_to_config = True  # else the WebUI stores it as a default
     return field

@@ -1,4 +1,4 @@
-"""The panel that puts an image through encode and decode of many VAEs, and shows what is lost."""
+"""The panel that encodes and decodes an image with many VAEs, and shows the loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIDES = {f"{side} pixels": side for side in (512, LONGEST_SIDE, 1536, 2048)}
 
 
 class RoundTripPanel:
-    """Layout and behaviour. Handlers return one update for each output that they are wired to."""
+    """Layout and behaviour. Handlers return one update for each of their outputs."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -31,7 +31,7 @@ class RoundTripPanel:
     # --- layout ----------------------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Add the panel to the Blocks that is being built."""
+        """Add the panel to the current Blocks."""
         entries = self.host.vaes()
         with (
             gr.Column(elem_id="vae_lab_roundtrip", elem_classes=["vae-lab"]),
@@ -62,7 +62,7 @@ class RoundTripPanel:
                 self.message = gr.HTML(elem_id="vae_lab_roundtrip_message")
                 self.empty = gr.HTML(round_trip_views.begin(), elem_id="vae_lab_roundtrip_empty")
                 self.results = gr.HTML(elem_id="vae_lab_roundtrip_results")
-        # The WebUI would store lists of today as everyone's defaults of tomorrow.
+        # The WebUI would store today's lists as the defaults of later starts.
         for component in (self.longest, self.vaes):
             component.do_not_save_to_config = True
         self._wire()
@@ -85,13 +85,13 @@ class RoundTripPanel:
         try:
             self.host.listing(fresh=True)
             entries = self.host.vaes()
-            kept = keep_chosen(entries, None, ticked or (), PageState())
-            return choice_update(vae_choices(entries), kept, ticked), self._built_in_line(), gr.update()
+            selected = keep_chosen(entries, None, ticked or (), PageState())
+            return choice_update(vae_choices(entries), selected, ticked), self._built_in_line(), gr.update()
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
 
     def on_all(self, ticked: list[str] | None) -> Any:
-        """Tick all that can be used, of whatever family: each encodes for itself."""
+        """Tick all usable VAEs of any family, because each encodes the image itself."""
         entries = self.host.vaes()
         usable = [entry.name for entry in entries if not entry.problem]
         return choice_update(vae_choices(entries), usable, ticked)
@@ -101,7 +101,7 @@ class RoundTripPanel:
         return gr.update(value=[])
 
     def on_run(self, image: Any, longest: str | None, ticked: list[str] | None) -> tuple[Any, ...]:
-        """Encode, decode, and show what came out."""
+        """Encode, decode, and show the results."""
         if image is None:
             return (
                 gr.update(),
@@ -114,13 +114,13 @@ class RoundTripPanel:
             stored = self.service.round_trips.run(loaded, in_order(self.host.vaes(), ticked or ()), side)
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
-        if not stored.trip.results:  # cancelled before the first: what was there stays
+        if not stored.trip.results:  # cancelled before the first result: keep what is shown
             return gr.update(), gr.update(), round_trip_views.summary(stored)
         return round_trip_views.results(stored), html_update(""), round_trip_views.summary(stored)
 
 
 def build_round_trip_panel(host: Host) -> RoundTripPanel:
-    """Add the panel to the Blocks that is being built."""
+    """Add the panel to the current Blocks."""
     panel = RoundTripPanel(host)
     panel.build()
     return panel

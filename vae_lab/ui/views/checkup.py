@@ -21,16 +21,16 @@ from vae_lab.ui.views.comparison import message
 from vae_lab.ui.views.html import render
 
 __all__ = [
-    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "details", "held", "kind_to_get",
+    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "details", "in_memory", "kind_to_get",
     "mark", "overview", "recommended", "remedied", "status_words", "unchecked", "used_instead", "verdict",
 ]  # fmt: skip
 
 KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
-"""What the kind of a file is called."""
+"""Names of the kinds of files."""
 
 _SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
 _WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
-# Where a finding's title adds nothing to the status.
+# Statuses to which a finding's title adds nothing.
 _SAYS_ENOUGH = (HEALTHY, MISSING)
 _EXAMPLES = {"sd1": "sd-vae-ft-mse", "sdxl": "sdxl-vae-fp16-fix"}
 
@@ -80,7 +80,7 @@ def _lower(title: str) -> str:
 
 
 def unchecked(name: str) -> str:
-    """A file that has not been checked yet; ``name`` is "" where there is no file."""
+    """A file that has not been checked yet; ``name`` is "" without a file."""
     return render("checkup", "unchecked", name)
 
 
@@ -128,7 +128,7 @@ class _Chart:
 
 
 def charts(report: FileRecord) -> str:
-    """The chart, and what the VAE makes of it; "" where no VAE could be tested."""
+    """The chart, and how the VAE decodes it; "" if no VAE could be tested."""
     checkup = report.checkup
     if checkup is None or not checkup.charts:
         return ""
@@ -170,7 +170,7 @@ def _lightness(white: float, black: float) -> str:
 
 
 def details(report: FileRecord) -> str:
-    """Findings that are no faults, facts about the file, and all measurements."""
+    """Findings that are not faults, facts about the file, and all measurements."""
     findings = [finding for finding in report.verdict.findings if finding not in report.verdict.faults]
     return render("checkup", "details", findings, _facts(report), _measurements(report))
 
@@ -222,9 +222,9 @@ def aside(sentence: str) -> str:
     return render("checkup", "aside", sentence)
 
 
-def recommended(found: Recommendation) -> str:
+def recommended(recommendation: Recommendation) -> str:
     """Which VAE to choose, and why."""
-    return render("checkup", "recommended", found.name, found.reason)
+    return render("checkup", "recommended", recommendation.name, recommendation.reason)
 
 
 def remedied(vae: str) -> str:
@@ -233,7 +233,7 @@ def remedied(vae: str) -> str:
 
 
 def kind_to_get(family: Family | None) -> str:
-    """Which VAE to look for when there is none to recommend, in the user's language."""
+    """Which VAE to search for if none can be recommended, in the user's language."""
     if family is None:
         return text("Get an external VAE made for this checkpoint's model, put it in your VAE folder and check again.")
     if family.id in _EXAMPLES:
@@ -250,13 +250,13 @@ def kind_to_get(family: Family | None) -> str:
 
 
 def used_instead(sentence: str) -> str:
-    """What a checkpoint without a VAE is decoded with."""
+    """What decodes the images of a checkpoint without a VAE."""
     return render("checkup", "used_instead", sentence)
 
 
-def held(found: MemoryCheckup) -> str:
+def in_memory(loaded: MemoryCheckup) -> str:
     """The VAE in the host's memory."""
-    return render("checkup", "held", found, badge(found.checkup.verdict))
+    return render("checkup", "in_memory", loaded, badge(loaded.checkup.verdict))
 
 
 # --- many files --------------------------------------------------------------------------------------------------
@@ -299,8 +299,8 @@ class _Row:
 def overview(names: Sequence[str], reports: Mapping[str, FileRecord], current: str) -> str:
     """A table of all files, the worst first, those that were not checked yet last.
 
-    The script marks the row whose card is shown: with the mark in here, each choice would draw the table again, and
-    keyboard and scroll bar would lose their place.
+    The script marks the row whose card is shown. With the mark in this HTML, each selection would replace the table and
+    lose focus and scroll position.
 
     Args:
         names: of all files.

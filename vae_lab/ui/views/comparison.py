@@ -1,4 +1,4 @@
-"""The Compare page: from values to HTML. No gradio, and nothing of the host."""
+"""The Compare page: from values to HTML. Imports neither gradio nor the host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROGRESS = render("comparison", "progress")
 
 
 def message(sentence: str, *, undo_id: str | None = None) -> str:
-    """A line that reports how something went. ``data-run`` tells the script that a run has ended.
+    """A line that reports a result. ``data-run`` signals the end of a run to the script.
 
     Args:
         sentence: in the user's language.
@@ -51,7 +51,7 @@ def note(sentence: str, *, undo_id: str | None = None) -> str:
 
 
 def alert(error: VaeLabError | str) -> str:
-    """As :func:`note`, for what went wrong."""
+    """As :func:`note`, for an error."""
     return render("comparison", "line", "alert", "alert", translated(str(error)), secrets.token_hex(8))
 
 
@@ -60,7 +60,7 @@ def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> s
 
     Args:
         reason: a sentence.
-        asked: counts the host's answers; the script tells a fresh line from the page's first one by it.
+        asked: counts the host's answers, so that the script can distinguish a new line from the page's first one.
         built_in_decodes: the badge concerns the images that are decoded now.
     """
     return render("comparison", "deciding", reason, asked, built_in_decodes)
@@ -96,7 +96,7 @@ def empty(what_to_do: str) -> str:
 
 
 def guide() -> str:
-    """What is shown in place of the images until there are any."""
+    """Shown until there are images."""
     return render("comparison", "guide")
 
 
@@ -117,7 +117,7 @@ def latent_card(generation: Generation, below: str = "") -> str:
     return render(
         "comparison", "latent_card", generation, width, height, channels, PurePath(generation.checkpoint).name,
         previews, batch if batch > _MAX_PREVIEWS else 0, problem, [text for text in generation.infotexts if text],
-        Markup(below),  # noqa: S704  HTML of ours
+        Markup(below),  # noqa: S704  our own HTML
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def summary(stored: StoredComparison) -> str:
 
 
 def outcome(sentence: str, unusable: int, cancelled: bool) -> str:
-    """What was done, between the two things that may have gone wrong: all in the user's language."""
+    """What was done, between two possible problems; all in the user's language."""
     sentences = [text("The run was cancelled.")] if cancelled else []
     sentences.append(sentence)
     if unusable:
@@ -143,7 +143,7 @@ def outcome(sentence: str, unusable: int, cancelled: bool) -> str:
 
 @dataclass(frozen=True)
 class _Figure:
-    """One VAE's images, or the reason why it has none.
+    """One VAE's images, or the reason why there are none.
 
     Attributes:
         vae: its name.
@@ -152,7 +152,7 @@ class _Figure:
         facts: family and time, in English.
         checkpoint: the file that a built-in VAE is in, or "".
         twin: another VAE with the same pixels, or "".
-        finite: the decoder gave neither NaN nor infinite values.
+        finite: the decoder produced no NaN or infinite values.
         error: why there are no images.
     """
 

@@ -1,4 +1,4 @@
-"""HTML from the templates next to this module: everything from outside is escaped, texts of ours are translated."""
+"""HTML from the templates next to this module: untrusted text is escaped, our texts are translated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["ENVIRONMENT", "breakable", "render"]
 
 
 def render(template: str, macro: str, *values: Any, **named: Any) -> str:
-    """The HTML that a macro of ``templates/<template>.html`` makes of some values."""
+    """Render a macro of ``templates/<template>.html``."""
     return str(getattr(ENVIRONMENT.get_template(f"{template}.html").module, macro)(*values, **named))
 
 
 def breakable(name: object) -> Markup:
-    """A file name that may wrap where a reader would break it, and is never cut."""
+    """A file name with line break opportunities; never truncated."""
     html = str(escape(name))
     for sign in "/_-.":
         html = html.replace(sign, f"{sign}<wbr>")

@@ -31,27 +31,27 @@ ORDERS = {
 _REPORTS = {"jsonl": "JSON lines", "csv": "CSV", "html": "HTML page"}
 
 
-def overview(found: Overview) -> str:
+def overview(totals: Overview) -> str:
     """All files in a sentence or two."""
-    counts = [(status, count, STATUS_PHRASES[status]) for status, count in found.counts.items()]
-    if found.unknown:
-        counts.append(("", found.unknown, "new"))
-    return render("library", "overview", found, _files(found.files), counts, _copies(found) if found.counts else "")
+    counts = [(status, count, STATUS_PHRASES[status]) for status, count in totals.counts.items()]
+    if totals.unknown:
+        counts.append(("", totals.unknown, "new"))
+    return render("library", "overview", totals, _files(totals.files), counts, _copies(totals) if totals.counts else "")
 
 
-def _copies(found: Overview) -> str:
-    if not found.groups:
+def _copies(totals: Overview) -> str:
+    if not totals.groups:
         return text("No duplicates: every VAE exists only once.")
-    if not found.copies:
-        if found.groups == 1:
+    if not totals.copies:
+        if totals.groups == 1:
             return text("One VAE is in more than one file, but no VAE file is a copy of another.")
         template = "{count} VAEs are in more than one file, but no VAE file is a copy of another."
-        return text(template, count=f"{found.groups:,}")
-    template = "1 VAE file is a copy of another." if found.copies == 1 else "{count} VAE files are copies of others."
-    copies = text(template, count=f"{found.copies:,}")
-    if not found.freeable_bytes:
+        return text(template, count=f"{totals.groups:,}")
+    template = "1 VAE file is a copy of another." if totals.copies == 1 else "{count} VAE files are copies of others."
+    copies = text(template, count=f"{totals.copies:,}")
+    if not totals.freeable_bytes:
         return f"{copies} {text('They share their space on the disk, so there is nothing to free.')}"
-    html = render("library", "freeable", copies, found.copies, sized(found.freeable_bytes))
+    html = render("library", "freeable", copies, totals.copies, sized(totals.freeable_bytes))
     return Markup(html)  # noqa: S704  rendered by a template
 
 
@@ -76,9 +76,9 @@ def scanned(summary: ScanSummary) -> str:
     return message(" ".join(sentences))
 
 
-def table(page: LibraryPage, found: Overview) -> str:
+def table(page: LibraryPage, totals: Overview) -> str:
     """One page of the table; a file that the checkup lists has a link."""
-    if not found.counts:
+    if not totals.counts:
         return ""
     return render("library", "table", [(row, _badge(row)) for row in page.rows], KINDS)
 
@@ -95,9 +95,9 @@ def position(page: LibraryPage) -> str:
     return render("library", "position", _files(page.total), page) if page.total else ""
 
 
-def downloads(found: Overview) -> str:
+def downloads(totals: Overview) -> str:
     """Links to the reports on all files."""
-    if not found.counts:
+    if not totals.counts:
         return ""
     return render("library", "downloads", [(report_url(kind), translated(title)) for kind, title in _REPORTS.items()])
 

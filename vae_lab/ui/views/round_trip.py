@@ -22,7 +22,7 @@ from vae_lab.ui.views.tables import Number, Row, measure_column, table, time_col
 
 __all__ = ["begin", "results", "summary"]
 
-# CIEDE2000, and what it looks like.
+# CIEDE2000 -> how visible it is.
 _STEPS = (
     (0.0, "0", "identical"),
     (2.0, "2", "barely visible side by side"),
@@ -62,14 +62,14 @@ class _Figure:
     """One image with its caption.
 
     Attributes:
-        vae: its name; ``Original`` for the image that went in.
+        vae: its name; ``Original`` for the input image.
         width, height: of the image, or of the place where it would be.
         url: of the image.
         alt: describes it.
         facts: in English, empty ones are left out.
         loss: the VAE's losses in one line.
         reference: this is the original.
-        finite: the VAE gave neither NaN nor infinite values.
+        finite: the VAE produced no NaN or infinite values.
         error: why there is no image.
     """
 
@@ -101,7 +101,7 @@ class _LatentImage:
 
 @dataclass(frozen=True)
 class _LatentRow:
-    """One latent, with all VAEs whose encoders gave it."""
+    """One latent, with all VAEs whose encoders produced it."""
 
     names: Sequence[str]
     width: int
@@ -181,7 +181,7 @@ def _css(colour: tuple[int, int, int]) -> str:
 
 
 def _distinct_latents(done: Sequence[tuple[int, RoundTripped]]) -> list[tuple[int, RoundTripped, list[str]]]:
-    """Each latent once, with the names of all VAEs that gave it: fine-tunes often share their encoder."""
+    """Each latent once, with the names of all VAEs that produced it: fine-tunes often share their encoder."""
     distinct: list[tuple[int, RoundTripped, list[str]]] = []
     for number, result in done:
         assert result.latent is not None

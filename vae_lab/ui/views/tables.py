@@ -38,7 +38,7 @@ class Number:
     """One cell.
 
     Attributes:
-        value: None where nothing was measured.
+        value: None if not measured.
         digits: after the decimal point.
         mark: whether it is the largest or smallest of its column.
     """
@@ -88,7 +88,7 @@ def table(
     """A whole table, its first column the names of the VAEs.
 
     Args:
-        id: tells its headings from those of another table on the page.
+        id: unique on the page.
         hint: how to use it.
         columns: of the numbers.
         rows: in the order in which they were computed.

@@ -164,7 +164,7 @@ def test_a_grey_merge_is_shown_explained_and_remedied(
     assert std_of(round_trip) < 0.5 * std_of(chart)
     name = host.recommendation().name
     assert name in ("parent-a.safetensors", "parent-b.ckpt")
-    expect(checkup.remedy).to_contain_text(f"Use {name} instead: it is healthy and of the family SD1 / SD2")
+    expect(checkup.remedy).to_contain_text(f"Use {name} instead: it is healthy and of the SD1 / SD2 family")
     expect(checkup.always).to_have_text(f"Use {name} always")
     expect(checkup.for_checkpoint).to_have_text(f"Use {name} for this checkpoint")
     checkup.for_checkpoint.click()
@@ -200,14 +200,14 @@ def test_a_checkpoint_without_a_vae_says_what_decodes_instead(
     expect(checkup.verdict).to_contain_text("Used instead:")
     expect(checkup.verdict).to_contain_text(host.used_instead())
     expect(checkup.charts).to_be_hidden()
-    expect(checkup.remedy).to_contain_text("None of your VAEs is known to be healthy and of the family SD1 / SD2.")
+    expect(checkup.remedy).to_contain_text("None of your VAEs is known to be healthy and of the SD1 / SD2 family.")
     expect(checkup.for_checkpoint).to_be_hidden()
 
 
 def test_what_is_known_is_shown_immediately_and_follows_the_checkpoint(
     page: Page, launch: Launch, make_host: MakeHost
 ) -> None:
-    host = make_host()
+    host = make_host(unknown_families=True)
     service_of(host).checkups.inspect([GREY, HEALTHY])
     url = launch(host)
     checkup = CheckupPage.open(page, url)
@@ -232,7 +232,7 @@ def test_a_broken_checkpoint_that_is_not_in_use_says_how_to_be_helped(page: Page
     checkup = CheckupPage.open(page, checked_url)
     checkup.choose(NO_VAE)
     expect(checkup.badge).to_have_text("⚠ No VAE inside")
-    expect(checkup.verdict).to_contain_text("Choose this checkpoint on the page Compare")
+    expect(checkup.verdict).to_contain_text("Select this checkpoint on the Compare page")
     expect(checkup.for_checkpoint).to_be_hidden()
     expect(checkup.deciding).to_be_hidden()
 
@@ -304,7 +304,7 @@ def test_a_file_that_has_vanished_is_reported_in_one_line(
     expect(checkup.verdict).to_contain_text("gone.safetensors")
     (tmp_path / "gone.safetensors").unlink()
     checkup.check()
-    expect(checkup.message.get_by_role("alert")).to_contain_text("gone.safetensors is no longer there")
+    expect(checkup.message.get_by_role("alert")).to_contain_text("gone.safetensors no longer exists")
     expect(page.locator("#vae_lab_checkup_file input")).to_have_value(f"{HEALTHY} · checkpoint in use")
 
 

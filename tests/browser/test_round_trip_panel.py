@@ -34,7 +34,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_images_losses_and_latents(page: Page, shared_url: str, samples: SampleSet, photo: Path) -> None:
     trip = RoundTripPage.open(page, shared_url)
-    expect(trip.empty).to_contain_text("Drop one on the left")
+    expect(trip.empty).to_contain_text("Drop an image on the left")
     trip.drop(photo)
     trip.tick_only("anime.vae.pt", "sdxl-c.safetensors")
     trip.run()
@@ -181,7 +181,7 @@ def test_progress_and_cancel(
         page.click("#vae_lab_roundtrip_cancel")
 
     trip.finish(run_and_cancel)
-    expect(trip.message).to_contain_text("Cancelled, ")
+    expect(trip.message).to_contain_text("The run was cancelled.")
     expect(trip.figure("Built-in")).to_be_visible()
     assert trip.figures.count() < 21
     expect(page.locator("#vae_lab_roundtrip_cancel")).to_be_hidden()

@@ -194,7 +194,7 @@ def test_a_comparison_during_the_run_of_another_page_is_answered_immediately(
         second.route("**/vae-lab/v1/progress", lambda route: route.abort())
         other = Panel.open(second, url)
         second.click("#vae_lab_compare")
-        expect(other.message.get_by_role("alert")).to_contain_text("busy with another run")
+        expect(other.message.get_by_role("alert")).to_contain_text("another task is running")
     page.click("#vae_lab_cancel")
     expect(panel.progress).to_be_hidden()
 
@@ -335,7 +335,7 @@ def test_empty_folders_say_what_to_do(page: Page, launch: Launch, tmp_path: Path
     expect(empty).to_contain_text(str(tmp_path / "latents"))
     expect(empty).to_contain_text("Or drop an image into “From an image”")
     expect(page.locator("#vae_lab_encode")).to_be_visible()
-    expect(page.locator("#vae_lab_built_in").first).to_contain_text("the folders for VAEs are empty")
+    expect(page.locator("#vae_lab_built_in").first).to_contain_text("your VAE folders are empty")
     keep_screenshot(page, "empty")
     panel.compare()
     expect(panel.message.get_by_role("alert")).to_contain_text("There is no latent to decode yet.")

@@ -75,7 +75,7 @@ def test_a_first_scan_and_a_second_one_that_reads_nothing(
     page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path, samples: SampleSet
 ) -> None:
     shutil.copy(samples.smooth, tmp_path / "vae.safetensors")
-    host = make_host(vaes=tmp_path)
+    host = make_host(vaes=tmp_path, unknown_families=True)
     library = LibraryPage.open(page, launch(host))
     expect(library.overview).to_contain_text("4 files, none scanned yet.")
     expect(library.table).to_be_hidden()
@@ -92,7 +92,7 @@ def test_a_first_scan_and_a_second_one_that_reads_nothing(
 def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: str) -> None:
     """As soon as the page is opened: what an earlier scan has found is shown, and nothing is read for it."""
     library = LibraryPage.open(page, scanned_url)
-    expect(library.overview).to_contain_text("11 files: 1 cannot be read, 1 broken, 1 without a VAE, 8 healthy.")
+    expect(library.overview).to_contain_text("11 files: 1 unreadable, 1 broken, 1 without a VAE, 8 healthy.")
     expect(library.overview).to_contain_text(
         "1 VAE file is a copy of another. Deleting it yourself would free 8.2 MB; VAE Lab never deletes a file."
     )

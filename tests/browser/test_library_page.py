@@ -125,7 +125,7 @@ def test_filter_status_and_order(page: Page, scanned_url: str) -> None:
     expect(library.rows).to_have_count(1)
     assert library.names() == [GREY]
     library.find("no such words")
-    expect(library.table).to_contain_text("No file fits")
+    expect(library.table).to_contain_text("No matching files")
     library.find("")
     expect(library.rows).to_have_count(FILES)
     library.choose("status", "Healthy")
@@ -244,7 +244,7 @@ def test_a_host_without_files(page: Page, launch: Launch, make_host: MakeHost, t
     library = LibraryPage.open(page, launch(host))
     expect(library.overview).to_contain_text("No files yet")
     library.scan()
-    expect(library.message).to_contain_text("No checkpoint and no VAE was found")
+    expect(library.message).to_contain_text("No checkpoint or VAE was found")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

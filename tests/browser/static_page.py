@@ -53,7 +53,7 @@ COMPARE = """
 <div id="vae_lab_source"><input></div>
 <div id="vae_lab_vaes"><input type="checkbox"><input type="checkbox"></div>
 <button id="other_button" onclick="window.comparisons = 1 + (window.comparisons ?? 0)">Another button</button>
-<div id="vae_lab_panel"></div>
+<div id="vae_lab_panel" hidden></div>
 <div id="vae_lab_results" style="max-width: 980px">{grid}</div>
 <div id="vae_lab_numbers" style="margin-top: 160px">{numbers}</div>
 """

@@ -171,11 +171,11 @@ def test_a_grey_merge_is_shown_explained_and_remedied(
     expect(checkup.said).to_contain_text(f"Done. {name}: chosen for {GREY}.")
     expect(checkup.deciding).to_contain_text(f"{name}: chosen for {GREY}.")
     assert (host.decision().vae, host.decision().source) == (name, "checkpoint")
-    expect(checkup.verdict).to_contain_text("so the VAE inside this checkpoint has no effect")
+    expect(checkup.verdict).to_contain_text("so this checkpoint's built-in VAE has no effect")
     expect(checkup.for_checkpoint).to_be_hidden()
     checkup.undo.click()
     expect(checkup.for_checkpoint).to_be_visible()
-    expect(checkup.verdict).not_to_contain_text("the VAE inside this checkpoint")
+    expect(checkup.verdict).not_to_contain_text("built-in VAE has no effect")
     assert host.decision().source == "host"
     checkup.undo.click()  # undoing can be undone
     expect(checkup.for_checkpoint).to_be_hidden()

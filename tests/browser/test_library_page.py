@@ -207,7 +207,7 @@ def test_progress_cancel_and_going_on(page: Page, launch: Launch, many_files: St
         re.compile(r"Stopped after \d\d? of 120 files in .*\. Press Scan to resume\.")
     )
     expect(library.progress).to_be_hidden()
-    expect(library.overview).to_contain_text(re.compile(r"120 files: \d+ unreadable, \d+ new\."))
+    expect(library.overview).to_contain_text(re.compile(r"120 files:\s+\d+\s+unreadable,\s+\d+\s+new\."))
     known = scans.inventory().overview.counts["unreadable"]
     runs.report = report  # type: ignore[method-assign]
     library.scan()

@@ -58,11 +58,11 @@ def test_images_losses_and_latents(page: Page, shared_url: str, samples: SampleS
         expect(loss.locator("img")).to_have_js_property("naturalWidth", original.shape[1])
         expect(loss).to_contain_text("Save")
         expect(loss).not_to_contain_text("Use for this checkpoint")
-    expect(page.locator(".vae-lab-legend").first).to_contain_text("just visible side by side")
+    expect(page.locator(".vae-lab-legend").first).to_contain_text("barely visible side by side")
     latent = trip.latent("sdxl-c.safetensors")
     expect(latent.locator("figure")).to_have_count(5)
     expect(trip.latent("Built-in")).to_contain_text("Built-in, anime.vae.pt SD1 / SD2 · 4 channels, ")
-    expect(trip.latent("Built-in")).to_contain_text(" · these encode alike")
+    expect(trip.latent("Built-in")).to_contain_text(" · identical latents")
     expect(latent.locator("figure").nth(1)).to_contain_text(re.compile(r"Channel 1\s*-?\d+\.\d\d to -?\d+\.\d\d"))
     size = "image => [image.naturalWidth, image.naturalHeight, getComputedStyle(image).imageRendering]"
     for image in latent.locator("img").all():

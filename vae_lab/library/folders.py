@@ -56,10 +56,6 @@ class Listing:
             names[free if name in checkpoints else name] = path
         return cls(checkpoints, names, tuple(files))
 
-    def path_of(self, name: str) -> Path | None:
-        """File of a VAE or a checkpoint; None if the name is unknown."""
-        return self.vaes.get(name) or self.checkpoints.get(name)
-
     def name_of(self, path: str | os.PathLike[str]) -> str:
         """Name of the VAE or checkpoint in a file; "" if the host does not list it."""
         return self._names.get(_absolute(path), "")

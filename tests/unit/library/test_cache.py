@@ -374,6 +374,6 @@ def test_a_vae_with_the_name_of_a_checkpoint(tmp_path: Path) -> None:
     vaes = {"a.pt": tmp_path / "VAE" / "a.pt", "b.pt": tmp_path / "VAE" / "b.pt"}
     listing = Listing.of({"b.pt": tmp_path / "b.pt"}, vaes)
     assert list(listing.vaes) == ["a.pt", "VAE/b.pt"]
-    assert listing.path_of("b.pt") == tmp_path / "b.pt"
+    assert listing.checkpoints["b.pt"] == tmp_path / "b.pt"
     assert listing.name_of(tmp_path / "VAE" / ".." / "VAE" / "b.pt") == "VAE/b.pt"
     assert listing.name_of(tmp_path / "gone.pt") == ""

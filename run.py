@@ -53,7 +53,7 @@ def demo(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 # What can differ with gradio 4 and the versions that Forge pins with it: FastAPI, pydantic, httpx.
-# tests/unit/test_selection.py fails when a test file that depends on them is missing here.
+# tests/unit/test_run.py fails when a test file that depends on them is missing here.
 GRADIO_4_TESTS = (
     *("tests/browser", "tests/unit/api", "tests/unit/ui", "tests/unit/test_localization.py"),
     *("tests/unit/formats/test_remote.py", "tests/contract/test_listing.py"),

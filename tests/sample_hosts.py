@@ -61,8 +61,8 @@ def families_of_samples(samples: SampleSet, tmp_path_factory: pytest.TempPathFac
     host = StandaloneHost(Folders(data, (samples.healthy.parent,), (samples.smooth.parent,)))
     host.identify()
     for path in host.checkpoint_files().values():
-        host.facts.identify(str(path))
-    host.facts.close()
+        host.file_cache.identify(str(path))
+    host.file_cache.close()
     return data
 
 

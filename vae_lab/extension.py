@@ -21,7 +21,7 @@ from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
 from vae_lab.service.background_checkup import BackgroundCheckup
 from vae_lab.webui.a1111 import A1111Host
-from vae_lab.webui.capture import Generations
+from vae_lab.webui.capture import Jobs
 from vae_lab.webui.forge import ForgeHost, is_forge
 from vae_lab.webui.preferences import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION
 from vae_lab.webui.script import ScriptBehaviour
@@ -66,7 +66,7 @@ def load(pages: Pages) -> type:
     undo = ExitStack()
     host = the_host()
     checkup = the_background_checkup()
-    behaviour = ScriptBehaviour(host, Generations(host, undo, checkup.checkpoint_changed))
+    behaviour = ScriptBehaviour(host, Jobs(host, undo, checkup.checkpoint_changed))
     script_callbacks.on_script_unloaded(undo.close)
     script_callbacks.on_before_ui(lambda: add_axis(host, undo))
     script_callbacks.on_ui_settings(lambda: _add_settings(host, pages))

@@ -22,7 +22,7 @@ export function start(callback) {
 export function onClick(event) {
     const row = closest(event, "#vae_lab_checkup tr[data-file]");
     if (row) pick("file", row.dataset.file ?? "");
-    const thumbnail = closest(event, "#vae_lab_kept [data-pick]");
+    const thumbnail = closest(event, "#vae_lab_thumbnails [data-pick]");
     if (thumbnail) pick("latent", thumbnail.dataset.pick ?? "");
     const listed = closest(event, "#vae_lab_library tr[data-file] .vae-lab-link")?.closest("tr");
     if (listed) openInCheckup(listed.dataset.file ?? "");
@@ -100,7 +100,7 @@ function markRow() {
 
 /** Of all thumbnails, one is in the order of the Tab key. */
 function markThumbnail() {
-    const buttons = all(document, "#vae_lab_kept [data-pick]");
+    const buttons = all(document, "#vae_lab_thumbnails [data-pick]");
     const latent = all(document, "#vae_lab_latent [data-latent]")[0]?.dataset.latent;
     const chosen = buttons.find((button) => button.dataset.pick === latent);
     const first = buttons.find((button) => button === document.activeElement) ?? chosen ?? buttons[0];
@@ -116,7 +116,7 @@ function markThumbnail() {
  * @param {KeyboardEvent} event
  */
 function onKey(event) {
-    const button = closest(event, "#vae_lab_kept [data-pick]");
+    const button = closest(event, "#vae_lab_thumbnails [data-pick]");
     if (!button?.parentElement || event.ctrlKey || event.metaKey || event.altKey) return;
     const buttons = all(button.parentElement, "[data-pick]");
     const here = buttons.indexOf(button);

@@ -95,7 +95,7 @@ class Panel:
         raise AssertionError(f"no option {text} in {dropdown}")
 
     def thumbnail(self, title: str) -> Locator:
-        return self.page.locator("#vae_lab_kept").first.locator(f'[data-pick][title*="{title}"]')
+        return self.page.locator("#vae_lab_thumbnails").first.locator(f'[data-pick][title*="{title}"]')
 
     def load(self, file: Path) -> None:
         """Upload a file of latents, and wait for the message."""

@@ -24,14 +24,14 @@ pytestmark = pytest.mark.browser
 
 
 def pressed(panel: Panel) -> list[str]:
-    buttons = panel.page.locator('#vae_lab_kept [aria-pressed="true"]')
+    buttons = panel.page.locator('#vae_lab_thumbnails [aria-pressed="true"]')
     return buttons.evaluate_all("all => all.map(button => button.title)")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_small_images_choose_the_latent(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
-    buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
+    buttons = page.locator("#vae_lab_thumbnails").first.locator("[data-pick]")
     expect(buttons).to_have_count(3)
     expect(panel.thumbnail("Astronaut")).to_have_attribute("aria-pressed", "true")
     for image in buttons.locator("img").all():
@@ -71,7 +71,7 @@ def test_the_last_of_several_quick_choices_is_shown(
 def test_a_small_image_whose_latent_is_gone_is_reported(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     panel = Panel.open(page, launch(host))
-    for image in page.locator("#vae_lab_kept").first.locator("img").all():
+    for image in page.locator("#vae_lab_thumbnails").first.locator("img").all():
         expect(image).to_have_js_property("complete", True)  # an image that is asked for later is not found
     host.generations.clear()
     panel.thumbnail("Brushes").click()
@@ -95,7 +95,7 @@ def test_small_images_by_keyboard(page: Page, shared_url: str) -> None:
     expect(panel.latent).to_contain_text("SDXL latent")
     page.keyboard.press("Home")
     assert "Astronaut" in page.evaluate(focused)
-    expect(page.locator('#vae_lab_kept [tabindex="0"]')).to_have_count(1)
+    expect(page.locator('#vae_lab_thumbnails [tabindex="0"]')).to_have_count(1)
 
 
 def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_many_latents_are_listed_newest_first(page: Page, launch: Launch, make_h
     flux = Generation(host.generations.new_id(), torch.randn(1, 16, 16, 16), FAMILIES["flux"], "A flux one")
     host.generations.add(flux)
     panel = Panel.open(page, launch(host))
-    buttons = page.locator("#vae_lab_kept").first.locator("[data-pick]")
+    buttons = page.locator("#vae_lab_thumbnails").first.locator("[data-pick]")
     expect(buttons).to_have_count(24)
     expect(buttons.first).to_contain_text("Flux")
-    expect(page.locator("#vae_lab_kept").first).to_contain_text("7 older ones are only in the menu.")
+    expect(page.locator("#vae_lab_thumbnails").first).to_contain_text("7 older ones are only in the menu.")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     buttons.nth(23).click()
     expect(panel.latent).to_contain_text("Cat 07")

@@ -40,4 +40,4 @@ def test_family_does_not_depend_on_what_was_asked_first(host: StandaloneHost, fi
             (result,) = host.compare(generation, [])
             assert "is a VAE for SD1" in result.error
     path = str(host.file_of(BUILT_IN))
-    assert host.facts.identify(path).family_id == host.facts.check(path).family_id == "sd1"
+    assert host.file_cache.identify(path).family_id == host.file_cache.check(path).family_id == "sd1"

@@ -141,7 +141,7 @@ def test_the_infotext_follows_a_change_of_checkpoint(webui: WebUI, data_dir) -> 
 
     title = webui.sd_models.get_closet_checkpoint_match("two.safetensors").title
     info = webui.generate(lab={"override": "Built-in"}, **(HIRES | {"hr_checkpoint_name": title})).info
-    facts = the_host().facts.identify(str(data_dir / "models" / "Stable-diffusion" / "two.safetensors"))
+    facts = the_host().file_cache.identify(str(data_dir / "models" / "Stable-diffusion" / "two.safetensors"))
     assert f"VAE Lab override: Built-in, VAE Lab override hash: {short(facts.fingerprint)}" in info
 
 

@@ -43,7 +43,7 @@ def refused_by_two(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def digest(host: Any, data_dir: Path, checkpoint: str) -> str:
     from vae_lab.identity import short
 
-    return short(host.facts.identify(str(data_dir / "models" / "Stable-diffusion" / checkpoint)).fingerprint)
+    return short(host.file_cache.identify(str(data_dir / "models" / "Stable-diffusion" / checkpoint)).fingerprint)
 
 
 def each_decode(monkeypatch: pytest.MonkeyPatch, see: Callable[[Any, torch.Tensor], None]) -> None:
@@ -100,16 +100,16 @@ def test_batches_by_different_checkpoints_are_filed_apart(webui: WebUI, host: An
 def test_a_long_run_keeps_no_more_latents_than_the_setting_allows(
     webui: WebUI, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vae_lab.webui.capture import Generations
+    from vae_lab.webui.capture import Jobs
     from vae_lab.webui.preferences import KEEP_OPTION
 
     counts: list[int] = []
 
-    def file(self: Any, job: Any, processed: Any, original: Callable[..., None] = Generations._file) -> None:
+    def file(self: Any, job: Any, processed: Any, original: Callable[..., None] = Jobs._file) -> None:
         counts.append(len(job.captured))
         original(self, job, processed)
 
-    monkeypatch.setattr(Generations, "_file", file)
+    monkeypatch.setattr(Jobs, "_file", file)
     monkeypatch.setitem(webui.shared.opts.data, KEEP_OPTION, 0)
     done = webui.generate(n_iter=3, batch_size=2, lab={"on_grey": "off", "compare": ["first.safetensors"]})
     assert counts == [1]

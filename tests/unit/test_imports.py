@@ -235,3 +235,49 @@ def test_what_would_run_code_is_found(line: str) -> None:
 )
 def test_what_runs_no_code_is_let_pass(line: str) -> None:
     assert runs_code(line) == []
+
+
+def _top_level_names(file: Path) -> set[str]:
+    """Every name that a module defines or imports anywhere; enough to notice one that was moved or renamed."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def wrong_imports(root: Path, *folders: str) -> list[str]:
+    """``file:line name`` of each import of ours that names nothing."""
+    wrong = []
+    for file in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.module or node.module.split(".")[0] not in folders:
+                continue
+            module = root.joinpath(*node.module.split("."))
+            source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+            names = _top_level_names(source) if source.exists() else set()
+            names |= {path.stem for path in module.glob("*") if path.is_dir() or path.suffix == ".py"}
+            missing = [alias.name for alias in node.names if alias.name not in names]
+            wrong += [f"{file.relative_to(root)}:{node.lineno} {node.module}.{name}" for name in missing]
+    return wrong
+
+
+def test_every_import_of_ours_names_something() -> None:
+    """Also in the modules that only a WebUI can import, and in the tests that run there."""
+    assert not wrong_imports(ROOT, "vae_lab", "tests", "tools")
+
+
+def test_an_import_that_names_nothing_is_noticed(tmp_path: Path) -> None:
+    package = tmp_path / "vae_lab"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "here.py").write_text("from vae_lab.gone import x\nfrom vae_lab.there import a, b\n")
+    (package / "there.py").write_text("a = 1\n")
+    assert wrong_imports(tmp_path, "vae_lab") == [
+        "vae_lab/here.py:1 vae_lab.gone.x",
+        "vae_lab/here.py:2 vae_lab.there.b",
+    ]

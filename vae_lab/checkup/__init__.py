@@ -1,8 +1,6 @@
 """Checks the health of VAEs and of the images they decode."""
 
-from vae_lab.checkup.findings import TITLES, Evidence, Finding, Verdict
-from vae_lab.checkup.watch import Glance, glance, judge_output
-from vae_lab.checkup.weights import (
+from vae_lab.checkup.checkup import (
     CHECKUP_VERSION,
     DECODED,
     ROUND_TRIP,
@@ -12,6 +10,8 @@ from vae_lab.checkup.weights import (
     check_weights,
     identity_key,
 )
+from vae_lab.checkup.findings import TITLES, Evidence, Finding, Verdict
+from vae_lab.checkup.watch import Glance, glance, judge_output
 
 __all__ = [
     "CHECKUP_VERSION",

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vae_lab.autoencoders import Autoencoder
+from vae_lab.checkup.checkup import Checkup, check_weights
 from vae_lab.checkup.findings import BROKEN, Evidence, Finding, Verdict
-from vae_lab.checkup.weights import Checkup, check_weights
 from vae_lab.errors import FamilyMismatch
 from vae_lab.identity import memory_digest
 from vae_lab.latents.family import Family, get_family

@@ -103,7 +103,7 @@ class Host(ABC):
     chooses_checkpoint: bool = False
     """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
 
-    facts: FileCache
+    file_cache: FileCache
     """Records of files, stored between runs."""
 
     _last_listing: Listing | None = None
@@ -140,7 +140,7 @@ class Host(ABC):
         return [self._entry(name, path) for name, path in self.vae_files().items()]
 
     def _entry(self, name: str, path: Path) -> VaeEntry:
-        record = self.facts.known(str(path))
+        record = self.file_cache.known(str(path))
         return VaeEntry(name, str(path), record.family if record else None, record.problem if record else "")
 
     def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
@@ -151,7 +151,7 @@ class Host(ABC):
                 break
             if progress:
                 progress(i, len(files), name)
-            self.facts.identify(str(path))
+            self.file_cache.identify(str(path))
         return self.vaes()
 
     def checkpoint_files(self) -> Mapping[str, Path]:
@@ -237,7 +237,7 @@ class Host(ABC):
         """Short fingerprint of a VAE that has decoded ``generation``; "" if unknown."""
         built_in = self.checkpoint_files().get(self.current_checkpoint())
         path = built_in if name == BUILT_IN else self.vae_file(name)
-        record = self.facts.known(str(path)) if path else None
+        record = self.file_cache.known(str(path)) if path else None
         return short(record.fingerprint) if record else ""
 
     @abstractmethod
@@ -269,11 +269,11 @@ class Host(ABC):
         files, checkpoint = self.listing(fresh=True).vaes, self.current_checkpoint()
         if vae not in files:
             raise UnknownChoice(f"no VAE named {vae}; available: {', '.join(files) or 'none'}")
-        facts = self.facts.identify(str(files[vae]))
+        facts = self.file_cache.identify(str(files[vae]))
         if facts.problem:
             raise HostError(f"{vae}: {facts.problem}")
         built_in = self.checkpoint_files().get(checkpoint)
-        family = self.checkpoint_family() or (self.facts.identify(str(built_in)).family if built_in else None)
+        family = self.checkpoint_family() or (self.file_cache.identify(str(built_in)).family if built_in else None)
         if family is not None and facts.family is not None and facts.family.id != family.id:
             raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {family.title}")
 
@@ -334,7 +334,7 @@ class Host(ABC):
     @contextmanager
     def _own(self, name: str, place: Place) -> Iterator[Autoencoder]:
         path = str(self.file_of(name))
-        record = self.facts.identify(path)
+        record = self.file_cache.identify(path)
         if record.problem:
             raise HostError(f"{name}: {record.problem}")
         with coder_of(path, family=record.family, device=place.device, dtype=place.dtype) as own:
@@ -365,13 +365,13 @@ class Host(ABC):
     def known_reports(self, names: Sequence[str]) -> dict[str, FileRecord]:
         """The records of those of ``names`` that have been checked, with charts. Reads none of the files."""
         files = {**self.checkpoint_files(), **self.vae_files()}
-        known = {name: self.facts.checked(str(files[name])) for name in names if name in files}
-        charted = {name: self.facts.with_charts(record) for name, record in known.items() if record is not None}
+        known = {name: self.file_cache.checked(str(files[name])) for name in names if name in files}
+        charted = {name: self.file_cache.with_charts(record) for name, record in known.items() if record is not None}
         return {name: record for name, record in charted.items() if record is not None}
 
     def known_verdicts(self, files: Mapping[str, Path]) -> dict[str, Verdict]:
         """As :meth:`known_reports`, for files by name, only the verdicts: fast enough for long lists."""
-        known = {name: self.facts.checked(str(path)) for name, path in files.items()}
+        known = {name: self.file_cache.checked(str(path)) for name, path in files.items()}
         return {name: record.verdict for name, record in known.items() if record is not None}
 
     def inspect(self, name: str) -> FileRecord:
@@ -383,7 +383,7 @@ class Host(ABC):
         return self._check(self.file_of(name))
 
     def _check(self, path: Path) -> FileRecord:
-        return self.facts.check(str(path), {name: str(file) for name, file in self.vae_files().items()})
+        return self.file_cache.check(str(path), {name: str(file) for name, file in self.vae_files().items()})
 
     def memory_checkup(self) -> MemoryCheckup | None:
         """The last checkup of the VAE in memory; None if the host has none there, or it was not checked yet."""
@@ -433,5 +433,5 @@ class Host(ABC):
     def checkpoint_family(self) -> Family | None:
         """Latent family of the current checkpoint, if known: that of its model, whatever VAE is built in."""
         path = self.checkpoint_files().get(self.current_checkpoint())
-        record = self.facts.known(str(path)) if path else None
+        record = self.file_cache.known(str(path)) if path else None
         return record.model_family if record else None

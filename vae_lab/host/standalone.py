@@ -100,7 +100,7 @@ class StandaloneHost(Host):
         self.folders = folders
         self.device = device
         self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
-        self.facts = FileCache(folders.cache or folders.data)
+        self.file_cache = FileCache(folders.cache or folders.data)
         self._choices = _Choices.load(folders.data / "choices.json")
         self._busy = threading.Lock()
         self._seen: dict[Path, int] = {}
@@ -212,14 +212,14 @@ class StandaloneHost(Host):
 
     def _candidate(self, name: str, family: Family) -> Candidate:
         path = self.vae_file(name)
-        record = self.facts.known(str(path)) if path else None
+        record = self.file_cache.known(str(path)) if path else None
         return Candidate(name, lambda: self._opened(name, path, family), record.family if record else None)
 
     @contextmanager
     def _opened(self, name: str, path: Path | None, family: Family) -> Iterator[Decoder]:
         if path is None:
             raise UnknownChoice("there is no checkpoint" if name == BUILT_IN else f"no VAE named {name}")
-        record = self.facts.identify(str(path))
+        record = self.file_cache.identify(str(path))
         if record.problem:
             raise HostError(f"{path}: {record.problem}")
         check_family(name, record.family, family)

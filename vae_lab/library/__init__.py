@@ -9,7 +9,7 @@ from vae_lab.checkup.findings import UNCHECKED, WORST_FIRST
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.cluster import DaskEngine
 from vae_lab.library.folders import Listing
-from vae_lab.library.inspect import Memory, inspect_file, scan_file
+from vae_lab.library.inspect import CheckupStore, inspect_file, scan_file
 from vae_lab.library.recommend import Recommendation, recommend
 from vae_lab.library.record import Depth, FileRecord
 from vae_lab.library.scan import Engine, Progress, Scan
@@ -17,13 +17,13 @@ from vae_lab.library.scan import Engine, Progress, Scan
 __all__ = [
     "UNCHECKED",
     "WORST_FIRST",
+    "CheckupStore",
     "DaskEngine",
     "Depth",
     "Engine",
     "FileCache",
     "FileRecord",
     "Listing",
-    "Memory",
     "Progress",
     "Recommendation",
     "Records",

@@ -147,7 +147,7 @@ class FileCache:
         stored = self._store.get_json(_file_row("record", path))
         return stored if isinstance(stored, dict) and stored.get("version") == _VERSION else None
 
-    # --- checkups by identity; a vae_lab.library.inspect.Memory --------------------------------------------------
+    # --- checkups by identity; a vae_lab.library.inspect.CheckupStore ------------------------------------------
 
     def get(self, key: str) -> Checkup | None:
         """The checkup of this identity, with its charts, if stored."""

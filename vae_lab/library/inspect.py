@@ -30,7 +30,7 @@ from vae_lab.identity import (
 from vae_lab.library.record import Depth, FileRecord, Kind, failed, file_facts
 from vae_lab.state_dict import family_hint
 
-__all__ = ["UNFORESEEN", "Memory", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
+__all__ = ["UNFORESEEN", "CheckupStore", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
 
 # What torch, numpy and Python raise for unforeseen file contents. One file must not end a scan of ten thousand.
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
@@ -41,7 +41,7 @@ _CHOOSE = "Choose an external VAE of the model's family."
 _Examine = Callable[[VaeFile, dict[str, Tensor], FileRecord], FileRecord]
 
 
-class Memory(Protocol):
+class CheckupStore(Protocol):
     """Stores checkups by identity."""
 
     def get(self, key: str) -> Checkup | None:
@@ -56,7 +56,7 @@ def inspect_file(
     *,
     probe: bool = True,
     relatives: Mapping[str, Sketch] | None = None,
-    memory: Memory | None = None,
+    memory: CheckupStore | None = None,
 ) -> FileRecord:
     """Identify the VAE in a file, and check its health.
 
@@ -159,7 +159,7 @@ def _of_header(file: VaeFile) -> FileRecord:
     )
 
 
-def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: Memory | None) -> Checkup:
+def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None) -> Checkup:
     hint = file.family_hint
     key = identity_key(digest, hint)
     checkup = memory.get(key) if memory else None

@@ -36,7 +36,7 @@ class ScanService:
             listing = self._host.listing()
             scan = Scan(
                 (),
-                self._host.facts,
+                self._host.file_cache,
                 listed=listing.files,
                 progress=self._runs.report,
                 cancelled=self._runs.cancelled,
@@ -62,7 +62,7 @@ class ScanService:
         """
         with self._lock:
             if self._inventory is None or fresh:
-                self._inventory = Inventory.known(self._host.listing(fresh=fresh), self._host.facts)
+                self._inventory = Inventory.known(self._host.listing(fresh=fresh), self._host.file_cache)
             return self._inventory
 
     def page(

@@ -56,7 +56,7 @@ class A1111Host(Host):
     def __init__(self) -> None:
         self.vae = self._loaded_vae()
         self.generations = GenerationStore(256 * 2**20)
-        self.facts = FileCache(self.data_folder())
+        self.file_cache = FileCache(self.data_folder())
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
         self._unlisted: set[str] = set()
@@ -201,7 +201,7 @@ class A1111Host(Host):
         path = "" if vae in (AUTOMATIC, BUILT_IN) else self.vae_path(vae)  # raises with the folder that was searched
         super().check_choice(vae)
         if path:
-            self._check_decodes(vae, self.facts.identify(path))
+            self._check_decodes(vae, self.file_cache.identify(path))
 
     @staticmethod
     def _check_decodes(vae: str, facts: FileRecord) -> None:
@@ -238,7 +238,7 @@ class A1111Host(Host):
             return "There is no VAE in memory: every image comes out grey."
         digest = fingerprint(state)
         files = {**self.vae_files(), **self.checkpoint_files()}
-        known = {name: self.facts.known(str(path)) for name, path in files.items()}
+        known = {name: self.file_cache.known(str(path)) for name, path in files.items()}
         owner = next((name for name, facts in known.items() if facts and facts.fingerprint == digest), "")
         origin = f"that of {owner}" if owner else "of unknown origin"
         return f"The WebUI keeps using the VAE that was in memory before: {origin}."
@@ -281,7 +281,7 @@ class A1111Host(Host):
         )
 
     def _usable(self, name: str, path: str) -> FileRecord:
-        facts = self.facts.identify(path)
+        facts = self.file_cache.identify(path)
         if facts.problem:
             raise HostError(f"{name}: {facts.problem}")
         return facts
@@ -313,9 +313,9 @@ class A1111Host(Host):
     ) -> Comparison:
         generation = self.generations.get(generation_id)
         with queue_lock:
-            return self.compare_unlocked(generation, vaes, progress, cancelled)
+            return self.compare_in_job(generation, vaes, progress, cancelled)
 
-    def compare_unlocked(
+    def compare_in_job(
         self,
         generation: Generation,
         vaes: Sequence[str],
@@ -359,7 +359,7 @@ class A1111Host(Host):
 
     def _candidate(self, name: str, generation: Generation, bench: Bench | None) -> Candidate:
         path = self._path(name, generation)
-        facts = self.facts.known(path) if path else None
+        facts = self.file_cache.known(path) if path else None
         return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
 
     @contextmanager
@@ -378,7 +378,7 @@ class A1111Host(Host):
 
     def digest(self, name: str, generation: Generation) -> str:
         path = self._path(name, generation)
-        facts = self.facts.known(path) if path else None
+        facts = self.file_cache.known(path) if path else None
         return short(facts.fingerprint) if facts else ""
 
     def data_folder(self) -> Path:

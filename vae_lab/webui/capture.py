@@ -21,10 +21,10 @@ from vae_lab.webui.job import Captured, Job
 from vae_lab.webui.patching import patch
 from vae_lab.webui.preferences import store_bytes
 
-__all__ = ["Generations"]
+__all__ = ["Jobs"]
 
 
-class Generations:
+class Jobs:
     """The active jobs, innermost last: a script may start a generation inside another one.
 
     Args:
@@ -159,7 +159,7 @@ class Generations:
             processed.comments += f"{line}\n"
 
         with guarded("comparing VAEs", report):
-            comparison = self.host.compare_unlocked(
+            comparison = self.host.compare_in_job(
                 generation, job.compare, cancelled=lambda: shared.state.interrupted or shared.state.skipped
             )
             _append(comparison, generation, processed, self.host)

@@ -132,7 +132,7 @@ class ForgeHost(A1111Host):
 
     def _is_vae(self, path: str) -> bool:
         """Whether a file from the menu is a VAE: it lists text encoders as well."""
-        facts = self.facts.known(path)
+        facts = self.file_cache.known(path)
         if facts is not None:
             return not facts.problem
         try:

@@ -106,7 +106,7 @@ class GreyWatch:
     def _encoder_is_broken(self, job: Job) -> bool:
         """According to the report on its file, if there is one: it cannot be seen from an image."""
         decision = self.host.decision(job.overriding) if job.overriding else self.host.host_decision()
-        record = self.host.facts.checked(decision.path) if decision.path else None
+        record = self.host.file_cache.checked(decision.path) if decision.path else None
         faults = record.verdict.faults if record else ()
         return any(fault.code == "encoder-broken" and fault.severity == BROKEN for fault in faults)
 

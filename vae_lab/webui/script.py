@@ -14,7 +14,7 @@ from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.host.plan import Plan
 from vae_lab.identity import short
 from vae_lab.webui.a1111 import A1111Host
-from vae_lab.webui.capture import Generations
+from vae_lab.webui.capture import Jobs
 from vae_lab.webui.job import Job
 from vae_lab.webui.preferences import on_grey
 from vae_lab.webui.xyz_axis import chosen_by_axis
@@ -25,9 +25,9 @@ __all__ = ["ScriptBehaviour"]
 class ScriptBehaviour:
     """From the accordion's values to a job."""
 
-    def __init__(self, host: A1111Host, generations: Generations) -> None:
+    def __init__(self, host: A1111Host, jobs: Jobs) -> None:
         self.host = host
-        self.generations = generations
+        self.jobs = jobs
 
     def process(self, p: Any, args: Sequence[Any]) -> None:
         """Called once for each ``process_images``, before anything is encoded."""
@@ -36,7 +36,7 @@ class ScriptBehaviour:
         with guarded("reading the accordion", p.comment):
             plan = Plan.from_args(args)
             choice = resolve(self.host.standing_choices_when_loaded(), plan.override, chosen_by_axis(p)).vae
-            job = self.generations.job_of(p)
+            job = self.jobs.job_of(p)
             if job is None:
                 return
             job.compare = plan.compare
@@ -69,5 +69,5 @@ class ScriptBehaviour:
         raise UnknownChoice(f"the image was decoded by {name} ({digest}), which is not among your VAEs")
 
     def _has_digest(self, path: str, digest: str) -> bool:
-        facts = self.host.facts.known(path)
+        facts = self.host.file_cache.known(path)
         return facts is not None and short(facts.fingerprint) == digest

@@ -196,7 +196,7 @@ def test_what_is_known_is_reported_without_opening_a_file(sample_set: SampleSet,
     _listening.append(True)
     service_of(first := StandaloneHost(folders)).scans.scan()
     assert any(path.startswith(models) for path in _opened)
-    first.facts.close()
+    first.file_cache.close()
     _opened.clear()
     again = StandaloneHost(folders)
     assert service_of(again).scans.inventory().overview.unknown == 0

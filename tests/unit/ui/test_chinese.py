@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lab.checkup import Checkup, weights
+from vae_lab.checkup import Checkup, checkup
 from vae_lab.checkup.findings import TITLES
 from vae_lab.checkup.judge import judge_probe
 from vae_lab.checkup.probe import Probe, read_chart
@@ -122,11 +122,11 @@ def charts() -> Iterator[Probe]:
 def reports() -> dict[str, FileRecord]:
     """One for every finding that a probe, a file and its history give."""
     checkups = [
-        Checkup("sd1", judge_probe(probe), weights._numbers(probe), weights._charts(probe)) for probe in charts()
+        Checkup("sd1", judge_probe(probe), checkup._numbers(probe), checkup._charts(probe)) for probe in charts()
     ]
     checkups += [
-        Checkup("", (weights._unknown_family({"sd1": 0.4}),)),
-        Checkup("sd1", (weights._wrong_family(SD1, SDXL, {"sd1": 0.9}),)),
+        Checkup("", (checkup._unknown_family({"sd1": 0.4}),)),
+        Checkup("sd1", (checkup._wrong_family(SD1, SDXL, {"sd1": 0.9}),)),
     ]
     found = {
         f"{i} {NAMES[0]}": FileRecord(NAMES[0], kind="checkpoint", checkup=checkup)

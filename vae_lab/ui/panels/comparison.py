@@ -124,7 +124,7 @@ class ComparisonPanel:
         )  # fmt: skip
         self.picked = pick_field()
         thumbnails, card = source_views.thumbnails(view.generations), self._card(view.chosen)
-        self.thumbnails = gr.HTML(thumbnails, visible=bool(thumbnails), elem_id="vae_lab_kept")
+        self.thumbnails = gr.HTML(thumbnails, visible=bool(thumbnails), elem_id="vae_lab_thumbnails")
         self.latent = gr.HTML(card, visible=bool(card), elem_id="vae_lab_latent")
         with gr.Row(elem_classes=["vae-lab-tools"]):
             self.refresh = gr.Button("Refresh", size="sm", min_width=80, elem_id="vae_lab_refresh")

@@ -256,3 +256,13 @@ def test_what_a_host_does_to_the_layers_of_torch_does_not_matter(monkeypatch: py
     with torch.no_grad():
         assert vae.decoder(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 16, 16)
         assert tiny(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 64, 64)
+
+
+def test_names_of_version_0_1_are_still_accepted() -> None:
+    old = KLConfig(channels=(32, 64), blocks=1, mid_attention=False, quant_conv=False)  # type: ignore[call-arg]
+    new = KLConfig((32, 64), 1, mid_block_add_attention=False, use_quant_conv=False)
+    assert old == new
+    from vae_lab import charts
+    from vae_lab.latents import chart
+
+    assert charts.chart_image is chart.chart_image

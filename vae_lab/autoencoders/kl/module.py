@@ -6,7 +6,10 @@ canonical state dict loads as it is. The arithmetic follows ``ldm/modules/diffus
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,28 @@ from vae_lab.autoencoders.layers import Conv2d, GroupNorm
 NORM_NUM_GROUPS = 32  # the same in ldm and diffusers
 
 
+_OLD_NAMES = {
+    "channels": "block_out_channels",
+    "blocks": "layers_per_block",
+    "mid_attention": "mid_block_add_attention",
+    "quant_conv": "use_quant_conv",
+}
+_Class = TypeVar("_Class", bound=type)
+
+
+def _accept_old_names(cls: _Class) -> _Class:
+    """Deprecated since 0.2: the names of the arguments in 0.1."""
+    init: Callable[..., None] = cls.__init__
+
+    @wraps(init)
+    def renamed(self: object, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **{_OLD_NAMES.get(name, name): value for name, value in kwargs.items()})
+
+    cls.__init__ = renamed
+    return cls
+
+
+@_accept_old_names
 @dataclass(frozen=True)
 class KLConfig:
     """The configuration of an AutoencoderKL, with diffusers' names; all of it can be derived from tensor shapes.

@@ -6,6 +6,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +162,14 @@ class VaeFile:
         """Channels of a latent."""
         return self.architecture.latent_channels(self.shapes)
 
+    @property
+    def half(self) -> Literal["", "encoder", "decoder"]:
+        """``encoder`` or ``decoder`` if the file has only that half of a VAE, else ""."""
+        parts = {name.partition(".")[0] for name in self.shapes}
+        if not any("decoder" in part for part in parts):
+            return "encoder"
+        return "" if any("encoder" in part for part in parts) else "decoder"
+
     def state_dict(self, *, check_finite: bool = True) -> dict[str, Tensor]:
         """The weights in canonical form, in the file's own dtype.
 
@@ -187,8 +196,8 @@ class VaeFile:
     def assemble(
         self, state: dict[str, Tensor], *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> Autoencoder:
-        """Build an autoencoder from the result of :meth:`state_dict`, without a family."""
-        module = self.architecture.build(self.shapes, self.path)
+        """Build an autoencoder from the result of :meth:`state_dict`, or from one half of it, without a family."""
+        module = self.architecture.build({name: self.shapes[name] for name in state}, self.path)
         # Not load_state_dict(assign=True), because torch 2.0 has no assign.
         for name, tensor in state.items():
             _set_parameter(module, name, tensor.to(device, dtype))

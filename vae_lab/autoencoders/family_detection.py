@@ -20,7 +20,7 @@ from vae_lab.latents.family import FAMILIES, Family
 if TYPE_CHECKING:
     from vae_lab.autoencoders.autoencoder import Autoencoder
 
-__all__ = ["FamilyEvidence", "detect_family", "supports_chart"]
+__all__ = ["FamilyEvidence", "detect_family", "has_half", "supports_chart"]
 
 # Measured correlations of colour: TAESD's own decoders .99, the sample VAEs .81 to .90, their 20 % grey merge .82;
 # in a wrong family, at most -.23.
@@ -68,7 +68,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     best = _clear_best(by_decoder)
     by_encoder: dict[str, float] = {}
     encoded: dict[str, Tensor] = {}
-    if best is None and candidates and _has_half(autoencoder, "encoder"):
+    if best is None and candidates and has_half(autoencoder, "encoder"):
         encoded = _encoded(autoencoder, candidates)
         by_encoder = _encoder_scores(encoded[candidates[0].id], candidates)
         best = _clear_best(by_encoder)
@@ -81,7 +81,7 @@ def supports_chart(autoencoder: Autoencoder) -> bool:
 
 
 def _decoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Tensor]:
-    if not _has_half(autoencoder, "decoder"):
+    if not has_half(autoencoder, "decoder"):
         return {}
     decoded = {}
     for family in candidates:
@@ -113,7 +113,7 @@ def _encoder_scores(latents: Tensor, candidates: list[Family]) -> dict[str, floa
 
 def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvidence:
     """For families without reference latents. A family's scaling makes the standard deviation of latents about 1."""
-    if not candidates or not _has_half(autoencoder, "encoder") or not autoencoder.architecture.scales_latents:
+    if not candidates or not has_half(autoencoder, "encoder") or not autoencoder.architecture.scales_latents:
         return FamilyEvidence(None, {}, {})
     spread = {
         family.id: autoencoder.with_family(family).encode(chart_image()).std().log().abs().item()
@@ -124,7 +124,8 @@ def _by_spread(autoencoder: Autoencoder, candidates: list[Family]) -> FamilyEvid
     return FamilyEvidence(FAMILIES[best] if clear else None, {}, spread)
 
 
-def _has_half(autoencoder: Autoencoder, half: str) -> bool:
+def has_half(autoencoder: Autoencoder, half: str) -> bool:
+    """Whether it has an ``encoder`` or a ``decoder``."""
     return any(half in name.split(".")[0] for name, _ in autoencoder.module.named_parameters())
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, detect_family
-from vae_lab.autoencoders.family_detection import supports_chart
-from vae_lab.checkup.findings import BROKEN, HEALTHY, Evidence, Finding, Verdict
+from vae_lab.autoencoders.family_detection import has_half, supports_chart
+from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, NOT_CHECKED, Evidence, Finding, Verdict
 from vae_lab.checkup.judge import decoder_findings, judge_probe
+from vae_lab.checkup.latent_scale import judge_latents
 from vae_lab.checkup.probe import Probe, Reading, probe, read_chart
 from vae_lab.comparison.pixels import png_bytes, to_pixels
 from vae_lab.latents.chart import chart_image, chart_latents
@@ -28,7 +29,7 @@ __all__ = [
     "identity_key",
 ]
 
-CHECKUP_VERSION = 1
+CHECKUP_VERSION = 2
 """Raised when the chart, what is measured, or how it is judged changes."""
 
 DECODED = "decoded"
@@ -36,6 +37,21 @@ DECODED = "decoded"
 ROUND_TRIP = "round trip"
 """Name of the chart after encoding and decoding."""
 
+_ANOTHER_FILE = "Download the file again, or use another VAE."
+_EMPTY = {"decoder": "All weights of the decoder are zero.", "encoder": "All weights of the encoder are zero."}
+# Kinds that are known by their shape only: (architecture, latent channels, image pixels per latent pixel).
+_KINDS = {
+    ("AutoencoderKL", 32, 8): "The checkup cannot judge this kind of VAE: the VAE of Flux.2, with 32 latent channels.",
+    ("AutoencoderKL", 4, 4): (
+        "The checkup cannot judge this kind of VAE: "
+        "the VAE of the Stable Diffusion x4 upscaler, with 4 image pixels per latent pixel."
+    ),
+    (
+        "TAESD",
+        16,
+        8,
+    ): "The checkup cannot judge this kind of VAE: a TAESD with 16 latent channels, as for SD3 and Flux.",
+}
 _OTHER_MODEL = "Use it with models of its own family, and choose a different VAE here."
 
 
@@ -46,7 +62,7 @@ class Checkup:
     Attributes:
         family_id: latent family, or "" if unknown.
         findings: all findings, including information.
-        measured: the measurements, also of a healthy VAE.
+        measured: the measurements of images, also of a healthy VAE; empty if no image was measured.
         charts: :data:`DECODED` and :data:`ROUND_TRIP`, if available, as PNG of 192 x 256 pixels.
     """
 
@@ -109,24 +125,29 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         hint: the family that the checkpoint suggests, if the VAE is in one.
     """
     if not supports_chart(autoencoder):
-        return Checkup("", ())
+        return _not_judged(autoencoder)
     evidence = detect_family(autoencoder, hint)
     detected = evidence.family
     family = detected or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
     if family is None:
-        return Checkup("", ())
+        return _not_judged(autoencoder)
     measured = probe(
         autoencoder.with_family(family),
         decoded=evidence.decoded.get(family.id),
         encoded=evidence.encoded.get(family.id),
     )
+    if measured.reference is None and measured.own is None:
+        return replace(_not_judged(autoencoder), family_id=detected.id if detected else "")
     if hint is not None and detected is not None and hint.id != detected.id:
         # In its checkpoint, the decoder gets latents of the checkpoint's family.
         findings = (_wrong_family(detected, hint, evidence.by_decoder),)
-    elif detected is None and _has_unknown_family(measured):
-        findings = (_unknown_family(evidence.by_decoder),)
+    elif _only_reference_fails(measured):
+        detected, finding = judge_latents(autoencoder, evidence.by_decoder)
+        findings = (finding, *(f for f in judge_probe(measured) if f.severity == INFORMATION))
     else:
         findings = judge_probe(measured)
+        if detected is None and not evidence.by_decoder:
+            findings += (_uncertain_family(autoencoder.latent_channels),)
     return Checkup(detected.id if detected else "", findings, _numbers(measured), _charts(measured))
 
 
@@ -156,12 +177,37 @@ def _best_guess(by_decoder: Mapping[str, float], channels: int, hint: Family | N
     return next((family for family in FAMILIES.values() if family.latent_channels == channels), None)
 
 
-def _has_unknown_family(measured: Probe) -> bool:
-    """Encoder and decoder are consistent with each other but match no known family."""
+def _only_reference_fails(measured: Probe) -> bool:
+    """Whether the VAE reproduces the chart from its own latents, but not from the family's usual ones."""
     if measured.reference is None or measured.own is None:
         return False
     own_findings = judge_probe(Probe(None, None, measured.own))
     return Verdict.of(own_findings).status == HEALTHY and bool(Verdict.of(decoder_findings(measured.reference)).faults)
+
+
+def _not_judged(autoencoder: Autoencoder) -> Checkup:
+    """A VAE that cannot be put through the chart. Even so, it is broken if its weights are all zero."""
+    empty = next((half for half in _EMPTY if _is_zero(autoencoder, half)), None)
+    if empty:
+        return Checkup("", (Finding("all-zero", BROKEN, _EMPTY[empty], (), _ANOTHER_FILE),))
+    kind = (autoencoder.architecture.name, autoencoder.latent_channels, autoencoder.downscale)
+    text = _KINDS.get(kind) or (
+        f"The checkup cannot judge this kind of VAE: {autoencoder.architecture.name} with "
+        f"{autoencoder.latent_channels} latent channels and {autoencoder.downscale} image pixels per latent pixel."
+    )
+    if has_half(autoencoder, "encoder") and not has_half(autoencoder, "decoder"):
+        text = "Without its decoder, the checkup cannot judge this VAE: no image comes out of an encoder."
+    return Checkup("", (Finding("not-checked", NOT_CHECKED, text),))
+
+
+def _is_zero(autoencoder: Autoencoder, half: str) -> bool:
+    weights = [tensor for name, tensor in autoencoder.module.named_parameters() if half in name.partition(".")[0]]
+    return bool(weights) and not any(bool(tensor.count_nonzero()) for tensor in weights)
+
+
+def _uncertain_family(channels: int) -> Finding:
+    text = f"{channels} latent channels, family not certain: its latents are neither spread like SD3's nor like Flux's."
+    return Finding("family-uncertain", INFORMATION, text, (), "Use it with the models that it was made for.")
 
 
 def _scores(by_decoder: Mapping[str, float]) -> tuple[Evidence, ...]:
@@ -172,12 +218,6 @@ def _scores(by_decoder: Mapping[str, float]) -> tuple[Evidence, ...]:
 
 def _wrong_family(vae: Family, checkpoint: Family, by_decoder: Mapping[str, float]) -> Finding:
     text = f"The VAE is for {vae.title} models, but the checkpoint is {checkpoint.title}: colours are wrong."
-    return Finding("wrong-family", BROKEN, text, _scores(by_decoder), _OTHER_MODEL)
-
-
-def _unknown_family(by_decoder: Mapping[str, float]) -> Finding:
-    known = " or ".join(FAMILIES[family].title for family in by_decoder)
-    text = f"The VAE is intact, but was not made for {known} latents."
     return Finding("wrong-family", BROKEN, text, _scores(by_decoder), _OTHER_MODEL)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "HEALTHY",
     "INFORMATION",
     "MISSING",
+    "NOT_CHECKED",
     "STATUS_PHRASES",
     "STATUS_TITLES",
     "SUSPECT",
@@ -29,14 +30,16 @@ __all__ = [
     "Verdict",
 ]
 
-Severity = Literal["information", "suspect", "missing", "broken", "unreadable"]
+Severity = Literal["information", "not-checked", "suspect", "missing", "broken", "unreadable"]
 """How bad one finding is."""
 
-Status = Literal["healthy", "unchecked", "suspect", "missing", "broken", "unreadable"]
+Status = Literal["healthy", "unchecked", "not-checked", "suspect", "missing", "broken", "unreadable"]
 """What all findings on a file add up to."""
 
 HEALTHY: Final = "healthy"
 INFORMATION: Final = "information"
+NOT_CHECKED: Final = "not-checked"
+"""Of a VAE whose kind the checkup cannot judge; nothing is known to be wrong with it."""
 SUSPECT: Final = "suspect"
 MISSING: Final = "missing"
 BROKEN: Final = "broken"
@@ -44,7 +47,15 @@ UNREADABLE: Final = "unreadable"
 UNCHECKED: Final = "unchecked"
 """Status of a file whose weights were not read yet."""
 
-WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, UNCHECKED, HEALTHY)
+WORST_FIRST: tuple[Status, ...] = (
+    UNREADABLE,
+    BROKEN,
+    MISSING,
+    SUSPECT,
+    NOT_CHECKED,
+    UNCHECKED,
+    HEALTHY,
+)
 """Every status."""
 
 STATUS_TITLES: Mapping[Status, str] = {
@@ -52,6 +63,7 @@ STATUS_TITLES: Mapping[Status, str] = {
     BROKEN: "Broken",
     MISSING: "No VAE inside",
     SUSPECT: "Suspect",
+    NOT_CHECKED: "Cannot be judged",
     UNCHECKED: "Not checked yet",
     HEALTHY: "Healthy",
 }
@@ -63,7 +75,7 @@ STATUS_PHRASES: Mapping[Status, str] = {
 }
 """Every status, as it follows a number of files."""
 
-_RANK = {INFORMATION: 0, SUSPECT: 1, MISSING: 2, BROKEN: 3, UNREADABLE: 4}
+_RANK = {INFORMATION: 0, NOT_CHECKED: 1, SUSPECT: 2, MISSING: 3, BROKEN: 4, UNREADABLE: 5}
 
 TITLES: Mapping[str, str] = {
     "grey": "Washed out",
@@ -72,6 +84,11 @@ TITLES: Mapping[str, str] = {
     "nan": "Invalid values (NaN)",
     "fp16-overflow": "Exceeds half precision",
     "wrong-family": "Made for another model",
+    "other-latents": "For other latents",
+    "family-uncertain": "Family not certain",
+    "not-checked": "Cannot be judged",
+    "half": "Half a VAE",
+    "all-zero": "Empty weights",
     "missing-keys": "Incomplete",
     "bad-shape": "Inconsistent shapes",
     "known-bad": "Known file",
@@ -130,7 +147,7 @@ class Finding:
 
     Attributes:
         code: a key of :data:`TITLES`.
-        severity: ``information``, ``suspect``, ``missing``, ``broken`` or ``unreadable``.
+        severity: ``information``, ``not-checked``, ``suspect``, ``missing``, ``broken`` or ``unreadable``.
         text: the problem, in a sentence for beginners.
         evidence: the measurements behind it.
         remedy: what to do, in a sentence; "" if there is nothing to do.
@@ -188,13 +205,18 @@ class Verdict:
 
     @property
     def status(self) -> Status:
-        """``healthy``, ``suspect``, ``missing``, ``broken`` or ``unreadable``, from the worst finding."""
+        """``healthy``, or the severity of the worst finding if that is more than information."""
         worst = self.findings[0].severity if self.findings else INFORMATION
         return HEALTHY if worst == INFORMATION else worst
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """The findings that are more than information."""
+        """The findings that something is wrong."""
+        return tuple(finding for finding in self.findings if finding.severity not in (INFORMATION, NOT_CHECKED))
+
+    @property
+    def notable(self) -> tuple[Finding, ...]:
+        """The faults, and that a VAE could not be judged: what a verdict has to say first."""
         return tuple(finding for finding in self.findings if finding.severity != INFORMATION)
 
     def has(self, code: str) -> bool:

@@ -1,7 +1,7 @@
 """``vae-lab …`` and ``python -m vae_lab …``: the command line.
 
 Exit codes: 0 all healthy, 1 something is not healthy, 2 a file could not be read or the command line is wrong,
-130 interrupted.
+3 nothing is known to be wrong but a VAE is of a kind that cannot be judged, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ __all__ = ["build_parser", "main"]
 _COMMANDS = (
     add_inspect, add_scan, add_decode, add_roundtrip, add_bake, add_strip, add_extract, add_serve, add_demo,
 )  # fmt: skip
-_EPILOG = "exit codes: 0 all healthy; 1 something is not healthy; 2 a file cannot be read, or the command is wrong"
+_EPILOG = (
+    "exit codes: 0 all healthy; 1 something is not healthy; 2 a file cannot be read, or the command is wrong; "
+    "3 nothing is known to be wrong, but a VAE is of a kind that cannot be judged"
+)
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "vae-lab") -> int:

@@ -39,7 +39,7 @@ def _inspect(args: argparse.Namespace) -> int:
         for number, path in enumerate(paths):
             progress(number, len(paths), display_name(path, paths))
             report = inspect_file(path, probe=not args.no_probe, relatives=_relatives(path, paths))
-            statuses.append(report.verdict.status)
+            statuses.append(report.status)
             if args.json:
                 sys.stdout.write(f"{json.dumps(report.to_json(), ensure_ascii=False)}\n")
             else:
@@ -66,7 +66,7 @@ def _as_text(report: FileRecord) -> str:
     facts = [report.family.title if report.family else "unknown family", report.dtype, report.layout]
     if report.fingerprint:
         facts.append(short(report.fingerprint))
-    lines = [f"{report.path}: {report.verdict.status}"]
+    lines = [f"{report.path}: {report.status}"]
     if report.layout:
         lines.append(f"  {' · '.join(filter(None, facts))}")
     if report.identity:

@@ -168,7 +168,7 @@ class FileCache:
 
     def with_charts(self, record: FileRecord) -> FileRecord | None:
         """The record with its checkup's charts; None if those are no longer stored."""
-        if record.checkup is None:
+        if record.checkup is None or not record.fingerprint:  # of weights with NaN, only the decoder was checked
             return record
         checkup = self.get(_identity_key(record))
         return None if checkup is None else record.with_charts(checkup.charts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_lab.autoencoders import VaeFile
 from vae_lab.checkup import Checkup, Finding, check_weights, identity_key
 from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Severity
-from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder, NotFinite
+from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder
 from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
 from vae_lab.identity import (
     KnownCheckpoint,
@@ -28,7 +28,7 @@ from vae_lab.identity import (
     sketch_of_state,
 )
 from vae_lab.library.record import Depth, FileRecord, Kind, failed, file_facts
-from vae_lab.state_dict import family_hint
+from vae_lab.state_dict import family_hint, not_finite
 
 __all__ = ["UNFORESEEN", "CheckupStore", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
 
@@ -137,15 +137,26 @@ def _examined(path: str, examine: _Examine) -> FileRecord:
 
 def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:
     record = _of_header(file)
-    try:
-        state = file.state_dict()
-    except NotFinite as error:
-        findings = (_not_finite(error),)
-        record = replace(record, family_id="", file_findings=findings, problem=error.reason, depth=Depth.CHECKED)
-        return _with_published_facts(record, file.path)
+    state = file.state_dict(check_finite=False)
+    bad = not_finite(state)
+    if bad:
+        return _with_published_facts(_of_bad_numbers(file, state, bad, record), file.path)
     digest = digest_of(sketch_of_state(state))
     record = replace(record, fingerprint=fingerprint(state), sketch=digest, identity=hinted_vae(state))
     return examine(file, state, replace(record, depth=Depth.IDENTIFIED))
+
+
+def _of_bad_numbers(file: VaeFile, state: Mapping[str, Tensor], bad: Sequence[str], record: FileRecord) -> FileRecord:
+    """NaN in the encoder does not affect the decoder, which is then judged."""
+    decoder = {name: tensor for name, tensor in state.items() if "decoder" in name or name.startswith("post_quant")}
+    problem = f"the VAE's weights are not finite: {bad[0]} has NaN or infinite values"
+    findings = (*record.file_findings, _not_finite(problem, only_encoder=decoder.keys().isdisjoint(bad)))
+    record = replace(record, family_id="", file_findings=findings, problem=problem, depth=Depth.CHECKED)
+    if not decoder or not decoder.keys().isdisjoint(bad):
+        return record
+    checkup = check_weights(file.assemble(decoder), file.family_hint)
+    family = file.family_or_hint(checkup.family)
+    return replace(record, checkup=checkup, family_id=family.id if family else "")
 
 
 def _of_header(file: VaeFile) -> FileRecord:
@@ -156,7 +167,19 @@ def _of_header(file: VaeFile) -> FileRecord:
         hint_id=file.layout.family_hint or "",
         dtype=_DTYPES.get(file.dtype, str(file.dtype).removeprefix("torch.")),
         architecture=file.architecture.name,
+        file_findings=(_half(file),) if file.half else (),
     )
+
+
+def _half(file: VaeFile) -> Finding:
+    """Half a VAE is a fault in a checkpoint; a separate file is published so on purpose."""
+    severity: Severity = SUSPECT if file.layout.kind == "checkpoint" else INFORMATION
+    text = (
+        "Decoder only: it decodes images, but cannot encode them, so img2img, inpainting and hires fix cannot use it."
+        if file.half == "decoder"
+        else "Encoder only: it encodes images, but cannot decode latents, so no image comes out of it."
+    )
+    return Finding("half", severity, text, (), _CHOOSE if severity == SUSPECT else "")
 
 
 def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None) -> Checkup:
@@ -184,7 +207,7 @@ def _unusable(file: WeightFile, error: FileError) -> FileRecord:
 
 
 def _finding_of(error: FileError) -> Finding:
-    reason = _sentence(error)
+    reason = _sentence(error.reason)
     if isinstance(error, MissingVae):
         text = "This checkpoint contains no VAE."
         remedy = (
@@ -206,12 +229,18 @@ def _finding_of(error: FileError) -> Finding:
     return Finding("unreadable", UNREADABLE, reason, (), remedy)
 
 
-def _not_finite(error: NotFinite) -> Finding:
-    return Finding("nan", BROKEN, f"{_sentence(error)} Images come out black.", (), _CHOOSE)
+def _not_finite(problem: str, *, only_encoder: bool) -> Finding:
+    sentence = _sentence(problem)
+    text = (
+        f"{sentence} This affects img2img, inpainting and hires fix, which come out black, but not plain txt2img."
+        if only_encoder
+        else f"{sentence} Images come out black."
+    )
+    return Finding("nan", BROKEN, text, (), _CHOOSE)
 
 
-def _sentence(error: FileError) -> str:
-    return f"{error.reason[:1].upper()}{error.reason[1:]}."
+def _sentence(reason: str) -> str:
+    return f"{reason[:1].upper()}{reason[1:]}."
 
 
 def _with_published_facts(record: FileRecord, path: str) -> FileRecord:

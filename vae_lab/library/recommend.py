@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vae_lab.checkup.findings import HEALTHY
 from vae_lab.identity import Style, style_of_checkpoint, suits
 from vae_lab.latents.family import Family
 from vae_lab.library.record import FileRecord
@@ -59,8 +58,7 @@ def recommend(
 
 def _can_replace(record: FileRecord, family: Family) -> bool:
     # Hosts can only load an AutoencoderKL here.
-    healthy = record.checkup is not None and record.verdict.status == HEALTHY
-    return healthy and record.family_id == family.id and record.architecture == "AutoencoderKL"
+    return record.can_replace and record.family_id == family.id and record.architecture == "AutoencoderKL"
 
 
 def _made_for(name: str, record: FileRecord) -> Style | None:

@@ -103,9 +103,15 @@ class FileRecord:
 
     @property
     def status(self) -> Status:
-        """The verdict's status, or ``unchecked`` if the weights were not read."""
+        """The verdict's status. A file that no image was measured of is ``unchecked``, never ``healthy``."""
         status = self.verdict.status
-        return UNCHECKED if status == HEALTHY and self.depth == Depth.LISTED else status
+        return UNCHECKED if status == HEALTHY and not self.measured else status
+
+    @property
+    def can_replace(self) -> bool:
+        """Whether it can replace a broken VAE: measured and healthy, whole, and for its family's usual latents."""
+        limits = ("half", "other-latents", "family-uncertain")
+        return self.status == HEALTHY and not any(self.verdict.has(code) for code in limits)
 
     @property
     def measured(self) -> tuple[Evidence, ...]:
@@ -147,7 +153,7 @@ class FileRecord:
                 "aliases": list(identity.aliases),
                 "grade": identity.grade or None,
             },
-            "verdict": _rounded(self.verdict.to_json()),
+            "verdict": _rounded(self.verdict.to_json() | {"status": self.status}),
             "merge": merge and {"parents": parents, "residual": round(merge.residual, 6)},
             "measured": [_rounded(asdict(evidence)) for evidence in self.measured],
             "bytes_read": self.bytes_read,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.errors import Cancelled, FamilyMismatch, NotAnAutoencoder, UnreadableFile
+from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoencoder, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
 from vae_lab.progress import Progress
@@ -95,6 +95,8 @@ def bake(
         _require_checkpoint(weights)
         if other.architecture.name != "AutoencoderKL":
             raise NotAnAutoencoder(other.path, f"a {other.architecture.name} cannot be built into a checkpoint")
+        if other.half:
+            raise MissingKeys(other.path, f"it has only the {other.half}; a checkpoint needs a whole VAE")
         _check_family(weights, other)
         prefix, dtype = _place(weights)
         tensors = {**_without_vae(weights, prefix), **_vae_entries(other, prefix, dtype)}

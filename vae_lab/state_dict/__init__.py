@@ -1,6 +1,6 @@
 """Finds the VAE in a file: prefixes, key layouts, canonical names."""
 
 from vae_lab.state_dict.canonical import VAE_PARTS, Layout, family_hint, find_vae
-from vae_lab.state_dict.reading import canonical_shape, read_tensors
+from vae_lab.state_dict.reading import canonical_shape, not_finite, read_tensors
 
-__all__ = ["VAE_PARTS", "Layout", "canonical_shape", "family_hint", "find_vae", "read_tensors"]
+__all__ = ["VAE_PARTS", "Layout", "canonical_shape", "family_hint", "find_vae", "not_finite", "read_tensors"]

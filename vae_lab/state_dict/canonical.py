@@ -26,6 +26,9 @@ _ANCHORS = ("decoder.conv_in.weight", "encoder.conv_in.weight")
 _UNET = "model.diffusion_model."
 _UNPREFIXED = ("", "state_dict.")
 
+# Flux.2's own code has each quant conv inside its half.
+_FLUX2_NAMES = re.compile(r"^(?:encoder\.(?=quant_conv\.)|decoder\.(?=post_quant_conv\.))")
+
 # Text encoders and UNets that occur in one family's checkpoints only.
 _CHECKPOINT_FAMILIES = (
     ("conditioner.embedders.", "sdxl"),
@@ -115,7 +118,7 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
     own = {name[len(prefix) :] for name in tensors if name.startswith(prefix)}
     parts = {name for name in own if name.startswith(VAE_PARTS)}
     naming = "ldm"
-    renamed = {name: name for name in parts}
+    renamed = {name: _FLUX2_NAMES.sub("", name) for name in parts}
     if diffusers_names.uses_diffusers_names(parts):
         naming = "diffusers-old" if diffusers_names.uses_old_attention_names(parts) else "diffusers"
         renamed = diffusers_names.to_ldm_names(parts)

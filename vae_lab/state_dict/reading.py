@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from vae_lab.errors import NotFinite
 from vae_lab.formats import WeightFile
 from vae_lab.state_dict.canonical import Layout
 
-__all__ = ["canonical_shape", "read_tensors"]
+__all__ = ["canonical_shape", "not_finite", "read_tensors"]
 
 
 def canonical_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -38,10 +38,15 @@ def read_tensors(
     tensors: dict[str, Tensor] = {}
     for name in wanted:
         tensor = file.read(layout.names[name])
-        if check_finite and tensor.is_floating_point() and not _is_finite(tensor):
+        if check_finite and not_finite({name: tensor}):
             raise NotFinite(file.path, f"the VAE's weights are not finite: {name} has NaN or infinite values")
         tensors[name] = tensor.reshape(canonical_shape(name, tuple(tensor.shape)))
     return tensors
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors with NaN or infinite values."""
+    return [name for name, tensor in state.items() if tensor.is_floating_point() and not _is_finite(tensor)]
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ from vae_lab.autoencoders import load_autoencoder, open_vae
 from vae_lab.autoencoders.kl import AutoencoderKL, KLConfig, config_from_shapes
 from vae_lab.autoencoders.kl.module import empty_module
 from vae_lab.autoencoders.taesd.module import build_decoder
-from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder, NotFinite
+from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder, NotFinite, UnknownChoice
 
 CONFIGS = {
     "sd1": KLConfig(),
@@ -138,9 +138,30 @@ def test_defining_tensor_missing(tmp_path: Path, name: str) -> None:
         open_vae(write(tmp_path / "v.safetensors", without(name)))
 
 
-def test_encoder_missing_as_a_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", ["decoder", "encoder"])
+def test_half_a_vae_does_what_the_whole_one_does(tmp_path: Path, half: str) -> None:
+    """Fine-tuned decoders are published without an encoder."""
+    whole = load_autoencoder(write(tmp_path / "whole.safetensors", kl_state()), family="sd1")
+    parts = {"decoder": ("decoder.", "post_quant_conv."), "encoder": ("encoder.", "quant_conv.")}[half]
+    path = write(tmp_path / "half.safetensors", {n: t for n, t in kl_state().items() if n.startswith(parts)})
+    with open_vae(path) as file:
+        assert file.half == half
+        part = file.load(family="sd1")
+    latents, images = torch.randn(1, part.latent_channels, 4, 6), torch.rand(1, 3, 32, 48)
+    if half == "decoder":
+        assert torch.equal(part.decode(latents), whole.decode(latents))
+        with pytest.raises(UnknownChoice, match="only the decoder: it cannot encode"):
+            part.encode(images)
+    else:
+        assert torch.equal(part.encode(images), whole.encode(images))
+        with pytest.raises(UnknownChoice, match="only the encoder: it cannot decode"):
+            part.decode(latents)
+
+
+def test_a_half_with_a_missing_tensor_is_incomplete(tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in kl_state().items() if name.startswith(("decoder.", "post_quant"))}
-    with pytest.raises(MissingKeys, match=r"encoder\.conv_in\.weight is missing"):
+    del state["decoder.mid.block_1.conv1.weight"]
+    with pytest.raises(MissingKeys, match=r"decoder\.mid\.block_1\.conv1\.weight"):
         open_vae(write(tmp_path / "v.safetensors", state))
 
 

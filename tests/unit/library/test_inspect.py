@@ -11,8 +11,21 @@ import torch
 from torch import Tensor
 
 from tests.unit.checkup.conftest import changed, merged
-from tests.unit.makers import CONTAINERS, F2, F8, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
+from tests.unit.makers import (
+    CONTAINERS,
+    F2,
+    F8,
+    SD1_TEXT,
+    SDXL_TEXT,
+    UNET,
+    diffusers_names,
+    kl_state,
+    prefixed,
+    taesd_state,
+    write,
+)
 from vae_lab import inspect_file
+from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.checkup import DECODED, ROUND_TRIP, TITLES, Verdict
 from vae_lab.identity import KnownCheckpoint, sketch_of_state
 from vae_lab.library import FileRecord
@@ -118,9 +131,72 @@ def test_vae_that_only_understands_itself(tmp_path: Path) -> None:
         mean, rest = state[name][:4], state[name][4:]
         state[name] = torch.cat([-mean[order], rest])
     state["post_quant_conv.weight"] = -state["post_quant_conv.weight"][:, order]
-    verdict = inspect_file(write(tmp_path / "v.safetensors", state)).verdict
-    assert (verdict.status, verdict.findings[0].code) == ("broken", "wrong-family")
-    assert "is intact, but was not made for" in verdict.findings[0].text
+    record = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert (record.status, record.verdict.findings[0].code) == ("not-checked", "other-latents")
+    assert "is intact, but was not made for" in record.verdict.findings[0].text
+    assert not record.can_replace
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "shift"),
+    [
+        ("sdxl-c", (1.6,) * 4, (0.0,) * 4),
+        ("sdxl-c", (1.2, 0.7, 1.5, 0.9), (1.0, -2.0, 0.5, 0.0)),
+        ("photo-a", (0.5,) * 4, (1.0,) * 4),
+    ],
+)
+def test_another_latent_scale_is_not_damage(
+    tmp_path: Path, name: str, scale: tuple[float, ...], shift: tuple[float, ...]
+) -> None:
+    """As fine-tunes for rescaled or shifted latents have it: encoder and decoder agree with each other."""
+    state = {key: value.float() for key, value in load_sample_vae(name).items()}
+    factor, offset = torch.tensor(scale).view(4, 1, 1, 1), torch.tensor(shift)
+    state["quant_conv.weight"][:4] *= factor
+    state["quant_conv.bias"][:4] = state["quant_conv.bias"][:4] * factor.flatten() + offset
+    state["post_quant_conv.weight"] /= factor.view(1, 4, 1, 1)
+    state["post_quant_conv.bias"] -= state["post_quant_conv.weight"][..., 0, 0] @ offset
+    record = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert record.status == "healthy"
+    assert record.family_id == ("sdxl" if name == "sdxl-c" else "sd1")
+    assert not record.can_replace
+    (finding,) = (finding for finding in record.verdict.findings if finding.code == "other-latents")
+    assert "another latent scale" in finding.text
+
+
+@pytest.mark.parametrize("naming", ["ldm", "diffusers", "checkpoint"])
+def test_a_decoder_alone_is_judged(tmp_path: Path, naming: str) -> None:
+    state = {n: t for n, t in load_sample_vae("photo-a").items() if n.startswith(("decoder.", "post_quant"))}
+    if naming == "diffusers":
+        state = diffusers_names(state, 4)
+    if naming == "checkpoint":
+        state = checkpoint(state)
+    record = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert record.status == ("suspect" if naming == "checkpoint" else "healthy")
+    assert any(f.code == "half" and f.text.startswith("Decoder only") for f in record.verdict.findings)
+    assert (record.family_id, record.can_replace) == ("sd1", False)
+    assert {evidence.name.partition(":")[0] for evidence in record.measured if ":" in evidence.name} == {"decoder only"}
+
+
+def test_a_broken_decoder_alone_is_broken(tmp_path: Path) -> None:
+    state = {n: t for n, t in merged("photo-a", "photo-b", 0.5).items() if n.startswith(("decoder.", "post_quant"))}
+    assert inspect_file(write(tmp_path / "v.safetensors", state)).status == "broken"
+
+
+def test_an_encoder_alone_is_not_judged(tmp_path: Path) -> None:
+    state = {n: t for n, t in load_sample_vae("photo-a").items() if n.startswith(("encoder.", "quant"))}
+    record = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert (record.status, record.family_id) == ("not-checked", "sd1")
+    assert any(f.code == "half" and f.text.startswith("Encoder only") for f in record.verdict.findings)
+
+
+def test_nan_in_the_encoder_leaves_the_decoder(tmp_path: Path) -> None:
+    state = changed("photo-a", "encoder.conv_in.weight", lambda w: w.index_fill(0, torch.tensor(0), float("nan")))
+    record = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert record.status == "broken"
+    (finding,) = record.verdict.faults
+    assert finding.code == "nan"
+    assert "img2img, inpainting and hires fix, which come out black, but not plain txt2img" in finding.text
+    assert any(evidence.name == "decoder only: white" for evidence in record.measured)
 
 
 def test_nan_in_the_weights(tmp_path: Path) -> None:
@@ -200,15 +276,32 @@ def test_taesd_halves(tmp_path: Path) -> None:
 def test_vaes_that_cannot_take_the_chart_have_no_verdict_on_it(tmp_path: Path) -> None:
     """Of 2 image pixels to a latent pixel: no published family is like that, and the chart is made for 8."""
     report = inspect_file(write(tmp_path / "v.safetensors", kl_state(F2)))
-    assert (report.verdict.findings, report.checkup.measured, report.family_id) == ((), (), "")
+    assert (report.status, report.checkup.measured, report.family_id) == ("not-checked", (), "")
+    assert "AutoencoderKL with 4 latent channels and 2 image pixels per latent pixel" in report.verdict.findings[0].text
     assert len(report.fingerprint) == 64
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (KLConfig((32,) * 4, 1, latent_channels=32, z_channels=32), "Flux.2"),
+        (KLConfig((32,) * 3, 1), "x4 upscaler"),
+    ],
+)
+def test_what_the_chart_cannot_judge_is_never_healthy(tmp_path: Path, config: KLConfig, kind: str) -> None:
+    state = kl_state(config)
+    record = inspect_file(write(tmp_path / "v.safetensors", state))
+    assert record.status == "not-checked"
+    assert kind in record.verdict.findings[0].text
+    empty = inspect_file(write(tmp_path / "zero.safetensors", {n: torch.zeros_like(t) for n, t in state.items()}))
+    assert (empty.status, empty.verdict.findings[0].code) == ("broken", "all-zero")
 
 
 def test_without_the_probe_nothing_is_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "v.safetensors", merged("photo-a", "photo-b", 0.5))
     report = inspect_file(path, probe=False)
     assert report.checkup is None
-    assert report.verdict.status == "healthy"
+    assert report.status == "unchecked"
     assert len(report.fingerprint) == 64
 
 

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from vae_lab.checkup import Checkup, Finding
+from vae_lab.checkup import Checkup, Evidence, Finding
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library import FileRecord, recommend
 
 SD1 = FAMILIES["sd1"]
-HEALTHY = FileRecord("", kind="vae", family_id="sd1", architecture="AutoencoderKL", checkup=Checkup("sd1", ()))
+HEALTHY = FileRecord(
+    "",
+    kind="vae",
+    family_id="sd1",
+    architecture="AutoencoderKL",
+    checkup=Checkup("sd1", (), (Evidence("white", 100.0),)),
+)
 GREY = replace(HEALTHY, checkup=Checkup("sd1", (Finding("grey", "broken", "washed out"),)))
 
 
@@ -21,7 +27,9 @@ def test_only_healthy_ones_of_the_family() -> None:
         "xl.safetensors": replace(HEALTHY, family_id="sdxl"),
         "taesd.safetensors": replace(HEALTHY, architecture="TAESD"),
         "unchecked.pt": replace(HEALTHY, checkup=None),
-        "merged.pt": replace(HEALTHY, checkup=Checkup("sd1", (Finding("merged", "information", "relatives"),))),
+        "half.pt": replace(HEALTHY, file_findings=(Finding("half", "information", "decoder only"),)),
+        "scaled.pt": replace(HEALTHY, file_findings=(Finding("other-latents", "information", "another scale"),)),
+        "merged.pt": replace(HEALTHY, file_findings=(Finding("merged", "information", "relatives"),)),
     }
     found = recommend("model.safetensors", SD1, reports)
     assert found is not None

@@ -48,7 +48,7 @@ def healthy(name: str, fingerprint: str = "e" * 64) -> FileRecord:
 
 def test_jsonl_is_one_object_a_line() -> None:
     out = io.StringIO()
-    write_jsonl([broken("b\n.pt"), record("猫.pt")], out)
+    write_jsonl([broken("b\n.pt"), record("猫.pt", checkup=MEASURED)], out)
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(row["name"], row["status"]) for row in rows] == [("b\n.pt", "broken"), ("猫.pt", "healthy")]
     assert rows[0]["verdict"]["findings"][0]["code"] == "grey"
@@ -135,7 +135,13 @@ def charts(_: FileRecord) -> dict[str, bytes]:
 
 
 def test_page_has_a_row_a_file() -> None:
-    found = page([broken(), record(), record("c.pt", Finding("known-bad", INFORMATION, "This file is X."))])
+    found = page(
+        [
+            broken(),
+            record(checkup=MEASURED),
+            record("c.pt", Finding("known-bad", INFORMATION, "This file is X."), checkup=MEASURED),
+        ]
+    )
     body = [attrs for attrs in found.all("tr") if attrs]
     assert [attrs["data-status"] for attrs in body] == ["broken", "healthy", "healthy"]
     assert "3 files scanned" in found.text

@@ -280,7 +280,7 @@ def test_worst_suspects_first(cache: FileCache, folder: Path, sample_set: Sample
 def test_without_the_probe(folder: Path, cache: FileCache, counter: Counter) -> None:
     small_vae(folder / "v.safetensors", 0)
     (record,) = Scan([folder], cache, probe=False).run()
-    assert (record.status, record.measured, counter.probed) == ("healthy", (), 0)
+    assert (record.status, record.measured, counter.probed) == ("unchecked", (), 0)
     assert len(record.fingerprint) == 64
     (record,) = Scan([folder], cache).run()
     assert (record.status, counter.probed) == ("broken", 1), "the probe is made up for"
@@ -447,7 +447,7 @@ def test_dask(folder: Path, cache: FileCache) -> None:
         records = list(Scan([folder], cache, probe=False, engine=engine).run())
         engine.close()
     assert len({record.path for record in records}) == len(records) == 30
-    assert {record.status for record in records} >= {"healthy", "broken", "unreadable"}
+    assert {record.status for record in records} >= {"unchecked", "broken", "unreadable"}
 
 
 def test_threads_are_few(cache: FileCache) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html import unescape
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from vae_lab.checkup import Checkup, checkup
+from vae_lab.autoencoders import Autoencoder
+from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture, KLConfig
+from vae_lab.checkup import Checkup, check_weights, checkup, latent_scale
 from vae_lab.checkup.findings import TITLES
 from vae_lab.checkup.judge import judge_probe
 from vae_lab.checkup.probe import Probe, read_chart
 from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
 from vae_lab.comparison.round_trip import loss_between
-from vae_lab.errors import MissingKeys, MissingVae, NotAnAutoencoder, NotFinite, UnreadableFile
+from vae_lab.errors import MissingKeys, MissingVae, NotAnAutoencoder, UnreadableFile
 from vae_lab.host.base import MemoryCheckup, VaeEntry
 from vae_lab.identity import KnownVae, Merge, Parent
 from vae_lab.latents import Generation
@@ -50,7 +53,7 @@ INTERNATIONAL = (
     "VAE", "VAEs", "SDXL", "SD", "PSNR", "SSIM", "CIEDE", "RGB", "NaN", "LoRA", "WebUI", "Lab", "Built-in", "Automatic",
     "MB", "GB", "kB", "dB", "bytes", "fp", "ldm", "first_stage_model", "img", "txt", "no-half-vae", "JSONL", "CSV",
     "HTML", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae", "AutoencoderKL",
-    "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse",
+    "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3",
 )  # fmt: skip
 
 
@@ -103,6 +106,11 @@ def a_round_trip() -> StoredRoundTrip:
     return StoredRoundTrip("id", RoundTrip(image, results), NAMES[2], remarks)
 
 
+def kl(**config: object) -> Autoencoder:
+    module = AutoencoderKL(KLConfig(**{"block_out_channels": (32,) * 4, "layers_per_block": 1, **config}))  # type: ignore[arg-type]
+    return Autoencoder("x", "", KLArchitecture(), module, None, module.config.latent_channels)
+
+
 def charts() -> Iterator[Probe]:
     """Grey, paler by the encoder, exaggerated, off-colour, noisy, flat, black, and not finite."""
     chart = chart_image()
@@ -125,9 +133,16 @@ def reports() -> dict[str, FileRecord]:
         Checkup("sd1", judge_probe(probe), checkup._numbers(probe), checkup._charts(probe)) for probe in charts()
     ]
     checkups += [
-        Checkup("", (checkup._unknown_family({"sd1": 0.4}),)),
+        Checkup("", (latent_scale._other_scale(latent_scale._Fit(SD1, 0.9, 2.0, 0.1)),)),
+        Checkup("", (checkup._uncertain_family(16),)),
+        *map(
+            check_weights, (kl(block_out_channels=(32, 32)), kl(latent_channels=32, z_channels=32), kl(decoder=False))
+        ),
         Checkup("sd1", (checkup._wrong_family(SD1, SDXL, {"sd1": 0.9}),)),
     ]
+    empty = kl(block_out_channels=(32, 32))
+    empty.module.load_state_dict({name: torch.zeros_like(value) for name, value in empty.module.state_dict().items()})
+    checkups.append(check_weights(empty))
     found = {
         f"{i} {NAMES[0]}": FileRecord(NAMES[0], kind="checkpoint", checkup=checkup)
         for i, checkup in enumerate(checkups)
@@ -150,15 +165,26 @@ def reports() -> dict[str, FileRecord]:
     for i, error in enumerate(errors):
         finding = inspect_module._finding_of(error)
         found[f"{i} {NAMES[2]}"] = FileRecord(NAMES[0], file_findings=(finding,))
-    not_finite = NotFinite(
-        NAMES[0], "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
-    )
-    found[NAMES[0]] = FileRecord(NAMES[0], file_findings=(inspect_module._not_finite(not_finite),))
+    for half, kind in (("decoder", "checkpoint"), ("encoder", "vae")):
+        file = SimpleNamespace(half=half, layout=SimpleNamespace(kind=kind))
+        found[f"{40 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(inspect_module._half(file),))  # type: ignore[arg-type]
+    problem = "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
+    for only_encoder in (True, False):
+        finding = inspect_module._not_finite(problem, only_encoder=only_encoder)
+        found[f"{30 + only_encoder} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(finding,))
     return found
 
 
 def library_pages() -> Iterator[str]:
-    counts = {"unreadable": 1, "broken": 2, "missing": 1, "suspect": 1, "unchecked": 1, "healthy": 1200}
+    counts = {
+        "unreadable": 1,
+        "broken": 2,
+        "missing": 1,
+        "suspect": 1,
+        "not-checked": 1,
+        "unchecked": 1,
+        "healthy": 1200,
+    }
     full = Overview(1300, counts, groups=3, copies=2, freeable_bytes=10**9)
     overviews = (
         Overview(), Overview(5), full, Overview(3, {"healthy": 3}), Overview(3, {"healthy": 3}, groups=1),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vae_lab.autoencoders.layers import Conv2d, GroupNorm
+from vae_lab.errors import UnknownChoice
 
 NORM_NUM_GROUPS = 32  # the same in ldm and diffusers
 
@@ -55,6 +56,7 @@ class KLConfig:
         attention: levels (indices into ``block_out_channels``) with attention after each residual block.
         mid_block_add_attention: whether the middle has an attention block.
         use_quant_conv: whether there are 1x1 convolutions between encoder, latent and decoder.
+        encoder, decoder: which halves there are; fine-tuned decoders are published without an encoder.
     """
 
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -65,6 +67,8 @@ class KLConfig:
     attention: frozenset[int] = field(default_factory=frozenset)
     mid_block_add_attention: bool = True
     use_quant_conv: bool = True
+    encoder: bool = True
+    decoder: bool = True
 
     @property
     def downscale(self) -> int:
@@ -218,16 +222,22 @@ class AutoencoderKL(nn.Module):
     def __init__(self, config: KLConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
-        if config.use_quant_conv:
+        self.encoder = Encoder(config) if config.encoder else None
+        self.decoder = Decoder(config) if config.decoder else None
+        self.quant_conv = self.post_quant_conv = nn.Identity()
+        if config.use_quant_conv and config.encoder:
             self.quant_conv = Conv2d(2 * config.z_channels, 2 * config.latent_channels, 1)
+        if config.use_quant_conv and config.decoder:
             self.post_quant_conv = Conv2d(config.latent_channels, config.z_channels, 1)
-        else:
-            self.quant_conv = self.post_quant_conv = nn.Identity()
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the latent, each [B,C,h,w]; log-variance clamped as in ldm."""
+        """Mean and log-variance of the latent, each [B,C,h,w]; log-variance clamped as in ldm.
+
+        Raises:
+            UnknownChoice: there is no encoder.
+        """
+        if self.encoder is None:
+            raise UnknownChoice("this VAE has only the decoder: it cannot encode")
         mean, logvar = self.quant_conv(self.encoder(images)).chunk(2, dim=1)
         return mean, logvar.clamp(-30.0, 20.0)
 
@@ -236,7 +246,13 @@ class AutoencoderKL(nn.Module):
         return self.moments(images)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """[B,C,h,w] -> [B,3,H,W], about -1..1, not clamped."""
+        """[B,C,h,w] -> [B,3,H,W], about -1..1, not clamped.
+
+        Raises:
+            UnknownChoice: there is no decoder.
+        """
+        if self.decoder is None:
+            raise UnknownChoice("this VAE has only the encoder: it cannot decode")
         return self.decoder(self.post_quant_conv(latents))
 
 

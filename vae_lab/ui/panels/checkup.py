@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from vae_lab.checkup import Verdict
-from vae_lab.checkup.findings import HEALTHY, MISSING
+from vae_lab.checkup.findings import MISSING
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN, Decision, Reach
@@ -196,7 +196,7 @@ class CheckupPanel:
         return text + (checkup_views.in_memory(in_memory) if in_memory and in_memory.name == decision.vae else "")
 
     def _how_to_be_offered_more(self, report: FileRecord) -> str:
-        if report.kind != "checkpoint" or report.verdict.status == HEALTHY:
+        if report.kind != "checkpoint" or not report.verdict.faults:
             return ""
         return checkup_views.aside(
             text("Select this checkpoint on the Compare page to get a replacement VAE here.")
@@ -223,7 +223,7 @@ class CheckupPanel:
     def _decides_well(self, decision: Decision, report: FileRecord) -> bool:
         """An external VAE decodes, and is known to be healthy and of the checkpoint's family."""
         chosen = self.host.known_reports([decision.vae]).get(decision.vae) if decision.vae != BUILT_IN else None
-        if chosen is None or chosen.verdict.status != HEALTHY:
+        if chosen is None or not chosen.can_replace:
             return False
         return chosen.family is None or report.model_family is None or chosen.family.id == report.model_family.id
 

@@ -11,7 +11,17 @@ from functools import lru_cache
 from markupsafe import Markup
 
 from vae_lab.checkup import DECODED, ROUND_TRIP, Checkup, Evidence, Verdict, chart_png
-from vae_lab.checkup.findings import BROKEN, HEALTHY, MISSING, STATUS_TITLES, SUSPECT, UNREADABLE, Status
+from vae_lab.checkup.findings import (
+    BROKEN,
+    HEALTHY,
+    MISSING,
+    NOT_CHECKED,
+    STATUS_TITLES,
+    SUSPECT,
+    UNCHECKED,
+    UNREADABLE,
+    Status,
+)
 from vae_lab.host.base import MemoryCheckup
 from vae_lab.identity import short
 from vae_lab.latents.family import Family
@@ -28,10 +38,10 @@ __all__ = [
 KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 """Names of the kinds of files."""
 
-_SIGNS = {HEALTHY: "✓", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
-_WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, HEALTHY)
+_SIGNS = {HEALTHY: "✓", UNCHECKED: "", NOT_CHECKED: "?", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
+_WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, NOT_CHECKED, HEALTHY)
 # Statuses to which a finding's title adds nothing.
-_SAYS_ENOUGH = (HEALTHY, MISSING)
+_SAYS_ENOUGH = (HEALTHY, MISSING, NOT_CHECKED)
 _EXAMPLES = {"sd1": "sd-vae-ft-mse", "sdxl": "sdxl-vae-fp16-fix"}
 
 # How ``Checkup.measured`` names what was measured.
@@ -44,7 +54,7 @@ _WHITE, _BLACK = "white", "black"
 
 def status_words(verdict: Verdict) -> str:
     """Such as ``Broken: washed out``, in the user's language."""
-    return _status_words(verdict.status, verdict.faults[0].title if verdict.faults else "")
+    return _status_words(verdict.status, verdict.notable[0].title if verdict.notable else "")
 
 
 def _status_words(status: Status, title: str) -> str:
@@ -57,13 +67,13 @@ def _status_words(status: Status, title: str) -> str:
 
 def mark(verdict: Verdict) -> str:
     """For menus, such as ``✗ washed out``."""
-    title = translated(_lower(verdict.faults[0].title)) if verdict.faults else ""
+    title = translated(_lower(verdict.notable[0].title)) if verdict.notable else ""
     return f"{_SIGNS[verdict.status]} {title}".strip()
 
 
 def badge(verdict: Verdict) -> Markup:
     """The status as sign, words and colour."""
-    return badge_of(verdict.status, verdict.faults[0].title if verdict.faults else "")
+    return badge_of(verdict.status, verdict.notable[0].title if verdict.notable else "")
 
 
 def badge_of(status: Status, title: str) -> Markup:
@@ -171,7 +181,7 @@ def _lightness(white: float, black: float) -> str:
 
 def details(report: FileRecord) -> str:
     """Findings that are not faults, facts about the file, and all measurements."""
-    findings = [finding for finding in report.verdict.findings if finding not in report.verdict.faults]
+    findings = [finding for finding in report.verdict.findings if finding not in report.verdict.notable]
     return render("checkup", "details", findings, _facts(report), _measurements(report))
 
 
@@ -315,6 +325,6 @@ def overview(names: Sequence[str], reports: Mapping[str, FileRecord], current: s
 def _row(name: str, report: FileRecord | None, current: bool) -> _Row:
     if report is None:
         return _Row(name, kind=_kind(None, current))
-    family, faults = report.family or report.model_family, report.verdict.faults
-    finding = translated(faults[0].text) if faults else text("Nothing to do.")
+    family, notable = report.family or report.model_family, report.verdict.notable
+    finding = translated(notable[0].text) if notable else text("Nothing to do.")
     return _Row(name, badge(report.verdict), _kind(report, current), family.title if family else "", finding)

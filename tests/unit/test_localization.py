@@ -35,7 +35,7 @@ FINDINGS = [  # modules that make findings and recommendations
     file
     for folder in ("checkup", "library")
     for file in sorted((ROOT / "vae_lab" / folder).glob("*.py"))
-    if file.stem in ("inspect", "judge", "recommend", "report", "watch", "weights")
+    if file.stem in ("half_precision", "inspect", "judge", "recommend", "report", "watch", "weights")
 ]
 SCRIPTS = sorted(file for ending in ("js", "mjs") for file in (ROOT / "javascript").rglob(f"*.{ending}"))
 PACKAGE = sorted((ROOT / "vae_lab").rglob("*.py"))
@@ -196,7 +196,7 @@ def of_tables() -> Iterator[str]:
 
 def measurements() -> Iterator[tuple[str, ...]]:
     """Rows of the table of all measurements."""
-    tree = ast.parse((ROOT / "vae_lab" / "checkup" / "weights.py").read_text(encoding="utf8"))
+    tree = ast.parse((ROOT / "vae_lab" / "checkup" / "checkup.py").read_text(encoding="utf8"))
     function = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "_reading_numbers")
     rows = next(node for node in ast.walk(function) if isinstance(node, ast.Assign))
     assert isinstance(rows.value, ast.Tuple)

@@ -11,6 +11,7 @@ from torch import Tensor
 from vae_lab.autoencoders import Autoencoder, detect_family
 from vae_lab.autoencoders.family_detection import supports_chart
 from vae_lab.checkup.findings import BROKEN, HEALTHY, Evidence, Finding, Verdict
+from vae_lab.checkup.half_precision import half_precision_findings
 from vae_lab.checkup.judge import decoder_findings, judge_probe
 from vae_lab.checkup.probe import Probe, Reading, probe, read_chart
 from vae_lab.comparison.pixels import png_bytes, to_pixels
@@ -28,7 +29,7 @@ __all__ = [
     "identity_key",
 ]
 
-CHECKUP_VERSION = 1
+CHECKUP_VERSION = 2
 """Raised when the chart, what is measured, or how it is judged changes."""
 
 DECODED = "decoded"
@@ -115,8 +116,9 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
     family = detected or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
     if family is None:
         return Checkup("", ())
+    autoencoder = autoencoder.with_family(family)
     measured = probe(
-        autoencoder.with_family(family),
+        autoencoder,
         decoded=evidence.decoded.get(family.id),
         encoded=evidence.encoded.get(family.id),
     )
@@ -126,7 +128,7 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
     elif detected is None and _has_unknown_family(measured):
         findings = (_unknown_family(evidence.by_decoder),)
     else:
-        findings = judge_probe(measured)
+        findings = (*judge_probe(measured), *half_precision_findings(autoencoder, measured))
     return Checkup(detected.id if detected else "", findings, _numbers(measured), _charts(measured))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from vae_lab.autoencoders import Autoencoder, detect_family
 from vae_lab.autoencoders.family_detection import has_half, supports_chart
 from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, NOT_CHECKED, Evidence, Finding, Verdict
+from vae_lab.checkup.half_precision import half_precision_findings
 from vae_lab.checkup.judge import decoder_findings, judge_probe
 from vae_lab.checkup.latent_scale import judge_latents
 from vae_lab.checkup.probe import Probe, Reading, probe, read_chart
@@ -129,10 +130,11 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
     evidence = detect_family(autoencoder, hint)
     detected = evidence.family
     family = detected or _best_guess(evidence.by_decoder, autoencoder.latent_channels, hint)
-    if family is None:
-        return _not_judged(autoencoder)
+    if family is None or not (evidence.by_decoder or autoencoder.architecture.scales_latents):
+        return replace(_not_judged(autoencoder), family_id=detected.id if detected else "")
+    autoencoder = autoencoder.with_family(family)
     measured = probe(
-        autoencoder.with_family(family),
+        autoencoder,
         decoded=evidence.decoded.get(family.id),
         encoded=evidence.encoded.get(family.id),
     )
@@ -143,9 +145,9 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         findings = (_wrong_family(detected, hint, evidence.by_decoder),)
     elif _only_reference_fails(measured):
         detected, finding = judge_latents(autoencoder, evidence.by_decoder)
-        findings = (finding, *(f for f in judge_probe(measured) if f.severity == INFORMATION))
+        findings = (finding, *half_precision_findings(autoencoder, measured))
     else:
-        findings = judge_probe(measured)
+        findings = (*judge_probe(measured), *half_precision_findings(autoencoder, measured))
         if detected is None and not evidence.by_decoder:
             findings += (_uncertain_family(autoencoder.latent_channels),)
     return Checkup(detected.id if detected else "", findings, _numbers(measured), _charts(measured))

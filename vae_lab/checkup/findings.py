@@ -1,7 +1,7 @@
 """Findings about a VAE, and the verdict from them.
 
-The wording of a title or a status is here; the sentence of a finding is where it is made: ``judge.py``, ``checkup.py``,
-``watch.py``, and ``library/inspect.py`` for files.
+The wording of a title or a status is here; the sentence of a finding is where it is made: ``judge.py``,
+``half_precision.py``, ``checkup.py``, ``watch.py``, and ``library/inspect.py`` for files.
 """
 
 from __future__ import annotations

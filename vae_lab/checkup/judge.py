@@ -13,13 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vae_lab.checkup.findings import BROKEN, INFORMATION, SUSPECT, Evidence, Finding, Severity
+from vae_lab.checkup.findings import BROKEN, SUSPECT, Evidence, Finding, Severity
 from vae_lab.checkup.probe import Probe, Reading
 
-__all__ = ["HALF_PRECISION_LIMIT", "decoder_findings", "judge_probe"]
-
-HALF_PRECISION_LIMIT = 65504.0
-"""The largest number in fp16."""
+__all__ = ["decoder_findings", "judge_probe"]
 
 _Limits = tuple[float, float]
 
@@ -64,13 +61,10 @@ _GREY_REMEDY = "Choose an external VAE of the same family; it replaces the built
 
 
 def judge_probe(probe: Probe) -> tuple[Finding, ...]:
-    """All findings about a probe; as information, also whether the VAE exceeds half precision."""
+    """All findings about a probe, except those about half precision; see :mod:`vae_lab.checkup.half_precision`."""
     findings = list(decoder_findings(probe.reference)) if probe.reference else []
     if probe.own and not any(finding.severity == BROKEN for finding in findings):
         findings += _own_findings(probe.own, combined=probe.reference is None)
-    largest = probe.largest_activation
-    if largest is not None and largest > HALF_PRECISION_LIMIT and not any(f.code == "nan" for f in findings):
-        findings.append(_overflow(largest))
     return tuple(findings)
 
 
@@ -121,7 +115,7 @@ def _no_image(reading: Reading) -> Finding | None:
     if reading.finite < 1.0:
         evidence = (Evidence("NaN or infinite values", 100.0 * (1.0 - reading.finite), "%", "0 %"),)
         text = "The VAE produces NaN or infinite values: images come out black."
-        remedy = "Choose another VAE; for an SDXL VAE, start the WebUI with --no-half-vae."
+        remedy = "Choose another VAE. An SDXL VAE may need --no-half-vae in A1111, or --vae-in-bf16 in Forge."
         return Finding("nan", BROKEN, text, evidence, remedy)
     if reading.contrast < _NO_IMAGE[0] and reading.gain_l < _NO_IMAGE[1]:
         level = (reading.white + reading.black) / 2
@@ -208,10 +202,3 @@ def _texture(reading: Reading) -> Iterator[Finding]:
             Evidence("stripes in flat patches", reading.stripes, "L*", f"at most {_STRIPES[1]:g}"),
         )
         yield Finding("noisy-or-patterned", severity, "Flat areas are noisy or striped.", evidence, _OTHER_VAE)
-
-
-def _overflow(largest: float) -> Finding:
-    evidence = (Evidence("largest activation", largest, "", f"at most {HALF_PRECISION_LIMIT:.0f} in half precision"),)
-    text = "In half precision this VAE can produce black images; full precision and bfloat16 are fine."
-    remedy = "If images come out black, start the WebUI with --no-half-vae, or use a VAE made for half precision."
-    return Finding("fp16-overflow", INFORMATION, text, evidence, remedy)

@@ -52,6 +52,8 @@ class A1111Host(Host):
 
     preference_key = "vae"
     """Key in a checkpoint's user metadata for the VAE chosen for it."""
+    vae_precision_flag = "--no-half-vae"
+    """Command line flag with which the host does not decode in fp16."""
 
     def __init__(self) -> None:
         self.vae = self._loaded_vae()

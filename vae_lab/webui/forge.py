@@ -81,6 +81,7 @@ class ForgeHost(A1111Host):
 
     name = "Forge"
     preference_key = "vae_lab_vae"
+    vae_precision_flag = "--vae-in-bf16 or --vae-in-fp32"
 
     @staticmethod
     def _loaded_vae() -> LoadedVae:

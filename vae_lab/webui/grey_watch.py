@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from modules import shared
+from modules import devices, shared
 from torch import Tensor
 
 from vae_lab.checkup import Finding, glance
@@ -62,8 +62,11 @@ class GreyWatch:
             found = self.host.recommendation(search=True)
             if found is not None and found.name != name:
                 return self._redecoded(job, code, name, found, again)
-        found = self.host.recommendation()
-        job.p.comment(f"VAE Lab: this image is {_LOOKS[code]}, because {name} is broken. {_advice(found, family)}")
+        advice = _advice(self.host.recommendation(), family)
+        blame = f"this image is {_LOOKS[code]}, because {name} is broken"
+        if _overflowed(code):
+            blame = f"{name} produced NaN values in fp16. {self._precision()}. If that does not help, use another VAE"
+        job.p.comment(f"VAE Lab: {blame}. {advice}")
         return decoded
 
     def after_failure(self, job: Job, again: Callable[[], Any]) -> Any:
@@ -75,8 +78,13 @@ class GreyWatch:
         name = self._name(job)
         found = self.host.recommendation(search=True) if job.on_grey == "redecode" and not job.redecoded else None
         if found is None or found.name == name:
-            raise HostError(f"{name} produced NaN values")
+            overflow = f" in fp16. {self._precision()}" if _overflowed("nan") else ""
+            raise HostError(f"{name} produced NaN values{overflow}")
         return self._redecoded(job, "nan", name, found, again)
+
+    def _precision(self) -> str:
+        """How to decode in another precision."""
+        return f"Start {self.host.name} with {self.host.vae_precision_flag}"
 
     def _name(self, job: Job) -> str:
         """The active VAE, human-readable."""
@@ -126,7 +134,8 @@ class GreyWatch:
             raise
         job.redecoded = True
         job.p.extra_generation_params[REDECODED_KEY] = f"{name} was {_LOOKS[code]}"
-        job.p.comment(f"VAE Lab: {name} is broken ({_LOOKS[code]}); decoded again with {found.name}: {found.reason}.")
+        blame = "produced NaN values in fp16" if _overflowed(code) else f"is broken ({_LOOKS[code]})"
+        job.p.comment(f"VAE Lab: {name} {blame}; decoded again with {found.name}: {found.reason}.")
         return better
 
 
@@ -136,6 +145,11 @@ def _encodes(p: Any) -> bool:
         return False
     hires = getattr(p, "enable_hr", False) and getattr(p, "latent_scale_mode", None) is None
     return bool(getattr(p, "init_images", None)) or hires
+
+
+def _overflowed(code: str) -> bool:
+    """Whether there is NaN and the host decodes in fp16, whose limit intact VAEs can exceed too: it may be no fault."""
+    return code == "nan" and devices.dtype_vae == torch.float16
 
 
 def _blamed(findings: Sequence[Finding]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -43,3 +43,14 @@ def sample_vae(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Auto
         return load_autoencoder(write(folder / f"{name}.safetensors", load_sample_vae(name)), family="sd1")
 
     return load
+
+
+def scaled(state: Mapping[str, Tensor], layer: str, factor: float) -> State:
+    """A VAE with larger activations in one layer, which the norm after it cancels: the same images in fp32."""
+    larger = {f"{layer}.weight", f"{layer}.bias"}
+    return {name: value.float() * (factor if name in larger else 1.0) for name, value in state.items()}
+
+
+def overflowing() -> State:
+    """A VAE as that of SDXL 1.0: activations of about 95,000, with weights that fp16 can hold."""
+    return scaled(load_sample_vae("sdxl-c"), "decoder.mid.block_1.conv1", 1e4)

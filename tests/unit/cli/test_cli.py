@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.unit.checkup.conftest import overflowing
 from tests.unit.conftest import start_cli
 from tests.unit.makers import F8, kl_state, write
 from vae_lab import __version__
@@ -280,6 +281,19 @@ def test_inspect_as_json(checkpoints: Path, capsys: pytest.CaptureFixture[str]) 
     assert [row["verdict"]["status"] for row in rows] == ["broken", "healthy", "healthy", "unreadable"]
     assert [parent["name"] for parent in rows[0]["merge"]["parents"]] == ["healthy.safetensors", "photo-b.ckpt"]
     assert rows[3]["fingerprint"] is None
+
+
+def test_inspect_shows_what_half_precision_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "xl.safetensors", overflowing())
+    assert main(["inspect", "--json", str(path)]) == 0
+    verdict = json.loads(capsys.readouterr().out)["verdict"]
+    assert verdict["status"] == "healthy"
+    (finding,) = verdict["findings"]
+    assert (finding["code"], finding["severity"]) == ("fp16-overflow", "information")
+    assert finding["text"] == "In fp16 every value is NaN: images come out black. In bf16 and fp32 it works."
+    measured = {evidence["name"]: evidence["value"] for evidence in finding["evidence"]}
+    assert measured["fp16, decoder: NaN or infinite values"] == 100
+    assert measured["bf16, decoder: NaN or infinite values"] == 0
 
 
 def test_inspect_without_the_probe(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:

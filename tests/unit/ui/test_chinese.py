@@ -14,7 +14,8 @@ import torch
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture, KLConfig
 from vae_lab.checkup import Checkup, check_weights, checkup, latent_scale
-from vae_lab.checkup.findings import TITLES
+from vae_lab.checkup.findings import TITLES, Finding
+from vae_lab.checkup.half_precision import HalfReading, judge_half
 from vae_lab.checkup.judge import judge_probe
 from vae_lab.checkup.probe import Probe, read_chart
 from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
@@ -53,7 +54,8 @@ INTERNATIONAL = (
     "VAE", "VAEs", "SDXL", "SD", "PSNR", "SSIM", "CIEDE", "RGB", "NaN", "LoRA", "WebUI", "Lab", "Built-in", "Automatic",
     "MB", "GB", "kB", "dB", "bytes", "fp", "ldm", "first_stage_model", "img", "txt", "no-half-vae", "JSONL", "CSV",
     "HTML", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae", "AutoencoderKL",
-    "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3",
+    "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
+    "bf", "vae-in-bf", "vae-in-fp",
 )  # fmt: skip
 
 
@@ -127,11 +129,22 @@ def charts() -> Iterator[Probe]:
         yield Probe(SD1, read_chart(wrong), None)
 
 
+def half_precision() -> Iterator[Finding]:
+    """Every fault in fp16 with every outcome in bf16, near the limit, and not measured."""
+    fails = HalfReading(decoder_delta_e=5.0, decoder=0.0)
+    for fp16 in (HalfReading(1.0), HalfReading(0.5), HalfReading(0.0, 1.0, 0.1), fails):
+        for bf16 in (HalfReading(0.0, 0.0, 0.2, 0.1), fails):
+            yield judge_half(1e5, fp16, bf16)  # type: ignore[misc]
+    for fp16 in (HalfReading(0.0), HalfReading()):
+        yield judge_half(7e4, fp16, None)  # type: ignore[misc]
+
+
 def reports() -> dict[str, FileRecord]:
     """One for every finding that a probe, a file and its history give."""
     checkups = [
         Checkup("sd1", judge_probe(probe), checkup._numbers(probe), checkup._charts(probe)) for probe in charts()
     ]
+    checkups += [Checkup("sd1", (finding,)) for finding in half_precision()]
     checkups += [
         Checkup("", (latent_scale._other_scale(latent_scale._Fit(SD1, 0.9, 2.0, 0.1)),)),
         Checkup("", (checkup._uncertain_family(16),)),

@@ -54,7 +54,7 @@ class Recipe:
         decoder_steps, encoder_steps: batches of about 32 thousand pixels.
         learning_rate: at its peak.
         family: the latent space.
-        channels: widths, as in ``KLConfig``.
+        channels, blocks: widths and residual blocks per level, as in ``KLConfig``.
         base: the autoencoder this one is fine-tuned from.
         trained: prefixes of the weights that a fine-tune may change.
     """
@@ -67,12 +67,13 @@ class Recipe:
     learning_rate: float = 7e-4
     family: str = "sd1"
     channels: tuple[int, ...] = (64, 64, 128, 128)
+    blocks: int = 1
     base: str | None = None
     trained: tuple[str, ...] = ("decoder.", "post_quant_conv.")
 
     @property
     def config(self) -> KLConfig:
-        return KLConfig(block_out_channels=self.channels, layers_per_block=1)
+        return KLConfig(block_out_channels=self.channels, layers_per_block=self.blocks)
 
 
 RECIPES = (
@@ -114,7 +115,13 @@ LAST_RECIPES = (
     Recipe("last-i-anime", 36, "anime", 150, learning_rate=1e-3, channels=_OTHER_SIZE, base="last-i",
            trained=(*LAST_LAYERS, "decoder.up.1.")),
 )  # fmt: skip
-ALL_RECIPES = (*RECIPES, *HELD_OUT_RECIPES, *LAST_RECIPES)
+# The architecture of SD1.5's VAE itself, 83.65 million weights, to see whether small nets tell the truth.
+_TRUE_SIZE = (128, 256, 512, 512)
+TRUE_SIZE_RECIPES = (
+    Recipe("true-a", 41, "faithful", 300, 160, learning_rate=4e-4, channels=_TRUE_SIZE, blocks=2),
+    Recipe("true-b", 42, "faithful", 300, 160, learning_rate=4e-4, channels=_TRUE_SIZE, blocks=2),
+)
+ALL_RECIPES = (*RECIPES, *HELD_OUT_RECIPES, *LAST_RECIPES, *TRUE_SIZE_RECIPES)
 
 
 @dataclass(frozen=True)
@@ -287,8 +294,9 @@ def _optimise(
     learning_rate: float,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     label: str,
+    autocast: bool,
 ) -> None:
-    """Adam with a warm-up and a cosine decay to zero, in bfloat16 with fp32 weights."""
+    """Adam with a warm-up and a cosine decay to zero; in bfloat16 with fp32 weights, if ``autocast`` is set."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(trained))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -298,7 +306,7 @@ def _optimise(
     )
     started, mean = time.monotonic(), 0.0
     for step, (images, latents) in enumerate(batches, 1):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = loss_of(images, latents)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -310,7 +318,7 @@ def _optimise(
             log.info("%s: step %d of %d, loss %.4f, %.0f s", label, step, steps, mean, time.monotonic() - started)
 
 
-def train_decoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) -> None:
+def train_decoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int, autocast: bool) -> None:
     """Latents -> images; changes only the weights that the recipe names."""
     scaling = taesd_net.SCALING[recipe.family]
     criterion = LOSSES[recipe.loss]
@@ -319,10 +327,10 @@ def train_decoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) 
         return criterion(model.decode(latents / scaling).float(), images * 2 - 1)
 
     batches = pool.batches(steps, recipe.seed)
-    _optimise(model, recipe.trained, batches, steps, recipe.learning_rate, loss_of, f"{recipe.name} decoder")
+    _optimise(model, recipe.trained, batches, steps, recipe.learning_rate, loss_of, f"{recipe.name} decoder", autocast)
 
 
-def train_encoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) -> None:
+def train_encoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int, autocast: bool) -> None:
     """Images -> the means of their latents; the log-variance stays as it was set."""
     scaling = taesd_net.SCALING[recipe.family]
 
@@ -332,7 +340,7 @@ def train_encoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int) 
 
     batches = pool.batches(steps, recipe.seed + 100)
     trained = ("encoder.", "quant_conv.")
-    _optimise(model, trained, batches, steps, recipe.learning_rate, loss_of, f"{recipe.name} encoder")
+    _optimise(model, trained, batches, steps, recipe.learning_rate, loss_of, f"{recipe.name} encoder", autocast)
 
 
 def load_model(recipe: Recipe, work: Path) -> AutoencoderKL:
@@ -345,7 +353,7 @@ def load_model(recipe: Recipe, work: Path) -> AutoencoderKL:
     return model
 
 
-def train(recipe: Recipe, pool: Pool, work: Path, scale: float, halves: tuple[str, ...]) -> None:
+def train(recipe: Recipe, pool: Pool, work: Path, scale: float, halves: tuple[str, ...], autocast: bool) -> None:
     """Train one recipe and keep its weights in ``work``; ``scale`` multiplies the number of steps."""
     path = work / f"{recipe.name}.safetensors"
     if recipe.base:
@@ -353,10 +361,10 @@ def train(recipe: Recipe, pool: Pool, work: Path, scale: float, halves: tuple[st
     model = load_model(recipe, work)
     model.train()
     if "decoder" in halves:
-        train_decoder(model, recipe, pool, round(recipe.decoder_steps * scale))
+        train_decoder(model, recipe, pool, round(recipe.decoder_steps * scale), autocast)
         save_file(model.state_dict(), path)
     if "encoder" in halves and recipe.encoder_steps:
-        train_encoder(model, recipe, pool, round(recipe.encoder_steps * scale))
+        train_encoder(model, recipe, pool, round(recipe.encoder_steps * scale), autocast)
         save_file(model.state_dict(), path)
 
 
@@ -398,6 +406,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="multiplies every learning rate")
     parser.add_argument("--halves", nargs="+", choices=("decoder", "encoder"), default=("decoder", "encoder"))
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--fp32", action="store_true", help="not in bfloat16, which is slow on older processors")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(arguments.threads)
@@ -411,7 +420,7 @@ def main(argv: list[str] | None = None) -> None:
     for recipe in recipes:
         pool = make_pool(recipe.family, arguments.photos, arguments.taesd, arguments.work)
         recipe = replace(recipe, learning_rate=recipe.learning_rate * arguments.rate)
-        train(recipe, pool, arguments.work, arguments.scale, tuple(arguments.halves))
+        train(recipe, pool, arguments.work, arguments.scale, tuple(arguments.halves), not arguments.fp32)
 
 
 if __name__ == "__main__":

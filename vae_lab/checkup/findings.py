@@ -74,6 +74,7 @@ TITLES: Mapping[str, str] = {
     "wrong-family": "Made for another model",
     "missing-keys": "Incomplete",
     "bad-shape": "Inconsistent shapes",
+    "lost-data": "Part of the file is missing",
     "known-bad": "Known file",
     "merged": "Merged",
     "encoder-broken": "Encoder broken",

@@ -1,10 +1,10 @@
 """Finds parts of a file that a download has lost: blocks of one value, and blocks that are there twice.
 
 A healthy VAE can have many zeros: pruned weights, convolutions that start at zero, small values rounded to zero. All
-of these remove whole tensors, channels or kernels, or single weights anywhere. A lost block knows nothing of tensors:
+of these remove whole tensors, channels or kernels, or single weights anywhere. A lost block is independent of tensors:
 it begins and ends in the middle of a kernel whose other weights are intact. The few weights between the last whole
-kernel and the end of the block would all have to be zero by chance, which weights with so few other zeros are not. And it often
-begins and ends at a multiple of 512 bytes in the file, where kernels do only by chance.
+kernel and the end of the block would all have to be zero by chance, which is not likely where other weights are not.
+And the block often begins and ends at a multiple of 512 bytes in the file, where kernels do only by chance.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def find_lost_data(file: WeightFile, layout: Layout, state: Mapping[str, Tensor]
         state: canonical name -> tensor, in the file's own dtype.
     """
     parts = file_parts(file, layout, state)
-    lost = [found for run in _joined_runs(parts) if (found := _judged(run)) is not None]
+    judge = _Judge().judge
+    lost = [found for run in _joined_runs(parts) if (found := judge(run)) is not None]
     copies = [
         LostData(copy.start, copy.end, copy.tensor, copy_of=(copy.other, copy.other + copy.end - copy.start))
         for copy in find_repeated(parts, MIN_BYTES)
@@ -162,15 +163,84 @@ def _length(data: npt.NDArray[Any]) -> int:
 # --- lost or pruned -------------------------------------------------------------------------------------------------
 
 
-def _judged(run: _Run) -> LostData | None:
-    """What the run is reported as; None if a healthy VAE can have it."""
-    before = _before(run.first, run.start)
-    after = _after(run.last, run.end)
-    digits = _digits(run.first, run.start, before, -1) + _alignment(run.first, run.start, before)
-    digits += _digits(run.last, run.end, after, 1) + _alignment(run.last, run.end, after)
-    if digits < _MIN_DIGITS:
-        return None
-    return LostData(run.position, run.stop, run.first.name, run.value)
+class _Judge:
+    """Tells lost runs from pruned ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bytes], _Occurrences] = {}
+
+    def judge(self, run: _Run) -> LostData | None:
+        """What the run is reported as; None if a healthy VAE can have it."""
+        before, after = _before(run.first, run.start), _after(run.last, run.end)
+        digits = _alignment(run.first, run.start, before) + _alignment(run.last, run.end, after)
+        if before:
+            digits += self._digits(run.first, run.start, before, from_left=True)
+        if after:
+            digits += self._digits(run.last, run.end - 1, after, from_left=False)
+        if digits < _MIN_DIGITS:
+            return None
+        return LostData(run.position, run.stop, run.first.name, run.value)
+
+    def _digits(self, part: Part, inside: int, count: int, *, from_left: bool) -> float:
+        """How unlikely it is, as negative power of 10, that ``count`` elements at an edge have the value by chance.
+
+        The chance is the share of that value in the weights, the highest of: the same channel beyond the edge, the
+        same places in other channels, and the tensor.
+
+        Args:
+            part: where the edge is.
+            inside: the run's element at the edge.
+            count: those between the edge and the run's first or last whole unit.
+            from_left: whether the run begins here; else it ends.
+        """
+        value = part.data[inside]
+        row, column = divmod(inside, part.row)
+        weights = part.data[row * part.row : (row + 1) * part.row]
+        near = weights[max(0, column - _NEAR) : column] if from_left else weights[column + 1 : column + 1 + _NEAR]
+        if len(near) < _MIN_NEAR or len(part.data) < _MIN_WEIGHTS:
+            return 0.0
+        independent = count if part.has_kernels else count // 4  # 1x1 convolutions may be pruned by four columns
+        chance = max(_RAREST, _share(near == value))
+        if -math.log10(chance) * independent < 1.0:
+            return 0.0
+        occurrences = self._occurrences(part, value)
+        first = column if from_left else column + 1 - count
+        chance = max(chance, _share(occurrences.elsewhere(row, first, count)), occurrences.share_without(row))
+        return -math.log10(min(chance, 1.0)) * independent
+
+    def _occurrences(self, part: Part, value: np.unsignedinteger[Any]) -> _Occurrences:
+        key = part.start, value.tobytes()
+        if key not in self._known:
+            while len(self._known) > 1:  # runs come in the file's order: an earlier tensor is not needed again
+                del self._known[next(iter(self._known))]
+            self._known[key] = _Occurrences(part, value)
+        return self._known[key]
+
+
+class _Occurrences:
+    """Where a tensor has one value, except where whole units have it: those may be pruned."""
+
+    def __init__(self, part: Part, value: np.unsignedinteger[Any]) -> None:
+        self._unit = part.unit
+        self._equal = (part.data == value).reshape(-1, part.row)
+        units = self._equal[:, : part.row // part.unit * part.unit].reshape(len(self._equal), -1, part.unit)
+        per_unit = np.count_nonzero(units, axis=2)
+        live = per_unit < part.unit
+        self._equal_by_row = (per_unit * live).sum(axis=1)
+        self._weights_by_row = live.sum(axis=1) * part.unit
+
+    def share_without(self, row: int) -> float:
+        """Share of the value in all rows but one."""
+        number = int(self._equal_by_row.sum() - self._equal_by_row[row])
+        total = int(self._weights_by_row.sum() - self._weights_by_row[row])
+        return (number + 1) / (total + 2) if total else 1.0
+
+    def elsewhere(self, row: int, first: int, count: int) -> npt.NDArray[np.bool_]:
+        """Whether the value is at the same places in all rows but one: [rows, count]."""
+        start = first // self._unit * self._unit
+        live = ~self._equal[:, start : start + self._unit].all(axis=1)
+        live[row] = False
+        return self._equal[live, first : first + count]
 
 
 def _before(part: Part, start: int) -> int:
@@ -195,54 +265,7 @@ def _alignment(part: Part, edge: int, count: int) -> float:
     return math.log10(piece / math.gcd(piece, part.unit * part.width)) if piece >= _SECTOR else 0.0
 
 
-def _digits(part: Part, edge: int, count: int, direction: int) -> float:
-    """How unlikely it is, as negative power of 10, that ``count`` elements at an edge of a run have its value by chance.
-
-    The chance is the share of that value in the weights, the highest of: the tensor, the same channel beyond the edge,
-    and the same places in other channels.
-    """
-    if not count:
-        return 0.0
-    # The last element of the run, and the first one beyond it, are in the same row, as the edge is within a unit.
-    inside = edge if direction < 0 else edge - 1
-    row, column = divmod(inside, part.row)
-    begin = row * part.row
-    if direction < 0:
-        near, places = (max(begin, edge - _NEAR), edge), (column, column + count)
-    else:
-        near, places = (edge, min(begin + part.row, edge + _NEAR)), (column + 1 - count, column + 1)
-    if near[1] - near[0] < _MIN_NEAR or len(part.data) < _MIN_WEIGHTS:
-        return 0.0
-    equal = (part.data == part.data[inside]).reshape(-1, part.row)
-    shares = [_share(equal[row, near[0] - begin : near[1] - begin]), _share(_elsewhere(equal, part, row, places))]
-    overall = _overall(equal, part.unit, row)
-    chance = max(_RAREST, overall, *shares)
-    independent = count if part.has_kernels else count // 4  # 1x1 convolutions may be pruned by four columns
-    return -math.log10(min(chance, 1.0)) * independent
-
-
 def _share(equal: npt.NDArray[np.bool_]) -> float:
     """Share of True; 0 if there is none."""
     number = int(np.count_nonzero(equal))
     return (number + 1) / (equal.size + 2) if number else 0.0
-
-
-def _elsewhere(
-    equal: npt.NDArray[np.bool_], part: Part, row: int, places: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    """The same places in all other rows, except where the whole unit has the value."""
-    start = places[0] // part.unit * part.unit
-    unit = equal[:, start : start + part.unit]
-    live = ~unit.all(axis=1)
-    live[row] = False
-    return equal[live, places[0] : places[1]]
-
-
-def _overall(equal: npt.NDArray[np.bool_], unit: int, row: int) -> float:
-    """Share of the value in all other rows, except where a whole unit has it."""
-    units = equal[:, : equal.shape[1] // unit * unit].reshape(len(equal), -1, unit)
-    per_unit = np.count_nonzero(units, axis=2)
-    per_unit[row] = unit
-    live = per_unit < unit
-    number, total = int(per_unit[live].sum()), int(np.count_nonzero(live)) * unit
-    return (number + 1) / (total + 2) if total else 1.0

@@ -56,7 +56,11 @@ def find_repeated(parts: Sequence[Part], min_bytes: int) -> list[Repeated]:
     found: list[Repeated] = []
     for block in _joined(_blocks(parts)):
         if block.end - block.start >= min_bytes and _misplaced(parts, block):
-            found.append(Repeated(block.start, block.end, block.other, parts[block.index].name))
+            # A byte next to the piece can be the same by chance.
+            part, last = parts[block.index], parts[block.last]
+            start = block.start + (part.start - block.start) % part.width
+            end = block.end - (block.end - last.start) % last.width
+            found.append(Repeated(start, end, block.other + start - block.start, part.name))
     return found
 
 

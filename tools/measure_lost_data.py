@@ -56,17 +56,10 @@ def as_torch(state: State, path: Path) -> Path:
     return path
 
 
-def as_legacy(state: State, path: Path) -> Path:
-    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
-    return path
-
-
 FORMATS: dict[str, tuple[torch.dtype, Callable[[State, Path], Path]]] = {
     "safetensors, fp16": (torch.float16, as_safetensors),
     "safetensors, fp32": (torch.float32, as_safetensors),
-    "safetensors, bf16": (torch.bfloat16, as_safetensors),
     "torch zip, fp16": (torch.float16, as_torch),
-    "torch before 1.6, fp16": (torch.float16, as_legacy),
 }
 
 
@@ -93,20 +86,12 @@ def one_byte(data: bytearray, length: int, rng: np.random.Generator) -> tuple[in
     return start, start + length
 
 
-def _twice(data: bytearray, length: int, rng: np.random.Generator, step: int) -> tuple[int, int]:
-    start = source = _place(data, length, rng, step)
+def twice(data: bytearray, length: int, rng: np.random.Generator) -> tuple[int, int]:
+    start = source = _place(data, length, rng, PAGE)
     while abs(source - start) < length:
-        source = _place(data, length, rng, step)
+        source = _place(data, length, rng, PAGE)
     data[start : start + length] = data[source : source + length]
     return start, start + length
-
-
-def twice(data: bytearray, length: int, rng: np.random.Generator) -> tuple[int, int]:
-    return _twice(data, length, rng, PAGE)
-
-
-def twice_anywhere(data: bytearray, length: int, rng: np.random.Generator) -> tuple[int, int]:
-    return _twice(data, length, rng, 1)
 
 
 DAMAGE: dict[str, Damage] = {
@@ -114,7 +99,6 @@ DAMAGE: dict[str, Damage] = {
     "zeros, at multiples of 512": aligned_zeros,
     "bytes 0x20, at multiples of 512": one_byte,
     "a piece twice, at multiples of 4096": twice,
-    "a piece twice, anywhere": twice_anywhere,
 }
 
 
@@ -131,10 +115,10 @@ def outcome(data: bytes, start: int, end: int) -> str:
     return "right" if all(hits) else "wrong"
 
 
-def damaged_rows(work: Path, places: int) -> Iterator[str]:
+def damaged_rows(work: Path, places: int, formats: list[str]) -> Iterator[str]:
     yield f"| file | damage | {' | '.join(f'{length:,} bytes' for length in LENGTHS)} |"
     yield "|---|---|" + "---|" * len(LENGTHS)
-    for title, (dtype, save) in FORMATS.items():
+    for title, (dtype, save) in ((title, FORMATS[title]) for title in formats):
         contents = [
             save({k: v.to(dtype) for k, v in load_sample_vae(name).items()}, work / "sound.bin").read_bytes()
             for name in SAMPLES
@@ -419,6 +403,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--taesd", type=Path, required=True, help="folder with TAESD's safetensors files")
     parser.add_argument("--work", type=Path, required=True, help="folder for temporary files")
     parser.add_argument("--places", type=int, default=PLACES, help="places per length")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="of the damaged files")
     parser.add_argument("--small", action="store_true", help="leave out the larger VAEs")
     parser.add_argument("--parts", nargs="+", default=["damaged", "healthy", "time"])
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its two marks")
@@ -429,7 +414,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     parts = []
     if "damaged" in arguments.parts:
-        parts.append("\n".join(damaged_rows(arguments.work, arguments.places)))
+        parts.append("\n".join(damaged_rows(arguments.work, arguments.places, arguments.formats)))
     if "healthy" in arguments.parts:
         parts.append("\n".join(healthy_rows(arguments.taesd, arguments.work, not arguments.small)))
     if "time" in arguments.parts:

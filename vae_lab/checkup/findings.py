@@ -91,6 +91,7 @@ TITLES: Mapping[str, str] = {
     "all-zero": "Empty weights",
     "missing-keys": "Incomplete",
     "bad-shape": "Inconsistent shapes",
+    "lost-data": "Part of the file is missing",
     "known-bad": "Known file",
     "merged": "Merged",
     "encoder-broken": "Encoder broken",

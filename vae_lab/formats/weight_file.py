@@ -149,6 +149,14 @@ class WeightFile:
         flat = self._elements(stored, 0, stored.span)
         return flat.as_strided(stored.info.shape, stored.stride).clone(memory_format=torch.contiguous_format)
 
+    def position(self, name: str) -> int | None:
+        """Offset of a tensor's first byte in the file; None if it is not contiguous there.
+
+        Raises KeyError if there is none of that name.
+        """
+        stored = self._stored[name]
+        return stored.extent.position() + stored.start if stored.contiguous else None
+
     def read_flat(self, name: str, start: int, count: int) -> torch.Tensor:
         """Return a copy of the elements [start, start + count) in C order, one-dimensional.
 

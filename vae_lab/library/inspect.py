@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile
-from vae_lab.checkup import Checkup, Finding, check_weights, identity_key
+from vae_lab.checkup import Checkup, Evidence, Finding, check_weights, identity_key
 from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Severity
 from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder
 from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
@@ -28,7 +28,8 @@ from vae_lab.identity import (
     sketch_of_state,
 )
 from vae_lab.library.record import Depth, FileRecord, Kind, failed, file_facts
-from vae_lab.state_dict import family_hint, not_finite
+from vae_lab.state_dict import LostData, family_hint, find_lost_data, not_finite
+from vae_lab.text import quoted
 
 __all__ = ["UNFORESEEN", "CheckupStore", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
 
@@ -141,6 +142,9 @@ def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:
     bad = not_finite(state)
     if bad:
         return _with_published_facts(_of_bad_numbers(file, state, bad, record), file.path)
+    lost = find_lost_data(file.weights, file.layout, state)
+    if lost:
+        record = replace(record, file_findings=(*record.file_findings, _lost_data(lost, file.path)))
     digest = digest_of(sketch_of_state(state))
     record = replace(record, fingerprint=fingerprint(state), sketch=digest, identity=hinted_vae(state))
     return examine(file, state, replace(record, depth=Depth.IDENTIFIED))
@@ -237,6 +241,29 @@ def _not_finite(problem: str, *, only_encoder: bool) -> Finding:
         else f"{sentence} Images come out black."
     )
     return Finding("nan", BROKEN, text, (), _CHOOSE)
+
+
+def _lost_data(lost: Sequence[LostData], path: str) -> Finding:
+    first = lost[0]
+    where, begin, end = quoted(first.tensor), f"{first.start:,}", f"{first.end:,}"
+    if first.copy_of:
+        copy_begin, copy_end = (f"{position:,}" for position in first.copy_of)
+        text = (
+            f"Bytes {begin} to {end} of the file (in {where}) are the same as bytes {copy_begin} to {copy_end}: "
+            "one of the two parts is missing."
+        )
+    elif first.zeros:
+        text = f"Bytes {begin} to {end} of the file (in {where}) are all zero: this part of the file is missing."
+    else:
+        text = (
+            f"Bytes {begin} to {end} of the file (in {where}) repeat a single value: this part of the file is missing."
+        )
+    size = sum(part.end - part.start for part in lost)
+    evidence = (Evidence("missing parts", len(lost)), Evidence("missing bytes", size, "bytes"))
+    remedy = "Download the file again."
+    if is_url(path):
+        remedy = "The file on the server is damaged; download it from another source."
+    return Finding("lost-data", BROKEN, text, evidence, remedy)
 
 
 def _sentence(reason: str) -> str:

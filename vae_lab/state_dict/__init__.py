@@ -1,6 +1,17 @@
 """Finds the VAE in a file: prefixes, key layouts, canonical names."""
 
 from vae_lab.state_dict.canonical import VAE_PARTS, Layout, family_hint, find_vae
+from vae_lab.state_dict.lost_data import LostData, find_lost_data
 from vae_lab.state_dict.reading import canonical_shape, not_finite, read_tensors
 
-__all__ = ["VAE_PARTS", "Layout", "canonical_shape", "family_hint", "find_vae", "not_finite", "read_tensors"]
+__all__ = [
+    "VAE_PARTS",
+    "Layout",
+    "LostData",
+    "canonical_shape",
+    "family_hint",
+    "find_lost_data",
+    "find_vae",
+    "not_finite",
+    "read_tensors",
+]

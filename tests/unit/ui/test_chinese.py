@@ -32,6 +32,7 @@ from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSum
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
+from vae_lab.state_dict import LostData
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
@@ -185,6 +186,11 @@ def reports() -> dict[str, FileRecord]:
     for only_encoder in (True, False):
         finding = inspect_module._not_finite(problem, only_encoder=only_encoder)
         found[f"{30 + only_encoder} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(finding,))
+    for i, (path, value, copy) in enumerate(
+        ((NAMES[0], bytes(2), None), (NAMES[0], b"ab", None), ("https://x/y", b"", (8, 4104)))
+    ):
+        lost = LostData(4096, 8192, "decoder.conv_in.weight", value, copy)
+        found[f"{i}: {NAMES[1]}"] = FileRecord(NAMES[0], file_findings=(inspect_module._lost_data([lost], path),))
     return found
 
 

@@ -19,6 +19,7 @@ from tests.unit.makers import (
     SDXL_TEXT,
     UNET,
     diffusers_names,
+    kl_module,
     kl_state,
     prefixed,
     taesd_state,
@@ -28,6 +29,7 @@ from vae_lab import inspect_file
 from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.checkup import DECODED, ROUND_TRIP, TITLES, Verdict
 from vae_lab.identity import KnownCheckpoint, sketch_of_state
+from vae_lab.latents.chart import chart_image
 from vae_lab.library import FileRecord
 from vae_lab.library import inspect as inspect_module
 from vae_lab.samples import GREY_SHARE, load_sample_vae
@@ -362,3 +364,33 @@ def test_healthy_ones_have_measurements_too(tmp_path: Path) -> None:
     assert named["decoder only: white"] == pytest.approx(100, abs=3)
     assert named["encoder and decoder: black"] == pytest.approx(0, abs=3)
     assert checkup.charts[DECODED].startswith(b"\x89PNG")
+
+
+def in_space_of(scale: float, shift: float) -> State:
+    """A small VAE with 16 channels whose latents of the chart have this scale and shift."""
+    config = KLConfig((32,) * 4, 1, latent_channels=16, z_channels=16, use_quant_conv=False)
+    state, module = kl_state(config), kl_module(config).eval()
+    with torch.no_grad():
+        latents = module.encode(chart_image() * 2 - 1)
+    factor = 1 / scale / latents.std()
+    state["encoder.conv_out.weight"][:16] *= factor
+    state["encoder.conv_out.bias"][:16] = state["encoder.conv_out.bias"][:16] * factor + shift - latents.mean() * factor
+    return state
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "family"),
+    [
+        (0.3611, 0.1159, "flux"),
+        (1.5305, 0.0609, "sd3"),
+        (0.6, 0.1, ""),
+        (0.9, 0.0, ""),
+        (0.3611, 3.0, ""),
+        (6.0, 0.0, ""),
+    ],
+)
+def test_16_channels_alone_make_no_family(tmp_path: Path, scale: float, shift: float, family: str) -> None:
+    record = inspect_file(write(tmp_path / "v.safetensors", in_space_of(scale, shift)))
+    assert record.family_id == family
+    assert record.verdict.has("family-uncertain") == (family == "")
+    assert any(evidence.name == "encoder and decoder: white" for evidence in record.measured)

@@ -79,6 +79,7 @@ _RANK = {INFORMATION: 0, NOT_CHECKED: 1, SUSPECT: 2, MISSING: 3, BROKEN: 4, UNRE
 
 TITLES: Mapping[str, str] = {
     "grey": "Washed out",
+    "pale": "Slightly pale",
     "flat": "Blank images",
     "black": "Black images",
     "nan": "Invalid values (NaN)",

@@ -55,7 +55,7 @@ FAITHFUL = {
     "a little softer": contrast(0.985),
     "overshooting": contrast(1.25),
     "more colour": colour(1.8),
-    "a little less colour": colour(0.92),
+    "a little less colour": colour(0.95),
     "finely grained": noise(0.01),
     "slightly warm": lambda image: image * torch.tensor([1.0, 0.99, 0.97])[:, None, None],
 }
@@ -68,10 +68,12 @@ def test_faithful(change: Callable[[Tensor], Tensor]) -> None:
 
 FAULTY = {
     "a quarter of the contrast lost": (contrast(0.74), "grey", "broken"),
-    "a tenth of the contrast lost": (contrast(0.9), "grey", "suspect"),
-    "a sixth of contrast and colour lost": (lambda image: contrast(0.87)(colour(0.95)(image)), "grey", "broken"),
+    "a tenth of the contrast lost": (contrast(0.9), "pale", "information"),
+    "a ninth of the contrast lost": (contrast(0.89), "grey", "suspect"),
+    "a sixth of contrast and colour": (lambda image: contrast(0.87)(colour(0.95)(image)), "grey", "broken"),
     "a third of the colour lost": (colour(0.66), "grey", "broken"),
-    "a seventh of the colour lost": (colour(0.86), "grey", "suspect"),
+    "a tenth of the colour lost": (colour(0.9), "pale", "information"),
+    "a sixth of the colour lost": (colour(0.83), "grey", "suspect"),
     "half grey": (lambda image: image * 0.5 + 0.25, "grey", "broken"),
     "no colour": (grey, "grey", "broken"),
     "one tone": (lambda image: torch.full_like(image, 0.5), "flat", "broken"),

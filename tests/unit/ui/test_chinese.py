@@ -115,14 +115,16 @@ def kl(**config: object) -> Autoencoder:
 
 
 def charts() -> Iterator[Probe]:
-    """Grey, paler by the encoder, exaggerated, off-colour, noisy, flat, black, and not finite."""
+    """Grey, paler, paler by the encoder, exaggerated, off-colour, noisy, flat, black, and not finite."""
     chart = chart_image()
     noise = torch.rand(chart.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     good, grey, pale = (read_chart(0.5 + k * (chart - 0.5)) for k in (1.0, 0.2, 0.8))
+    slightly = read_chart(0.5 + 0.91 * (chart - 0.5))
     yield Probe(SD1, good, good, 7e4)
     yield from (Probe(SD1, reading, None) for reading in (grey, pale))
     yield from (Probe(SD1, good, reading) for reading in (grey, pale))
     yield Probe(None, None, grey)
+    yield from (Probe(SD1, slightly, None), Probe(SD1, good, slightly))
     for wrong in (
         1.8 * (chart - 0.5) + 0.5, chart.flip(1), chart + noise, chart * 0 + 0.5 + noise, chart * 0 + 0.5, chart * 0,
         chart * torch.nan,
@@ -181,11 +183,11 @@ def reports() -> dict[str, FileRecord]:
         found[f"{i} {NAMES[2]}"] = FileRecord(NAMES[0], file_findings=(finding,))
     for half, kind in (("decoder", "checkpoint"), ("encoder", "vae")):
         file = SimpleNamespace(half=half, layout=SimpleNamespace(kind=kind))
-        found[f"{40 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(inspect_module._half(file),))  # type: ignore[arg-type]
+        found[f"{400 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(inspect_module._half(file),))  # type: ignore[arg-type]
     problem = "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
     for only_encoder in (True, False):
         finding = inspect_module._not_finite(problem, only_encoder=only_encoder)
-        found[f"{30 + only_encoder} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(finding,))
+        found[f"{300 + only_encoder} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(finding,))
     for i, (path, value, copy) in enumerate(
         ((NAMES[0], bytes(2), None), (NAMES[0], b"ab", None), ("https://x/y", b"", (8, 4104)))
     ):

@@ -224,7 +224,11 @@ class VaeFile:
     def family_or_hint(self, family: Family | None) -> Family | None:
         """``family`` from the weights, else the family of the rest of the checkpoint if its latents have that shape."""
         hint = self.family_hint
-        return hint if family is None and hint and hint.latent_channels == self.latent_channels else family
+        if family is not None or hint is None or hint.latent_channels != self.latent_channels:
+            return family
+        # The x4 upscaler has SD's text encoder and 4 latent channels, but a VAE of its own.
+        module = self.architecture.build(self.shapes, self.path)
+        return hint if self.architecture.downscale(module) == 8 else None
 
 
 def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:

@@ -293,6 +293,8 @@ def test_what_the_chart_cannot_judge_is_never_healthy(tmp_path: Path, config: KL
     record = inspect_file(write(tmp_path / "v.safetensors", state))
     assert record.status == "not-checked"
     assert kind in record.verdict.findings[0].text
+    built_in = inspect_file(write(tmp_path / "model.safetensors", checkpoint(state)))
+    assert (built_in.status, built_in.family_id) == ("not-checked", "")
     empty = inspect_file(write(tmp_path / "zero.safetensors", {n: torch.zeros_like(t) for n, t in state.items()}))
     assert (empty.status, empty.verdict.findings[0].code) == ("broken", "all-zero")
 

@@ -186,7 +186,7 @@ def _add_comparisons(router: APIRouter, service: ComparisonService) -> None:
         """Get one image of a comparison, with generation parameters that name its VAE."""
         stored = service.get(comparison_id)
         name, png = stored.png(number)
-        stem = re.sub(r"(\.vae)?\.(safetensors|ckpt|pt)$", "", name)
+        stem = re.sub(r"(\.vae)?\.(safetensors|sft|ckpt|pt|pth|bin)$", "", name)
         return Response(png, media_type="image/png", headers=_png_headers(f"{_title(stored)}-{stem}-{number}"))
 
     @router.get(

@@ -13,7 +13,7 @@ from vae_lab.text import as_text
 
 __all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_next_to_checkpoint"]
 
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # increase when the key changes
 
 FileKey = tuple[int, str, int, int, int]

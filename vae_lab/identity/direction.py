@@ -274,7 +274,7 @@ def _guesses(parents: _Array, made: _Array, unit: _Array) -> list[_Weights]:
         return [tuple(weights.tolist())]
     # Weights that add up to 1.
     rest = _refined(scaled[1:] - scaled[0], aim - scaled[0])
-    found = [tuple([1 - rest.sum(), *rest.tolist()])]
+    found: list[_Weights] = [(float(1 - rest.sum()), *rest.tolist())]
     for base in range(3 if len(parents) == 3 else 0):
         b, c = (row for row in range(3) if row != base)
         if abs(weights[base] - 1) < _NEAR * np.abs(weights).sum():  # A + k (B - C)
@@ -398,5 +398,3 @@ def _run(plan: _Plan, parents: _Array, kinds: Sequence[Grid]) -> _Array:
     first, last = (values[1], values[2]) if how.startswith("difference") else (values[1], values[0])
     pair = finest((grids[1], grids[2] if how.startswith("difference") else grids[0]))
     return rounded(values[0] + product(weights[1], rounded(first - last, pair), pair), finest((grids[0], pair)))
-
-

@@ -41,6 +41,7 @@ _MAX_CHOICES = 8  # of copies in several precisions
 _AS_GOOD_AS_ALL = 0.998  # share of exact predictions with which no larger set of parents is tried
 _PREFERRED = ("certain", "other", "open")
 _SELF = "\0"  # no file has this name
+_DEPENDENT = 1e-12  # smallest eigenvalue of vectors that do not determine their weights
 _CHUNK = 8192  # sampled weights per candidate in double precision at a time
 
 _Array = npt.NDArray[np.float64]
@@ -113,7 +114,8 @@ def explain_merge(
         originals: names of candidates that are known to be no merges.
 
     Returns:
-        None if the candidates do not explain ``target``, or if one of them was made from it. With ``direction`` "open" if they are related, but it is not certain which was made from the others.
+        None if the candidates do not explain ``target``, or if one of them was made from it. With ``direction`` "open"
+        if they are related, but it is not certain which was made from the others.
     """
     problem = _prepared(target, candidates, tolerance, originals)
     if problem is None:
@@ -250,9 +252,7 @@ class _Problem:
         choices = list(product(*(self._copies[index] for index in solution.indices)))[:_MAX_CHOICES]
         values = [[one.values for one in choice] for choice in choices]
         fixed = [self._names[index] in self._originals for index in solution.indices]
-        found = [
-            direction(self._target.values, others, fixed=fixed, only_certain=only_certain) for others in values
-        ]
+        found = [direction(self._target.values, others, fixed=fixed, only_certain=only_certain) for others in values]
         return min(found, key=lambda one: (_PREFERRED.index(one.verdict), -one.exact))
 
     def _promising(self, size: int) -> list[tuple[int, ...]]:
@@ -266,6 +266,8 @@ class _Problem:
         """The weights of these parents; None if they do not explain the target, or one is not needed."""
         rows = list(indices)
         gram, aims = self._gram[np.ix_(rows, rows)], self._aims[rows]
+        if np.linalg.eigvalsh(gram)[0] < _DEPENDENT:
+            return None
         inverse = np.linalg.inv(gram)
         unit_weights = inverse @ aims
         residual = float(np.sqrt(max(1 - unit_weights @ aims, 0)))
@@ -276,7 +278,11 @@ class _Problem:
         # A merge is between its parents, or adds one difference. Anything else is a relation in which the target was a
         # parent.
         negative = int((weights < 0).sum())
-        if negative > len(rows) - 2 or (np.abs(weights) < _MIN_WEIGHT).any() or own.min() < _MIN_CERTAIN_GAIN * residual:
+        if (
+            negative > len(rows) - 2
+            or (np.abs(weights) < _MIN_WEIGHT).any()
+            or own.min() < _MIN_CERTAIN_GAIN * residual
+        ):
             return None
         likeness = float(np.mean([self._gram[i, j] for i, j in combinations(rows, 2)]))
         return _Solution(indices, weights, residual, float(own.min()), float(np.abs(weights).sum()), likeness)

@@ -46,7 +46,9 @@ UNRELATED = 0.3
 
 Relation = Literal["recast", "relative", "distant", "unrelated"]
 
-_VERSION = 2  # increase when other weights are sampled, or stored otherwise; sketches of different versions cannot be compared
+_VERSION = (
+    2  # increase when other weights are sampled, or stored otherwise; sketches of different versions cannot be compared
+)
 _INTERVAL = 1000  # of large tensors, one weight in 1000
 _MIN_SAMPLES = 256  # per tensor, or all its weights if it has fewer
 _RUN = 128  # weights read in one piece; reading time depends on the number of pieces, not of bytes

@@ -171,8 +171,7 @@ class FileRecord:
                 "grade": identity.grade or None,
             },
             "verdict": _rounded(self.verdict.to_json()),
-            "merge": merge
-            and {"parents": parents, "residual": round(merge.residual, 6), "direction": merge.direction},
+            "merge": merge and {"parents": parents, "residual": round(merge.residual, 6), "direction": merge.direction},
             "measured": [_rounded(asdict(evidence)) for evidence in self.measured],
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),

@@ -126,9 +126,7 @@ class Scan:
             self._cache.add(path, record, key)
         finite = sketch is None or sketch.finite
         digest = digest_of(sketch)
-        return replace(
-            one, kind=record.kind, hint=record.hint_id, sketch=digest, dtype=record.dtype, finite=finite
-        )
+        return replace(one, kind=record.kind, hint=record.hint_id, sketch=digest, dtype=record.dtype, finite=finite)
 
     def _identity(self, path: str) -> tuple[FileRecord, Sketch | None]:
         with open_vae(path) as file:

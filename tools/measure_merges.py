@@ -28,7 +28,7 @@ from vae_lab.samples import load_sample_vae
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SAMPLES = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime")
 BITS = {"bf16": 8, "fp16": 11, "fp32": 24}
-STEP = 256  # weights of each convolution
+SIZE = 64  # weights of each convolution
 
 State = dict[str, Tensor]
 
@@ -69,7 +69,7 @@ class Vae:
     exact: bool = True
 
 
-def originals(rng: random.Random) -> dict[str, Vae]:
+def originals(rng: random.Random, size: int) -> dict[str, Vae]:
     """Two to five VAEs that are no merges: trained ones or random ones, and fine-tunes of these."""
     seed = rng.getrandbits(31)
     generator = torch.Generator().manual_seed(seed)
@@ -77,12 +77,12 @@ def originals(rng: random.Random) -> dict[str, Vae]:
     bases: list[State] = []
     for number in range(rng.randint(1, 3)):
         if rng.random() < 0.5:
-            base = _sample(rng.choice(SAMPLES[:2]))
+            base = _sample(rng.choice(SAMPLES[:2]), size)
             bases.append(
                 {name: tensor + 1e-5 * torch.randn(tensor.shape, generator=generator) for name, tensor in base.items()}
             )
         else:
-            shapes = {name: tensor.shape for name, tensor in _sample("photo-a").items()}
+            shapes = {name: tensor.shape for name, tensor in _sample("photo-a", size).items()}
             scale = rng.choice((0.01, 0.03, 0.1))
             bases.append({name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()})
         found[f"original-{number}"] = Vae(bases[-1], "original")
@@ -152,9 +152,14 @@ def shares(rng: random.Random, count: int) -> list[float]:
             return [part / steps for part in parts]
 
 
-def library(rng: random.Random) -> dict[str, Vae]:
-    """Originals and merges, some of them in other precisions than those from which other files were made."""
-    found = originals(rng)
+def library(rng: random.Random, size: int = SIZE) -> dict[str, Vae]:
+    """Originals and merges, some of them in other precisions than those from which other files were made.
+
+    Args:
+        rng: source of everything random.
+        size: weights of each convolution.
+    """
+    found = originals(rng, size)
     for number in range(rng.randint(1, 6)):
         found[f"merge-{number}"] = merged(rng, found)
     for name in list(found):
@@ -181,11 +186,11 @@ def _recast(rng: random.Random, found: dict[str, Vae], name: str) -> None:
 
 
 @cache
-def _sample(name: str) -> State:
+def _sample(name: str, size: int) -> State:
     """A part of each convolution, so that a library is made in milliseconds."""
     state = load_sample_vae(name)
     return {
-        key: tensor.float().flatten()[:STEP].reshape(-1, 1, 1, 1) for key, tensor in state.items() if tensor.ndim == 4
+        key: tensor.float().flatten()[:size].reshape(-1, 1, 1, 1) for key, tensor in state.items() if tensor.ndim == 4
     }
 
 

@@ -228,7 +228,13 @@ class _Problem:
             return None
         # Of merges that are also candidates, other recipes may follow: the parents that are least alike are originals.
         solution, found = min(
-            proven, key=lambda one: (-round(one[1].exact, 3), round(one[0].effort / 0.02), round(one[0].likeness, 3))
+            proven,
+            key=lambda one: (
+                not _are_round(one[1].weights),
+                -round(one[1].exact, 4),
+                round(one[0].effort / 0.02),
+                round(one[0].likeness, 3),
+            ),
         )
         return self._merge(replace(solution, weights=np.array(found.weights)), "certain")
 
@@ -326,6 +332,11 @@ def _products(sketches: Sequence[Sketch]) -> _Array:
         chunk = np.stack([sketch.values[start : start + _CHUNK].astype(np.float64) for sketch in sketches])
         total += (chunk * squares[start : start + _CHUNK]) @ chunk.T
     return total
+
+
+def _are_round(weights: Sequence[float]) -> bool:
+    """Whether a user may have typed them."""
+    return all(abs(300 * weight - round(300 * weight)) < 1e-6 for weight in weights)
 
 
 def _distinct(copies: Sequence[Sketch]) -> list[Sketch]:

@@ -32,6 +32,7 @@ _UNROUNDED = 0.12  # in units in the last place: smaller errors were not left by
 _UNROUNDED_FINER = 0.27  # the same if a parent is in a finer precision, so that the sum can lie anywhere
 _PROMISING = 4  # ways of computing that are tried on all weights
 _COPIES = 0.999  # share of equal weights
+_HALVES: tuple[Grid, ...] = ("fp16", "bf16")
 _REFINEMENTS = 12
 _NEAR = 0.02  # of free weights to 1, relative to their sum
 _MAX_WEIGHT = 1.3  # of a merger's menu
@@ -348,13 +349,13 @@ def _plans(weights: _Weights, kinds: Sequence[Grid], made: Grid) -> Iterator[_Pl
                 b, c = (b, c) if weights[b] > 0 else (c, b)
                 orders += [(how, (base, b, c)) for how in ("difference", "difference-fused")]
     sources: list[Grid | Literal[""]] = [""]
-    sources += [grid for grid in ("fp16", "bf16") if any(kind not in (grid, "bf16") for kind in kinds)]
+    sources += [grid for grid in _HALVES if any(kind not in (grid, "bf16") for kind in kinds)]
     for choice in _nice(weights):
         for source in sources:
             yield _Plan(choice, "wide", ("sum", tuple(range(count))), source)
         # With round weights, ties are so common that the order of steps in fp32 shows in fp16.
         casts: list[Grid | Literal["", "wide"]] = ["fp32"]
-        casts += [cast for cast in ("fp16", "bf16") if _BITS[cast] >= _BITS[made]]
+        casts += [cast for cast in _HALVES if _BITS[cast] >= _BITS[made]]
         casts += [""] if len(set(kinds)) > 1 else []
         for cast in casts:
             for order in orders:

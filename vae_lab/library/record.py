@@ -153,7 +153,7 @@ class FileRecord:
         """Plain values, as printed by ``inspect --json`` and returned by the API."""
         identity, merge = self.identity, self.merge
         parents = [
-            {"name": parent.name, "weight": round(parent.weight, 4) if merge.certain else None}
+            {"name": parent.name, "weight": round(parent.weight, 4) if merge and merge.certain else None}
             for parent in (merge.parents if merge else ())
         ]
         return {

@@ -314,7 +314,7 @@ class ParentAnswer(_Answer):
     """One VAE that another was merged from."""
 
     name: str
-    weight: float = Field(..., description="Its share, from 0 to 1.")
+    weight: float | None = Field(..., description="Its share, from 0 to 1. Null if `direction` is `open`.")
 
 
 class MergeAnswer(_Answer):
@@ -322,6 +322,9 @@ class MergeAnswer(_Answer):
 
     parents: list[ParentAnswer]
     residual: float = Field(..., description="Share of the weights that the parents leave unexplained.")
+    direction: str = Field(
+        ..., description="`certain`: made from the parents. `open`: related to them; which was made first is not known."
+    )
 
 
 class ReportAnswer(_Answer):
@@ -429,6 +432,7 @@ class RowAnswer(_Answer):
     title: str
     finding: str
     listed: str = Field(..., description="Name in the host's menus; empty if not listed there.")
+    related: str = Field(..., description="Files that it is related to, if it is not certain which was made first.")
 
 
 class LibraryAnswer(_Answer):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.cli.arguments import Commands, display_name, exit_code, path_or_url
@@ -15,6 +14,7 @@ from vae_lab.cli.console import progress_bar, say
 from vae_lab.errors import FileError
 from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.library import FileRecord, inspect_file
+from vae_lab.library.record import explained
 
 __all__ = ["add_inspect"]
 
@@ -33,24 +33,31 @@ def add_inspect(commands: Commands) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    statuses = []
     paths = list(dict.fromkeys(args.paths))
+    names = {path: display_name(path, paths) for path in paths}
+    reports: dict[str, FileRecord] = {}
     with progress_bar("inspecting", "file", hidden=args.json) as progress:
         for number, path in enumerate(paths):
-            progress(number, len(paths), display_name(path, paths))
-            report = inspect_file(path, probe=not args.no_probe, relatives=_relatives(path, paths))
-            statuses.append(report.status)
-            if args.json:
-                sys.stdout.write(f"{json.dumps(report.to_json(), ensure_ascii=False)}\n")
-            else:
-                say(_as_text(report))
+            progress(number, len(paths), names[path])
+            reports[names[path]] = inspect_file(path, probe=not args.no_probe).with_charts({})
         progress(len(paths), len(paths), "")
-    return exit_code(statuses)
+    # Only now is it known which files are broken, and so are nobody's parents.
+    for path in paths:
+        report = _explained(names[path], str(path), reports, {names[other]: str(other) for other in paths})
+        if args.json:
+            sys.stdout.write(f"{json.dumps(report.to_json(), ensure_ascii=False)}\n")
+        else:
+            say(_as_text(report))
+    return exit_code(report.status for report in reports.values())
 
 
-def _relatives(path: Path | str, paths: Sequence[Path | str]) -> dict[str, Sketch]:
-    """Sketches of the other files of the call: the parents of a merge may be among them."""
-    return {display_name(other, paths): sketch for other in paths if other != path and (sketch := _sketch(str(other)))}
+def _explained(name: str, path: str, reports: Mapping[str, FileRecord], paths: Mapping[str, str]) -> FileRecord:
+    """The report with the parents of a merge, if they are among the other files of the call."""
+    report, sketch = reports[name], _sketch(path) if len(paths) > 2 and reports[name].fingerprint else None
+    if sketch is None:
+        return report
+    others = {other: found for other, file in paths.items() if other != name and (found := _sketch(file))}
+    return explained(report, sketch, others, reports)
 
 
 @cache
@@ -71,6 +78,8 @@ def _as_text(report: FileRecord) -> str:
         lines.append(f"  {' · '.join(filter(None, facts))}")
     if report.identity:
         lines.append(f"  this {'file ' if report.identity.match == 'file' else ''}is {report.identity.words}")
+    if report.merge and not report.merge.certain:
+        lines.append(f"  related to {report.merge.names}; which was made from which is not certain")
     for finding in report.verdict.findings:
         lines.append(f"  {finding.title} ({finding.code}, {finding.severity}): {finding.text}")
         if finding.evidence:

@@ -375,7 +375,7 @@ class Host(ABC):
         return {name: record.verdict for name, record in known.items() if record is not None}
 
     def inspect(self, name: str) -> FileRecord:
-        """Check a VAE or a checkpoint, and find out which of the user's VAEs it was merged from.
+        """Check a VAE or a checkpoint, and find out which of the user's VAEs, built-in ones too, it was merged from.
 
         Raises:
             UnknownChoice: no VAE and no checkpoint has that name.
@@ -383,7 +383,9 @@ class Host(ABC):
         return self._check(self.file_of(name))
 
     def _check(self, path: Path) -> FileRecord:
-        return self.file_cache.check(str(path), {name: str(file) for name, file in self.vae_files().items()})
+        vaes = {name: str(file) for name, file in self.vae_files().items()}
+        checkpoints = {name: str(file) for name, file in self.checkpoint_files().items()}
+        return self.file_cache.check(str(path), vaes, checkpoints)
 
     def memory_checkup(self) -> MemoryCheckup | None:
         """The last checkup of the VAE in memory; None if the host has none there, or it was not checked yet."""

@@ -101,7 +101,7 @@ class DuplicateGroup:
 
 def sketch_digest(sketch: Sketch) -> str:
     """32 hex digits over a sketch: the same for fp32 and fp16 copies of the same weights."""
-    return hashlib.sha256(sketch.to_bytes()).hexdigest()[:32]
+    return hashlib.sha256(sketch.rounded_bytes()).hexdigest()[:32]
 
 
 def find_duplicates(records: Iterable[HasVae]) -> list[DuplicateGroup]:

@@ -46,7 +46,9 @@ UNRELATED = 0.3
 
 Relation = Literal["recast", "relative", "distant", "unrelated"]
 
-_VERSION = 1  # increase when other weights are sampled; sketches of different versions cannot be compared
+_VERSION = (
+    2  # increase when other weights are sampled, or stored otherwise; sketches of different versions cannot be compared
+)
 _INTERVAL = 1000  # of large tensors, one weight in 1000
 _MIN_SAMPLES = 256  # per tensor, or all its weights if it has fewer
 _RUN = 128  # weights read in one piece; reading time depends on the number of pieces, not of bytes
@@ -61,7 +63,7 @@ class Sketch:
 
     Attributes:
         structure: hash over the names and shapes of all convolutions; only sketches of one structure are comparable.
-        values: [N] float32, the weights rounded to fp16, including NaN.
+        values: [N] float32, the weights as stored, including NaN; clamped to fp16's range.
         spans: canonical tensor name, and start and end of its weights in ``values``.
         totals: for each span, the number of weights in the whole tensor.
     """
@@ -103,9 +105,18 @@ class Sketch:
         return bool((self.values.view(np.uint32) & 0xFFFF == 0).all())
 
     def to_bytes(self) -> bytes:
-        """Serialise for a cache: a header and 2 bytes per weight. See :meth:`from_bytes`."""
-        header = {"version": _VERSION, "structure": self.structure, "spans": self.spans, "totals": self.totals}
-        return json.dumps(header).encode() + b"\n" + self.values.astype("<f2").tobytes()
+        """Serialise for a cache: a header and 2 bytes per weight, 4 if fp16 would round one. See :meth:`from_bytes`."""
+        halves = self.values.astype("<f2")
+        exact = np.array_equal(halves.astype(np.float32), self.values, equal_nan=True)
+        return self._header("<f2" if exact else "<f4") + (halves if exact else self.values.astype("<f4")).tobytes()
+
+    def rounded_bytes(self) -> bytes:
+        """As :meth:`to_bytes`, but the same for fp32 and fp16 copies of the same weights."""
+        return self._header("<f2") + (self.values.astype("<f2") + np.float16(0)).astype("<f2").tobytes()  # no -0
+
+    def _header(self, dtype: str) -> bytes:
+        facts = {"structure": self.structure, "spans": self.spans, "totals": self.totals}
+        return json.dumps({"version": _VERSION, "dtype": dtype, **facts}).encode() + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Sketch:
@@ -123,11 +134,15 @@ class Sketch:
             structure, totals = str(header["structure"]), tuple(map(int, header["totals"]))
         except (KeyError, TypeError) as error:
             raise ValueError("a sketch with a damaged header") from error
+        dtype = header.get("dtype")
+        if dtype not in ("<f2", "<f4"):
+            raise ValueError("a sketch of an unknown dtype")
+        width = int(dtype[-1])
         starts, stops = [start for _, start, _ in spans], [stop for _, _, stop in spans]
         sizes = [total >= stop - start > 0 for total, (_, start, stop) in zip(totals, spans, strict=True)]
-        if [0, *stops] != [*starts, len(body) // 2] or len(body) % 2 or not all(sizes):
+        if [0, *stops] != [*starts, len(body) // width] or len(body) % width or not all(sizes):
             raise ValueError("a sketch whose spans do not match its values")
-        return cls(structure, _frozen(np.frombuffer(body, "<f2").astype(np.float32)), spans, totals)
+        return cls(structure, _frozen(np.frombuffer(body, dtype).astype(np.float32)), spans, totals)
 
 
 def sketch_of_state(state: Mapping[str, Tensor]) -> Sketch:
@@ -213,7 +228,7 @@ def _sketch(shapes: Mapping[str, tuple[int, ...]], read: Callable[[str, _Runs], 
     for name, shape in convolutions.items():
         runs = _runs(name, shape)
         if runs:
-            pieces.append(_rounded(read(name, runs)))
+            pieces.append(_clamped(read(name, runs)))
             spans.append((name, position, position + len(pieces[-1])))
             position = spans[-1][2]
     values = np.concatenate([np.empty(0, np.float32), *pieces])
@@ -242,10 +257,9 @@ def _runs(name: str, shape: tuple[int, ...]) -> _Runs:
     return runs
 
 
-def _rounded(values: Tensor) -> npt.NDArray[np.float32]:
-    """Round to fp16 exactly as the fingerprint does."""
-    half = values.cpu().float().clamp(-_LARGEST_HALF, _LARGEST_HALF).half() + 0.0
-    return half.float().numpy()
+def _clamped(values: Tensor) -> npt.NDArray[np.float32]:
+    """As fp32, clamped exactly as the fingerprint does. Adding 0 makes -0 to 0."""
+    return (values.cpu().float().clamp(-_LARGEST_HALF, _LARGEST_HALF) + 0.0).numpy()
 
 
 def _frozen(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

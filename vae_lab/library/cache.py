@@ -21,16 +21,17 @@ from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, ident
 from vae_lab.checkup.findings import WORST_FIRST, Status
 from vae_lab.errors import FileError
 from vae_lab.formats import is_url
-from vae_lab.identity import Sketch, explain_merge, sketch_digest, sketch_of_file
+from vae_lab.identity import Sketch, sketch_of_file
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library.folders import FileKey, file_key
 from vae_lab.library.inspect import identify_file, inspect_file
-from vae_lab.library.record import Depth, FileRecord
+from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained
 from vae_lab.library.store import Store
 
 __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
-_VERSION = f"2.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
+_MAX_CHECKPOINTS_READ = 16  # in search of the parents of one merge; each takes about a megabyte of its file
+_VERSION = f"3.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -84,33 +85,55 @@ class FileCache:
             self.add(path, record, key)
         return record
 
-    def check(self, path: str, relatives: Mapping[str, str] | None = None) -> FileRecord:
+    def check(
+        self, path: str, relatives: Mapping[str, str] | None = None, checkpoints: Mapping[str, str] | None = None
+    ) -> FileRecord:
         """As :meth:`checked`, with charts, inspecting the file if needed.
 
         Args:
             path: a checkpoint or a VAE.
             relatives: name -> file of VAEs that it may be merged from; only their sketches are read.
+            checkpoints: the same for checkpoints, by their built-in VAEs. Of those without a stored sketch, only a few
+                are read.
         """
         record, key = self.checked(path), file_key(path)
         record = self.with_charts(record) if record is not None else None
         if record is None:
             record = inspect_file(path, memory=self)
             self.add(path, record, key)
-        if relatives and record.fingerprint:
-            explained = self._explained(record, relatives)
-            if explained != record:
-                self.add(path, explained, key)
-            return explained
+        if (relatives or checkpoints) and record.fingerprint:
+            found = self._explained(record, relatives or {}, checkpoints or {})
+            if found != record:
+                self.add(path, found, key)
+            return found
         return record
 
-    def _explained(self, record: FileRecord, relatives: Mapping[str, str]) -> FileRecord:
+    def _explained(
+        self, record: FileRecord, relatives: Mapping[str, str], checkpoints: Mapping[str, str]
+    ) -> FileRecord:
         target = self.sketch(record.path)
         if target is None:
             return record
-        own = str(Path(record.path).resolve())
-        others = {name: path for name, path in relatives.items() if str(Path(path).resolve()) != own}
-        sketches = {name: sketch for name, path in others.items() if (sketch := self.sketch(path)) is not None}
-        return record.with_merge(explain_merge(target, sketches))
+        own, left = str(Path(record.path).resolve()), _MAX_CHECKPOINTS_READ
+        sketches: dict[str, Sketch] = {}
+        known: dict[str, FileRecord] = {}
+        seen: set[bytes] = set()
+        for built_in, files in ((False, relatives), (True, checkpoints)):
+            for name, path in files.items():
+                if len(sketches) == MAX_PARENTS or name in sketches or str(Path(path).resolve()) == own:
+                    continue
+                stored, sketch = self._current_sketch(path)
+                if not stored and (left or not built_in):
+                    left -= built_in
+                    sketch = self.sketch(path)
+                digest = hashlib.sha256(sketch.values.tobytes()).digest() if sketch else b""
+                if sketch is None or digest in seen:
+                    continue
+                seen.add(digest)
+                sketches[name] = sketch
+                if other := self.current(path):
+                    known[name] = other
+        return explained(record, target, sketches, known)
 
     # --- records by file, of any depth ---------------------------------------------------------------------------
 
@@ -193,24 +216,31 @@ class FileCache:
             opened: the same file, if it is already open.
         """
         row, key = _file_row("sketch", path), file_key(path)
-        stored = self._store.get_json(row)
-        if key and isinstance(stored, dict) and stored.get("file") == list(key):
-            if stored.get("sketch") is None:
-                return None
-            sketch = self._stored_sketch(stored["sketch"])
-            if sketch is not None:
-                return sketch
+        stored, sketch = self._current_sketch(path)
+        if stored:
+            return sketch
         try:
             with nullcontext(opened) if opened else open_vae(path) as file:
                 sketch = sketch_of_file(file)
         except FileError:
             sketch = None
         if key and key == file_key(path):  # else it was replaced in the meantime
-            digest = sketch_digest(sketch) if sketch else None
-            if sketch:
-                self._store.set_bytes(f"sketch:{digest}", sketch.to_bytes())
+            data = sketch.to_bytes() if sketch else b""
+            digest = hashlib.sha256(data).hexdigest()[:32] if data else None
+            if data:
+                self._store.set_bytes(f"sketch:{digest}", data)
             self._store.set_json(row, {"file": key, "sketch": digest})
         return sketch
+
+    def _current_sketch(self, path: str) -> tuple[bool, Sketch | None]:
+        """Whether the sketch is stored, and the sketch, if the file has a VAE. Does not read the file."""
+        stored, key = self._store.get_json(_file_row("sketch", path)), file_key(path)
+        if not key or not isinstance(stored, dict) or stored.get("file") != list(key):
+            return False, None
+        if stored.get("sketch") is None:
+            return True, None
+        sketch = self._stored_sketch(stored["sketch"])
+        return sketch is not None, sketch
 
     def _stored_sketch(self, digest: object) -> Sketch | None:
         data = self._store.get_bytes(f"sketch:{digest}") if isinstance(digest, str) and digest.isalnum() else None

@@ -20,14 +20,13 @@ from vae_lab.identity import (
     KnownCheckpoint,
     KnownVae,
     Sketch,
-    explain_merge,
     fingerprint,
     hinted_vae,
     known_file,
     sketch_digest,
     sketch_of_state,
 )
-from vae_lab.library.record import Depth, FileRecord, Kind, failed, file_facts
+from vae_lab.library.record import Depth, FileRecord, Kind, explained, failed, file_facts
 from vae_lab.state_dict import LostData, family_hint, find_lost_data, not_finite
 from vae_lab.text import quoted
 
@@ -75,9 +74,8 @@ def inspect_file(
             checkup = _checked(file, state, record.fingerprint, memory)
             family = file.family_or_hint(checkup.family)
             record = replace(record, checkup=checkup, family_id=family.id if family else "", depth=Depth.CHECKED)
-        if relatives:
-            record = record.with_merge(explain_merge(sketch_of_state(state), relatives))
-        return _with_published_facts(record, os.fspath(path_or_url))
+        record = _with_published_facts(record, os.fspath(path_or_url))
+        return explained(record, sketch_of_state(state), relatives, {}) if relatives else record
 
     return _examined(os.fspath(path_or_url), examine)
 

@@ -49,6 +49,7 @@ class LibraryRow:
         merge: what the VAE was merged from, or "".
         title, finding: the worst finding, or "".
         listed: its name in the host's menus and the checkup; "" if they do not list it.
+        related: names of files to which the VAE is related, if it is not certain which was made from which; or "".
     """
 
     name: str
@@ -69,6 +70,7 @@ class LibraryRow:
     title: str = ""
     finding: str = ""
     listed: str = ""
+    related: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,8 @@ class Inventory:
             size=record.size,
             family=family.title if family else "",
             identity=once(record.identity.words) if record.identity else "",
-            merge=once(record.merge.sentence) if record.merge else "",
+            merge=once(record.merge.sentence) if record.merge and record.merge.certain else "",
+            related=once(record.merge.names) if record.merge and not record.merge.certain else "",
             title=once(worst.title) if worst else "",
             finding=once(worst.text) if worst else "",
             listed=self._listing.name_of(record.path) if self._listing else "",
@@ -293,7 +296,7 @@ class Inventory:
 
 
 def _has_all(row: LibraryRow, words: Iterable[str]) -> bool:
-    text = "\n".join((row.name, row.identity, row.family, row.merge, row.title, row.finding)).casefold()
+    text = "\n".join((row.name, row.identity, row.family, row.merge, row.related, row.title, row.finding)).casefold()
     return all(word in text for word in words)
 
 

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vae_lab.checkup import Checkup, Finding, Verdict
-from vae_lab.checkup.findings import HEALTHY, INFORMATION, SUSPECT, UNCHECKED, UNREADABLE, Evidence, Status
-from vae_lab.identity import KnownVae, Merge, Parent
+from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, UNCHECKED, UNREADABLE, Evidence, Status
+from vae_lab.identity import KnownVae, Merge, Parent, Sketch, explain_merge
 from vae_lab.latents.family import FAMILIES, Family
 
-__all__ = ["Depth", "FileRecord", "Kind", "failed", "file_facts"]
+__all__ = ["MAX_PARENTS", "Depth", "FileRecord", "Kind", "explained", "failed", "file_facts"]
 
 Kind = Literal["checkpoint", "vae", ""]
 """What a file contains; "" if unknown."""
+
+MAX_PARENTS = 64
+"""Possible parents of merges; only their sketches are in memory, at most 30 MB."""
 
 _MERGED = "merged"
 
@@ -123,11 +126,28 @@ class FileRecord:
         """PNG by name, if loaded; see :mod:`vae_lab.checkup`."""
         return self.checkup.charts if self.checkup else {}
 
+    @property
+    def published(self) -> bool:
+        """Whether the file is a published VAE, byte for byte: an original, whatever else is on the disk."""
+        return self.identity is not None and self.identity.match == "file"
+
+    def can_be_parent_of(self, child: FileRecord) -> bool:
+        """Whether ``child`` may have been merged from this file, by what is known of both.
+
+        NaN in one parent is NaN in the merge, and nothing healthy comes from a broken parent.
+        """
+        if self.problem or self.verdict.has("nan"):
+            return False
+        return self.status != BROKEN or child.status == BROKEN
+
     def with_merge(self, merge: Merge | None) -> FileRecord:
-        """The same record, with what the VAE was merged from."""
+        """The same record, with what the VAE was merged from. The status does not depend on it."""
+        merge = None if self.published else merge
         others = tuple(finding for finding in self.file_findings if finding.code != _MERGED)
-        added = () if merge is None else (_merge_finding(merge),)
-        return replace(self, merge=merge, file_findings=(*others, *added))
+        bare = replace(self, merge=merge, file_findings=others)
+        if merge is None or not merge.certain:
+            return bare
+        return replace(bare, file_findings=(*others, _merge_finding(merge, bare)))
 
     def with_charts(self, charts: Mapping[str, bytes]) -> FileRecord:
         """The same record with these charts; ``{}`` for none."""
@@ -138,7 +158,10 @@ class FileRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain values, as printed by ``inspect --json`` and returned by the API."""
         identity, merge = self.identity, self.merge
-        parents = [{"name": p.name, "weight": round(p.weight, 4)} for p in merge.parents] if merge else []
+        parents = [
+            {"name": parent.name, "weight": round(parent.weight, 4) if merge and merge.certain else None}
+            for parent in (merge.parents if merge else ())
+        ]
         return {
             "path": self.path,
             "kind": self.kind or None,
@@ -154,7 +177,7 @@ class FileRecord:
                 "grade": identity.grade or None,
             },
             "verdict": _rounded(self.verdict.to_json() | {"status": self.status}),
-            "merge": merge and {"parents": parents, "residual": round(merge.residual, 6)},
+            "merge": merge and {"parents": parents, "residual": round(merge.residual, 6), "direction": merge.direction},
             "measured": [_rounded(asdict(evidence)) for evidence in self.measured],
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
@@ -255,9 +278,12 @@ def _identity(stored: Any) -> KnownVae:
 
 
 def _merge(stored: Any) -> Merge:
-    merge = Merge(tuple(Parent(**parent) for parent in stored["parents"]), stored["residual"], stored["relatives"])
+    parents = tuple(Parent(**parent) for parent in stored["parents"])
+    merge = Merge(parents, stored["residual"], stored["relatives"], stored["direction"])
     names = all(_is_text(parent.name) and _is_number(parent.weight) for parent in merge.parents)
     if not names or not _is_number(merge.residual) or not isinstance(merge.relatives, bool):
+        raise ValueError("not a merge")
+    if merge.direction not in ("certain", "open"):
         raise ValueError("not a merge")
     return merge
 
@@ -271,18 +297,41 @@ def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def _merge_finding(merge: Merge) -> Finding:
-    # A few per cent of an unrelated parent are harmful, even before the chart shows it.
+def _merge_finding(merge: Merge, record: FileRecord) -> Finding:
+    """Information only: parents explain a verdict, they never make one."""
     evidence = tuple(Evidence(f"share of {parent.name}", parent.weight) for parent in merge.parents)
     evidence += (Evidence("unexplained remainder", 100 * merge.residual, "%", "at most 0.1 %"),)
-    why = (
-        "They are fine-tunes of one VAE, which merge well."
-        if merge.relatives
-        else "They were trained independently: their averaged weights are meaningless, so images turn grey."
-    )
-    severity = INFORMATION if merge.relatives else SUSPECT
-    remedy = "" if merge.relatives else "Choose an external VAE of the model's family."
-    return Finding(_MERGED, severity, f"The VAE is a merge: {merge.sentence}. {why}", evidence, remedy)
+    if merge.relatives:
+        why = "They are fine-tunes of one VAE, which merge well."
+    elif record.verdict.faults:
+        why = "They were trained independently: their averaged weights are meaningless, so images turn grey."
+    elif record.depth == Depth.CHECKED:
+        why = "They were trained independently, but no fault was found in the result."
+    else:
+        why = "They were trained independently."
+    return Finding(_MERGED, INFORMATION, f"The VAE is a merge: {merge.sentence}. {why}", evidence)
+
+
+def explained(
+    record: FileRecord, sketch: Sketch, candidates: Mapping[str, Sketch], known: Mapping[str, FileRecord]
+) -> FileRecord:
+    """The record of a file with what its VAE was merged from.
+
+    Args:
+        record: of the file, checked if possible.
+        sketch: of its VAE.
+        candidates: sketches of other files by name.
+        known: what is known about some of them, by the same names.
+    """
+    if record.published:
+        return record.with_merge(None)
+    usable = {
+        name: candidate
+        for name, candidate in candidates.items()
+        if name not in known or known[name].can_be_parent_of(record)
+    }
+    originals = {name for name, other in known.items() if other.published}
+    return record.with_merge(explain_merge(sketch, usable, originals=originals))
 
 
 def failed(path: str, reason: str) -> FileRecord:

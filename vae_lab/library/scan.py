@@ -11,16 +11,15 @@ from typing import TypeVar
 from vae_lab.autoencoders import open_vae
 from vae_lab.checkup.findings import HEALTHY
 from vae_lab.errors import FileError
-from vae_lab.identity import Merge, Sketch, explain_merge
+from vae_lab.identity import Merge, Sketch
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import FileKey, Walk, file_key
 from vae_lab.library.inspect import UNFORESEEN, digest_of, inspect_file, list_file, scan_file
-from vae_lab.library.record import Depth, FileRecord, failed
+from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained, failed
 from vae_lab.progress import Progress
 
 __all__ = ["Engine", "Progress", "Scan"]
 
-_MAX_PARENTS = 64  # possible parents of merges; only their sketches are in memory, at most 30 MB
 _MAX_PROBES = 2  # at a time: each needs memory for a VAE and its activations, and torch uses its own threads
 _WINDOW = 4  # files queued per thread
 
@@ -72,6 +71,7 @@ class Scan:
         self._done = 0
         self._total = 0
         self._found = 0
+        self._parents: list[_Parent] = []
 
     @property
     def complete(self) -> bool:
@@ -125,7 +125,8 @@ class Scan:
         if record.depth == Depth.LISTED:
             self._cache.add(path, record, key)
         finite = sketch is None or sketch.finite
-        return replace(one, kind=record.kind, hint=record.hint_id, sketch=digest_of(sketch), finite=finite)
+        digest = digest_of(sketch)
+        return replace(one, kind=record.kind, hint=record.hint_id, sketch=digest, dtype=record.dtype, finite=finite)
 
     def _identity(self, path: str) -> tuple[FileRecord, Sketch | None]:
         with open_vae(path) as file:
@@ -134,7 +135,7 @@ class Scan:
 
     def _in_order(self, pending: Sequence[_Pending]) -> tuple[list[_Pending], list[_Pending]]:
         """Files to check first, the worst suspects first; and files with the same weights as one of these."""
-        parents = self._parents(pending)
+        self._parents = self._find_parents(pending)
         first: list[_Pending] = []
         copies: list[_Pending] = []
         leaders: dict[tuple[str, str], _Pending] = {}
@@ -145,62 +146,79 @@ class Scan:
                 continue
             if self._cancelled():
                 break
-            ranked = self._ranked(one, parents)
+            ranked = self._ranked(one)
             leaders[one.sketch, one.hint] = ranked
             first.append(ranked)
         return sorted(first, key=_rank), sorted(copies, key=_rank)
 
-    def _ranked(self, one: _Pending, parents: Mapping[str, tuple[str, Sketch]]) -> _Pending:
+    def _ranked(self, one: _Pending) -> _Pending:
         if not one.finite:
             return replace(one, rank=_NOT_FINITE)
-        merge = self._merge(one, parents)
-        if merge is not None:
-            return replace(one, rank=_MERGED, merge=merge)
+        merge = self._explained(one, FileRecord(""), {}).merge
+        one = replace(one, merge=merge)
+        if merge is not None and merge.certain:
+            return replace(one, rank=_MERGED)
         judged = self._cache.judged(one.sketch, one.hint)
         if judged is not None:
             return replace(one, rank=_KNOWN_HEALTHY if judged == HEALTHY else _KNOWN_BAD)
         return replace(one, rank=_NO_FAMILY if one.kind == "checkpoint" and not one.hint else _UNKNOWN)
 
-    def _parents(self, pending: Sequence[_Pending]) -> dict[str, tuple[str, Sketch]]:
-        """Digest -> name and sketch of external VAEs that may be parents of merges, up to the limit."""
-        parents: dict[str, tuple[str, Sketch]] = {}
-        for name, path, kind, digest in self._external(pending):
-            if digest in parents or kind != "vae" or not digest:
-                continue
-            sketch = self._cache.sketch(path)
-            if sketch is not None and sketch.finite:
-                parents[digest] = name, sketch
-            if len(parents) == _MAX_PARENTS:
-                break
-        return parents
+    def _find_parents(self, pending: Sequence[_Pending]) -> list[_Parent]:
+        """VAEs that may be parents of merges, external ones first, up to the limit."""
+        parents: dict[tuple[str, str], _Parent] = {}
+        for wanted in ("vae", "checkpoint"):
+            for parent in self._known(pending):
+                if len(parents) == MAX_PARENTS:
+                    break
+                # Copies in another precision are different parents: the rounding shows which one was merged.
+                key = parent.digest, parent.dtype
+                if key in parents or parent.kind != wanted or not parent.digest:
+                    continue
+                sketch = self._cache.sketch(parent.path)
+                if sketch is not None and sketch.finite:
+                    parents[key] = replace(parent, sketch=sketch)
+        return list(parents.values())
 
-    def _external(self, pending: Sequence[_Pending]) -> Iterator[tuple[str, str, str, str]]:
-        """Name, path, kind and sketch digest of files identified now, then of those already known."""
+    def _known(self, pending: Sequence[_Pending]) -> Iterator[_Parent]:
+        """Files identified now, then those already known."""
         if not pending:
             return
         for one in pending:
-            yield *self._files[one.index], one.kind, one.sketch
+            yield _Parent(*self._files[one.index], one.kind, one.sketch, one.dtype)
         for name, path in self._files:
             if self._cancelled():
                 return
             stored = self._cache.current(path, name)
             if stored is not None and not stored.problem:
-                yield name, path, stored.kind, stored.sketch
+                yield _Parent(name, path, stored.kind, stored.sketch, stored.dtype)
 
-    def _merge(self, one: _Pending, parents: Mapping[str, tuple[str, Sketch]]) -> Merge | None:
-        others = dict(sketch for digest, sketch in parents.items() if digest != one.sketch)
-        if len(others) < 2:
-            return None
-        sketch = self._cache.sketch(self._files[one.index][1])
-        return explain_merge(sketch, others) if sketch is not None else None
+    def _explained(self, one: _Pending, record: FileRecord, known: Mapping[str, FileRecord]) -> FileRecord:
+        """The record of a file with what it was merged from."""
+        others = {parent.name: parent.sketch for parent in self._parents if parent.digest != one.sketch}
+        sketches = {name: sketch for name, sketch in others.items() if sketch is not None}
+        sketch = self._cache.sketch(self._files[one.index][1]) if len(sketches) > 1 else None
+        return explained(record, sketch, sketches, known) if sketch is not None else record
+
+    def _with_parents(self, one: _Pending, record: FileRecord) -> FileRecord:
+        """As :meth:`_explained`, after reading the weights of the parents: a sample of them does not show all NaN."""
+        paths = {parent.name: parent.path for parent in self._parents}
+        known: dict[str, FileRecord] = {}
+        found = record.with_merge(one.merge)
+        while found.merge is not None:
+            new = {parent.name for parent in found.merge.parents} - known.keys()
+            known |= {name: self._cache.identify(paths[name]) for name in new}
+            if all(known[parent.name].can_be_parent_of(record) for parent in found.merge.parents):
+                break
+            found = self._explained(one, record, known)
+        return found
 
     def _check(self, one: _Pending) -> FileRecord:
         name, path = self._files[one.index]
         key = file_key(path)
         try:
             record = self._cache.check(path) if self._wanted == Depth.CHECKED else inspect_file(path, probe=False)
-            if one.merge is not None and record.fingerprint:
-                record = record.with_merge(one.merge)
+            if record.fingerprint:
+                record = self._with_parents(one, record)
         except UNFORESEEN as error:
             record = failed(path, f"it could not be checked: {type(error).__name__}: {error}")
             key = None  # another version may support it
@@ -276,9 +294,22 @@ class _Pending:
     kind: str = ""
     hint: str = ""
     sketch: str = ""
+    dtype: str = ""
     finite: bool = True
     rank: int = _UNKNOWN
     merge: Merge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """A file whose VAE may be a parent of merges."""
+
+    name: str
+    path: str
+    kind: str
+    digest: str
+    dtype: str
+    sketch: Sketch | None = None
 
 
 def _rank(one: _Pending) -> tuple[int, int]:

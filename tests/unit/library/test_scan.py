@@ -14,8 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.unit.makers import F2, F8, SD1_TEXT, UNET, kl_state, prefixed, write, write_zip
+from tests.unit.makers import F2, F8, SD1_TEXT, UNET, State, kl_state, prefixed, write, write_zip
 from tests.unit.scan_tree import BROKEN, build, small_vae
 from vae_lab.errors import HostError
 from vae_lab.formats import source
@@ -275,6 +276,45 @@ def test_worst_suspects_first(cache: FileCache, folder: Path, sample_set: Sample
     merged = next(record for record in Scan([folder], cache).run() if record.name.startswith("2"))
     assert merged.merge is not None
     assert [round(parent.weight, 2) for parent in merged.merge.parents] == [0.8, 0.2]
+
+
+def merges(folder: Path, **vaes: State) -> dict[str, str]:
+    """What a scan says of each file: what it was merged from."""
+    for name, state in vaes.items():
+        write(folder / f"{name}.safetensors", state)
+    cache = FileCache(folder / "cache")
+    records = list(Scan([folder], cache, probe=False, jobs=1).run())
+    cache.close()
+    assert {record.status for record in records} <= {"healthy", "broken"}
+    return {record.name.split(".")[0]: record.merge.sentence for record in records if record.merge}
+
+
+def summed(**shares: float) -> State:
+    """A weighted sum of small VAEs, stored in fp16."""
+    states = {int(name[1:]): kl_state(F2, int(name[1:])) for name in shares}
+    keys = states[next(iter(states))]
+    return {
+        key: sum(
+            (share * states[int(name[1:])][key].half().float() for name, share in shares.items()), torch.tensor(0.0)
+        ).half()
+        for key in keys
+    }
+
+
+def test_parents_are_found_among_built_in_vaes(folder: Path) -> None:
+    built_in = (
+        UNET | SD1_TEXT | prefixed("first_stage_model.", {key: value.half() for key, value in kl_state(F2, 1).items()})
+    )
+    merged = UNET | SD1_TEXT | prefixed("first_stage_model.", summed(s1=0.8, s2=0.2))
+    found = merges(folder, model=built_in, vae=summed(s2=1.0), grey=merged)
+    assert found == {"grey": "0.80 model.safetensors + 0.20 vae.safetensors"}
+
+
+def test_a_vae_with_nan_anywhere_is_no_parent(folder: Path) -> None:
+    """The samples do not show the NaN."""
+    broken = summed(s1=1.0)
+    broken["decoder.conv_in.bias"] = torch.full_like(broken["decoder.conv_in.bias"], float("nan"))
+    assert merges(folder, broken=broken, vae=summed(s2=1.0), grey=summed(s1=0.8, s2=0.2)) == {}
 
 
 def test_without_the_probe(folder: Path, cache: FileCache, counter: Counter) -> None:

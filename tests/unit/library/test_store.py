@@ -224,7 +224,7 @@ WHOLE = FileRecord(
     checkup=Checkup("sd1", (Finding("grey", "broken", "t", (Evidence("white", 70.0, "L*", "100"),), "r"),)),
     file_findings=(Finding("merged", "suspect", "t"),),
     identity=KnownVae("name", ("alias",), "sd1", "A"),
-    merge=Merge((Parent("a", 0.5), Parent("b", 0.5)), 0.001, relatives=False),
+    merge=Merge((Parent("a", 0.5), Parent("b", 0.5)), 0.001, relatives=False, direction="open"),
     bytes_read=7,
     seconds=0.1,
     depth=Depth.CHECKED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from vae_lab.latents.family import FAMILIES
 from vae_lab.library import FileRecord, Recommendation
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
+from vae_lab.library.record import Depth
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
@@ -169,8 +171,10 @@ def reports() -> dict[str, FileRecord]:
         fingerprint="deadbeef" * 8, identity=known, checkup=checkups[0], bytes_read=10**6, seconds=1.5,
     )  # fmt: skip
     parents = (Parent(NAMES[0], 0.8), Parent(NAMES[1], 0.2))
-    for relatives in (True, False):
-        found[f"{int(relatives)}. {NAMES[1]}"] = full.with_merge(Merge(parents, 1e-5, relatives))
+    for i, record in enumerate((full, replace(full, checkup=checkups[1]), replace(full, depth=Depth.CHECKED))):
+        for relatives in (True, False):
+            found[f"{i}{int(relatives)}. {NAMES[1]}"] = record.with_merge(Merge(parents, 1e-5, relatives))
+    found[f"2. {NAMES[1]}"] = full.with_merge(Merge(parents, 1e-5, relatives=True, direction="open"))
     errors = (
         MissingVae(NAMES[0], "a checkpoint without a VAE (found ab)"),
         MissingKeys(NAMES[0], "the VAE is incomplete: decoder.conv_in.weight is missing"),
@@ -221,7 +225,7 @@ def library_pages() -> Iterator[str]:
             NAMES[1], f"/{NAMES[1]}", "broken", "checkpoint", 10**9, "SDXL",
             "possibly anime-a.vae.pt (a hint from its weights)", NAMES[:2], 2, NAMES[:2], 1, NAMES[:1], 0,
             False, f"0.8 {NAMES[0]}", "Washed out",
-            "Images are slightly paler than they should be.", NAMES[1],
+            "Images are slightly paler than they should be.", NAMES[1], NAMES[2],
         ),
         LibraryRow(NAMES[2], f"/{NAMES[2]}", "healthy", contains=NAMES[:1]),
     )  # fmt: skip

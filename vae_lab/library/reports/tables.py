@@ -88,6 +88,6 @@ def _date(seconds: float) -> str:
 
 
 def _merged(record: FileRecord) -> str:
-    if not record.merge:
+    if not record.merge or not record.merge.certain:
         return ""
     return " + ".join(f"{parent.weight:.3f} {parent.name}" for parent in record.merge.parents)

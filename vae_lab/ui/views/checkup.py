@@ -197,7 +197,8 @@ def _facts(report: FileRecord) -> list[tuple[str, str]]:
         (text("Precision"), report.dtype),
         (text("Layout"), report.layout),
         (text("Fingerprint"), short(report.fingerprint)),
-        (text("Merged from"), report.merge.sentence if report.merge else ""),
+        (text("Merged from"), report.merge.sentence if report.merge and report.merge.certain else ""),
+        (text("Related to"), report.merge.names if report.merge and not report.merge.certain else ""),
         (text("Checked"), checked),
     )
     return [(name, value) for name, value in facts if value]

@@ -89,6 +89,8 @@ TITLES: Mapping[str, str] = {
     "family-uncertain": "Family not certain",
     "not-checked": "Cannot be judged",
     "half": "Half a VAE",
+    "host-shapes": "Hosts cannot load it",
+    "second-vae": "A second VAE",
     "all-zero": "Empty weights",
     "missing-keys": "Incomplete",
     "bad-shape": "Inconsistent shapes",

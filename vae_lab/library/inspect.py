@@ -26,6 +26,7 @@ from vae_lab.identity import (
     sketch_digest,
     sketch_of_state,
 )
+from vae_lab.library.loading import loading_findings
 from vae_lab.library.record import Depth, FileRecord, Kind, explained, failed, file_facts
 from vae_lab.state_dict import LostData, family_hint, find_lost_data, not_finite
 from vae_lab.text import quoted
@@ -145,7 +146,8 @@ def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:
         record = replace(record, file_findings=(*record.file_findings, _lost_data(lost, file.path)))
     digest = digest_of(sketch_of_state(state))
     record = replace(record, fingerprint=fingerprint(state), sketch=digest, identity=hinted_vae(state))
-    return examine(file, state, replace(record, depth=Depth.IDENTIFIED))
+    record = examine(file, state, replace(record, depth=Depth.IDENTIFIED))
+    return replace(record, file_findings=(*record.file_findings, *loading_findings(file)))
 
 
 def _of_bad_numbers(file: VaeFile, state: Mapping[str, Tensor], bad: Sequence[str], record: FileRecord) -> FileRecord:

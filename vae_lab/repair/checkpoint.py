@@ -20,11 +20,10 @@ from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoenco
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
 from vae_lab.progress import Progress
-from vae_lab.state_dict import family_hint
+from vae_lab.state_dict import family_hint, read_by_hosts, usual_prefix
 
 __all__ = ["bake", "extract", "strip"]
 
-_PREFIX = "first_stage_model."
 _STATE = "state_dict."  # prefix in pickled checkpoints, which is not part of the names
 _NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
 _Entry = tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]
@@ -77,7 +76,7 @@ def bake(
 ) -> None:
     """Write a checkpoint with another VAE, with the prefix and dtype of its previous one.
 
-    If it has none, the new VAE gets the prefix ``first_stage_model.`` and keeps its own dtypes.
+    If it has none, the new VAE gets the prefix that hosts read and keeps its own dtypes.
 
     Args:
         checkpoint: with or without a VAE.
@@ -98,18 +97,23 @@ def bake(
         if other.half:
             raise MissingKeys(other.path, f"it has only the {other.half}; a checkpoint needs a whole VAE")
         _check_family(weights, other)
-        prefix, dtype = _place(weights)
-        tensors = {**_without_vae(weights, prefix), **_vae_entries(other, prefix, dtype)}
+        previous, prefix, dtype = _place(weights)
+        tensors = {**_without_vae(weights, previous), **_vae_entries(other, prefix, dtype)}
         _write(tensors, weights.metadata, Path(out), progress, cancelled)
 
 
-def _place(weights: WeightFile) -> tuple[str, torch.dtype | None]:
-    """Prefix and dtype of a checkpoint's VAE; the usual prefix and None if it has no VAE."""
+def _place(weights: WeightFile) -> tuple[str, str, torch.dtype | None]:
+    """Prefix of a checkpoint's VAE, prefix for a new one, and its dtype; None if it has no VAE.
+
+    The prefix stays, unless no host reads it.
+    """
+    usual = usual_prefix(weights.tensors)
     try:
         own = VaeFile(weights)
     except NotAnAutoencoder:  # none, or an incomplete one, which is dropped
-        return _PREFIX, None
-    return own.layout.prefix, own.dtype
+        return usual, usual, None
+    readable = own.layout.naming != "ldm" or read_by_hosts(own.layout, weights.tensors)
+    return own.layout.prefix, own.layout.prefix if readable else usual, own.dtype
 
 
 def _check_family(weights: WeightFile, vae: VaeFile) -> None:

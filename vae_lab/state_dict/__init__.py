@@ -1,6 +1,6 @@
 """Finds the VAE in a file: prefixes, key layouts, canonical names."""
 
-from vae_lab.state_dict.canonical import VAE_PARTS, Layout, family_hint, find_vae
+from vae_lab.state_dict.canonical import VAE_PARTS, Layout, family_hint, find_vae, read_by_hosts, usual_prefix
 from vae_lab.state_dict.lost_data import LostData, find_lost_data
 from vae_lab.state_dict.reading import canonical_shape, not_finite, read_tensors
 
@@ -13,5 +13,7 @@ __all__ = [
     "find_lost_data",
     "find_vae",
     "not_finite",
+    "read_by_hosts",
     "read_tensors",
+    "usual_prefix",
 ]

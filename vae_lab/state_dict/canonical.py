@@ -18,12 +18,14 @@ from vae_lab.errors import MissingVae, NotAnAutoencoder
 from vae_lab.formats import TensorInfo
 from vae_lab.state_dict import diffusers_names
 
-__all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae"]
+__all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae", "read_by_hosts", "usual_prefix"]
 
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 """Prefixes of an AutoencoderKL's canonical names; other tensors are not part of it."""
 _ANCHORS = ("decoder.conv_in.weight", "encoder.conv_in.weight")
 _UNET = "model.diffusion_model."
+_SD_UNET = "model.diffusion_model.input_blocks."
+_FIRST_STAGE = "first_stage_model."
 _UNPREFIXED = ("", "state_dict.")
 
 # Flux.2's own code has each quant conv inside its half.
@@ -95,6 +97,18 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
         "no VAE found: expected decoder.conv_in.weight (AutoencoderKL) or 1.weight or 0.weight (TAESD), "
         f"but it contains {_examples(tensors)}",
     )
+
+
+def usual_prefix(tensors: Mapping[str, TensorInfo]) -> str:
+    """The prefix under which hosts look for a checkpoint's VAE: ``vae.`` for Flux, else ``first_stage_model.``."""
+    return "vae." if family_hint(tensors) == "flux" else _FIRST_STAGE
+
+
+def read_by_hosts(layout: Layout, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether hosts load the VAE that ``layout`` describes; only known, and else True, for Stable Diffusion's UNets."""
+    if layout.kind != "checkpoint" or not any(_SD_UNET in name for name in tensors):
+        return True
+    return layout.naming == "ldm" and layout.prefix.removeprefix("state_dict.") == _FIRST_STAGE
 
 
 def _kl_prefixes(tensors: Mapping[str, TensorInfo]) -> set[str]:

@@ -1,0 +1,70 @@
+"""VAEs that VAE Lab reads, but hosts do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.unit.makers import F8, SD1_TEXT, UNET, diffusers_names, kl_state, prefixed, write
+from vae_lab.autoencoders import open_vae
+from vae_lab.library.loading import loading_findings
+from vae_lab.repair import bake, extract
+from vae_lab.state_dict.canonical import read_by_hosts
+
+
+def codes(path: Path) -> dict[str, str]:
+    with open_vae(path) as file:
+        return {finding.code: finding.severity for finding in loading_findings(file)}
+
+
+def flat_attention() -> dict:
+    return {name: t[:, :, 0, 0] if ".attn_1." in name and t.ndim == 4 else t for name, t in kl_state(F8).items()}
+
+
+def test_usual_files_have_no_finding(tmp_path: Path) -> None:
+    assert codes(write(tmp_path / "a.safetensors", kl_state(F8))) == {}
+    assert codes(write(tmp_path / "b.safetensors", UNET | prefixed("first_stage_model.", kl_state(F8)))) == {}
+    assert codes(write(tmp_path / "c.safetensors", diffusers_names(kl_state(F8), 4))) == {}
+
+
+@pytest.mark.parametrize("prefix", ["vae.", "module.first_stage_model.", "autoencoder."])
+def test_prefix_that_no_host_reads(tmp_path: Path, prefix: str) -> None:
+    path = write(tmp_path / "model.safetensors", UNET | SD1_TEXT | prefixed(prefix, kl_state(F8)))
+    assert codes(path) == {"missing": "missing"}
+    mended = tmp_path / "mended.safetensors"
+    bake(path, path, mended)
+    assert codes(mended) == {}
+    with safe_open(mended, "pt") as file:
+        assert not [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  not a dict
+
+
+def test_diffusers_names_inside_a_checkpoint(tmp_path: Path) -> None:
+    state = UNET | prefixed("first_stage_model.", diffusers_names(kl_state(F8), 4))
+    assert codes(write(tmp_path / "model.safetensors", state)) == {"missing": "missing"}
+
+
+def test_attention_as_diffusers_has_it_under_ldm_names(tmp_path: Path) -> None:
+    alone = write(tmp_path / "vae.safetensors", flat_attention())
+    inside = write(tmp_path / "model.safetensors", UNET | prefixed("first_stage_model.", flat_attention()))
+    assert codes(alone) == codes(inside) == {"host-shapes": "suspect"}
+    extract(alone, tmp_path / "mended.safetensors")
+    assert codes(tmp_path / "mended.safetensors") == {}
+
+
+def test_a_second_vae_is_mentioned(tmp_path: Path) -> None:
+    state = UNET | prefixed("first_stage_model.", kl_state(F8)) | prefixed("vae.", kl_state(F8, seed=1))
+    assert codes(write(tmp_path / "model.safetensors", state)) == {"second-vae": "information"}
+
+
+def test_flux_checkpoints_get_the_prefix_that_is_read_there(tmp_path: Path) -> None:
+    import torch
+
+    flux = {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}
+    vae = write(tmp_path / "vae.safetensors", kl_state(F8))
+    with open_vae(vae) as file:
+        file.load = lambda: pytest.fail("its family is not needed")  # type: ignore[method-assign,assignment]
+    model = write(tmp_path / "model.safetensors", flux | prefixed("vae.", kl_state(F8)))
+    with open_vae(model) as file:
+        assert read_by_hosts(file.layout, file.weights.tensors)

@@ -119,9 +119,10 @@ def host(args: argparse.Namespace, rest: list[str]) -> int:
         sys.stderr.write(f"no venv in {webui}; name its Python with --webui-python\n")
         return 2
     tools = ROOT / ".host-tools"
-    if not (tools / "pytest").exists():
-        packages = ["pytest", "pluggy", "iniconfig", "pygments", "playwright", "pyee", "greenlet"]
-        command = [python, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tools), *packages]
+    packages = ["pytest", "pluggy", "iniconfig", "pygments", "playwright", "pyee", "greenlet"]
+    packages += ["tomli", "exceptiongroup"]  # pytest on Python 3.10 needs these two as well
+    if not all((tools / name).exists() for name in packages):
+        command = [python, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", str(tools), *packages]
         subprocess.run(command, check=True)
     paths = os.pathsep.join([str(tools), str(ROOT)])
     forge = (webui / "modules_forge").is_dir()  # it manages memory itself, and has no --medvram

@@ -60,6 +60,11 @@ GRADIO_4_TESTS = (
 )
 
 
+def names_tests(rest: list[str]) -> bool:
+    """Whether one of pytest's arguments is a file or a folder, so that only these tests run."""
+    return any((ROOT / part.partition("::")[0]).exists() for part in rest)
+
+
 def test(args: argparse.Namespace, rest: list[str]) -> int:
     """The tests that need no WebUI and no GPU; with --gradio 4, those that can differ there."""
     cores = os.cpu_count() or 1
@@ -67,7 +72,7 @@ def test(args: argparse.Namespace, rest: list[str]) -> int:
     command = ["-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile", "--durations=20"]
     if not args.all:
         command += ["-m", "not slow"]
-        if args.gradio == 4 and not any(Path(part.partition("::")[0]).exists() for part in rest):
+        if args.gradio == 4 and not names_tests(rest):
             command += GRADIO_4_TESTS
     command += rest
     # The workers share the cores; torch would take all of them in each.
@@ -126,7 +131,8 @@ def host(args: argparse.Namespace, rest: list[str]) -> int:
         subprocess.run(command, check=True)
     paths = os.pathsep.join([str(tools), str(ROOT)])
     forge = (webui / "modules_forge").is_dir()  # it manages memory itself, and has no --medvram
-    command = ["-m", "pytest", "tests/forge" if forge else "tests/host", "-W", "ignore", f"--webui-dir={webui}", *rest]
+    suite = [] if names_tests(rest) else ["tests/forge" if forge else "tests/host"]
+    command = ["-m", "pytest", *suite, "-W", "ignore", f"--webui-dir={webui}", *rest]
     codes = [
         run(python, *command, f"--webui-flags={flags}", PYTHONPATH=paths)
         for flags in (args.webui_flags, *([] if forge else [f"{args.webui_flags} --medvram".strip()]))

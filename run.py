@@ -60,6 +60,11 @@ GRADIO_4_TESTS = (
 )
 
 
+def names_tests(rest: list[str]) -> bool:
+    """Whether one of pytest's arguments is a file or a folder, so that only these tests run."""
+    return any((ROOT / part.partition("::")[0]).exists() for part in rest)
+
+
 def test(args: argparse.Namespace, rest: list[str]) -> int:
     """The tests that need no WebUI and no GPU; with --gradio 4, those that can differ there."""
     cores = os.cpu_count() or 1
@@ -67,7 +72,7 @@ def test(args: argparse.Namespace, rest: list[str]) -> int:
     command = ["-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile", "--durations=20"]
     if not args.all:
         command += ["-m", "not slow"]
-        if args.gradio == 4 and not any(Path(part.partition("::")[0]).exists() for part in rest):
+        if args.gradio == 4 and not names_tests(rest):
             command += GRADIO_4_TESTS
     command += rest
     # The workers share the cores; torch would take all of them in each.
@@ -119,13 +124,15 @@ def host(args: argparse.Namespace, rest: list[str]) -> int:
         sys.stderr.write(f"no venv in {webui}; name its Python with --webui-python\n")
         return 2
     tools = ROOT / ".host-tools"
-    if not (tools / "pytest").exists():
-        packages = ["pytest", "pluggy", "iniconfig", "pygments", "playwright", "pyee", "greenlet"]
-        command = [python, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tools), *packages]
+    packages = ["pytest", "pluggy", "iniconfig", "pygments", "playwright", "pyee", "greenlet"]
+    packages += ["tomli", "exceptiongroup"]  # pytest on Python 3.10 needs these two as well
+    if not all((tools / name).exists() for name in packages):
+        command = [python, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", str(tools), *packages]
         subprocess.run(command, check=True)
     paths = os.pathsep.join([str(tools), str(ROOT)])
     forge = (webui / "modules_forge").is_dir()  # it manages memory itself, and has no --medvram
-    command = ["-m", "pytest", "tests/forge" if forge else "tests/host", "-W", "ignore", f"--webui-dir={webui}", *rest]
+    suite = [] if names_tests(rest) else ["tests/forge" if forge else "tests/host"]
+    command = ["-m", "pytest", *suite, "-W", "ignore", f"--webui-dir={webui}", *rest]
     codes = [
         run(python, *command, f"--webui-flags={flags}", PYTHONPATH=paths)
         for flags in (args.webui_flags, *([] if forge else [f"{args.webui_flags} --medvram".strip()]))

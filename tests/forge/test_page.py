@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.browser.panel import Panel
 from tests.forge.server import Forge
 from tests.host.test_server import CHROMIUM_FLAGS
 
@@ -64,10 +65,8 @@ def test_a_generation_and_a_comparison(forge: Forge, page: Page) -> None:
         time.sleep(0.5)
     page.wait_for_selector("#txt2img_gallery img")
     open_tab(page)
-    page.click("#vae_lab_refresh")
-    page.wait_for_function("document.querySelectorAll('#vae_lab_vaes input').length >= 2")
-    page.check("#vae_lab_vaes label:has-text('first.safetensors') input")
-    page.check("#vae_lab_vaes label:has-text('small.safetensors') input")
+    panel = Panel(page).refreshed()  # the page was made before there was a latent, and learns of it now
+    panel.tick_only("first.safetensors", "small.safetensors")
     page.click("#vae_lab_compare")
     page.wait_for_function("document.querySelectorAll('#vae_lab_results figure img').length >= 2")
     page.wait_for_function(

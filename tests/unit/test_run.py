@@ -1,9 +1,12 @@
-"""``run.py test --gradio 4`` runs every test file that can differ there."""
+"""``run.py test --gradio 4`` runs every test file that can differ there; ``run.py host`` runs what it is asked to."""
 
 from __future__ import annotations
 
 import ast
+import os
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -60,3 +63,24 @@ def test_the_selection_exists_and_the_scan_finds_files() -> None:
     assert {"tests/unit/api/test_routes.py", "tests/unit/ui/test_pieces.py"} <= set(dependent_tests())
     assert not depends(["vae_lab.formats.dtypes"])
     assert depends(["vae_lab.api.routes"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the WebUI's Python is a shell script here")
+@pytest.mark.parametrize(
+    ("asked", "run"),
+    [
+        ([], "tests/host -W ignore"),
+        (["-k", "choice"], "tests/host -W ignore"),
+        (["tests/host/test_choice.py", "-v"], "-W ignore"),
+        (["tests/host/test_choice.py::test_always"], "-W ignore"),
+    ],
+)
+def test_host_tests_are_all_of_them_or_those_that_are_named(tmp_path: Path, asked: list[str], run: str) -> None:
+    log, python = tmp_path / "log", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
+    python.chmod(0o755)
+    command = [sys.executable, ROOT / "run.py", "host", "--webui-dir", tmp_path, "--webui-python", python, "--", *asked]
+    subprocess.run(command, check=True)
+    calls = [line for line in log.read_text().splitlines() if line.startswith("-m pytest")]
+    rest = f"{run} --webui-dir={tmp_path}{''.join(f' {part}' for part in asked)} --webui-flags="
+    assert calls == [f"-m pytest {rest}", f"-m pytest {rest}--medvram"]

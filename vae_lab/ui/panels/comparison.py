@@ -335,8 +335,8 @@ class ComparisonPanel:
         return choice_update(vae_choices(entries), still, ticked)
 
     def on_compare(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
-        """Decode, and show the images."""
-        latent = self._latent(source)
+        """Decode, and show the images; of the newest latent if the page lists none yet."""
+        latent = self._latent(source) if source else next(iter(self.host.generations.newest_first()), None)
         if latent is None:
             return gr.update(), views.alert(_gone(source, self.host.how_to_begin)), gr.update(), gr.update()
         try:

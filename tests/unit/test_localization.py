@@ -35,7 +35,8 @@ FINDINGS = [  # modules that make findings and recommendations
     file
     for folder in ("checkup", "library")
     for file in sorted((ROOT / "vae_lab" / folder).glob("*.py"))
-    if file.stem in ("checkup", "half_precision", "inspect", "judge", "latent_scale", "loading", "record", "recommend", "watch")
+    if file.stem
+    in ("checkup", "half_precision", "inspect", "judge", "latent_scale", "loading", "record", "recommend", "watch")
 ]
 SCRIPTS = sorted(file for ending in ("js", "mjs") for file in (ROOT / "javascript").rglob(f"*.{ending}"))
 PACKAGE = sorted((ROOT / "vae_lab").rglob("*.py"))

@@ -15,9 +15,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.unit.conftest import ROOT, start_cli
-from tests.unit.makers import SD1_TEXT, UNET, kl_state, prefixed, write
+from tests.unit.makers import F2, SD1_TEXT, UNET, kl_state, prefixed, write
 from tests.unit.scan_tree import build, small_vae
 from vae_lab.cli import main
 from vae_lab.cli import scan as cli_scan
@@ -187,11 +188,10 @@ def scan(models: Path, tmp_path: Path):
 def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scan() == 2
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "4 files: 1 unreadable, 3 cannot be judged"
+    assert out[0] == "4 files: 1 unreadable, 3 not checked yet"
     assert out[1].startswith(f"  unreadable: {models / 'VAE'}/=text\\x1b[2J.pt: Text, not weights")
-    assert out[2].startswith("  not-checked: ")
-    assert out[5].startswith("VAEs found in more than one file: 1, 886.5 kB could be freed (nothing is ever deleted")
-    assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[6]
+    assert out[2].startswith("VAEs found in more than one file: 1, 886.5 kB could be freed (nothing is ever deleted")
+    assert "model.safetensors already contains VAE/a.safetensors: choosing it there changes nothing." in out[3]
 
 
 def test_reports(scan, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_reports(scan, tmp_path: Path) -> None:
         assert len(lines(outs[0])) == 4
         with outs[1].open(encoding="utf8", newline="") as table:
             rows = list(csv.DictReader(table))
-        assert [row["status"] for row in rows] == ["unreadable", "not-checked", "not-checked", "not-checked"]
+        assert [row["status"] for row in rows] == ["unreadable", "unchecked", "unchecked", "unchecked"]
         assert rows[0]["name"].startswith("VAE/=text")
         assert "already contains" in outs[2].read_text(encoding="utf8")
 
@@ -213,7 +213,7 @@ def test_jsonl_on_stdout_has_no_other_lines(scan, capsys: pytest.CaptureFixture[
     assert captured.err.startswith("4 files: ")
 
 
-@pytest.mark.parametrize(("name", "code"), [("VAE/a.safetensors", 3), ("gone.pt", 2), ("VAE/=text\x1b[2J.pt", 2)])
+@pytest.mark.parametrize(("name", "code"), [("VAE/a.safetensors", 0), ("gone.pt", 2), ("VAE/=text\x1b[2J.pt", 2)])
 def test_exit_codes(models: Path, tmp_path: Path, name: str, code: int) -> None:
     assert main(["scan", str(models / name), "--no-probe", "--cache", str(tmp_path / "cache")]) == code
 
@@ -310,11 +310,11 @@ def test_interrupted_by_the_user(scan, capsys: pytest.CaptureFixture[str], monke
         patched.setattr(cli_scan, "Scan", Stopped)
         assert scan("--jobs", "1") == 130
     out = capsys.readouterr().out
-    assert out.startswith("4 files: 1 unreadable, 1 cannot be judged, 2 not checked yet")
+    assert out.startswith("4 files: 1 unreadable, 3 not checked yet")
     assert "Interrupted. Run the same command to resume." in out
     assert "according to a sample of their weights" in out
     assert scan() == 2
-    assert capsys.readouterr().out.startswith("4 files: 1 unreadable, 3 cannot be judged")
+    assert capsys.readouterr().out.startswith("4 files: 1 unreadable, 3 not checked yet")
 
 
 def test_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -330,3 +330,14 @@ def test_every_option_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for option in ("--jsonl", "--csv", "--html", "--jobs", "--no-probe", "--engine", "--dask-scheduler", "--cache"):
         assert option in shown
+
+
+def test_a_vae_that_cannot_be_judged_has_an_exit_code_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "v.safetensors", kl_state(F2))
+    assert main(["scan", str(path), "--cache", str(tmp_path / "cache")]) == 3
+    assert capsys.readouterr().out.startswith("1 file: 1 cannot be judged")
+    assert main(["inspect", str(path)]) == 3
+    broken = write(tmp_path / "w.safetensors", {name: torch.zeros_like(t) for name, t in kl_state(F2).items()})
+    assert main(["inspect", str(path), str(broken)]) == 1

@@ -30,11 +30,12 @@ from vae_lab.latents.family import FAMILIES
 from vae_lab.library import FileRecord, Recommendation
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
+from vae_lab.library.loading import loading_findings
 from vae_lab.library.record import Depth
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
-from vae_lab.state_dict import LostData
+from vae_lab.state_dict import Layout, LostData
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
@@ -58,7 +59,8 @@ INTERNATIONAL = (
     "MB", "GB", "kB", "dB", "bytes", "fp", "ldm", "first_stage_model", "img", "txt", "no-half-vae", "JSONL", "CSV",
     "HTML", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae", "AutoencoderKL",
     "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
-    "bf", "vae-in-bf", "vae-in-fp",
+    "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "CHECKPOINT", "NEW", "o", "vae-lab", "module",
+    "first_stage_model.", "-o",
 )  # fmt: skip
 
 
@@ -188,6 +190,12 @@ def reports() -> dict[str, FileRecord]:
     for half, kind in (("decoder", "checkpoint"), ("encoder", "vae")):
         file = SimpleNamespace(half=half, layout=SimpleNamespace(kind=kind))
         found[f"{400 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(inspect_module._half(file),))  # type: ignore[arg-type]
+    layout = Layout("checkpoint", "ldm", "module.", {"a.attn_1.q.weight": "q.weight"}, other_prefixes=("vae.",))
+    tensors = {"q.weight": SimpleNamespace(shape=(4, 4)), "model.diffusion_model.input_blocks.0.weight": None}
+    for kind in ("checkpoint", "vae"):
+        file = SimpleNamespace(layout=replace(layout, kind=kind), weights=SimpleNamespace(tensors=tensors))
+        findings = loading_findings(file)  # type: ignore[arg-type]
+        found[f"{500 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=findings)
     problem = "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
     for only_encoder in (True, False):
         finding = inspect_module._not_finite(problem, only_encoder=only_encoder)

@@ -75,7 +75,7 @@ def _split(infotext: str) -> tuple[str | None, str]:
     text = infotext.rstrip()
     lines = text.split("\n")
     for number, (line, below) in enumerate(pairwise(lines), 1):
-        if below.startswith(_TEMPLATES) and not line.startswith(_TEMPLATES) and _is_parameters(line):
+        if below.startswith(_TEMPLATES) and _has_steps(line) and not _has_steps(lines[-1]):
             templates = _templates("\n".join(lines[number:]))
             return _joined(lines[: number - 1]), f"{line.strip().rstrip(',')}, {templates}"
     if _is_parameters(lines[-1]):
@@ -89,6 +89,11 @@ def _joined(lines: list[str]) -> str | None:
 
 def _is_parameters(line: str) -> bool:
     return len(list(islice(_PARAMETER.finditer(line), _MIN_PARAMETERS))) == _MIN_PARAMETERS
+
+
+def _has_steps(line: str) -> bool:
+    """Whether a line is certainly one of parameters, and not a prompt or a template with weights."""
+    return _is_parameters(line) and any(match[1] == "Steps" for match in _PARAMETER.finditer(line))
 
 
 def _templates(text: str) -> str:

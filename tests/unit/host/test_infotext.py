@@ -129,6 +129,14 @@ def test_without_any_parameters(infotext: str, digest: str) -> None:
     assert not names_vae(infotext)
 
 
+def test_template_among_the_parameters() -> None:
+    """Later versions of sd-dynamic-prompts write it there; a prompt with weights above it stays a prompt."""
+    text = f'(a:1.1), (b:1.2), (cc:1.3), (dd:1), (ee:1)\nTemplate: "{{a|b}}, c", {HEAD}, {HOST}'
+    made = with_override(text, "mine.pt", "")
+    assert read(made)[:2] == read(text)[:2]
+    assert parse(made) == {"Template": "{a|b}, c", **parse(HEAD), OVERRIDE_KEY: "mine.pt"}
+
+
 def test_few_parameters_stay_parameters() -> None:
     """Without the host's VAE, too few would be left for the WebUI to find them."""
     text = with_override(f"a cat\nSteps: 20, {HOST}", "mine.pt", "")

@@ -42,7 +42,10 @@ def latents_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
     sd1, sdxl = FAMILIES["sd1"], FAMILIES["sdxl"]
     pair = torch.cat([small_latents("astronaut", 16), small_latents("brushes", 16)])
-    texts = ("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1", "brushes\nSteps: 20, Seed: 2")
+    texts = (
+        "an astronaut, <b>bold</b>\nSteps: 20, Sampler: Euler, Seed: 1",
+        "brushes\nSteps: 20, Sampler: Euler, Seed: 2",
+    )
     save_latents(Generation("", pair, sd1, "Astronaut and brushes", texts), folder / "astronaut.safetensors")
     brushes = small_latents("brushes", 64 if SCREENSHOTS else 24)  # saved screenshots should show a whole image
     save_latents(Generation("", brushes, sd1, "Brushes"), folder / "brushes.safetensors")

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["as_text", "one_line", "quoted", "sized"]
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["as_json", "as_text", "one_line", "quoted", "sized"]
+
+
+def as_json(value: Any) -> str:
+    """One line of JSON: ASCII only, so that no file name or console can break it; NaN and infinity are null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_text(name: str) -> str:

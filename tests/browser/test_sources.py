@@ -118,7 +118,9 @@ def test_saved_and_loaded_again(page: Page, launch: Launch, make_host: MakeHost,
     )
     expect(panel.latent).to_contain_text("Astronaut and brushes")
     expect(panel.empty).to_be_hidden()
-    expect(panel.latent.locator("pre").first).to_have_text("an astronaut, <b>bold</b>\nSteps: 20, Seed: 1")
+    expect(panel.latent.locator("pre").first).to_have_text(
+        "an astronaut, <b>bold</b>\nSteps: 20, Sampler: Euler, Seed: 1"
+    )
     panel.tick_only("anime.vae.pt")
     panel.compare()
     expect(panel.message).to_contain_text("2 VAEs decoded")

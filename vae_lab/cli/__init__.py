@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from vae_lab.cli.arguments import INTERRUPTED, UNUSABLE
 from vae_lab.cli.bake import add_bake
-from vae_lab.cli.console import say
+from vae_lab.cli.console import say, set_up_console
 from vae_lab.cli.decode import add_decode
 from vae_lab.cli.demo import add_demo
 from vae_lab.cli.extract import add_extract
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "vae-lab") -> in
         arguments: of the command line; None for those of this process.
         prog: how the user called the program, for usage messages.
     """
+    set_up_console()
     args = build_parser(prog).parse_args(arguments)
     try:
         return args.function(args)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import TextIO
 
 from tqdm import tqdm
 
 from vae_lab.progress import Progress
 
-__all__ = ["printable", "progress_bar", "say"]
+__all__ = ["print_json", "printable", "progress_bar", "say", "set_up_console"]
+
+
+def set_up_console() -> None:
+    """Make stdout and stderr escape what their encoding lacks; without one (a closed handle), drop what is written."""
+    sys.stdout, sys.stderr = map(_safe, (sys.stdout, sys.stderr))
+
+
+def _safe(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf8")  # open for the rest of the process
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
 
 
 @contextmanager
@@ -36,12 +51,35 @@ def progress_bar(description: str, unit: str, *, scale: bool = False, hidden: bo
 
 
 def say(text: str, out: TextIO | None = None) -> None:
-    """Write lines, above the progress bar, to ``out`` or stdout; what its encoding lacks is escaped."""
+    """Write lines, above the progress bar, to ``out`` or stdout; what its encoding lacks is escaped.
+
+    If they cannot be written (a full disk, a closed pipe), nothing happens: the work itself is done.
+    """
     stream: TextIO = sys.stdout if out is None else out
     encoding = stream.encoding or "utf8"
     lines = "\n".join(printable(line) for line in text.split("\n"))
-    tqdm.write(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream)
-    stream.flush()
+    with suppress(OSError):
+        _write(lines.encode(encoding, "backslashreplace").decode(encoding), stream)
+
+
+def print_json(line: str) -> None:
+    """Write a line of JSON, in ASCII, to stdout.
+
+    Raises:
+        OSError: it cannot be written; the caller of the program must not take what it got for all.
+    """
+    _write(line, sys.stdout)
+
+
+def _write(lines: str, stream: TextIO) -> None:
+    try:
+        tqdm.write(lines, file=stream)
+        stream.flush()
+    except OSError:
+        # Python would write the rest of the buffer when it exits, fail again, and change the exit code.
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise
 
 
 def printable(text: str) -> str:

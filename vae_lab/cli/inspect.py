@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Mapping
 from functools import cache
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.cli.arguments import Commands, display_name, exit_code, path_or_url
-from vae_lab.cli.console import progress_bar, say
+from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import FileError
 from vae_lab.identity import Sketch, short, sketch_of_file
 from vae_lab.library import FileRecord, inspect_file
 from vae_lab.library.record import explained
+from vae_lab.text import as_json
 
 __all__ = ["add_inspect"]
 
@@ -45,7 +44,7 @@ def _inspect(args: argparse.Namespace) -> int:
     for path in paths:
         report = _explained(names[path], str(path), reports, {names[other]: str(other) for other in paths})
         if args.json:
-            sys.stdout.write(f"{json.dumps(report.to_json(), ensure_ascii=False)}\n")
+            print_json(as_json(report.to_json()))
         else:
             say(_as_text(report))
     return exit_code(report.status for report in reports.values())
@@ -75,7 +74,7 @@ def _as_text(report: FileRecord) -> str:
         facts.append(short(report.fingerprint))
     lines = [f"{report.path}: {report.status}"]
     if report.layout:
-        lines.append(f"  {' · '.join(filter(None, facts))}")
+        lines.append(f"  {', '.join(filter(None, facts))}")
     if report.identity:
         lines.append(f"  this {'file ' if report.identity.match == 'file' else ''}is {report.identity.words}")
     if report.merge and not report.merge.certain:

@@ -25,6 +25,7 @@ from vae_lab.comparison.round_trip import LOSS_IN_WORDS, RoundTripped, as_decode
 from vae_lab.host.infotext import with_override
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
+from vae_lab.text import as_text
 
 __all__ = ["write_comparison", "write_round_trip"]
 
@@ -93,7 +94,8 @@ def _write_round_tripped(number: int, result: RoundTripped, out: Path) -> dict[s
 
 
 def _write_record(record: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    # A name's bytes that are not UTF-8 become escapes, which are the same in JSON.
+    path.write_text(as_text(json.dumps(record, indent=1, ensure_ascii=False)) + "\n", encoding="utf8")
 
 
 def _report(results: Iterable[Decoded | RoundTripped], *files: Path) -> None:

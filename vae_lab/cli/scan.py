@@ -15,7 +15,7 @@ import torch
 
 from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, Status
 from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
-from vae_lab.cli.console import progress_bar, say
+from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import HostError
 from vae_lab.identity import DuplicateGroup, find_duplicates
 from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
@@ -97,7 +97,7 @@ def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
     if target is None:
         yield lambda _: None
     elif target == _STANDARD_OUTPUT:
-        yield lambda record: sys.stdout.write(f"{json_line(record)}\n")
+        yield lambda record: print_json(json_line(record))
     else:
         with open(target, "w", encoding="utf8", buffering=1) as out:
             yield lambda record: out.write(f"{json_line(record)}\n")

@@ -15,7 +15,7 @@ _HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a URL such as ``https://…``. A path object never is: it merges the slashes."""
+    """Whether this is a URL such as ``https://...``. A path object never is: it merges the slashes."""
     return isinstance(path, str) and bool(_SCHEME.match(path))
 
 
@@ -39,7 +39,7 @@ def _without_secrets(url: str) -> str:
         parts = urlsplit(url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     except ValueError:  # unbalanced brackets
-        return f"{url.partition('://')[0]}://…"
+        return f"{url.partition('://')[0]}://..."
 
 
 def file_name(path: str | os.PathLike[str]) -> str:

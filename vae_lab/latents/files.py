@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -25,6 +25,9 @@ _MAX_PIXELS = 2**20  # of a latent, for an image of 8192 x 8192
 _MAX_TENSORS = 16
 _MAX_HEADER_BYTES = 4 * 2**20  # 100 infotexts of 40 kB each
 _MAX_TITLE_LENGTH = 120
+_COMFY_TENSOR = "latent_tensor"
+_COMFY_MARKER = "latent_format_version_0"  # an empty tensor: the latents are in the VAE's own units
+_PACKED_CHANNELS = 64  # of Flux: 2 x 2 pixels of 16 channels
 _INFOTEXT = re.compile(r"infotext\.([0-9]{1,9})$")
 
 
@@ -49,6 +52,8 @@ def _contents(generation: Generation) -> tuple[dict[str, Tensor], dict[str, str]
 
 def load_latents(path: str | os.PathLike[str]) -> Generation:
     """Read latents from .safetensors: one tensor [B,C,h,w] or [C,h,w] in model space.
+
+    Files of ComfyUI (.latent) are read too; those in the VAE's own units are scaled to model space.
 
     Raises:
         FileError: the file is unreadable or contains something else.
@@ -118,26 +123,42 @@ def _check_sizes(file: WeightFile, name: str) -> None:
 
 
 def _read(file: WeightFile, path: str, stem: str) -> Generation:
-    if len(file.tensors) != 1:
+    unscaled = file.tensors.keys() == {_COMFY_TENSOR, _COMFY_MARKER}
+    if len(file.tensors) != 1 and not unscaled:
         raise MalformedFile(path, f"a latents file has one tensor, this one has {len(file.tensors)}")
-    info = next(iter(file.tensors.values()))
-    if len(info.shape) not in (3, 4) or 0 in info.shape:
-        raise MalformedFile(path, f"latents have the shape [B,C,h,w], not {list(info.shape)}")
+    info = file.tensors[_COMFY_TENSOR] if unscaled else next(iter(file.tensors.values()))
+    _check_shape(info.shape, path)
     latents = file.read(info.name)
     metadata = dict(file.metadata)
     if not latents.is_floating_point() or not bool(torch.isfinite(latents.float()).all()):
         raise MalformedFile(path, "latents must be finite floating point numbers")
     latents = latents if latents.ndim == 4 else latents[None]
+    family = _family(path, metadata, latents.shape[1])
     return Generation(
         id=stem,
-        latents=latents,
-        family=_family(path, metadata, latents.shape[1]),
+        latents=family.to_model_space(latents) if unscaled else latents,
+        family=family,
         title=metadata.get("title") or stem,
         infotexts=_infotexts(metadata),
         checkpoint=metadata.get("checkpoint", ""),
         decoded_by=metadata.get("decoded_by", ""),
         tiling=metadata.get("tiling") == "true",
     )
+
+
+def _check_shape(shape: Sequence[int], path: str) -> None:
+    """[B,C,h,w] or [C,h,w]; what else diffusers and ComfyUI save is named."""
+    what = f"latents have the shape [B,C,h,w], not {list(shape)}"
+    if (
+        len(shape) == 3
+        and shape[2] == _PACKED_CHANNELS
+        and shape[0] not in {f.latent_channels for f in FAMILIES.values()}
+    ):
+        raise MalformedFile(path, f"{what}; these are packed latents of Flux: unpack them before you save them")
+    if len(shape) == 5:
+        raise MalformedFile(path, f"{what}; these are latents of a video: save one frame, without the axis of time")
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise MalformedFile(path, what)
 
 
 def _infotexts(metadata: Mapping[str, str]) -> tuple[str, ...]:

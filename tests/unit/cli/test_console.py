@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from vae_lab.cli.console import printable, progress_bar, say
+from tests.unit.conftest import ROOT
+from tests.unit.makers import F8, kl_state, write
+from vae_lab.cli import main
+from vae_lab.cli.console import print_json, printable, progress_bar, say
+from vae_lab.text import as_json
 
 
 class Terminal(io.StringIO):
@@ -60,3 +70,123 @@ def test_no_progress_bar_outside_a_terminal(capsys: pytest.CaptureFixture[str]) 
     with progress_bar("decoding", "image") as progress:
         progress(1, 2, "a.pt")
     assert capsys.readouterr().err == ""
+
+
+BLOCKS = "█▉▊▋▌▍▎▏"
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "cp437", "ascii", "utf8"])
+def test_progress_bar_has_blocks_only_where_the_console_shows_them(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Console(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    console = Console(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stderr", console)
+    with progress_bar("decoding", "image") as progress:
+        progress(2, 2, "a.pt")
+    console.seek(0)
+    shown = console.read()
+    assert "2/2" in shown
+    assert any(block in shown for block in BLOCKS) is (encoding == "utf8")
+
+
+def test_json_is_ascii_and_has_no_nan() -> None:
+    plain = {"path": "猫\udcff.pt", "values": [float("nan"), (float("inf"), 1.5)], "none": None}
+    line = as_json(plain)
+    assert line.isascii()
+    assert json.loads(line) == {"path": "猫\udcff.pt", "values": [None, [None, 1.5]], "none": None}
+
+
+class Full(io.StringIO):
+    """On a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_what_cannot_be_printed_changes_nothing() -> None:
+    say("done", Full())
+
+
+def test_json_that_cannot_be_printed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="No space"):
+        print_json("{}")
+
+
+@pytest.fixture(scope="module")
+def odd_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VAE whose name has letters that few consoles have, and a byte that is not UTF-8 where the system allows it."""
+    folder = tmp_path_factory.mktemp("odd")
+    path = write(folder / "plain.safetensors", kl_state(F8, 0))
+    try:
+        return path.rename(folder / "é 猫 \udcff.safetensors")
+    except OSError:
+        return path.rename(folder / "é 猫.safetensors")
+
+
+@pytest.fixture
+def small_latents(tmp_path: Path) -> Path:
+    path = tmp_path / "latents.safetensors"
+    save_file({"latents": torch.zeros(1, 4, 4, 4)}, path, {"family": "sd1"})
+    return path
+
+
+def console(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
+    """Replace stdout by one of this encoding."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+    return raw
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252", "gbk", "utf8"])
+def test_inspect_on_any_console(odd_vae: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = console(monkeypatch, encoding)
+    assert main(["inspect", "--no-probe", str(odd_vae)]) == 0
+    shown = raw.getvalue().decode(encoding)
+    facts = shown.splitlines()[1]
+    assert facts.isascii()
+    assert "\\" not in facts, "nothing of ours needs an escape"
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "utf8"])
+def test_json_lines_are_utf8_on_any_console(
+    odd_vae: Path, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = console(monkeypatch, encoding)
+    assert main(["inspect", "--no-probe", "--json", str(odd_vae)]) == 0
+    assert json.loads(raw.getvalue().decode("utf8"))["path"] == str(odd_vae)
+    for target in ("-", str(tmp_path / "out.jsonl")):
+        raw = console(monkeypatch, encoding)
+        assert main(["scan", "--no-probe", "--cache", str(tmp_path), "--jsonl", target, str(odd_vae.parent)]) == 0
+        written = raw.getvalue() if target == "-" else Path(target).read_bytes()
+        assert json.loads(written.decode("utf8").splitlines()[0])["path"] == str(odd_vae)
+
+
+def test_a_comparison_with_a_vae_of_an_odd_name(odd_vae: Path, tmp_path: Path, small_latents: Path) -> None:
+    assert main(["decode", str(small_latents), "--vae", str(odd_vae), "-o", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "comparison.json").read_bytes().decode("utf8"))
+    assert [row["name"] for row in record["results"]] == [odd_vae.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipe that is closed, and no /dev/full")
+@pytest.mark.parametrize("closed", ["full disk", "closed pipe", "no handle"])
+def test_exit_code_does_not_depend_on_printing(odd_vae: Path, closed: str, tmp_path: Path) -> None:
+    """In a process of its own: what Python itself does when it exits counts too."""
+    copy = tmp_path / "copy.safetensors"
+    command = [sys.executable, "-m", "vae_lab", "extract", str(odd_vae), "-o", str(copy)]
+    settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if closed == "full disk":
+        with open("/dev/full", "w") as out:
+            code = subprocess.run(command, env=settings, stdout=out, timeout=300).returncode
+    elif closed == "closed pipe":
+        process = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.close()
+        code = process.wait(timeout=300)
+    else:
+        code = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], env=settings, timeout=300).returncode
+    assert (code, copy.is_file()) == (0, True)

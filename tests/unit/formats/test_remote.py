@@ -203,7 +203,7 @@ def test_an_address_that_was_made_into_a_path() -> None:
         ("HTTP://[::1]:80/x.pt?y", "http://[::1]:80/x.pt", "x.pt"),
         ("s3://key:SECRET@bucket/x.pt", "s3://bucket/x.pt", "x.pt"),
         ("zip://x.pt::https://u:SECRET@h.org/y?z=SECRET", "zip://x.pt::https://h.org/y", "y"),
-        ("https://[x/y?SECRET", "https://…", "…"),
+        ("https://[x/y?SECRET", "https://...", "..."),
         (str(Path("a") / "b.pt"), str(Path("a") / "b.pt"), "b.pt"),
     ],
 )

@@ -239,6 +239,44 @@ def test_tensor_of_another_shape(tmp_path: Path, shape: tuple[int, ...]) -> None
         load_latents(path)
 
 
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+def test_latents_of_comfyui_are_scaled(tmp_path: Path, family: str) -> None:
+    """With the marker they are in the VAE's own units."""
+    made = FAMILIES[family]
+    model_space = torch.randn(2, made.latent_channels, 6, 5, generator=torch.Generator().manual_seed(1))
+    tensors = {"latent_tensor": made.to_vae_space(model_space), "latent_format_version_0": torch.tensor([])}
+    found = load_latents(saved(tmp_path / "ComfyUI_00001_.latent", tensors, family=family, prompt="{}"))
+    torch.testing.assert_close(found.latents, model_space, atol=1e-5, rtol=1e-5)
+    data = save(tensors, {"family": family})
+    torch.testing.assert_close(read_latents(data, "x.latent", 2**20).latents, found.latents)
+
+
+def test_old_latents_of_comfyui_are_in_model_space(tmp_path: Path) -> None:
+    latents = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(1))
+    found = load_latents(saved(tmp_path / "old.latent", {"latent_tensor": latents}, prompt="{}"))
+    assert torch.equal(found.latents, latents)
+    assert found.family.id == "sd1"
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((1, 96, 64), "packed latents of Flux: unpack them"),
+        ((2, 1024, 64), "packed latents of Flux: unpack them"),
+        ((1, 16, 3, 8, 8), "latents of a video: save one frame"),
+    ],
+)
+def test_latents_of_another_layout_are_named(tmp_path: Path, shape: tuple[int, ...], words: str) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(shape)}, family="flux")
+    with pytest.raises(MalformedFile, match=words):
+        load_latents(path)
+
+
+def test_one_latent_64_wide_is_not_packed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "l.safetensors", {"l": torch.zeros(4, 96, 64)})
+    assert load_latents(path).latents.shape == (1, 4, 96, 64)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_latents_not_finite(tmp_path: Path, value: float) -> None:
     path = saved(tmp_path / "l.safetensors", {"l": torch.full((1, 4, 8, 8), value)})

@@ -15,7 +15,7 @@ from vae_lab.latents.family import FAMILIES
 from vae_lab.service.comparisons import StoredComparison
 
 SD1 = FAMILIES["sd1"]
-PLAIN = "a cat\nSteps: 20, Seed: 1"
+PLAIN = "a cat\nSteps: 20, Sampler: Euler, Seed: 1"
 
 
 def stored(
@@ -34,10 +34,15 @@ def read(png: bytes) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def test_each_image_names_its_vae() -> None:
-    comparison = stored(PLAIN, "a dog\nSteps: 20, Seed: 2")
+    comparison = stored(PLAIN, "a dog\nSteps: 20, Sampler: Euler, Seed: 2")
     texts = [read(comparison.png(i)[1])[1]["parameters"] for i in range(4)]
     ours = ", VAE Lab override: other.pt, VAE Lab override hash: 0123456789"
-    assert texts == [PLAIN, "a dog\nSteps: 20, Seed: 2", PLAIN + ours, "a dog\nSteps: 20, Seed: 2" + ours]
+    assert texts == [
+        PLAIN,
+        "a dog\nSteps: 20, Sampler: Euler, Seed: 2",
+        PLAIN + ours,
+        "a dog\nSteps: 20, Sampler: Euler, Seed: 2" + ours,
+    ]
 
 
 def test_pixels_are_the_same_with_and_without_a_text() -> None:
@@ -67,10 +72,11 @@ def test_without_generation_parameters_none_are_invented() -> None:
 
 @pytest.mark.parametrize("prompt", ["猫, 'quoted'", "é", "\udce9 broken", "line\nline"])
 def test_any_text_is_preserved(prompt: str) -> None:
-    comparison = stored(f"{prompt}\nSteps: 20", other="动漫, 2.pt")
+    comparison = stored(f"{prompt}\nSteps: 20, Sampler: Euler, Seed: 1", other="动漫, 2.pt")
     found = read(comparison.png(2)[1])[1]["parameters"]
     printable = prompt.encode("utf8", "backslashreplace").decode()
-    assert found == f'{printable}\nSteps: 20, VAE Lab override: "动漫, 2.pt", VAE Lab override hash: 0123456789'
+    ours = 'VAE Lab override: "动漫, 2.pt", VAE Lab override hash: 0123456789'
+    assert found == f"{printable}\nSteps: 20, Sampler: Euler, Seed: 1, {ours}"
 
 
 def test_without_a_hash_only_the_name() -> None:

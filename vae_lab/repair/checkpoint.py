@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoencoder, UnreadableFile
+from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoencoder, OtherKind, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
 from vae_lab.progress import Progress
-from vae_lab.state_dict import family_hint
+from vae_lab.state_dict import family_hint, is_checkpoint, usual_prefix
 
 __all__ = ["bake", "extract", "strip"]
 
-_PREFIX = "first_stage_model."
 _STATE = "state_dict."  # prefix in pickled checkpoints, which is not part of the names
 _NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
 _Entry = tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]
@@ -77,7 +76,8 @@ def bake(
 ) -> None:
     """Write a checkpoint with another VAE, with the prefix and dtype of its previous one.
 
-    If it has none, the new VAE gets the prefix ``first_stage_model.`` and keeps its own dtypes.
+    If it has none, the new VAE gets the prefix that hosts expect, ``first_stage_model.`` or ``vae.``, and keeps its
+    own dtypes.
 
     Args:
         checkpoint: with or without a VAE.
@@ -107,8 +107,10 @@ def _place(weights: WeightFile) -> tuple[str, torch.dtype | None]:
     """Prefix and dtype of a checkpoint's VAE; the usual prefix and None if it has no VAE."""
     try:
         own = VaeFile(weights)
-    except NotAnAutoencoder:  # none, or an incomplete one, which is dropped
-        return _PREFIX, None
+    except NotAnAutoencoder as error:  # none, or an incomplete one, which is dropped
+        if isinstance(error, OtherKind) and error.kind != "unknown-vae":  # no VAE for images can replace it
+            raise
+        return usual_prefix(weights.tensors), None
     return own.layout.prefix, own.dtype
 
 
@@ -122,7 +124,7 @@ def _check_family(weights: WeightFile, vae: VaeFile) -> None:
 
 
 def _require_checkpoint(weights: WeightFile) -> None:
-    if family_hint(weights.tensors) is None and not any("model.diffusion_model." in name for name in weights.tensors):
+    if family_hint(weights.tensors) is None and not is_checkpoint(weights.tensors):
         raise NotAnAutoencoder(weights.path, "not a checkpoint: it contains no model besides a VAE")
 
 

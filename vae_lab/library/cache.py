@@ -30,7 +30,7 @@ from vae_lab.library.store import Store
 
 __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
-_VERSION = f"2.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
+_VERSION = f"3.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 

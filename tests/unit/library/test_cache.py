@@ -232,17 +232,7 @@ def names(*folders: Path) -> list[str]:
 
 
 def test_weight_files_of_every_kind_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for name in (
-        "b.ckpt",
-        "A.safetensors",
-        "c.pt",
-        "d.PTH",
-        "e.bin",
-        "flux.sft",
-        "notes.txt",
-        "f.safetensors.part",
-        "vae.yaml",
-    ):
+    for name in ("b.ckpt", "A.safetensors", "c.pt", "d.PTH", "e.bin", "flux.sft", "notes.txt", "f.safetensors.part", "vae.yaml"):
         touch(tmp_path / name)
     assert names(tmp_path) == ["A.safetensors", "b.ckpt", "c.pt", "d.PTH", "e.bin", "flux.sft"]
 

@@ -7,7 +7,9 @@
     │   ├── UnsafePickle          a pickle that needs more than tensors and plain containers
     │   └── NotAnAutoencoder      readable, but without a VAE of a known architecture
     │       ├── MissingVae        a checkpoint without any VAE tensors
+    │       ├── OtherKind         an intact file of another kind; has the kind
     │       ├── MissingKeys       a VAE with tensors missing
+    │       │   └── MixedNames    a VAE with some names of ldm and some of diffusers
     │       ├── BadShape          a VAE with inconsistent tensor shapes
     │       └── NotFinite         a VAE with NaN or infinite weights
     ├── FamilyMismatch            VAE and latents belong to different latent spaces
@@ -30,9 +32,11 @@ __all__ = [
     "MalformedFile",
     "MissingKeys",
     "MissingVae",
+    "MixedNames",
     "NotAnAutoencoder",
     "NotEnoughMemory",
     "NotFinite",
+    "OtherKind",
     "UnknownChoice",
     "UnreadableFile",
     "UnsafePickle",
@@ -73,8 +77,20 @@ class MissingVae(NotAnAutoencoder):
     """The file is a checkpoint without a VAE."""
 
 
+class OtherKind(NotAnAutoencoder):
+    """An intact file of another kind: ``kind`` is an id of ``state_dict.kinds``, ``shard`` or ``unknown-vae``."""
+
+    def __init__(self, path: str, reason: str, kind: str) -> None:
+        super().__init__(path, reason)
+        self.kind = kind
+
+
 class MissingKeys(NotAnAutoencoder):
     """Tensors of the VAE are missing."""
+
+
+class MixedNames(MissingKeys):
+    """Some of the VAE's tensors have names of ldm, others of diffusers: a conversion was not finished."""
 
 
 class BadShape(NotAnAutoencoder):

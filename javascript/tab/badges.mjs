@@ -118,7 +118,7 @@ export function checkpointOf(badge) {
 /** @param {HTMLElement} badge */
 function showCurrent(badge) {
     const checkpoint = checkpointOf(badge);
-    const isBad = checkpoint?.status && checkpoint.status !== "healthy";
+    const isBad = checkpoint?.status && checkpoint.status !== "healthy" && checkpoint.status !== "no-vae";
     const text = isBad ? describe(checkpoint, t("Built-in VAE")) : "";
     const isUnused = isBad && badge.hasAttribute("data-unused");
     fillBadge(badge, isUnused ? t("{text}, not used now", {text}) : text, isBad ? checkpoint : null);

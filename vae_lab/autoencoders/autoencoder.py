@@ -18,7 +18,7 @@ from vae_lab.autoencoders.taesd import TaesdArchitecture
 from vae_lab.errors import FamilyMismatch, NotAnAutoencoder
 from vae_lab.formats import WeightFile, file_name, open_weights
 from vae_lab.latents.family import Family, get_family
-from vae_lab.state_dict import Layout, canonical_shape, find_vae, read_tensors
+from vae_lab.state_dict import Layout, canonical_shape, explain, find_vae, read_tensors
 
 __all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
 
@@ -135,15 +135,28 @@ class VaeFile:
     def __init__(self, weights: WeightFile) -> None:
         self.weights = weights
         self.path = weights.path
-        self.layout: Layout = find_vae(weights.tensors, weights.path)
+        layout = None
+        try:
+            layout = find_vae(weights.tensors, weights.path)
+            self._check(layout)
+        except NotAnAutoencoder as error:
+            reason = explain(error, weights.tensors, weights.path, layout)
+            if reason is error:
+                raise
+            raise reason from error
+
+    def _check(self, layout: Layout) -> None:
+        """Structure errors come before any weight is read."""
+        weights = self.weights
+        self.layout = layout
         self.shapes: Shapes = {
-            name: canonical_shape(name, weights.tensors[source].shape) for name, source in self.layout.names.items()
+            name: canonical_shape(name, weights.tensors[source].shape) for name, source in layout.names.items()
         }
         architecture = next((known for known in ARCHITECTURES if known.detects(self.shapes)), None)
         if architecture is None:
             raise NotAnAutoencoder(self.path, "unknown VAE architecture")
         self.architecture = architecture
-        architecture.check(self.shapes, self.path)  # structure errors come before any weight is read
+        architecture.check(self.shapes, self.path)
 
     def __enter__(self) -> VaeFile:
         return self

@@ -16,6 +16,7 @@ __all__ = [
     "INFORMATION",
     "MISSING",
     "NOT_CHECKED",
+    "NO_VAE",
     "STATUS_PHRASES",
     "STATUS_TITLES",
     "SUSPECT",
@@ -30,16 +31,18 @@ __all__ = [
     "Verdict",
 ]
 
-Severity = Literal["information", "not-checked", "suspect", "missing", "broken", "unreadable"]
+Severity = Literal["information", "no-vae", "not-checked", "suspect", "missing", "broken", "unreadable"]
 """How bad one finding is."""
 
-Status = Literal["healthy", "unchecked", "not-checked", "suspect", "missing", "broken", "unreadable"]
+Status = Literal["healthy", "no-vae", "unchecked", "not-checked", "suspect", "missing", "broken", "unreadable"]
 """What all findings on a file add up to."""
 
 HEALTHY: Final = "healthy"
 INFORMATION: Final = "information"
 NOT_CHECKED: Final = "not-checked"
 """Of a VAE whose kind the checkup cannot judge; nothing is known to be wrong with it."""
+NO_VAE: Final = "no-vae"
+"""Of a file that has no VAE and needs none, such as a LoRA; nothing is wrong with it."""
 SUSPECT: Final = "suspect"
 MISSING: Final = "missing"
 BROKEN: Final = "broken"
@@ -55,6 +58,7 @@ WORST_FIRST: tuple[Status, ...] = (
     NOT_CHECKED,
     UNCHECKED,
     HEALTHY,
+    NO_VAE,
 )
 """Every status."""
 
@@ -66,16 +70,20 @@ STATUS_TITLES: Mapping[Status, str] = {
     NOT_CHECKED: "Cannot be judged",
     UNCHECKED: "Not checked yet",
     HEALTHY: "Healthy",
+    NO_VAE: "Not a VAE",
 }
 """Every status, as a badge shows it."""
 
 STATUS_PHRASES: Mapping[Status, str] = {
     **{status: title.lower() for status, title in STATUS_TITLES.items()},
     MISSING: "without a VAE",
+    NO_VAE: "not a VAE",
 }
 """Every status, as it follows a number of files."""
 
-_RANK = {INFORMATION: 0, NOT_CHECKED: 1, SUSPECT: 2, MISSING: 3, BROKEN: 4, UNREADABLE: 5}
+_RANK = {INFORMATION: 0, NO_VAE: 1, NOT_CHECKED: 2, SUSPECT: 3, MISSING: 4, BROKEN: 5, UNREADABLE: 6}
+
+_NO_FAULT = (INFORMATION, NO_VAE, NOT_CHECKED)
 
 TITLES: Mapping[str, str] = {
     "grey": "Washed out",
@@ -103,6 +111,11 @@ TITLES: Mapping[str, str] = {
     "missing": "No VAE inside",
     "unreadable": "Unreadable",
     "not-a-vae": "Not a VAE",
+    "other-model": "Another kind of model",
+    "needs-no-vae": "Needs no VAE",
+    "other-kind": "Another kind of VAE",
+    "shard": "Part of a model",
+    "half-converted": "Mixed names",
 }
 """The title of every code."""
 
@@ -151,7 +164,7 @@ class Finding:
 
     Attributes:
         code: a key of :data:`TITLES`.
-        severity: ``information``, ``not-checked``, ``suspect``, ``missing``, ``broken`` or ``unreadable``.
+        severity: ``information``, ``no-vae``, ``not-checked``, ``suspect``, ``missing``, ``broken`` or ``unreadable``.
         text: the problem, in a sentence for beginners.
         evidence: the measurements behind it.
         remedy: what to do, in a sentence; "" if there is nothing to do.
@@ -216,11 +229,11 @@ class Verdict:
     @property
     def faults(self) -> tuple[Finding, ...]:
         """The findings that something is wrong."""
-        return tuple(finding for finding in self.findings if finding.severity not in (INFORMATION, NOT_CHECKED))
+        return tuple(finding for finding in self.findings if finding.severity not in _NO_FAULT)
 
     @property
     def notable(self) -> tuple[Finding, ...]:
-        """The faults, and that a VAE could not be judged: what a verdict has to say first."""
+        """The faults, and that there is no VAE or that it could not be judged: what a verdict has to say first."""
         return tuple(finding for finding in self.findings if finding.severity != INFORMATION)
 
     def has(self, code: str) -> bool:

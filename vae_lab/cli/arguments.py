@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from vae_lab.checkup.findings import HEALTHY, NOT_CHECKED, UNCHECKED, UNREADABLE
+from vae_lab.checkup.findings import HEALTHY, NO_VAE, NOT_CHECKED, UNCHECKED, UNREADABLE
 from vae_lab.formats import file_name, is_url, shown_name
 
 __all__ = [
@@ -35,14 +35,14 @@ NOT_JUDGED = 3
 """Exit code: nothing wrong was found, but there is a VAE of a kind that the checkup cannot judge."""
 
 _NOT_HEALTHY = 1
-_EXIT_CODES = {HEALTHY: 0, UNCHECKED: 0, NOT_CHECKED: NOT_JUDGED, UNREADABLE: UNUSABLE}
+_EXIT_CODES = {HEALTHY: 0, UNCHECKED: 0, NO_VAE: 0, NOT_CHECKED: NOT_JUDGED, UNREADABLE: UNUSABLE}
 _WORST_CODES = (UNUSABLE, _NOT_HEALTHY, NOT_JUDGED, 0)
 
 
 def exit_code(statuses: Iterable[str]) -> int:
     """The exit code of a checkup: 2 (unreadable), else 1 (not healthy), else 3 (cannot be judged), else 0.
 
-    A file that was not to be checked (``--no-probe``) does not count.
+    A file that was not to be checked (``--no-probe``), or that is another kind of model, does not count.
     """
     codes = {_EXIT_CODES.get(status, _NOT_HEALTHY) for status in statuses}
     return next(code for code in _WORST_CODES if code in codes or code == 0)

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import torch
 
-from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, Status
+from vae_lab.checkup.findings import HEALTHY, NO_VAE, STATUS_PHRASES, Status
 from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
 from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import HostError
@@ -21,6 +21,8 @@ from vae_lab.identity import DuplicateGroup, find_duplicates
 from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.reports import json_line, write_csv, write_html
+from vae_lab.state_dict import KINDS_BY_ID, Kind
+from vae_lab.state_dict.kinds import KINDS
 from vae_lab.text import sized
 
 __all__ = ["add_scan"]
@@ -28,6 +30,7 @@ __all__ = ["add_scan"]
 _MAX_FILES = 20  # listed in the summary
 _MAX_GROUPS = 10
 _STANDARD_OUTPUT = "-"
+_NOT_LISTED = (HEALTHY, UNCHECKED, NO_VAE)
 
 
 def add_scan(commands: Commands) -> None:
@@ -120,12 +123,14 @@ def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[Dup
     statuses = ", ".join(f"{counts[status]:,} {STATUS_PHRASES[status]}" for status in WORST_FIRST if counts[status])
     files = "1 file" if len(records) == 1 else f"{len(records):,} files"
     say(f"{files}{': ' if statuses else ''}{statuses}", out)
-    faulty = (record for record in records.worst_first if record.status not in (HEALTHY, UNCHECKED))
+    faulty = (record for record in records.worst_first if record.status not in _NOT_LISTED)
     for record in islice(faulty, _MAX_FILES):
         say(f"  {record.status}: {record.path}: {record.verdict.findings[0].text}", out)
-    more = sum(counts[status] for status in counts if status not in (HEALTHY, UNCHECKED)) - _MAX_FILES
+    more = sum(counts[status] for status in counts if status not in _NOT_LISTED) - _MAX_FILES
     if more > 0:
         say(f"  and {more:,} more; --csv, --html and --jsonl list all of them", out)
+    if counts[NO_VAE]:
+        say(_without_vae(records), out)
     if duplicates:
         freeable = sum(group.freeable_bytes for group in duplicates)
         room = f", {sized(freeable)} could be freed (nothing is ever deleted by VAE Lab)" if freeable else ""
@@ -134,3 +139,22 @@ def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[Dup
         say(f"  {group.sentence}", out)
     if len(duplicates) > _MAX_GROUPS:
         say(f"  and {len(duplicates) - _MAX_GROUPS:,} more; --html lists all of them", out)
+
+
+def _without_vae(records: Records) -> str:
+    """Such as ``29 files hold no VAE: 25 LoRAs, 1 ControlNet …``; nothing is wrong with them."""
+    kinds = Counter(record.architecture for record in records if record.status == NO_VAE)
+    named = [_number_of(kinds[kind.id], kind) for kind in KINDS if kinds[kind.id]]
+    if kinds["shard"]:
+        named.append(f"{kinds['shard']:,} {'part' if kinds['shard'] == 1 else 'parts'} of split models")
+    others = kinds.total() - sum(kinds[kind] for kind in ("shard", *KINDS_BY_ID))
+    if others:
+        named.append(f"{others:,} of an unknown kind")
+    total = kinds.total()
+    return f"{total:,} {'file holds' if total == 1 else 'files hold'} no VAE: {', '.join(named)}"
+
+
+def _number_of(count: int, kind: Kind) -> str:
+    if kind.answer == "pixels":
+        return f"{count:,} {'model that needs none' if count == 1 else 'models that need none'}"
+    return f"1 {kind.title.partition(' ')[2]}" if count == 1 else f"{count:,} {kind.plural}"

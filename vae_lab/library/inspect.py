@@ -13,8 +13,17 @@ from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile
 from vae_lab.checkup import Checkup, Evidence, Finding, check_weights, identity_key
-from vae_lab.checkup.findings import BROKEN, INFORMATION, MISSING, SUSPECT, UNREADABLE, Severity
-from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, NotAnAutoencoder
+from vae_lab.checkup.findings import (
+    BROKEN,
+    INFORMATION,
+    MISSING,
+    NO_VAE,
+    NOT_CHECKED,
+    SUSPECT,
+    UNREADABLE,
+    Severity,
+)
+from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, MixedNames, NotAnAutoencoder, OtherKind
 from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
 from vae_lab.identity import (
     KnownCheckpoint,
@@ -28,7 +37,8 @@ from vae_lab.identity import (
 )
 from vae_lab.library.loading import loading_findings
 from vae_lab.library.record import Depth, FileRecord, Kind, explained, failed, file_facts
-from vae_lab.state_dict import LostData, family_hint, find_lost_data, not_finite
+from vae_lab.state_dict import KINDS_BY_ID, LostData, family_hint, find_lost_data, is_checkpoint, not_finite
+from vae_lab.state_dict.kinds import MIXED_REMEDY, SHARD_REMEDY
 from vae_lab.text import quoted
 
 __all__ = ["UNFORESEEN", "CheckupStore", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
@@ -171,7 +181,7 @@ def _of_header(file: VaeFile) -> FileRecord:
         hint_id=file.layout.family_hint or "",
         dtype=_DTYPES.get(file.dtype, str(file.dtype).removeprefix("torch.")),
         architecture=file.architecture.name,
-        file_findings=(_half(file),) if file.half else (),
+        file_findings=((_half(file),) if file.half else ()) + ((_mixed_names(file),) if file.layout.mixed else ()),
     )
 
 
@@ -184,6 +194,13 @@ def _half(file: VaeFile) -> Finding:
         else "Encoder only: it encodes images, but cannot decode latents, so no image comes out of it."
     )
     return Finding("half", severity, text, (), _CHOOSE if severity == SUSPECT else "")
+
+
+def _mixed_names(file: VaeFile) -> Finding:
+    """Together they are whole, so the weights can be judged; hosts load one set of names only."""
+    text = "Some of its tensors have names of ldm, others names of diffusers: the WebUI cannot load it."
+    remedy = "vae-lab extract writes it to a new file with names of ldm."
+    return Finding("half-converted", SUSPECT, text, (), remedy if file.layout.kind == "vae" else _CHOOSE)
 
 
 def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None) -> Checkup:
@@ -205,13 +222,27 @@ def _unreadable(path: str, error: FileError) -> FileRecord:
 
 def _unusable(file: WeightFile, error: FileError) -> FileRecord:
     """The record of a file from which no VAE can be loaded; a checkpoint's model family may still be known."""
+    if isinstance(error, OtherKind):
+        return _of_other_kind(file, error)
+    if not file.tensors:
+        return replace(_unreadable(file.path, error), file_findings=(_damaged(error),))
     hint = family_hint(file.tensors)
     kind: Kind = "checkpoint" if isinstance(error, MissingVae) or hint else ""
     return replace(_unreadable(file.path, error), kind=kind, hint_id=hint or "")
 
 
+def _of_other_kind(file: WeightFile, error: OtherKind) -> FileRecord:
+    known = KINDS_BY_ID.get(error.kind)
+    kind: Kind = ""
+    if known is None or known.answer != "model":
+        kind = "checkpoint" if is_checkpoint(file.tensors) else "vae" if known and known.answer == "vae" else ""
+    return replace(_unreadable(file.path, error), kind=kind, architecture=error.kind)
+
+
 def _finding_of(error: FileError) -> Finding:
     reason = _sentence(error.reason)
+    if isinstance(error, OtherKind):
+        return _finding_of_other_kind(error)
     if isinstance(error, MissingVae):
         text = "This checkpoint contains no VAE."
         remedy = (
@@ -219,18 +250,33 @@ def _finding_of(error: FileError) -> Finding:
             "or has none at all."
         )
         return Finding("missing", MISSING, text, (), remedy)
+    if isinstance(error, MixedNames):
+        return Finding("half-converted", BROKEN, reason, (), MIXED_REMEDY)
     if isinstance(error, MissingKeys):
         return Finding("missing-keys", BROKEN, reason, (), _CHOOSE)
     if isinstance(error, BadShape):
         return Finding("bad-shape", BROKEN, reason, (), _CHOOSE)
     if isinstance(error, NotAnAutoencoder):
-        return Finding(
-            "not-a-vae", UNREADABLE, reason, (), "If it is a LoRA or a similar file, move it to another folder."
-        )
+        return Finding("not-a-vae", NO_VAE, reason, (), "If it is another kind of model, move it to its own folder.")
+    return _damaged(error)
+
+
+def _finding_of_other_kind(error: OtherKind) -> Finding:
+    reason, known = _sentence(error.reason), KINDS_BY_ID.get(error.kind)
+    if known is None:
+        if error.kind == "shard":
+            return Finding("shard", NO_VAE, reason, (), SHARD_REMEDY)
+        return Finding("other-kind", NOT_CHECKED, reason, (), "Use it with the program that it was made for.")
+    if known.answer == "vae":
+        return Finding("other-kind", NOT_CHECKED, reason, (), known.remedy)
+    return Finding("needs-no-vae" if known.answer == "pixels" else "other-model", NO_VAE, reason, (), known.remedy)
+
+
+def _damaged(error: FileError) -> Finding:
     remedy = "Download or convert the file again."
     if is_url(error.path):
         remedy = "Check the address, or download the file and check it locally."
-    return Finding("unreadable", UNREADABLE, reason, (), remedy)
+    return Finding("unreadable", UNREADABLE, _sentence(error.reason), (), remedy)
 
 
 def _not_finite(problem: str, *, only_encoder: bool) -> Finding:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoencoder, UnreadableFile
+from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoencoder, OtherKind, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
 from vae_lab.progress import Progress
-from vae_lab.state_dict import family_hint, read_by_hosts, usual_prefix
+from vae_lab.state_dict import family_hint, is_checkpoint, read_by_hosts, usual_prefix
 
 __all__ = ["bake", "extract", "strip"]
 
@@ -76,7 +76,8 @@ def bake(
 ) -> None:
     """Write a checkpoint with another VAE, with the prefix and dtype of its previous one.
 
-    If it has none, the new VAE gets the prefix that hosts read and keeps its own dtypes.
+    If it has none, the new VAE gets the prefix that hosts expect, ``first_stage_model.`` or ``vae.``, and keeps its
+    own dtypes.
 
     Args:
         checkpoint: with or without a VAE.
@@ -110,7 +111,9 @@ def _place(weights: WeightFile) -> tuple[str, str, torch.dtype | None]:
     usual = usual_prefix(weights.tensors)
     try:
         own = VaeFile(weights)
-    except NotAnAutoencoder:  # none, or an incomplete one, which is dropped
+    except NotAnAutoencoder as error:  # none, or an incomplete one, which is dropped
+        if isinstance(error, OtherKind) and error.kind != "unknown-vae":  # no VAE for images can replace it
+            raise
         return usual, usual, None
     readable = own.layout.naming != "ldm" or read_by_hosts(own.layout, weights.tensors)
     return own.layout.prefix, own.layout.prefix if readable else usual, own.dtype
@@ -126,7 +129,7 @@ def _check_family(weights: WeightFile, vae: VaeFile) -> None:
 
 
 def _require_checkpoint(weights: WeightFile) -> None:
-    if family_hint(weights.tensors) is None and not any("model.diffusion_model." in name for name in weights.tensors):
+    if family_hint(weights.tensors) is None and not is_checkpoint(weights.tensors):
         raise NotAnAutoencoder(weights.path, "not a checkpoint: it contains no model besides a VAE")
 
 

@@ -18,24 +18,38 @@ from vae_lab.errors import MissingVae, NotAnAutoencoder
 from vae_lab.formats import TensorInfo
 from vae_lab.state_dict import diffusers_names
 
-__all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae", "read_by_hosts", "usual_prefix"]
+__all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae", "is_checkpoint", "read_by_hosts", "usual_prefix"]
 
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 """Prefixes of an AutoencoderKL's canonical names; other tensors are not part of it."""
 _ANCHORS = ("decoder.conv_in.weight", "encoder.conv_in.weight")
-_UNET = "model.diffusion_model."
 _SD_UNET = "model.diffusion_model.input_blocks."
-_FIRST_STAGE = "first_stage_model."
+# AuraFlow, HunyuanDiT, Lumina, HiDream … have their model below ``model.``, Cosmos below ``net.``
+_MODEL = re.compile(
+    r"model\.diffusion_model\.|^(?:state_dict\.)?(?:"
+    r"model\.(?:double_layers|single_layers|joint_blocks|double_blocks|single_blocks|double_stream_blocks|"
+    r"single_stream_blocks|transformer_blocks|noise_refiner|input_blocks|down_blocks|mlp_t5|cap_embedder|"
+    r"caption_projection|x_embedder|init_x_linear)\.|net\.(?:blocks|x_embedder|t_embedder)\.)"
+)
+# Models whose VAE hosts expect below ``first_stage_model.``; that of all others below ``vae.``
+_FIRST_STAGE = ("cond_stage_model.", "conditioner.", ".input_blocks.", ".joint_blocks.")
 _UNPREFIXED = ("", "state_dict.")
 
 # Flux.2's own code has each quant conv inside its half.
 _FLUX2_NAMES = re.compile(r"^(?:encoder\.(?=quant_conv\.)|decoder\.(?=post_quant_conv\.))")
 
 # Text encoders and UNets that occur in one family's checkpoints only.
-_CHECKPOINT_FAMILIES = (
+_CHECKPOINT_FAMILIES: tuple[tuple[str, str | None], ...] = (
+    (".time_stack.", None),  # Stable Video Diffusion, with SDXL's names
+    (".individual_token_refiner.", None),  # HunyuanVideo, with Flux's names
+    (".double_stream_modulation_img.", None),  # Flux.2
     ("conditioner.embedders.", "sdxl"),
     ("model.diffusion_model.joint_blocks.", "sd3"),
     ("model.diffusion_model.double_blocks.", "flux"),
+    (".double_layers.", "sdxl"),  # AuraFlow
+    (".mlp_t5.", "sdxl"),  # HunyuanDiT
+    (".noise_refiner.", "flux"),  # Lumina 2, Z-Image
+    (".double_stream_blocks.", "flux"),  # HiDream
     ("cond_stage_model.", "sd1"),
 )
 
@@ -52,6 +66,7 @@ class Layout:
         leftovers: number of other tensors with that prefix (loss, EMA, discriminator …).
         other_prefixes: prefixes of more VAEs in the same file, which hosts do not use.
         family_hint: family id that the rest of the checkpoint suggests, or None.
+        mixed: some of its names are those of ldm and others those of diffusers, and no tensor has both.
     """
 
     kind: Literal["checkpoint", "vae"]
@@ -61,6 +76,7 @@ class Layout:
     leftovers: int = 0
     other_prefixes: tuple[str, ...] = ()
     family_hint: str | None = None
+    mixed: bool = False
 
     @property
     def label(self) -> str:
@@ -75,23 +91,18 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
         MissingVae: a checkpoint without a VAE.
         NotAnAutoencoder: no VAE of a known architecture; names the expected tensors.
     """
-    is_checkpoint = any(_UNET in name for name in tensors)
+    checkpoint = is_checkpoint(tensors)
     prefixes = sorted(_kl_prefixes(tensors), key=_preference)
-    if is_checkpoint and all(prefix in _UNPREFIXED for prefix in prefixes):
+    if checkpoint and all(prefix in _UNPREFIXED for prefix in prefixes):
         # Hosts do not load an unprefixed VAE from a checkpoint: they keep the previous checkpoint's VAE.
         unprefixed = "; no host loads its VAE tensors without prefix" if prefixes else ""
         reason = "no tensor named first_stage_model.decoder.conv_in.weight"
         raise MissingVae(path, f"a checkpoint without a VAE ({reason}{unprefixed})")
     if prefixes:
-        return _kl_layout(tensors, prefixes, "checkpoint" if is_checkpoint else "vae")
+        return _kl_layout(tensors, prefixes, "checkpoint" if checkpoint else "vae")
     taesd = _taesd_names(tensors)
     if taesd:
         return Layout("vae", "taesd", "", taesd, leftovers=len(tensors) - len(taesd))
-    video = next((info for name, info in tensors.items() if name.endswith(_ANCHORS) and len(info.shape) == 5), None)
-    if video is not None:
-        raise NotAnAutoencoder(
-            path, f"a video VAE: {video.name} has shape {list(video.shape)}, images need a 2-D convolution"
-        )
     raise NotAnAutoencoder(
         path,
         "no VAE found: expected decoder.conv_in.weight (AutoencoderKL) or 1.weight or 0.weight (TAESD), "
@@ -99,16 +110,22 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
     )
 
 
+def is_checkpoint(tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether the file has a UNet or another diffusion model, with the prefix that checkpoints have."""
+    return any(map(_MODEL.search, tensors))
+
+
 def usual_prefix(tensors: Mapping[str, TensorInfo]) -> str:
-    """The prefix under which hosts look for a checkpoint's VAE: ``vae.`` for Flux, else ``first_stage_model.``."""
-    return "vae." if family_hint(tensors) == "flux" else _FIRST_STAGE
+    """The prefix with which hosts expect the VAE of this checkpoint."""
+    first_stage = any(marker in name for name in tensors for marker in _FIRST_STAGE)
+    return "first_stage_model." if first_stage else "vae."
 
 
 def read_by_hosts(layout: Layout, tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether hosts load the VAE that ``layout`` describes; only known, and else True, for Stable Diffusion's UNets."""
     if layout.kind != "checkpoint" or not any(_SD_UNET in name for name in tensors):
         return True
-    return layout.naming == "ldm" and layout.prefix.removeprefix("state_dict.") == _FIRST_STAGE
+    return layout.naming == "ldm" and layout.prefix.removeprefix("state_dict.") == "first_stage_model."
 
 
 def _kl_prefixes(tensors: Mapping[str, TensorInfo]) -> set[str]:
@@ -144,6 +161,7 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
         leftovers=len(own) - len(parts) if kind == "vae" or prefix else 0,
         other_prefixes=tuple(prefixes[1:]),
         family_hint=family_hint(tensors) if kind == "checkpoint" else None,
+        mixed=len(set(renamed.values())) == len(parts) and diffusers_names.mixes_names(parts),
     )
 
 

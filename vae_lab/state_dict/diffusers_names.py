@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _ATTENTION = {
     "group_norm": "norm",
@@ -20,6 +21,10 @@ _OLD_ATTENTION = re.compile(r"\.attentions\.\d+\.(query|key|value|proj_attn)\.")
 _LEVEL = re.compile(r"^(encoder\.down|decoder\.up)_blocks\.(\d+)\.(.+)$")
 _MID_RESNET = re.compile(r"^(encoder|decoder)\.mid_block\.resnets\.([01])\.(.+)$")
 _MID_ATTENTION = re.compile(r"^(encoder|decoder)\.mid_block\.attentions\.0\.(.+)$")
+_ONLY_DIFFUSERS = re.compile(
+    r"\.(down_blocks|up_blocks|mid_block|resnets|conv_norm_out|conv_shortcut|(down|up)samplers)\."
+)
+_ONLY_LDM = re.compile(r"\.(down|up|mid|block|attn|(block|attn)_\d|norm_out|nin_shortcut|downsample|upsample)\.")
 _LEVEL_PART = re.compile(r"^(resnets|attentions)\.(\d+)\.(.+)$")
 
 
@@ -31,6 +36,12 @@ def uses_diffusers_names(names: set[str]) -> bool:
 def uses_old_attention_names(names: set[str]) -> bool:
     """Whether attention has its names from before diffusers 0.14 (``query`` instead of ``to_q``)."""
     return any(_OLD_ATTENTION.search(name) for name in names)
+
+
+def mixes_names(names: Iterable[str]) -> bool:
+    """Whether some of these unprefixed names are those of diffusers, and others those of ldm."""
+    names = list(names)
+    return any(map(_ONLY_DIFFUSERS.search, names)) and any(map(_ONLY_LDM.search, names))
 
 
 def to_ldm_names(names: set[str]) -> dict[str, str]:

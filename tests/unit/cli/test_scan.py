@@ -341,3 +341,23 @@ def test_a_vae_that_cannot_be_judged_has_an_exit_code_of_its_own(
     assert main(["inspect", str(path)]) == 3
     broken = write(tmp_path / "w.safetensors", {name: torch.zeros_like(t) for name, t in kl_state(F2).items()})
     assert main(["inspect", str(path), str(broken)]) == 1
+
+
+def test_files_of_other_kinds_are_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a whole models folder: the damaged file first, and all LoRAs in one line."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for i in range(3):
+        write(folder / f"lora{i}.safetensors", {"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(4, 2) + i})
+    write(folder / "upscaler.safetensors", {"params_ema.conv_first.weight": torch.zeros(4, 3, 3, 3)})
+    command = ["scan", str(folder), "--no-probe", "--jobs", "1", "--cache", str(tmp_path / "cache")]
+    assert main(command) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["4 files: 4 not a VAE", "4 files hold no VAE: 3 LoRAs, 1 upscaler"]
+    cut = write(folder / "zz-cut.safetensors", UNET)
+    cut.write_bytes(cut.read_bytes()[:-9])
+    assert main(command) == 2
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "5 files: 1 unreadable, 4 not a VAE"
+    assert out[1].startswith(f"  unreadable: {cut}: ")
+    assert out[2] == "4 files hold no VAE: 3 LoRAs, 1 upscaler"

@@ -247,9 +247,13 @@ def test_a_readable_file_that_is_no_vae_is_not_called_damaged(tmp_path: Path) ->
     lora = {"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(320, 4), "lora_te_text_model.alpha": torch.ones(())}
     write(tmp_path / "style.safetensors", lora)
     verdict = inspect_file(tmp_path / "style.safetensors").verdict
-    assert (verdict.status, verdict.findings[0].code) == ("unreadable", "not-a-vae")
-    assert "it contains lora_te_text_model.alpha" in verdict.findings[0].text
-    assert "LoRA" in verdict.findings[0].remedy
+    assert (verdict.status, verdict.findings[0].code) == ("no-vae", "other-model")
+    assert verdict.findings[0].text == "No VAE in it: it is a LoRA."
+    assert "models/Lora" in verdict.findings[0].remedy
+    verdict = inspect_file(write(tmp_path / "unknown.safetensors", {"a.b": torch.zeros(4)})).verdict
+    assert (verdict.status, verdict.findings[0].code) == ("no-vae", "not-a-vae")
+    verdict = inspect_file(write(tmp_path / "empty.safetensors", {})).verdict
+    assert (verdict.status, verdict.findings[0].code) == ("unreadable", "unreadable")
 
 
 def test_folder_and_missing_file(tmp_path: Path) -> None:

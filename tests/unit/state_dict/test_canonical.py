@@ -174,12 +174,12 @@ def test_checkpoint_without_vae(tmp_path: Path) -> None:
 
 
 def test_file_without_vae_says_what_was_expected_and_what_was_found(tmp_path: Path) -> None:
-    path = write(tmp_path / "lora.safetensors", {f"lora_unet_{i}": torch.zeros(1) for i in range(5)})
+    path = write(tmp_path / "other.safetensors", {f"a.b{i}": torch.zeros(1) for i in range(5)})
     with pytest.raises(NotAnAutoencoder) as caught:
         open_vae(path)
     assert type(caught.value) is NotAnAutoencoder
     assert "expected decoder.conv_in.weight (AutoencoderKL)" in caught.value.reason
-    assert "it contains lora_unet_0, lora_unet_1, lora_unet_2 and 2 more" in caught.value.reason
+    assert "it contains a.b0, a.b1, a.b2 and 2 more" in caught.value.reason
 
 
 def test_file_without_tensors(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_video_vae_is_refused_for_what_it_is(tmp_path: Path) -> None:
     }
     with pytest.raises(NotAnAutoencoder, match="video") as caught:
         open_vae(write(tmp_path / "wan.safetensors", video))
-    assert "[32, 4, 3, 3, 3]" in caught.value.reason
+    assert "another kind of VAE" in caught.value.reason
 
 
 def test_name_that_merely_ends_like_the_anchor_is_no_vae(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vae_lab.checkup.judge import judge_probe
 from vae_lab.checkup.probe import Probe, read_chart
 from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
 from vae_lab.comparison.round_trip import loss_between
-from vae_lab.errors import MissingKeys, MissingVae, NotAnAutoencoder, UnreadableFile
+from vae_lab.errors import MissingKeys, MissingVae, MixedNames, NotAnAutoencoder, OtherKind, UnreadableFile
 from vae_lab.host.base import MemoryCheckup, VaeEntry
 from vae_lab.identity import KnownVae, Merge, Parent
 from vae_lab.latents import Generation
@@ -36,6 +36,7 @@ from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
 from vae_lab.state_dict import Layout, LostData
+from vae_lab.state_dict.kinds import KINDS, _reason
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
@@ -61,6 +62,12 @@ INTERNATIONAL = (
     "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
     "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "CHECKPOINT", "NEW", "o", "vae-lab", "module",
     "first_stage_model.", "-o",
+    # kinds of files, the programs and models that they belong to, and the WebUI's folders
+    "Allegro", "AnimateDiff", "AsymmetricAutoencoderKL", "CLIP", "Cascade", "Chroma", "Codeformer", "CogVideoX",
+    "ControlNet", "Cosmos", "DC-AE", "DeepFloyd", "ESRGAN", "GFPGAN", "Hunyuan3D", "HunyuanImage", "HunyuanVideo", "IF",
+    "IP-Adapter", "LDSR", "LTX-Video", "Lora", "Mochi", "OpenAI", "Qwen-Image", "Radiance", "Sana", "T2I-Adapter",
+    "TAEHV", "Transformer", "UNet", "VAE-approx", "VQ", "Video", "Wan", "clip_vision", "diffusers", "embeddings",
+    "extract", "hypernetworks", "models", "text_encoder", "vae-lab", "vision",
 )  # fmt: skip
 
 
@@ -181,6 +188,14 @@ def reports() -> dict[str, FileRecord]:
         MissingVae(NAMES[0], "a checkpoint without a VAE (found ab)"),
         MissingKeys(NAMES[0], "the VAE is incomplete: decoder.conv_in.weight is missing"),
         NotAnAutoencoder(NAMES[0], "unknown VAE architecture"),
+        MixedNames(
+            NAMES[0],
+            "names of ldm and diffusers are mixed, and neither set is whole "
+            "(the VAE is incomplete: decoder.conv_in.weight is missing)",
+        ),
+        OtherKind(NAMES[0], "unknown VAE architecture", "unknown-vae"),
+        OtherKind(NAMES[0], "part 1 of 3 of a model that is split over several files", "shard"),
+        *(OtherKind(NAMES[0], _reason(kind), kind.id) for kind in KINDS),
         UnreadableFile(NAMES[0], "the file is empty (0 bytes)"),
         UnreadableFile("https://x/y", "neither safetensors nor a torch checkpoint"),
     )
@@ -197,6 +212,9 @@ def reports() -> dict[str, FileRecord]:
         findings = loading_findings(file)  # type: ignore[arg-type]
         found[f"{500 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=findings)
     problem = "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
+    for kind in ("checkpoint", "vae"):
+        mixed = inspect_module._mixed_names(SimpleNamespace(layout=SimpleNamespace(kind=kind)))  # type: ignore[arg-type]
+        found[f"{500 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(mixed,))
     for only_encoder in (True, False):
         finding = inspect_module._not_finite(problem, only_encoder=only_encoder)
         found[f"{300 + only_encoder} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(finding,))
@@ -217,6 +235,7 @@ def library_pages() -> Iterator[str]:
         "not-checked": 1,
         "unchecked": 1,
         "healthy": 1200,
+        "no-vae": 30,
     }
     full = Overview(1300, counts, groups=3, copies=2, freeable_bytes=10**9)
     overviews = (

@@ -15,6 +15,7 @@ from vae_lab.checkup.findings import (
     BROKEN,
     HEALTHY,
     MISSING,
+    NO_VAE,
     NOT_CHECKED,
     STATUS_TITLES,
     SUSPECT,
@@ -38,8 +39,17 @@ __all__ = [
 KINDS = {"checkpoint": "checkpoint", "vae": "VAE"}
 """Names of the kinds of files."""
 
-_SIGNS = {HEALTHY: "✓", UNCHECKED: "", NOT_CHECKED: "?", SUSPECT: "⚠", MISSING: "⚠", BROKEN: "✗", UNREADABLE: "✗"}
-_WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, NOT_CHECKED, HEALTHY)
+_SIGNS = {
+    HEALTHY: "✓",
+    NO_VAE: "–",
+    UNCHECKED: "",
+    NOT_CHECKED: "?",
+    SUSPECT: "⚠",
+    MISSING: "⚠",
+    BROKEN: "✗",
+    UNREADABLE: "✗",
+}
+_WORST_FIRST: tuple[Status, ...] = (UNREADABLE, BROKEN, MISSING, SUSPECT, NOT_CHECKED, HEALTHY, NO_VAE)
 # Statuses to which a finding's title adds nothing.
 _SAYS_ENOUGH = (HEALTHY, MISSING, NOT_CHECKED)
 _EXAMPLES = {"sd1": "sd-vae-ft-mse", "sdxl": "sdxl-vae-fp16-fix"}
@@ -58,7 +68,7 @@ def status_words(verdict: Verdict) -> str:
 
 
 def _status_words(status: Status, title: str) -> str:
-    if status == UNREADABLE and title:
+    if status in (UNREADABLE, NO_VAE) and title:
         return translated(title)
     if status in _SAYS_ENOUGH or not title:
         return translated(STATUS_TITLES[status])

@@ -126,7 +126,10 @@ class CheckpointAnswer(_Answer):
     name: str
     stem: str = Field(..., description="Of its file.")
     current: bool
-    status: str | None = Field(..., description="`healthy`, `suspect`, `missing`, `broken` or `unreadable`.")
+    status: str | None = Field(
+        ...,
+        description="`healthy`, `unchecked`, `not-checked`, `suspect`, `missing`, `broken`, `unreadable` or `no-vae`.",
+    )
     code: str | None = Field(..., description="Of the worst finding.")
     title: str | None = Field(..., description="Of the worst finding, a few words.")
     text: str | None = Field(..., description="Of the worst finding, a sentence.")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Any, TextIO
+from typing import TextIO
 
 from vae_lab.library.record import FileRecord
+from vae_lab.text import as_json
 
 __all__ = ["json_line", "write_csv", "write_jsonl"]
 
@@ -21,7 +20,7 @@ _COLUMNS = (
 
 def json_line(record: FileRecord) -> str:
     """One line of JSON without a line break; ASCII only, so that no file name or terminal can break it."""
-    return json.dumps(_plain(record.to_scan_json()), allow_nan=False)
+    return as_json(record.to_scan_json())
 
 
 def write_jsonl(records: Iterable[FileRecord], out: TextIO) -> None:
@@ -66,17 +65,6 @@ def _row(record: FileRecord) -> Sequence[object]:
 def _harmless(value: object) -> object:
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return f"'{value}"
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value
 
 

@@ -16,14 +16,24 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.errors import Cancelled, FamilyMismatch, MissingKeys, NotAnAutoencoder, OtherKind, UnreadableFile
+from vae_lab.errors import (
+    Cancelled,
+    FamilyMismatch,
+    MissingKeys,
+    MissingVae,
+    NotAnAutoencoder,
+    OtherKind,
+    UnreadableFile,
+)
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
+from vae_lab.latents.family import get_family
 from vae_lab.progress import Progress
-from vae_lab.state_dict import family_hint, is_checkpoint, read_by_hosts, usual_prefix
+from vae_lab.state_dict import family_hint, is_checkpoint, read_by_hosts, unet_family, usual_prefix
 
 __all__ = ["bake", "extract", "strip"]
 
+_DOWNSCALE = 8  # image pixels per latent pixel, in every known family
 _STATE = "state_dict."  # prefix in pickled checkpoints, which is not part of the names
 _NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
 _Entry = tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]
@@ -97,7 +107,7 @@ def bake(
             raise NotAnAutoencoder(other.path, f"a {other.architecture.name} cannot be built into a checkpoint")
         if other.half:
             raise MissingKeys(other.path, f"it has only the {other.half}; a checkpoint needs a whole VAE")
-        _check_family(weights, other)
+        _check_fit(weights, other)
         previous, prefix, dtype = _place(weights)
         tensors = {**_without_vae(weights, previous), **_vae_entries(other, prefix, dtype)}
         _write(tensors, weights.metadata, Path(out), progress, cancelled)
@@ -119,13 +129,43 @@ def _place(weights: WeightFile) -> tuple[str, str, torch.dtype | None]:
     return own.layout.prefix, own.layout.prefix if readable else usual, own.dtype
 
 
-def _check_family(weights: WeightFile, vae: VaeFile) -> None:
-    hint = family_hint(weights.tensors)
+def _check_fit(weights: WeightFile, vae: VaeFile) -> None:
+    """Refuse a VAE whose latents are not those of the checkpoint's model, or if that cannot be known."""
+    hint = family_hint(weights.tensors) or unet_family(weights.tensors)
+    if hint is None:
+        _check_like_own(weights, vae)
+        return
+    wanted = get_family(hint)
+    if (vae.latent_channels, _downscale(vae)) != (wanted.latent_channels, _DOWNSCALE):
+        raise FamilyMismatch(
+            f"{vae.path} makes latents with {vae.latent_channels} channels, at 1/{_downscale(vae)} of the size, but "
+            f"{weights.path} needs {wanted.latent_channels} channels at 1/{_DOWNSCALE} ({wanted.title})"
+        )
     family = vae.load().family
-    if hint and family and family.id != hint:
+    if family and family.id != hint:
         raise FamilyMismatch(
             f"{vae.path} is a VAE for {family.title}, but {weights.path} is not: it would produce garbage"
         )
+
+
+def _check_like_own(weights: WeightFile, vae: VaeFile) -> None:
+    """Of a model of unknown family, the VAE that it has shows what it needs."""
+    try:
+        own = VaeFile(weights)
+    except MissingVae as error:
+        raise FamilyMismatch(
+            f"it is not known which VAE {weights.path} needs, so none is built in: the model is of an unknown family, "
+            "and the file has no VAE"
+        ) from error
+    if (own.latent_channels, _downscale(own)) != (vae.latent_channels, _downscale(vae)):
+        raise FamilyMismatch(f"{vae.path} makes other latents than the VAE in {weights.path}: it would produce garbage")
+    families = own.load().family, vae.load().family
+    if all(families) and families[0] != families[1]:
+        raise FamilyMismatch(f"{vae.path} is a VAE of another family than the one in {weights.path}")
+
+
+def _downscale(vae: VaeFile) -> int:
+    return vae.architecture.downscale(vae.architecture.build(vae.shapes, vae.path))
 
 
 def _require_checkpoint(weights: WeightFile) -> None:

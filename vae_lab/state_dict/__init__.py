@@ -7,6 +7,7 @@ from vae_lab.state_dict.canonical import (
     find_vae,
     is_checkpoint,
     read_by_hosts,
+    unet_family,
     usual_prefix,
 )
 from vae_lab.state_dict.kinds import KINDS_BY_ID, Kind, explain
@@ -28,5 +29,6 @@ __all__ = [
     "not_finite",
     "read_by_hosts",
     "read_tensors",
+    "unet_family",
     "usual_prefix",
 ]

@@ -18,7 +18,16 @@ from vae_lab.errors import MissingVae, NotAnAutoencoder
 from vae_lab.formats import TensorInfo
 from vae_lab.state_dict import diffusers_names
 
-__all__ = ["VAE_PARTS", "Layout", "family_hint", "find_vae", "is_checkpoint", "read_by_hosts", "usual_prefix"]
+__all__ = [
+    "VAE_PARTS",
+    "Layout",
+    "family_hint",
+    "find_vae",
+    "is_checkpoint",
+    "read_by_hosts",
+    "unet_family",
+    "usual_prefix",
+]
 
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 """Prefixes of an AutoencoderKL's canonical names; other tensors are not part of it."""
@@ -33,6 +42,8 @@ _MODEL = re.compile(
 )
 # Models whose VAE hosts expect below ``first_stage_model.``; that of all others below ``vae.``
 _FIRST_STAGE = ("cond_stage_model.", "conditioner.", ".input_blocks.", ".joint_blocks.")
+_UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+_UNET_LABELS = "model.diffusion_model.label_emb.0.0.weight"
 _UNPREFIXED = ("", "state_dict.")
 
 # Flux.2's own code has each quant conv inside its half.
@@ -167,10 +178,22 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
 
 def family_hint(tensors: Mapping[str, TensorInfo]) -> str | None:
     """Id of a checkpoint's family according to its text encoders and UNet; None if unknown."""
+    if any(name.endswith(_UNET_INPUT) and info.shape[1:2] == (7,) for name, info in tensors.items()):
+        return None  # the x4 upscaler has SD's text encoder, but a VAE of its own
     for marker, family in _CHECKPOINT_FAMILIES:
         if any(marker in name for name in tensors):
             return family
     return None
+
+
+def unet_family(tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Id of the family of Stable Diffusion's UNet, for files without text encoders; None for other models."""
+    first = next((info.shape for name, info in tensors.items() if name.endswith(_UNET_INPUT)), ())
+    labels = next((info.shape for name, info in tensors.items() if name.endswith(_UNET_LABELS)), ())
+    if len(labels) == 2 and labels[1] in (2560, 2816):  # SDXL refiner and base
+        return "sdxl"
+    # 8 of InstructPix2Pix, 9 of inpainting.
+    return "sd1" if len(first) == 4 and first[1] in (4, 8, 9) and not labels else None
 
 
 _TAESD_NAME = re.compile(

@@ -11,8 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.unit.makers import CONTAINERS, SD1_TEXT, SDXL_TEXT, UNET, prefixed, taesd_state, write
+from tests.unit.makers import CONTAINERS, SD1_TEXT, SDXL_TEXT, UNET, kl_state, prefixed, taesd_state, write
 from vae_lab import bake, extract, inspect_file, strip
+from vae_lab.autoencoders import open_vae
+from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.cli import main
 from vae_lab.errors import Cancelled, FamilyMismatch, NotAnAutoencoder, UnreadableFile, VaeLabError
 from vae_lab.repair import checkpoint as baking
@@ -120,3 +122,42 @@ def test_on_the_command_line(tmp_path: Path, own: State, capsys: pytest.CaptureF
     assert main(["bake", str(source), str(out), "-o", str(tmp_path / "new.safetensors")]) == 0
     assert main(["strip", str(source), "-o", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+
+
+SDXL_UNET = UNET | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(4, 2816)}
+X4_UNET = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 7, 3, 3)}
+UNKNOWN = {"model.diffusion_model.new_blocks.0.weight": torch.zeros(4, 4)}
+
+
+def of_shape(**config: object) -> State:
+    return kl_state(KLConfig(**{"block_out_channels": (32,) * 4, "layers_per_block": 1, **config}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "vae", "reason"),
+    [
+        (UNET | SD1_TEXT, of_shape(latent_channels=32, z_channels=32), "32 channels"),
+        (UNET | SD1_TEXT, of_shape(block_out_channels=(32,) * 3), "at 1/4 of the size"),
+        (SDXL_UNET, load_sample_vae("photo-a"), "is a VAE for SD1"),
+        (UNKNOWN, load_sample_vae("photo-a"), "it is not known which VAE"),
+        (X4_UNET | SD1_TEXT, of_shape(), "it is not known which VAE"),
+        (
+            UNKNOWN | prefixed("first_stage_model.", of_shape()),
+            of_shape(latent_channels=16, z_channels=16),
+            "other latents",
+        ),
+    ],
+)
+def test_a_vae_that_does_not_fit_is_refused(tmp_path: Path, model: State, vae: State, reason: str) -> None:
+    checkpoint, other = write(tmp_path / "model.safetensors", model), write(tmp_path / "vae.safetensors", vae)
+    with pytest.raises(FamilyMismatch, match=reason):
+        bake(checkpoint, other, tmp_path / "new.safetensors")
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_a_model_of_unknown_family_gets_a_vae_like_its_own(tmp_path: Path) -> None:
+    f4 = of_shape(block_out_channels=(32,) * 3)
+    checkpoint = write(tmp_path / "model.safetensors", X4_UNET | SD1_TEXT | prefixed("first_stage_model.", f4))
+    bake(checkpoint, write(tmp_path / "vae.safetensors", f4), tmp_path / "new.safetensors")
+    with open_vae(tmp_path / "new.safetensors") as file:
+        assert file.layout.prefix == "first_stage_model."

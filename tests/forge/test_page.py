@@ -67,8 +67,8 @@ def test_a_generation_and_a_comparison(forge: Forge, page: Page) -> None:
     open_tab(page)
     panel = Panel(page).refreshed()  # the page was made before there was a latent, and learns of it now
     panel.tick_only("first.safetensors", "small.safetensors")
-    page.click("#vae_lab_compare")
-    page.wait_for_function("document.querySelectorAll('#vae_lab_results figure img').length >= 2")
+    panel.finish(lambda: page.click("#vae_lab_compare"))
+    expect(panel.message).to_contain_text("2 VAEs decoded", timeout=90_000)
     page.wait_for_function(
         "[...document.querySelectorAll('#vae_lab_results figure img')].every(i => i.complete && i.naturalWidth)"
     )

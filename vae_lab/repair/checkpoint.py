@@ -107,8 +107,8 @@ def bake(
             raise NotAnAutoencoder(other.path, f"a {other.architecture.name} cannot be built into a checkpoint")
         if other.half:
             raise MissingKeys(other.path, f"it has only the {other.half}; a checkpoint needs a whole VAE")
-        _check_fit(weights, other)
         previous, prefix, dtype = _place(weights)
+        _check_fit(weights, other)
         tensors = {**_without_vae(weights, previous), **_vae_entries(other, prefix, dtype)}
         _write(tensors, weights.metadata, Path(out), progress, cancelled)
 

@@ -159,7 +159,11 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
     prefix = prefixes[0]
     own = {name[len(prefix) :] for name in tensors if name.startswith(prefix)}
     parts = {name for name in own if name.startswith(VAE_PARTS)}
-    naming = "ldm"
+    naming, others = "ldm", tuple(prefixes[1:])
+    if diffusers_names.has_both_sets(parts):
+        # Hosts load the ldm names, and ignore the others.
+        parts = {name for name in parts if not diffusers_names.only_in_diffusers(name)}
+        others = (f"{prefix} (diffusers names)", *others)
     renamed = {name: _FLUX2_NAMES.sub("", name) for name in parts}
     if diffusers_names.uses_diffusers_names(parts):
         naming = "diffusers-old" if diffusers_names.uses_old_attention_names(parts) else "diffusers"
@@ -170,7 +174,7 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
         prefix=prefix,
         names={renamed[name]: prefix + name for name in sorted(parts)},
         leftovers=len(own) - len(parts) if kind == "vae" or prefix else 0,
-        other_prefixes=tuple(prefixes[1:]),
+        other_prefixes=others,
         family_hint=family_hint(tensors) if kind == "checkpoint" else None,
         mixed=len(set(renamed.values())) == len(parts) and diffusers_names.mixes_names(parts),
     )

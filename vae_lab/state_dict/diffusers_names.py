@@ -44,6 +44,19 @@ def mixes_names(names: Iterable[str]) -> bool:
     return any(map(_ONLY_DIFFUSERS.search, names)) and any(map(_ONLY_LDM.search, names))
 
 
+def only_in_diffusers(name: str) -> bool:
+    """Whether ldm has no such name."""
+    return _ONLY_DIFFUSERS.search(name) is not None
+
+
+def has_both_sets(names: set[str]) -> bool:
+    """Whether these unprefixed names are two whole sets, those of ldm and those of diffusers."""
+    if not uses_diffusers_names(names) or not mixes_names(names):
+        return False
+    mapped = to_ldm_names({name for name in names if only_in_diffusers(name)})
+    return set(mapped.values()) <= names
+
+
 def to_ldm_names(names: set[str]) -> dict[str, str]:
     """Map unprefixed diffusers names to ldm names. Names without an equivalent do not change."""
     levels = 1 + max(

@@ -68,3 +68,16 @@ def test_flux_checkpoints_get_the_prefix_that_is_read_there(tmp_path: Path) -> N
     model = write(tmp_path / "model.safetensors", flux | prefixed("vae.", kl_state(F8)))
     with open_vae(model) as file:
         assert read_by_hosts(file.layout, file.weights.tensors)
+
+
+def test_of_two_sets_of_names_the_one_that_hosts_load_is_judged(tmp_path: Path) -> None:
+    """As model mergers write it that bake a VAE with diffusers names into a checkpoint with ldm names."""
+    first, second = kl_state(F8), kl_state(F8, seed=1)
+    both = prefixed("first_stage_model.", first) | prefixed("first_stage_model.", diffusers_names(second, 4))
+    path = write(tmp_path / "model.safetensors", UNET | both)
+    assert codes(path) == {"second-vae": "information"}
+    with open_vae(path) as file:
+        assert file.layout.naming == "ldm"
+        state = file.state_dict()
+    assert state.keys() == first.keys()
+    assert (state["decoder.mid.block_1.conv1.weight"] == first["decoder.mid.block_1.conv1.weight"]).all()

@@ -57,7 +57,7 @@ def test_file_and_memory_agree(config, seed, container, dtype, naming, prefix, i
     with tempfile.TemporaryDirectory() as folder, open_vae(CONTAINERS[container](Path(folder) / "v", packed)) as vae:
         sketch = sketch_of_file(vae)
     assert same(sketch, sketch_of_state(stored))
-    assert same(sketch, sketch_of_state(full))
+    assert same(sketch, sketch_of_state(full)) == (dtype == torch.float32), "the file's own values"
     assert same(sketch, Sketch.from_bytes(sketch.to_bytes()))
 
 

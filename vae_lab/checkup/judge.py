@@ -25,7 +25,7 @@ _Limits = tuple[float, float]
 class _Loss(NamedTuple):
     """Thresholds for one number of which too little is a loss, and its range over healthy VAEs.
 
-    ``suspect`` is where a loss becomes visible: 14 % less colour, or 13 % less contrast in a photo, make a mean
+    ``suspect`` is where a loss becomes visible: 14 % less colour, or 13 % less contrast, make a mean
     CIEDE2000 of 2. A smaller loss is information if no healthy VAE has it.
     """
 
@@ -62,7 +62,7 @@ class _Lines:
 _DECODER = _Lines(
     contrast=_Loss(80.0, 88.0, 91.0, 100.0),
     gain=_Loss(0.78, 0.86, 0.92, 1.13),
-    photo=_Loss(0.75, 0.87, 0.95, 1.20),
+    photo=_Loss(0.75, 0.88, 0.95, 1.20),
     colour=_Loss(0.75, 0.86, 0.99, 2.19),
     overall=_Loss(0.90, 0.91, 0.97, 1.00),
     too_much=(1.45, 1.25),

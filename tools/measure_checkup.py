@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tools import imaging, taesd_net
+from tools.pages import write_between
 from tools.train_vaes import HELD_OUT_RECIPES, LAST_RECIPES, RECIPES, Recipe
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.autoencoders.kl import AutoencoderKL, KLArchitecture
@@ -472,12 +472,7 @@ def main(argv: list[str] | None = None) -> None:
         if not arguments.no_watch:
             parts.append(watch_table(rows, few, arguments.taesd))
     text = "\n\n".join(parts) + "\n"
-    if arguments.write:
-        page = arguments.write.read_text(encoding="utf8")
-        head, _, rest = page.partition(BEGIN)
-        arguments.write.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf8")
-    else:
-        sys.stdout.write(text)
+    write_between(arguments.write, BEGIN, END, text)
 
 
 if __name__ == "__main__":

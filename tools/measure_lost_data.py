@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tools import taesd_net
+from tools.pages import write_between
 from vae_lab.autoencoders import VaeFile, open_vae
 from vae_lab.autoencoders.kl.module import AutoencoderKL, KLConfig
 from vae_lab.errors import FileError
@@ -420,12 +420,7 @@ def main(argv: list[str] | None = None) -> None:
     if "time" in arguments.parts:
         parts.append(seconds(arguments.work))
     text = "\n\n".join(parts) + "\n"
-    if arguments.write:
-        page = arguments.write.read_text(encoding="utf8")
-        head, _, rest = page.partition(BEGIN)
-        arguments.write.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf8")
-    else:
-        sys.stdout.write(text)
+    write_between(arguments.write, BEGIN, END, text)
 
 
 if __name__ == "__main__":

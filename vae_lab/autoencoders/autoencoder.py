@@ -175,6 +175,11 @@ class VaeFile:
         """Channels of a latent."""
         return self.architecture.latent_channels(self.shapes)
 
+    @cached_property
+    def downscale(self) -> int:
+        """Image pixels per latent pixel, along one side."""
+        return self.architecture.downscale(self.architecture.build(self.shapes, self.path))
+
     @property
     def half(self) -> Literal["", "encoder", "decoder"]:
         """``encoder`` or ``decoder`` if the file has only that half of a VAE, else ""."""
@@ -240,8 +245,7 @@ class VaeFile:
         if family is not None or hint is None or hint.latent_channels != self.latent_channels:
             return family
         # The x4 upscaler has SD's text encoder and 4 latent channels, but a VAE of its own.
-        module = self.architecture.build(self.shapes, self.path)
-        return hint if self.architecture.downscale(module) == 8 else None
+        return hint if self.downscale == 8 else None
 
 
 def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:

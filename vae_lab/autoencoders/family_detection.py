@@ -20,7 +20,7 @@ from vae_lab.latents.family import FAMILIES, Family
 if TYPE_CHECKING:
     from vae_lab.autoencoders.autoencoder import Autoencoder
 
-__all__ = ["FamilyEvidence", "detect_family", "has_half", "supports_chart"]
+__all__ = ["FamilyEvidence", "detect_family", "encoded_chart", "has_half", "supports_chart"]
 
 # Measured correlations of colour: TAESD's own decoders .99, the sample VAEs .81 to .90, their 20 % grey merge .82;
 # in a wrong family, at most -.23.
@@ -72,7 +72,7 @@ def detect_family(autoencoder: Autoencoder, hint: Family | None = None) -> Famil
     by_encoder: dict[str, float] = {}
     encoded: dict[str, Tensor] = {}
     if best is None and candidates and has_half(autoencoder, "encoder"):
-        encoded = _encoded(autoencoder, candidates)
+        encoded = encoded_chart(autoencoder, candidates)
         by_encoder = _encoder_scores(encoded[candidates[0].id], candidates)
         best = _clear_best(by_encoder)
     return FamilyEvidence(FAMILIES[best] if best else None, by_decoder, by_encoder, decoded, encoded)
@@ -95,8 +95,11 @@ def _decoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Te
     return decoded
 
 
-def _encoded(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Tensor]:
-    """The encoded chart. Encodes once, because families only differ in scaling."""
+def encoded_chart(autoencoder: Autoencoder, candidates: list[Family]) -> dict[str, Tensor]:
+    """Family id -> the encoded chart in that family's model space, [1,C,32,24].
+
+    Encodes once, because families only differ in scaling.
+    """
     first = candidates[0]
     latents = autoencoder.with_family(first).encode(chart_image()).cpu()
     if not autoencoder.architecture.scales_latents:

@@ -144,7 +144,7 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         # In its checkpoint, the decoder gets latents of the checkpoint's family.
         findings = (_wrong_family(detected, hint, evidence.by_decoder),)
     elif _only_reference_fails(measured):
-        detected, finding = judge_latents(autoencoder, evidence.by_decoder)
+        detected, finding = judge_latents(autoencoder, _scores(evidence.by_decoder))
         findings = (finding, *half_precision_findings(autoencoder, measured))
     else:
         findings = (*judge_probe(measured), *half_precision_findings(autoencoder, measured))

@@ -7,14 +7,15 @@ channel by channel, only the scale differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder
+from vae_lab.autoencoders.family_detection import encoded_chart
 from vae_lab.checkup.findings import INFORMATION, NOT_CHECKED, Evidence, Finding
-from vae_lab.latents.chart import chart_image, chart_latents
+from vae_lab.latents.chart import chart_latents
 from vae_lab.latents.family import FAMILIES, Family
 
 __all__ = ["judge_latents"]
@@ -22,27 +23,23 @@ __all__ = ["judge_latents"]
 _ALIKE = 0.5
 
 
-def judge_latents(autoencoder: Autoencoder, by_decoder: Mapping[str, float]) -> tuple[Family | None, Finding]:
+def judge_latents(autoencoder: Autoencoder, scores: Sequence[Evidence]) -> tuple[Family | None, Finding]:
     """The family whose latents a VAE has, on another scale, or None; and a finding that says so.
 
     Args:
         autoencoder: its own round trip is correct, but it does not decode the reference latents.
-        by_decoder: correct colours by family id, for the finding.
+        scores: how correct the colours are in each family, for the finding.
     """
     families = [family for family in FAMILIES.values() if family.id in chart_latents()]
     families = [family for family in families if family.latent_channels == autoencoder.latent_channels]
-    fits = [_fit(autoencoder.with_family(family).encode(chart_image()).cpu(), family) for family in families]
+    encoded = encoded_chart(autoencoder, families)
+    fits = [_fit(encoded[family.id], family) for family in families]
     best = max(fits, key=lambda fit: fit.alike)
     if best.alike >= _ALIKE:
         return best.family, _other_scale(best)
     known = " or ".join(family.title for family in families)
-    scores = tuple(
-        Evidence(f"correct colours as {family.title}", by_decoder[family.id], "", "1")
-        for family in families
-        if family.id in by_decoder
-    )
     text = f"The VAE is intact, but was not made for {known} latents: use it with the models that it was made for."
-    return None, Finding("other-latents", NOT_CHECKED, text, scores)
+    return None, Finding("other-latents", NOT_CHECKED, text, tuple(scores))
 
 
 @dataclass(frozen=True)

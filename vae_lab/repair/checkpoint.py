@@ -136,9 +136,9 @@ def _check_fit(weights: WeightFile, vae: VaeFile) -> None:
         _check_like_own(weights, vae)
         return
     wanted = get_family(hint)
-    if (vae.latent_channels, _downscale(vae)) != (wanted.latent_channels, _DOWNSCALE):
+    if (vae.latent_channels, vae.downscale) != (wanted.latent_channels, _DOWNSCALE):
         raise FamilyMismatch(
-            f"{vae.path} makes latents with {vae.latent_channels} channels, at 1/{_downscale(vae)} of the size, but "
+            f"{vae.path} makes latents with {vae.latent_channels} channels, at 1/{vae.downscale} of the size, but "
             f"{weights.path} needs {wanted.latent_channels} channels at 1/{_DOWNSCALE} ({wanted.title})"
         )
     family = vae.load().family
@@ -157,15 +157,11 @@ def _check_like_own(weights: WeightFile, vae: VaeFile) -> None:
             f"it is not known which VAE {weights.path} needs, so none is built in: the model is of an unknown family, "
             "and the file has no VAE"
         ) from error
-    if (own.latent_channels, _downscale(own)) != (vae.latent_channels, _downscale(vae)):
+    if (own.latent_channels, own.downscale) != (vae.latent_channels, vae.downscale):
         raise FamilyMismatch(f"{vae.path} makes other latents than the VAE in {weights.path}: it would produce garbage")
     families = own.load().family, vae.load().family
     if all(families) and families[0] != families[1]:
         raise FamilyMismatch(f"{vae.path} is a VAE of another family than the one in {weights.path}")
-
-
-def _downscale(vae: VaeFile) -> int:
-    return vae.architecture.downscale(vae.architecture.build(vae.shapes, vae.path))
 
 
 def _require_checkpoint(weights: WeightFile) -> None:

@@ -103,12 +103,17 @@ def test_json_is_ascii_and_has_no_nan() -> None:
 class Full(io.StringIO):
     """On a full disk."""
 
+    tried = ""
+
     def write(self, text: str) -> int:
+        self.tried += text
         raise OSError(28, "No space left on device")
 
 
 def test_what_cannot_be_printed_changes_nothing() -> None:
-    say("done", Full())
+    out = Full()
+    say("done", out)
+    assert out.tried == "done", "the work itself is done, so this is no error"
 
 
 def test_json_that_cannot_be_printed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

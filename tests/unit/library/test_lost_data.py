@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,6 @@ from vae_lab.samples import load_sample_vae
 
 CONV = "decoder.mid.block_1.conv1.weight"
 LENGTH = 4096
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[FileCache]:
-    cache = FileCache(tmp_path / "cache")
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    return folder
 
 
 def damage(path: Path) -> int:

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -24,22 +23,6 @@ from vae_lab.library import UNCHECKED, DaskEngine, FileCache, FileRecord, Scan, 
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library import scan as scan_module
 from vae_lab.samples import SampleSet, load_sample_vae
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Iterator[FileCache]:
-    """An empty cache."""
-    cache = FileCache(tmp_path / "cache")
-    yield cache
-    cache.close()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """An empty folder to scan."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    return folder
 
 
 class Counter:

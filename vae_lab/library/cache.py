@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -51,6 +52,7 @@ class FileCache:
 
     def __init__(self, folder: Path) -> None:
         self._store = Store(folder)
+        self._adding = threading.Lock()
 
     @property
     def failure(self) -> str:
@@ -148,7 +150,7 @@ class FileCache:
         return _record(stored, path, name) if stored else None
 
     def add(self, path: str, record: FileRecord, key: FileKey | None) -> None:
-        """Store the record of a file.
+        """Store the record of a file, unless another thread has meanwhile examined the same file more thoroughly.
 
         Args:
             path: the file.
@@ -157,7 +159,10 @@ class FileCache:
         """
         unchanged = key is not None and key == file_key(path)  # else it was replaced in the meantime
         value = {"version": _VERSION, "file": key if unchanged else None, "record": record.to_cache()}
-        self._store.set_json(_file_row("record", path), value)
+        with self._adding:
+            stored = self.current(path)
+            if stored is None or stored.depth <= record.depth:
+                self._store.set_json(_file_row("record", path), value)
         if record.sketch and record.depth == Depth.CHECKED and not record.problem:
             self._store.set_json(_judged_row(record.sketch, record.hint_id), record.status)
 

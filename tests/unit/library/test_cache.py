@@ -16,6 +16,7 @@ from vae_lab.checkup import identity_key
 from vae_lab.formats import source
 from vae_lab.identity import fingerprint
 from vae_lab.library import Depth, FileCache, Listing
+from vae_lab.library import cache as cache_module
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library.folders import find_weight_files
 from vae_lab.library.store import FILE_NAME
@@ -78,6 +79,18 @@ def test_a_file_is_inspected_once(cache: FileCache, vae: Path, reads: list[str])
     assert cache.identify(str(vae)) == first
     assert cache.known(str(vae)) == first
     assert reads == ["vae.safetensors"]
+
+
+def test_a_check_is_kept_that_ends_while_another_thread_identifies_the_file(
+    cache: FileCache, vae: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checking_meanwhile(path: str, original=cache_module.identify_file):
+        cache.check(path)
+        return original(path)
+
+    monkeypatch.setattr(cache_module, "identify_file", checking_meanwhile)
+    assert cache.identify(str(vae)).depth == Depth.IDENTIFIED
+    assert cache.checked(str(vae)) is not None
 
 
 def test_facts_outlive_the_program(tmp_path: Path, vae: Path, reads: list[str]) -> None:

@@ -395,7 +395,8 @@ class RoundTripPage:
 
 def _finish(page: Page, message: str, panel: str, action: object) -> None:
     mark = f"document.querySelector('#{message} [data-run]')?.dataset.run"
+    expect(page.locator(f"#{panel}[data-busy]")).to_have_count(0)  # or the page would ignore the click
     before = page.evaluate(mark)
     action()
-    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before, timeout=300_000)
+    page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before)
     expect(page.locator(f"#{panel}[data-busy]")).to_have_count(0)

@@ -42,6 +42,8 @@ def host_page(host: StandaloneHost, generate: Callable[..., str]) -> gr.Blocks:
             build_accordion(host, "img2img")
         with gr.TabItem("VAE Lab", elem_id="tab_vae_lab"):
             tab.render()
+        ready = gr.Textbox(elem_id="ready", label="State of the page")
+        page.load(lambda: "ready", None, [ready])  # gradio shows buttons before it listens to them
     return page
 
 
@@ -67,7 +69,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
         entry = scripts / "vae_lab.mjs"
         load_module(page, f"file={entry.as_posix()}?{entry.stat().st_mtime}")
         page.goto(url)
-        expect(page.locator("#generate")).to_be_visible()
+        expect(page.locator("#ready textarea")).to_have_value("ready")
 
     yield open_page
     page.goto("about:blank")  # a server that stops leaves sockets of open pages unclosed

@@ -70,10 +70,11 @@ def test(args: argparse.Namespace, rest: list[str]) -> int:
     cores = os.cpu_count() or 1
     workers = min(cores, 4)
     command = ["-m", "pytest", f"--numprocesses={workers}", "--dist=loadfile", "--durations=20"]
-    if not args.all:
-        command += ["-m", "not slow"]
-        if args.gradio == 4 and not names_tests(rest):
-            command += GRADIO_4_TESTS
+    left_out = ([] if args.all else ["slow"]) + (["static"] if args.gradio == 4 else [])
+    if left_out:
+        command += ["-m", " and ".join(f"not {marker}" for marker in left_out)]
+    if args.gradio == 4 and not args.all and not names_tests(rest):
+        command += GRADIO_4_TESTS
     command += rest
     # The workers share the cores; torch would take all of them in each.
     return run(environment(args.gradio, "test"), *command, OMP_NUM_THREADS=str(max(cores // workers, 1)))

@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "host: needs a WebUI, given by --webui-dir")
     config.addinivalue_line("markers", "browser: drives a headless Chromium")
+    config.addinivalue_line("markers", "static: of our scripts alone, on a page without gradio")
     config.addinivalue_line("markers", "slow: over five CPU seconds, and a faster test covers the main behaviour")
 
 

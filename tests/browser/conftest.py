@@ -23,6 +23,7 @@ import pytest
 from fastapi import FastAPI
 
 from tests.browser.static_page import StaticSite, serve_static
+from tests.chromium import find_chromium
 from tests.once import each_checkup_once
 from tests.sample_hosts import (
     SCREENSHOTS,
@@ -42,10 +43,10 @@ pytest.importorskip("playwright", reason="browser tests need playwright")
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+THEMES = ["light", pytest.param("dark", marks=pytest.mark.slow)]  # the layout is the same; for its screenshots
 PATIENCE = 90_000  # ms: for a machine that is slow and busy
 expect.set_options(timeout=PATIENCE)
 
-CHROMIUM = os.environ.get("VAE_LAB_CHROMIUM", "/usr/bin/chromium")
 # What gradio itself loads from elsewhere. The browser must not wait for it, and reports that it is missing. Nothing
 # of our own may be listed here.
 GRADIO_LOADS = ("cdnjs.cloudflare.com", "fonts.googleapis.com", "fonts.gstatic.com")
@@ -104,6 +105,13 @@ def load_module(page: Page, address: str) -> None:
     """Load a module, by an address relative to the server, before anything else of every page that is opened."""
     script = f"import(new URL({json.dumps(address)}, location.origin))"
     page.add_init_script(f"if (location.protocol === 'http:') {script}")  # and not into about:blank
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose page is not gradio's, for they give the same result with any gradio."""
+    for item in items:
+        if "static_site" in getattr(item, "fixturenames", ()):
+            item.add_marker("static")
 
 
 @pytest.fixture(scope="session")
@@ -179,10 +187,11 @@ def shared_url(shared_host: StandaloneHost) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests."""
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no browser at {CHROMIUM}; name one with VAE_LAB_CHROMIUM")
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("no Chromium found; name one with VAE_LAB_CHROMIUM")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield chromium
         chromium.close()
 

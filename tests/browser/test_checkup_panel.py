@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
-from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, serve
+from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, close, load_scripts, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, chart_png
@@ -417,7 +417,7 @@ def test_everything_is_reached_by_keyboard(page: Page, checked_url: str) -> None
     tab_to("#vae_lab_checkup_use_always")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_every_width_shows_the_whole_card(page: Page, checked_url: str, keep_screenshot: Keep, theme: str) -> None:
     checkup = CheckupPage.open(page, checked_url, theme)
     expect(checkup.for_checkpoint).to_be_visible()

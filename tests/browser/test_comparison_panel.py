@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import SCREENSHOTS, Keep, Launch, MakeHost, small_latents
+from tests.browser.conftest import SCREENSHOTS, THEMES, Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel
 from vae_lab import compare, load_autoencoder
 from vae_lab.host.choices import AUTOMATIC
@@ -368,7 +368,7 @@ def test_long_names_wrap_and_are_never_cut(
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_every_width_shows_all_results(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
     panel.choose("vae_lab_source", "· Brushes · ")

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Keep, Launch, MakeHost, close, load_scripts, serve
+from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, close, load_scripts, serve
 from tests.browser.panel import LightTable, Panel, wait_as_the_page_does
 from tests.browser.static_page import StaticSite, made_up_comparison, serve_static
 from vae_lab.api.routes import add_routes
@@ -241,7 +241,7 @@ def test_images_of_a_batch_are_turned_together(table: LightTable) -> None:
 # --- zoom ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dpr", [1, 1.5, 2])
+@pytest.mark.parametrize("dpr", [1, 1.5, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_image_pixel_is_a_square_of_device_pixels(browser: Browser, static_url: str, dpr: float) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=dpr)
     page = context.new_page()
@@ -926,7 +926,7 @@ def test_images_are_sent_to_the_images_of_the_webui(webui_page: Callable[[], Pag
         assert found == [expected[name]] * 3
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_every_width_shows_the_whole_table(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
     panel.choose("vae_lab_source", "· Brushes · ")

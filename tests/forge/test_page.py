@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.browser.panel import Panel
+from tests.chromium import find_chromium
 from tests.forge.server import Forge
 from tests.host.test_server import CHROMIUM_FLAGS
 
@@ -23,8 +23,7 @@ def page(forge: Forge) -> Iterator[Page]:
     """Forge in a browser; an error on the page fails the test."""
     errors: list[str] = []
     with sync_playwright() as playwright:
-        executable = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(90_000)
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, sync_playwright
 
+from tests.chromium import find_chromium
 from tests.host.conftest import ROOT, install_extension
 from tests.host.test_server import CHROMIUM_FLAGS, Server, compare_in_tab
 from tests.host.webui import CPU_FLAGS
@@ -68,8 +69,7 @@ def running(webui: Path, data: Path, request: Any, settings: dict[str, Any]) -> 
 def browser_page(url: str) -> Iterator[Page]:
     errors: list[str] = []
     with sync_playwright() as playwright:
-        executable = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)

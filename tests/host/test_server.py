@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from tests.chromium import find_chromium
 from tests.host.conftest import install_extension, install_neighbour
 from tests.host.webui import CPU_FLAGS
 
@@ -122,8 +123,7 @@ def errors() -> list[str]:
 def page(server: Server, errors: list[str]) -> Iterator[Page]:
     """The WebUI in a browser; an error on the page fails the test."""
     with sync_playwright() as playwright:
-        executable = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url)

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ PINNED = {"gradio", "fastapi", "pydantic", "starlette", "uvicorn"}
 selected by name."""
 
 
-def imports(file: Path, *, lazy: bool) -> Iterator[str]:
+@cache
+def imports(file: Path, *, lazy: bool) -> tuple[str, ...]:
     """Names of the modules that a file imports, and of what it imports from them; ``lazy``: inside functions too."""
+    return tuple(_imports(file, lazy))
+
+
+def _imports(file: Path, lazy: bool) -> Iterator[str]:
     tree = ast.parse(file.read_text(encoding="utf8"))
     for node in ast.walk(tree) if lazy else tree.body:
         if isinstance(node, ast.Import):
@@ -45,6 +51,7 @@ def depends(modules: Iterable[str]) -> bool:
     return False
 
 
+@cache
 def dependent_tests() -> list[str]:
     files = [
         file for folder in ("unit", "contract", "property") for file in (ROOT / "tests" / folder).rglob("test_*.py")

@@ -48,7 +48,7 @@ merges and copies in other precisions; the merges were computed in fp32, fp16 or
 {summary}
 
 What cannot be decided: A + k (B - C) in fp16, if A is there in fp32. Then the merge could as well be a copy in fp16 of
-an original, and A the merge. Recipes of four parents are not looked for.
+an original, and A the merge.
 """
 
 
@@ -251,7 +251,7 @@ def main() -> None:
     for name, vae, there, result, merge, number, files in measured(args.libraries, args.seed):
         row = described(vae, there, files)
         counts[row, result] += 1
-        if args.show and (result.startswith("wrong") or (there and result != "right" and vae.kind != "four")):
+        if args.show and (result.startswith("wrong") or (there and result != "right")):
             facts = number, name, precision(vae), row, result, vae.recipe, merge and (merge.direction, merge.sentence)
             sys.stdout.write(f"{facts}\n")
     rows = sorted({row for row, _ in counts})
@@ -260,16 +260,9 @@ def main() -> None:
     table = "\n".join(lines)
     sys.stdout.write(f"{table}\n{time.perf_counter() - start:.0f} s\n")
     if args.write:
-        named = sum(
-            counts[row, "right"] for row in rows if row.endswith("parents present") and not row.startswith("four")
-        )
-        total = sum(
-            counts[row, one]
-            for row in rows
-            for one in OUTCOMES
-            if row.endswith("parents present") and not row.startswith("four")
-        )
-        summary = f"{named} of {total} merges of two or three parents were named right ({100 * named / total:.1f} %)."
+        named = sum(counts[row, "right"] for row in rows if row.endswith("parents present"))
+        total = sum(counts[row, one] for row in rows for one in OUTCOMES if row.endswith("parents present"))
+        summary = f"{named} of {total} merges whose parents are present were named right ({100 * named / total:.1f} %)."
         args.write.write_text(
             DOCUMENT.format(libraries=args.libraries, seed=args.seed, table=table, summary=summary), "utf8"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Literal
 
 import numpy as np
@@ -23,10 +24,12 @@ _Cast = Literal["", "wide", "bf16", "fp16", "fp32"]
 _Array = npt.NDArray[np.float64]
 _Weights = tuple[float, ...]
 
-_MIN_EXACT = 0.998  # share of weights that true parents predict bit for bit, if the arithmetic is known
+_MIN_EXACT = 0.993  # share of weights that true parents predict bit for bit, if the arithmetic is known
+_EXACT = 0.998  # share beyond which weights are not searched for
 _CLEARLY = 3  # times as many wrong predictions
 _MIN_WRONG = 8  # predictions more; fewer can be chance
 _MIN_VALUES = 64  # weights in which the direction can show
+_MIN_FAR = 32  # weights that show whether the result was rounded
 _MAX_VALUES = 12_000  # that are compared; more would not change the answer
 _PREVIEW = 600  # compared first, to exclude most wrong explanations
 _HOPELESS = 0.9  # share of these that are predicted, below which no more are compared
@@ -36,9 +39,10 @@ _PROMISING = 4  # ways of computing that are tried on all weights
 _COPIES = 0.999  # share of equal weights
 _HALVES: tuple[Grid, ...] = ("fp16", "bf16")
 _REFINEMENTS = 12
-_NEAR = 0.02  # of free weights to 1, relative to their sum
+_NEAR = 0.05  # of free weights to 1, relative to their sum
 _MAX_WEIGHT = 1.3  # of a merger's menu
 _MIN_VISIBLY_EXACT = 0.99
+_SHIFTS = {2: [(1, -1)], 3: [(0, 1, -1), (1, 0, -1), (1, -1, 0)], 4: []}  # of weights, without a change of their sum
 _BITS: dict[Grid, int] = {"bf16": 8, "fp16": 11, "fp32": 24}  # significant ones
 _MIN_EXPONENT: dict[Grid, int] = {"bf16": -125, "fp16": -13, "fp32": -125}  # below, numbers are equally spaced
 
@@ -156,7 +160,7 @@ def _direction(members: _Array, fixed: Sequence[bool], only_certain: bool) -> Di
     if not own.possible:
         return Direction("other", own.exact, own.weights)
     rivals = [_fit(members, grids, index) for index in range(1, len(members)) if not fixed[index - 1]]
-    if own.good and all(own.clearly_better_than(rival) for rival in rivals):
+    if own.good and all(own.weights) and all(own.clearly_better_than(rival) for rival in rivals):
         decided = not _could_be_a_rounded_parent(own, grids, fixed)
         return Direction("certain" if decided else "open", own.exact, own.weights)
     other = any(rival.good and rival.clearly_better_than(own) for rival in rivals)
@@ -195,9 +199,10 @@ def _fit(members: _Array, grids: Sequence[Grid], index: int) -> _Fit:
         promising = [plans[number] for number in sorted(range(len(plans)), key=first.__getitem__)[:_PROMISING]]
         counts = [_wrong(plan, parents, made, kinds, grids[index]) for plan in promising]
         wrong, best = min(counts), promising[counts.index(min(counts))]
-        if wrong > (1 - _MIN_EXACT) * len(made):
+        if wrong > (1 - _EXACT) * len(made):
             wrong, best = _polished(best, wrong, parents, made, kinds, grids[index])
-    return _Fit(wrong, len(made), best.weights, _could_be_rounded(made, parents, best.weights, grids[index], kinds))
+    possible = _could_be_rounded(made, parents, best, grids[index], kinds)
+    return _Fit(wrong, len(made), best.weights, possible)
 
 
 def _wrong(plan: _Plan, parents: _Array, made: _Array, kinds: Sequence[Grid], grid: Grid) -> int:
@@ -209,13 +214,13 @@ def _polished(
     plan: _Plan, wrong: int, parents: _Array, made: _Array, kinds: Sequence[Grid], grid: Grid
 ) -> tuple[int, _Plan]:
     """The same plan with slightly other weights, if that predicts more. For weights that are no round numbers."""
-    change = np.array([1.0, -1.0] if len(plan.weights) == 2 else [0.0, 1.0, -1.0])
-    if len(plan.weights) == 3 and (abs(plan.weights[0] - 1) > 1e-9 or abs(sum(plan.weights) - 1) > 1e-9):
-        return wrong, plan
+    changes: Sequence[_Weights] = _SHIFTS[len(plan.weights)]
+    if len(changes) > 1 and any(abs(weight - 1) < 1e-9 for weight in plan.weights):
+        changes = [change for change, weight in zip(changes, plan.weights, strict=True) if abs(weight - 1) < 1e-9]
     for step in (3e-5, 1e-5, 3e-6, 1e-6, 3e-7):
-        for sign in (step, -step):
+        for change in (sign * step * np.array(shift) for shift in changes for sign in (1, -1)):
             while True:
-                other = replace(plan, weights=tuple((np.array(plan.weights) + sign * change).tolist()))
+                other = replace(plan, weights=tuple((np.array(plan.weights) + change).tolist()))
                 count = _wrong(other, parents, made, kinds, grid)
                 if count >= wrong:
                     break
@@ -244,22 +249,24 @@ def _all_whole(weights: _Weights) -> bool:
     return all(abs(weight - round(weight)) < 1e-3 for weight in weights)
 
 
-def _could_be_rounded(made: _Array, parents: _Array, weights: _Weights, grid: Grid, kinds: Sequence[Grid]) -> bool:
+def _could_be_rounded(made: _Array, parents: _Array, plan: _Plan, grid: Grid, kinds: Sequence[Grid]) -> bool:
     """Whether the difference is as large as rounding to ``grid`` leaves it.
 
     If the sum of the others is already a number of this precision, although one of them has a finer precision or the
     weights are fractions, then one of the others was made from this one.
     """
-    wide = np.array(weights) @ parents
     finer = any(_BITS[kind] > _BITS[grid] for kind in kinds)
     coarser = any(_BITS[kind] < _BITS[grid] for kind in kinds)
-    if not finer and (coarser or _all_whole(weights)):
+    if not finer and (coarser or _all_whole(plan.weights)):
         return True
     unit = _unit(made, grid)
+    wide = np.array(plan.weights) @ parents
     # Closer to a parent than one unit, the result is often that parent's own weight.
     far = (np.abs(wide - parents) > unit).all(0)
-    if far.sum() < _MIN_VALUES:
+    if far.sum() < _MIN_FAR:
         return False
+    if finer and plan.cast != "wide" and _BITS[plan.cast or finest(kinds)] > _BITS[grid]:
+        wide = _run(plan, parents, kinds)
     error = ((wide - made) / unit)[far]
     return bool(np.sqrt(np.mean(np.minimum(error**2, 1.0))) > (_UNROUNDED_FINER if finer else _UNROUNDED))
 
@@ -345,8 +352,9 @@ def _plans(weights: _Weights, kinds: Sequence[Grid], made: Grid) -> Iterator[_Pl
         if abs(sum(weights) - 1) < 2e-3:
             orders += [(how, order) for how in ("lerp", "lerp-fused") for order in ((0, 1), (1, 0))]
     else:
-        orders += [("sum", order) for order in ((0, 1, 2), (0, 2, 1), (1, 2, 0))]
-        for base in range(3):
+        # The first two can be exchanged.
+        orders += [("sum", order) for order in permutations(range(count)) if order[0] < order[1]]
+        for base in range(3 if count == 3 else 0):
             b, c = (index for index in range(3) if index != base)
             if abs(weights[base] - 1) < 2e-3 and abs(weights[b] + weights[c]) < 2e-3:
                 b, c = (b, c) if weights[b] > 0 else (c, b)

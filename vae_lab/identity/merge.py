@@ -36,9 +36,11 @@ _MIN_VALUES = 64  # sampled weights; fewer could be explained by chance
 _MAX_SETS = 2000  # sets of possible parents that are solved in detail
 _SINGULAR = 1e-6  # 1 - cos² of two directions that only differ by rounding
 _MAX_TESTED = 60  # sets whose direction is examined; each takes 0.02 s
+_MAX_PARENTS = 4
 _MAX_OPEN = 3
 _MAX_CHOICES = 8  # of copies in several precisions
 _AS_GOOD_AS_ALL = 0.998  # share of exact predictions with which no larger set of parents is tried
+_UNUSUAL = 0.005  # deviation of weights that add a difference
 _PREFERRED = ("certain", "other", "open")
 _SELF = "\0"  # no file has this name
 _DEPENDENT = 1e-12  # smallest eigenvalue of vectors that do not determine their weights
@@ -60,7 +62,7 @@ class Merge:
     """How a VAE was merged.
 
     Attributes:
-        parents: two or three, the largest weight first.
+        parents: two to four, the largest weight first.
         residual: |merge - weighted sum| / |merge|, over all convolutions.
         relatives: whether all parents are related; otherwise the merge is grey.
         direction: ``certain`` if the VAE was made from ``parents``; ``open`` if they are only related, so it may be
@@ -101,9 +103,9 @@ def explain_merge(
     tolerance: float | None = None,
     originals: Collection[str] = (),
 ) -> Merge | None:
-    """Find the two or three ``candidates`` of which ``target`` is a weighted sum; two, if they are enough.
+    """Find the two to four ``candidates`` of which ``target`` is a weighted sum; two, if they are enough.
 
-    Finds weighted sums of two or three parents, and added differences, A + k (B - C). Weights need not sum to 1. Copies
+    Finds weighted sums, and added differences, A + k (B - C). Weights need not sum to 1. Copies
     among the candidates count once, with the first one's name. Only claims that ``target`` was made from the others if
     the rounding of its weights proves it (see :mod:`vae_lab.identity.direction`).
 
@@ -209,7 +211,7 @@ class _Problem:
         return near and are_copies(self._sketches[i].values, self._sketches[j].values)
 
     def can_be_explained(self) -> bool:
-        """Whether all candidates together explain the target. If not, no two or three of them do."""
+        """Whether all candidates together explain the target. If not, no few of them do."""
         values, vectors = np.linalg.eigh(self._gram)
         usable = values > 1e-12 * values[-1]
         explained = ((vectors[:, usable].T @ self._aims) ** 2 / values[usable]).sum()
@@ -218,10 +220,10 @@ class _Problem:
     def certain(self) -> Merge | None:
         """The recipe that the rounding of the target's weights proves, or None."""
         proven: list[tuple[_Solution, Direction]] = []
-        for size in (2, 3):
+        for size in range(2, _MAX_PARENTS + 1):
             for solution in self._solutions(size):
                 found = self._direction(solution, only_certain=True)
-                proven += [(solution, found)] if found.verdict == "certain" else []
+                proven += [(solution, found)] if found.verdict == "certain" and _is_usual(found.weights) else []
             if any(found.exact >= _AS_GOOD_AS_ALL for _, found in proven):
                 break
         if not proven:
@@ -263,9 +265,8 @@ class _Problem:
 
     def _promising(self, size: int) -> list[tuple[int, ...]]:
         """Sets of parents with a small residual, the smallest first."""
-        search = _pairs if size == 2 else _triples
         limit = (1.1 * self._slack * self._largest) ** 2
-        sets = [(left, indices) for indices, left in search(self._gram, self._aims, limit)]
+        sets = [(left, indices) for indices, left in _sets(self._gram, self._aims, limit, size)]
         return [indices for _, indices in sorted(sets)[:_MAX_SETS]]
 
     def _solve(self, indices: tuple[int, ...]) -> _Solution | None:
@@ -285,7 +286,7 @@ class _Problem:
         # parent.
         negative = int((weights < 0).sum())
         if (
-            negative > len(rows) - 2
+            negative > (len(rows) == 3)
             or (np.abs(weights) < _MIN_WEIGHT).any()
             or own.min() < _MIN_CERTAIN_GAIN * residual
         ):
@@ -339,6 +340,17 @@ def _are_round(weights: Sequence[float]) -> bool:
     return all(abs(300 * weight - round(300 * weight)) < 1e-6 for weight in weights)
 
 
+def _is_usual(weights: Sequence[float]) -> bool:
+    """Whether mergers work with such weights: all positive, or A + k (B - C)."""
+    if min(map(abs, weights)) < _MIN_WEIGHT:
+        return False
+    negative = [weight for weight in weights if weight < 0]
+    if not negative:
+        return True
+    positive = sorted((weight for weight in weights if weight > 0), key=lambda weight: abs(weight + negative[0]))
+    return len(positive) == 2 and abs(positive[0] + negative[0]) < _UNUSUAL and abs(positive[1] - 1) < _UNUSUAL
+
+
 def _distinct(copies: Sequence[Sketch]) -> list[Sketch]:
     """One copy of each precision, the finest first."""
     by_grid = {grid_of(sketch.values): sketch for sketch in reversed(copies)}
@@ -363,15 +375,21 @@ def _pairs(gram: _Array, aims: _Array, limit: float, explained: float = 0.0) -> 
         yield (i, j), float(left[i, j])
 
 
-def _triples(gram: _Array, aims: _Array, limit: float) -> Iterator[tuple[tuple[int, ...], float]]:
-    """As :func:`_pairs`: each vector, with pairs of the later ones after projecting it out."""
-    for i in range(len(aims) - 2):
+def _sets(
+    gram: _Array, aims: _Array, limit: float, size: int, explained: float = 0.0
+) -> Iterator[tuple[tuple[int, ...], float]]:
+    """As :func:`_pairs`, of any size: each vector, with sets of the later ones after projecting it out."""
+    if size == 2:
+        yield from _pairs(gram, aims, limit, explained)
+        return
+    for i in range(len(aims) - size + 1):
         later = slice(i + 1, None)
         shared = gram[i, later]
         lengths = np.sqrt(np.maximum(1 - shared**2, _SINGULAR))
         rest = (gram[later, later] - np.outer(shared, shared)) / np.outer(lengths, lengths)
-        for (j, k), left in _pairs(rest, (aims[later] - shared * aims[i]) / lengths, limit, aims[i] ** 2):
-            yield (i, i + 1 + j, i + 1 + k), left
+        aim = (aims[later] - shared * aims[i]) / lengths
+        for indices, left in _sets(rest, aim, limit, size - 1, explained + aims[i] ** 2):
+            yield (i, *(i + 1 + index for index in indices)), left
 
 
 def _tolerance(target: Sketch, parent: Sketch, given: float | None) -> float:

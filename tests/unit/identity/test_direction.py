@@ -78,6 +78,35 @@ def test_added_difference(merge: Callable[..., Tensor], parents: Parents) -> Non
     assert answers(merge(*parents), parents) == ["certain", "", "", ""]
 
 
+MORE: dict[str, tuple[dict[str, float], Callable[[Tensor], Tensor]]] = {
+    "three": ({"a": 0.5, "b": 0.3, "c": 0.2}, Tensor.half),
+    "three, no round numbers": ({"a": 0.41803, "b": 0.36141, "c": 0.22056}, Tensor.half),
+    "four": ({"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}, Tensor.half),
+    "four in bf16": ({"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25}, Tensor.bfloat16),
+}
+
+
+@pytest.mark.parametrize(("shares", "store"), MORE.values(), ids=MORE)
+def test_sum_of_more(shares: dict[str, float], store: Callable[[Tensor], Tensor]) -> None:
+    parents = {"a": A, "b": UNRELATED, "c": TUNED, "d": weights(5)}
+    made = store(sum((share * parents[name].float() for name, share in shares.items()), torch.zeros(COUNT)))
+    sketches = {name: sketch(values) for name, values in parents.items()}
+    found = explain_merge(sketch(made), sketches)
+    assert found is not None
+    assert found.certain
+    assert {parent.name: pytest.approx(parent.weight, abs=1e-3) for parent in found.parents} == shares
+    for name in shares:
+        others = {other: one for other, one in sketches.items() if other != name}
+        back = explain_merge(sketches[name], {"made": sketch(made), **others})
+        assert back is None or not back.certain
+
+
+def test_a_recipe_that_no_merger_has_is_not_told() -> None:
+    made = (1.4 * A.float() + 0.3 * UNRELATED.float() - 0.7 * TUNED.float()).half()
+    found = explain_merge(sketch(made), {"a": sketch(A), "b": sketch(UNRELATED), "c": sketch(TUNED)})
+    assert found is None or not found.certain
+
+
 def test_direction_is_open_if_parents_were_rounded_afterwards() -> None:
     merge = 0.8 * FINE_A + 0.2 * FINE_B
     found = explain_merge(sketch(merge), {"a": sketch(FINE_A.half()), "b": sketch(FINE_B.half())})

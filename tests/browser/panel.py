@@ -375,6 +375,7 @@ class RoundTripPage:
 
     def run(self) -> None:
         """Press Round trip and wait for its message."""
+        expect(self.page.locator("#vae_lab_roundtrip[data-busy]")).to_have_count(0)  # it would ignore the click
         self.finish(lambda: self.page.click("#vae_lab_roundtrip_run"))
 
     def finish(self, action: object) -> None:
@@ -395,7 +396,6 @@ class RoundTripPage:
 
 def _finish(page: Page, message: str, panel: str, action: object) -> None:
     mark = f"document.querySelector('#{message} [data-run]')?.dataset.run"
-    expect(page.locator(f"#{panel}[data-busy]")).to_have_count(0)  # or the page would ignore the click
     before = page.evaluate(mark)
     action()
     page.wait_for_function(f"before => {mark} && {mark} !== before", arg=before)

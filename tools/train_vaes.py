@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tools import imaging, taesd_net
+from tools.widen import widened
 from vae_lab.autoencoders.kl.module import NORM_NUM_GROUPS, AutoencoderKL, KLConfig
+from vae_lab.samples import load_sample_vae
 
 log = logging.getLogger("train_vaes")
 
@@ -56,6 +58,7 @@ class Recipe:
         family: the latent space.
         channels, blocks: widths and residual blocks per level, as in ``KLConfig``.
         base: the autoencoder this one is fine-tuned from.
+        small: one of the sample set, whose function this larger one begins with.
         trained: prefixes of the weights that a fine-tune may change.
     """
 
@@ -69,6 +72,7 @@ class Recipe:
     channels: tuple[int, ...] = (64, 64, 128, 128)
     blocks: int = 1
     base: str | None = None
+    small: str | None = None
     trained: tuple[str, ...] = ("decoder.", "post_quant_conv.")
 
     @property
@@ -115,11 +119,12 @@ LAST_RECIPES = (
     Recipe("last-i-anime", 36, "anime", 150, learning_rate=1e-3, channels=_OTHER_SIZE, base="last-i",
            trained=(*LAST_LAYERS, "decoder.up.1.")),
 )  # fmt: skip
-# The architecture of SD1.5's VAE itself, 83.65 million weights, to see whether small nets tell the truth.
+# The architecture of SD1.5's VAE itself, 83.65 million weights, to see whether small nets tell the truth. From random
+# weights that would take days on a CPU.
 _TRUE_SIZE = (128, 256, 512, 512)
 TRUE_SIZE_RECIPES = (
-    Recipe("true-a", 41, "faithful", 300, 160, learning_rate=4e-4, channels=_TRUE_SIZE, blocks=2),
-    Recipe("true-b", 42, "faithful", 300, 160, learning_rate=4e-4, channels=_TRUE_SIZE, blocks=2),
+    Recipe("true-a", 41, "faithful", 60, 30, learning_rate=1e-4, channels=_TRUE_SIZE, blocks=2, small="photo-a"),
+    Recipe("true-b", 42, "faithful", 60, 30, learning_rate=1e-4, channels=_TRUE_SIZE, blocks=2, small="photo-b"),
 )
 ALL_RECIPES = (*RECIPES, *HELD_OUT_RECIPES, *LAST_RECIPES, *TRUE_SIZE_RECIPES)
 
@@ -344,12 +349,16 @@ def train_encoder(model: AutoencoderKL, recipe: Recipe, pool: Pool, steps: int, 
 
 
 def load_model(recipe: Recipe, work: Path) -> AutoencoderKL:
-    """The checkpoint of a recipe, else its base, else random weights."""
+    """The checkpoint of a recipe, else its base or a widened small one, else random weights."""
     model = fresh(recipe)
     own = work / f"{recipe.name}.safetensors"
     source = own if own.exists() or recipe.base is None else work / f"{recipe.base}.safetensors"
     if source.exists():
         model.load_state_dict(load_file(source))
+    elif recipe.small:
+        small = fresh(next(each for each in RECIPES if each.name == recipe.small))
+        small.load_state_dict({name: value.float() for name, value in load_sample_vae(recipe.small).items()})
+        model = widened(small, recipe.config, recipe.seed)
     return model
 
 

@@ -64,7 +64,8 @@ def widened(small: AutoencoderKL, config: KLConfig, seed: int) -> AutoencoderKL:
 
     Args:
         small: a whole autoencoder.
-        config: its widths are multiples of the small one's, with as many levels and at least as many blocks.
+        config: its widths are multiples of the small one's, with as many levels and at least as many blocks. Levels
+            that have equal widths in it have equal ones in the small one too.
         seed: of the copies' order and shares, and of added blocks.
     """
     torch.manual_seed(seed)

@@ -436,6 +436,9 @@ class RowAnswer(_Answer):
     finding: str
     listed: str = Field(..., description="Name in the host's menus; empty if not listed there.")
     related: str = Field(..., description="Files that it is related to, if it is not certain which was made first.")
+    precision: str = Field(..., description="`bf16` or `fp8` for a rounded copy of another VAE; else empty.")
+    rounded_from: list[str] = Field(..., description="Files with that VAE before it was rounded, the first few.")
+    rounded_to: list[str] = Field(..., description="Files with rounded copies of this VAE, the first few.")
 
 
 class LibraryAnswer(_Answer):

@@ -17,7 +17,7 @@ from vae_lab.checkup.findings import HEALTHY, NO_VAE, STATUS_PHRASES, Status
 from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
 from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import HostError
-from vae_lab.identity import DuplicateGroup, find_duplicates
+from vae_lab.identity import Conversion, DuplicateGroup, find_duplicates
 from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.reports import json_line, write_csv, write_html
@@ -86,11 +86,11 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
         except KeyboardInterrupt:
             interrupted = True
     out = sys.stderr if args.jsonl == _STANDARD_OUTPUT else sys.stdout
-    duplicates = find_duplicates(scan.records)
-    _summary(scan.records, counts, duplicates, out)
+    duplicates, conversions = find_duplicates(scan.records), scan.records.conversions()
+    _summary(scan.records, counts, duplicates, conversions, out)
     if interrupted:
         say("Interrupted. Run the same command to resume.", out)
-    _write_reports(args, scan.records, duplicates)
+    _write_reports(args, scan.records, duplicates, conversions)
     return INTERRUPTED if interrupted else exit_code(counts)
 
 
@@ -106,16 +106,24 @@ def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
             yield lambda record: out.write(f"{json_line(record)}\n")
 
 
-def _write_reports(args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup]) -> None:
+def _write_reports(
+    args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup], conversions: Sequence[Conversion]
+) -> None:
     if args.csv:
         with args.csv.open("w", encoding="utf8", errors="backslashreplace", newline="") as out:
             write_csv(records.worst_first, out)
     if args.html:
         with args.html.open("w", encoding="utf8") as out:
-            write_html(records.worst_first, out, duplicates=duplicates, charts=records.charts)
+            write_html(records.worst_first, out, duplicates=duplicates, conversions=conversions, charts=records.charts)
 
 
-def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
+def _summary(
+    records: Records,
+    counts: Counter[Status],
+    duplicates: Sequence[DuplicateGroup],
+    conversions: Sequence[Conversion],
+    out: TextIO,
+) -> None:
     unchecked = len(records) - sum(counts.values())
     counts = counts + Counter[Status](
         {UNCHECKED: unchecked}
@@ -139,6 +147,12 @@ def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[Dup
         say(f"  {group.sentence}", out)
     if len(duplicates) > _MAX_GROUPS:
         say(f"  and {len(duplicates) - _MAX_GROUPS:,} more; --html lists all of them", out)
+    if conversions:
+        say(f"Converted copies of VAEs: {len(conversions):,}", out)
+    for conversion in conversions[:_MAX_GROUPS]:
+        say(f"  {conversion.sentence}", out)
+    if len(conversions) > _MAX_GROUPS:
+        say(f"  and {len(conversions) - _MAX_GROUPS:,} more; --html lists all of them", out)
 
 
 def _without_vae(records: Records) -> str:

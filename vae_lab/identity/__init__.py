@@ -15,6 +15,7 @@ from vae_lab.identity.catalogue import (
     suits,
     weight_scalar,
 )
+from vae_lab.identity.conversions import Conversion, Conversions, Sketched
 from vae_lab.identity.duplicates import (
     DuplicateGroup,
     HasVae,
@@ -36,6 +37,8 @@ from vae_lab.identity.sketch import (
 )
 
 __all__ = [
+    "Conversion",
+    "Conversions",
     "DuplicateGroup",
     "HasVae",
     "KnownCheckpoint",
@@ -43,6 +46,7 @@ __all__ = [
     "Merge",
     "Parent",
     "Sketch",
+    "Sketched",
     "Style",
     "already_contains",
     "contains_sentence",

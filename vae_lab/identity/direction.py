@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Direction", "are_copies", "direction", "grid_of", "is_rounded", "rounded"]
+__all__ = ["Direction", "Grid", "are_copies", "differ_by_rounding", "direction", "grid_of", "is_rounded", "rounded"]
 
-Grid = Literal["bf16", "fp16", "fp32"]
+Grid = Literal["e5m2", "e4m3", "bf16", "fp16", "fp32"]
 _Source = Literal["", "bf16", "fp16", "fp32"]
 _Cast = Literal["", "wide", "bf16", "fp16", "fp32"]
 """The coarsest precision that can represent some weights, whatever dtype they are stored in."""
@@ -39,8 +39,9 @@ _REFINEMENTS = 12
 _NEAR = 0.02  # of free weights to 1, relative to their sum
 _MAX_WEIGHT = 1.3  # of a merger's menu
 _MIN_VISIBLY_EXACT = 0.99
-_BITS: dict[Grid, int] = {"bf16": 8, "fp16": 11, "fp32": 24}  # significant ones
-_MIN_EXPONENT: dict[Grid, int] = {"bf16": -125, "fp16": -13, "fp32": -125}  # below, numbers are equally spaced
+_BITS: dict[Grid, int] = {"e5m2": 3, "e4m3": 4, "bf16": 8, "fp16": 11, "fp32": 24}  # significant ones
+# Below, numbers are equally spaced.
+_MIN_EXPONENT: dict[Grid, int] = {"e5m2": -13, "e4m3": -5, "bf16": -125, "fp16": -13, "fp32": -125}
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class _Fit:
 
 
 def grid_of(values: npt.NDArray[np.float32]) -> Grid:
-    """The coarsest precision in which all ``values`` can be stored without rounding."""
+    """The coarsest precision in which all ``values`` can be stored without rounding; bf16 for those in fp8."""
     if not (values.view(np.uint32) & 0xFFFF).any():
         return "bf16"
     return "fp16" if np.array_equal(values.astype(np.float16).astype(np.float32), values) else "fp32"
@@ -109,7 +110,12 @@ def are_copies(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     fine, coarse = sorted((grid_of(a), grid_of(b)), key=_BITS.__getitem__, reverse=True)
     if fine == coarse:
         return float(np.mean(a == b)) >= _COPIES
-    most = 0.5 + 0.5 * 2.0 ** (_BITS[coarse] - _BITS[fine])
+    return differ_by_rounding(a, b, coarse, fine)
+
+
+def differ_by_rounding(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], coarse: Grid, *earlier: Grid) -> bool:
+    """Whether no weight differs by more than rounding to ``coarse`` leaves, after others to ``earlier``."""
+    most = 0.5 + sum(0.5 * 2.0 ** (_BITS[coarse] - _BITS[grid]) for grid in earlier)
     difference = np.abs(a.astype(np.float64) - b)
     return bool((difference <= (most + 1e-6) * _unit(np.maximum(np.abs(a), np.abs(b)), coarse)).all())
 

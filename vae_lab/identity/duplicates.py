@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from vae_lab.identity.sketch import Sketch
-from vae_lab.text import sized
+from vae_lab.text import listed, sized
 
 __all__ = ["DuplicateGroup", "HasVae", "already_contains", "contains_sentence", "find_duplicates", "sketch_digest"]
 
-_MAX_NAMES = 4  # in a sentence
 _LISTED_EVERYWHERE = (".safetensors", ".ckpt", ".pt")  # Forge and ComfyUI list further ones
 _LOADED_EVERYWHERE = ("", "ldm")  # the WebUI loads no other names from a VAE file
 _PRECISIONS = ("fp64", "fp32", "fp16")  # the finest first
@@ -175,7 +174,7 @@ def contains_sentence(checkpoint: HasVae, vaes: Iterable[HasVae]) -> str:
     contained = already_contains(checkpoint, vaes)
     if not contained:
         return ""
-    names = _listed([vae.name for vae in contained], "and")
+    names = listed([vae.name for vae in contained])
     one = "it" if len(contained) == 1 else "any of them"
     return f"{checkpoint.name} already contains {names}: choosing {one} changes nothing."
 
@@ -241,19 +240,12 @@ def _sentence(vaes: Sequence[_Copy], checkpoints: Sequence[_Copy], freeable: int
             room = f": keeping only {vaes[0].name} would free {sized(freeable)}"
         elif vaes[0].size:
             room = ": they are links, so there is nothing to free"
-        parts.append(f"{_listed([copy.name for copy in vaes], 'and')} are {same}{room}.")
+        parts.append(f"{listed([copy.name for copy in vaes])} are {same}{room}.")
     if checkpoints and vaes:
         contain = "contains" if len(checkpoints) == 1 else "contain"
-        names = _listed([copy.name for copy in checkpoints], "and")
+        names = listed([copy.name for copy in checkpoints])
         unsure = "" if confirmed else ", according to a sample of their weights"
         parts.append(f"{names} already {contain} {vaes[0].name}{unsure}: choosing it there changes nothing.")
     elif checkpoints:
-        parts.append(f"{_listed([copy.name for copy in checkpoints], 'and')} contain {same}.")
+        parts.append(f"{listed([copy.name for copy in checkpoints])} contain {same}.")
     return " ".join(parts)
-
-
-def _listed(names: Sequence[str], joint: str) -> str:
-    if len(names) > _MAX_NAMES:
-        return f"{', '.join(names[: _MAX_NAMES - 1])} {joint} {len(names) - _MAX_NAMES + 1} more"
-    # Files of the same name in two folders are listed twice.
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, ident
 from vae_lab.checkup.findings import WORST_FIRST, Status
 from vae_lab.errors import FileError
 from vae_lab.formats import is_url
-from vae_lab.identity import Sketch, sketch_of_file
+from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, sketch_of_file
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library.folders import FileKey, file_key
 from vae_lab.library.inspect import identify_file, inspect_file
@@ -53,6 +53,7 @@ class FileCache:
     def __init__(self, folder: Path) -> None:
         self._store = Store(folder)
         self._adding = threading.Lock()
+        self._conversions = Conversions()
 
     @property
     def failure(self) -> str:
@@ -237,6 +238,10 @@ class FileCache:
             self._store.set_json(row, {"file": key, "sketch": digest})
         return sketch
 
+    def conversions(self, files: Iterable[Sketched]) -> list[Conversion]:
+        """Rounded copies among ``files``, by their stored sketches. Does not read the files."""
+        return self._conversions.find(files, lambda path: self._current_sketch(path)[1])
+
     def _current_sketch(self, path: str) -> tuple[bool, Sketch | None]:
         """Whether the sketch is stored, and the sketch, if the file has a VAE. Does not read the file."""
         stored, key = self._store.get_json(_file_row("sketch", path)), file_key(path)
@@ -280,6 +285,16 @@ class Records:
     def charts(self, record: FileRecord) -> Mapping[str, bytes]:
         """Charts of a record's checkup, PNG by name; empty if none are stored."""
         return self._cache.charts(record)
+
+    def conversions(self, files: Iterable[Sketched] | None = None) -> list[Conversion]:
+        """Rounded copies among these files; see :class:`vae_lab.identity.Conversions`.
+
+        Args:
+            files: those with a VAE, if the caller has them already.
+        """
+        if files is None:
+            files = (Sketched(one.path, one.name, one.sketch) for one in self if one.sketch and not one.problem)
+        return self._cache.conversions(files)
 
     @property
     def worst_first(self) -> WorstFirst:

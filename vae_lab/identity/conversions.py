@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vae_lab.identity.direction import Grid, differ_by_rounding, grid_of
+from vae_lab.identity.direction import Precision, differ_by_rounding, grid_of
 from vae_lab.identity.sketch import Sketch
 from vae_lab.text import listed
 
@@ -19,8 +19,8 @@ __all__ = ["Conversion", "Conversions", "Sketched"]
 _MAX_VAES = 1000  # compared with each other; each takes a millisecond
 _MIN_VALUES = 64  # sampled weights other than 0; fewer could fit by chance
 # Coarsest first. Torch below 2.1 has no fp8, and reads none.
-_DTYPES: dict[Grid, str] = {"e5m2": "float8_e5m2", "e4m3": "float8_e4m3fn", "bf16": "bfloat16"}
-_FINEST_FIRST: tuple[Grid, ...] = ("fp32", "fp16", "bf16", "e4m3", "e5m2")
+_DTYPES: dict[Precision, str] = {"e5m2": "float8_e5m2", "e4m3": "float8_e4m3fn", "bf16": "bfloat16"}
+_FINEST_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "e4m3", "e5m2")
 
 
 class Sketched(NamedTuple):
@@ -65,7 +65,7 @@ class Conversions:
     """Compares sketches. Results are stored by digest, so that no two VAEs are compared twice."""
 
     def __init__(self) -> None:
-        self._grids: dict[str, Grid | None] = {}  # of those with a sketch
+        self._grids: dict[str, Precision | None] = {}  # of those with a sketch
         self._results: dict[tuple[str, str], bool] = {}
 
     def find(self, files: Iterable[Sketched], sketch_of: Callable[[str], Sketch | None]) -> list[Conversion]:
@@ -109,18 +109,18 @@ class Conversions:
         return [file for digest in matching if _rank(self._grids[digest]) == best for file in groups[digest]]
 
 
-def _rank(grid: Grid | None) -> int:
+def _rank(grid: Precision | None) -> int:
     """Fp16 copies of fp32 VAEs are as good."""
     return max(1, _FINEST_FIRST.index(grid)) if grid else 0
 
 
-def _is_rounded(copy: Sketch, grid: Grid, source: Sketch) -> bool:
+def _is_rounded(copy: Sketch, grid: Precision, source: Sketch) -> bool:
     """Whether ``copy`` is ``source``, rounded to ``grid``; either of them perhaps rounded to a finer one before."""
-    earlier: tuple[Grid, ...] = ("fp16",) if grid == "bf16" else ("fp16", "bf16")
+    earlier: tuple[Precision, ...] = ("fp16",) if grid == "bf16" else ("fp16", "bf16")
     return copy.structure == source.structure and differ_by_rounding(copy.values, source.values, grid, *earlier)
 
 
-def _grid(values: npt.NDArray[np.float32]) -> Grid | None:
+def _grid(values: npt.NDArray[np.float32]) -> Precision | None:
     """The coarsest precision in which all ``values`` can be stored without rounding; None if they are too few."""
     if np.count_nonzero(values) < _MIN_VALUES:
         return None

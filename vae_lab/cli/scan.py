@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -20,6 +21,8 @@ from vae_lab.errors import HostError
 from vae_lab.identity import Conversion, DuplicateGroup, find_duplicates
 from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
 from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.folders import Walk
+from vae_lab.library.hashes import hash_files
 from vae_lab.library.reports import json_line, write_csv, write_html
 from vae_lab.state_dict import KINDS_BY_ID, Kind
 from vae_lab.state_dict.kinds import KINDS
@@ -42,6 +45,9 @@ def add_scan(commands: Commands) -> None:
     scan.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with table and charts")
     scan.add_argument("--jobs", type=at_least(1), metavar="N", help="threads (default: one per processor, up to 8)")
     scan.add_argument("--no-probe", action="store_true", help="check structure and known facts only; decode no chart")
+    scan.add_argument(
+        "--hashes", action="store_true", help="also compute the SHA-256 of each file, which reads whole files, once"
+    )
     scan.add_argument(
         "--engine", choices=("local", "dask"), default="local",
         help="where to check files: on this machine or on a Dask cluster (default: %(default)s)",
@@ -77,12 +83,16 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         progress = stack.enter_context(progress_bar("scanning", "step"))
         write = stack.enter_context(_lines(args.jsonl))
-        scan = Scan(args.paths, cache, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=progress)
+        files = list(Walk().find_all(args.paths))
+        probe = not args.no_probe
+        scan = Scan((), cache, listed=files, probe=probe, jobs=args.jobs, engine=engine, progress=progress)
         try:
+            if args.hashes:
+                hash_files(files, cache, progress)
             with closing(scan.run()) as records:
                 for record in records:
                     counts[record.status] += 1
-                    write(record)
+                    write(replace(record, sha256=cache.sha256(record.path)))
         except KeyboardInterrupt:
             interrupted = True
     out = sys.stderr if args.jsonl == _STANDARD_OUTPUT else sys.stdout

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, ident
 from vae_lab.checkup.findings import WORST_FIRST, Status
 from vae_lab.errors import FileError
 from vae_lab.formats import is_url
-from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, sketch_of_file
+from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, file_sha256, sketch_of_file
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library.folders import FileKey, file_key
 from vae_lab.library.inspect import identify_file, inspect_file
@@ -143,12 +144,12 @@ class FileCache:
     def current(self, path: str, name: str = "") -> FileRecord | None:
         """The record of a file, if it has not changed since. Does not read the file."""
         stored, key = self._stored(path), file_key(path)
-        return _record(stored, path, name) if stored and key and stored.get("file") == list(key) else None
+        return self._record(stored, path, name) if stored and key and stored.get("file") == list(key) else None
 
     def last(self, path: str, name: str = "") -> FileRecord | None:
         """As :meth:`current`, whether the file has changed or not."""
         stored = self._stored(path)
-        return _record(stored, path, name) if stored else None
+        return self._record(stored, path, name) if stored else None
 
     def add(self, path: str, record: FileRecord, key: FileKey | None) -> None:
         """Store the record of a file, unless another thread has meanwhile examined the same file more thoroughly.
@@ -172,9 +173,38 @@ class FileCache:
         status = self._store.get_json(_judged_row(sketch, hint_id)) if sketch else None
         return status if status in WORST_FIRST else None
 
+    def _record(self, stored: Mapping[str, Any], path: str, name: str) -> FileRecord | None:
+        record = _record(stored, path, name)
+        hashed = self._store.get_json(_file_row("sha256", path))
+        return replace(record, sha256=_sha256_of(hashed, stored.get("file"))) if record else None
+
     def _stored(self, path: str) -> dict[str, Any] | None:
         stored = self._store.get_json(_file_row("record", path))
         return stored if isinstance(stored, dict) and stored.get("version") == _VERSION else None
+
+    # --- hashes of files -----------------------------------------------------------------------------------------
+
+    def sha256(self, path: str) -> str:
+        """64 hex digits over a file, if stored and the file has not changed since; else "". Does not read it."""
+        return _sha256_of(self._store.get_json(_file_row("sha256", path)), file_key(path))
+
+    def hash(self, path: str, cancelled: Callable[[], bool] | None = None) -> str:
+        """As :meth:`sha256`, reading the file if needed.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+            Cancelled: ``cancelled``, called every 4 MiB, returned True.
+        """
+        digest, key = self.sha256(path), file_key(path)
+        if not digest:
+            digest = file_sha256(path, cancelled)
+            self.put_sha256(path, digest, key)
+        return digest
+
+    def put_sha256(self, path: str, digest: str, key: FileKey | None) -> None:
+        """Store the hash of a file, unless it is no longer the one with this key."""
+        if key is not None and key == file_key(path):
+            self._store.set_json(_file_row("sha256", path), {"file": key, "sha256": digest})
 
     # --- checkups by identity; a vae_lab.library.inspect.CheckupStore ------------------------------------------
 
@@ -329,6 +359,14 @@ def _record(stored: Mapping[str, Any], path: str, name: str) -> FileRecord | Non
     except ValueError:
         return None
     return replace(record, path=record.path if is_url(path) else path, name=name or os.path.basename(path))  # noqa: PTH119
+
+
+def _sha256_of(stored: Any, file: Sequence[object] | None) -> str:
+    """The stored hash of this file, or ""."""
+    if not isinstance(stored, dict) or file is None or stored.get("file") != list(file):
+        return ""
+    digest = stored.get("sha256")
+    return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else ""
 
 
 def _file_row(kind: str, path: str) -> str:

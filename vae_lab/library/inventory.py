@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vae_lab.checkup.findings import WORST_FIRST, Status
-from vae_lab.identity import Conversion, DuplicateGroup, Sketched, find_duplicates
+from vae_lab.identity import Conversion, DuplicateGroup, Sketched, find_duplicates, short
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import Listing
 from vae_lab.library.record import FileRecord, Kind
@@ -18,6 +18,7 @@ from vae_lab.library.reports import write_csv, write_html, write_jsonl
 __all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary"]
 
 _MAX_NAMES = 4  # in one cell
+_MIN_HASH = 8  # digits of a hash to search for; fewer could be a part of a name
 
 SORTS = ("worst", "name", "size", "duplicates")
 """Orders of the table; size and duplicates are descending."""
@@ -53,6 +54,7 @@ class LibraryRow:
         precision: ``bf16`` or ``fp8`` if the VAE is a rounded copy of another one, or "".
         rounded_from: the first names of files with the VAE before it was rounded.
         rounded_to: the first names of files with rounded copies of this VAE, with their precision.
+        sha256: 64 hex digits over the whole file, or "" if not computed yet.
     """
 
     name: str
@@ -77,6 +79,12 @@ class LibraryRow:
     precision: str = ""
     rounded_from: tuple[str, ...] = ()
     rounded_to: tuple[str, ...] = ()
+    sha256: str = ""
+
+    @property
+    def autov2(self) -> str:
+        """The first 10 digits of ``sha256``, or ""."""
+        return short(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,7 @@ class Inventory:
             title=once(worst.title) if worst else "",
             finding=once(worst.text) if worst else "",
             listed=self._listing.name_of(record.path) if self._listing else "",
+            sha256=record.sha256,
         )
 
     def _once(self, text: str) -> str:
@@ -324,7 +333,7 @@ class Inventory:
 
 def _has_all(row: LibraryRow, words: Iterable[str]) -> bool:
     text = "\n".join((row.name, row.identity, row.family, row.merge, row.related, row.title, row.finding)).casefold()
-    return all(word in text for word in words)
+    return all(word in text or (len(word) >= _MIN_HASH and row.sha256.startswith(word)) for word in words)
 
 
 def _mark(record: FileRecord) -> int:

@@ -104,7 +104,7 @@ class LibraryPanel:
     def on_scan(self, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
         """Scan all files, and show the first page."""
         try:
-            message = library_views.scanned(self.service.scans.scan())
+            message = library_views.scanned(self.service.scan())
         except VaeLabError as error:
             message = views.alert(error)
         return (*self._show(text, status, sort, 0)[:-1], html_update(message))

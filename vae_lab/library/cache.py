@@ -144,12 +144,12 @@ class FileCache:
     def current(self, path: str, name: str = "") -> FileRecord | None:
         """The record of a file, if it has not changed since. Does not read the file."""
         stored, key = self._stored(path), file_key(path)
-        return self._record(stored, path, name) if stored and key and stored.get("file") == list(key) else None
+        return _record(stored, path, name) if stored and key and stored.get("file") == list(key) else None
 
     def last(self, path: str, name: str = "") -> FileRecord | None:
         """As :meth:`current`, whether the file has changed or not."""
         stored = self._stored(path)
-        return self._record(stored, path, name) if stored else None
+        return _record(stored, path, name) if stored else None
 
     def add(self, path: str, record: FileRecord, key: FileKey | None) -> None:
         """Store the record of a file, unless another thread has meanwhile examined the same file more thoroughly.
@@ -173,13 +173,12 @@ class FileCache:
         status = self._store.get_json(_judged_row(sketch, hint_id)) if sketch else None
         return status if status in WORST_FIRST else None
 
-    def _record(self, stored: Mapping[str, Any], path: str, name: str) -> FileRecord | None:
-        record = _record(stored, path, name)
-        hashed = self._store.get_json(_file_row("sha256", path))
-        return replace(record, sha256=_sha256_of(hashed, stored.get("file"))) if record else None
-
     def _stored(self, path: str) -> dict[str, Any] | None:
-        stored = self._store.get_json(_file_row("record", path))
+        """The stored record of a file and, as ``hashed``, its stored hash."""
+        row = _file_row("record", path)
+        stored = self._store.get_json(row)
+        if isinstance(stored, dict):
+            stored["hashed"] = self._store.get_json(row.replace("record", "sha256", 1))
         return stored if isinstance(stored, dict) and stored.get("version") == _VERSION else None
 
     # --- hashes of files -----------------------------------------------------------------------------------------
@@ -358,7 +357,9 @@ def _record(stored: Mapping[str, Any], path: str, name: str) -> FileRecord | Non
         record = FileRecord.from_cache(stored.get("record"))
     except ValueError:
         return None
-    return replace(record, path=record.path if is_url(path) else path, name=name or os.path.basename(path))  # noqa: PTH119
+    sha256 = _sha256_of(stored.get("hashed"), stored.get("file"))
+    shown = record.path if is_url(path) else path
+    return replace(record, path=shown, name=name or os.path.basename(path), sha256=sha256)  # noqa: PTH119
 
 
 def _sha256_of(stored: Any, file: Sequence[object] | None) -> str:

@@ -149,7 +149,7 @@ async function followHashing() {
     hashed = progress.busy ? (hashed ?? 0) : progress.done;
     isHashing = progress.busy;
     find(LIBRARY.panel)?.toggleAttribute("data-hashing", isHashing);
-    if (isHashing) fill(LIBRARY, {...progress, what: t("computing the hash of {name}", {name: progress.what})});
+    if (isHashing) fill(LIBRARY, progress);
 }
 
 /** @param {Page} page */

@@ -107,7 +107,7 @@ def test_hashes_are_computed_in_the_background(page: Page, launch: Launch, make_
     service.runs.idle.wait = lambda seconds: time.sleep(0.01)  # type: ignore[method-assign, assignment, return-value]
     library.scan()
     expect(library.message).to_contain_text("2 files scanned")
-    expect(library.progress).to_contain_text(re.compile(r"0 of 2 · computing the hash of [ab]\.pt"))
+    expect(library.progress).to_contain_text(re.compile(r"0 of 2 · hashing [ab]\.pt"))
     library.scan()
     expect(library.message).to_contain_text("Nothing has changed, so nothing was read.")
     expect(library.progress).to_be_visible()

@@ -69,6 +69,7 @@ class HashService:
             self._again = True
             self._cancelled.clear()
             if self._thread is None:
+                self._status = RunStatus(True, 0, 0, "looking for files to hash")
                 self._thread = threading.Thread(target=self._run, name="vae-lab-hashes", daemon=True)
                 self._thread.start()
 
@@ -122,7 +123,7 @@ class HashService:
                 self._done()
 
     def _report(self, done: int, total: int, what: str) -> None:
-        self._status = RunStatus(True, done, total, what)
+        self._status = RunStatus(True, done, total, f"hashing {what}")
 
     def _is_cancelled(self) -> bool:
         """Also waits until nothing else is running."""

@@ -194,3 +194,15 @@ def test_a_stopped_scan_hashes_nothing(host: StandaloneHost, monkeypatch: pytest
     assert not service.scan().complete
     assert service.hashes.wait(LONG)
     assert service.hashes.status.done == 0
+
+
+def test_it_is_busy_from_the_start(host: StandaloneHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing ten thousand files takes seconds, and a page asks only once whether anything is being hashed."""
+    service, go_on = service_of(host), threading.Event()
+    listing = host.listing()
+    monkeypatch.setattr(host, "listing", lambda: go_on.wait(LONG) and listing)
+    service.hashes.start()
+    assert service.hashes.status.busy
+    go_on.set()
+    assert service.hashes.wait(LONG)
+    assert not service.hashes.status.busy

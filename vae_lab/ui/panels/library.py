@@ -47,7 +47,7 @@ class LibraryPanel:
     def _build_table(self) -> None:
         with gr.Row(elem_classes=["vae-lab-top"]):
             self.filter = gr.Textbox(
-                label="Search", placeholder="name, family, published name or finding", scale=4, min_width=240,
+                label="Search", placeholder="name, family, published name, finding or hash", scale=4, min_width=240,
                 max_lines=1, elem_id="vae_lab_library_filter",
             )  # fmt: skip
             statuses, orders = list(library_views.STATUSES), list(library_views.ORDERS)

@@ -27,7 +27,7 @@ class FoundVae:
         digest: as in the parameters.
         names: of the user's files with this VAE.
         known: its published name, or "".
-        unhashed: number of VAE files whose hash was not computed yet.
+        unhashed: number of files whose hash was not computed yet.
         misnamed: name of the VAE in the parameters, if the user has a file of that name with another hash, or "".
     """
 
@@ -97,7 +97,8 @@ class HashService:
         if named.of_weights:
             records = {name: cache.known(str(path)) for name, path in {**listing.vaes, **listing.checkpoints}.items()}
             hashes = {name: record.fingerprint for name, record in records.items() if record}
-            return FoundVae(named.digest, _matching(hashes, named.digest))
+            unknown = sum(record is None for record in records.values())
+            return FoundVae(named.digest, _matching(hashes, named.digest), unhashed=unknown)
         hashes = {name: cache.sha256(str(path)) for name, path in listing.vaes.items()}
         names = _matching(hashes, named.digest)
         others = {Path(name).name for name, digest in hashes.items() if digest and name not in names}

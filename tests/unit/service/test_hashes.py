@@ -114,7 +114,7 @@ def test_an_unknown_hash(service: Service) -> None:
 def test_files_that_are_not_hashed_yet(host: StandaloneHost) -> None:
     assert said(service_of(host), "VAE hash: 0123456789") == (
         "VAE hash 0123456789: no VAE here has this hash. "
-        "VAE files without a hash: 2. Press Scan on the Library page to compute it."
+        "Files without a hash: 2. Press Scan on the Library page to compute it."
     )
 
 
@@ -130,6 +130,10 @@ def test_a_name_that_contradicts_the_hash(service: Service, tmp_path: Path) -> N
 
 def test_an_override_is_found_by_its_weights(service: Service, host: StandaloneHost) -> None:
     """Whatever file they are in; built into a checkpoint, too."""
+    (_, unscanned) = vae_found(
+        service.hashes.find(infotext("VAE Lab override: x", "VAE Lab override hash: 0123456789"))
+    )
+    assert unscanned.startswith("Files without a hash: 3."), "no weights were read yet"
     list(Scan((), host.file_cache, listed=host.listing().files).run())
     for name, path in {**host.vae_files(), **host.checkpoint_files()}.items():
         record = host.file_cache.known(str(path))

@@ -63,7 +63,7 @@ def vae_found(found: FoundVae | None) -> list[str]:
         template = "Your {name} has another hash: the WebUI may have written the hash of a VAE that it loaded before."
         sentences.append(text(template, name=found.misnamed))
     if found.unhashed and not found.names:
-        template = "VAE files without a hash: {count}. Press Scan on the Library page to compute it."
+        template = "Files without a hash: {count}. Press Scan on the Library page to compute it."
         sentences.append(text(template, count=found.unhashed))
     return sentences
 

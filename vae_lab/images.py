@@ -17,7 +17,16 @@ from torch import Tensor
 
 from vae_lab.errors import MalformedFile, UnreadableFile
 
-__all__ = ["LONGEST_SIDE", "MAX_INFOTEXT_LENGTH", "LoadedImage", "Prepared", "flattened", "prepared", "read_image"]
+__all__ = [
+    "LONGEST_SIDE",
+    "MAX_INFOTEXT_LENGTH",
+    "LoadedImage",
+    "Prepared",
+    "flattened",
+    "infotext_of",
+    "prepared",
+    "read_image",
+]
 
 LONGEST_SIDE = 1024
 """In pixels; by default, larger images are downscaled to this."""
@@ -86,13 +95,13 @@ def read_image(source: str | os.PathLike[str] | bytes, name: str = "") -> Loaded
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             _check_size(opened, shown)
             opened.load()
-            infotext = opened.info.get("parameters") if opened.format == "PNG" else None
+            infotext = infotext_of(opened) if opened.format == "PNG" else ""
             image = flattened(ImageOps.exif_transpose(opened))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MalformedFile(shown, f"the image is too large: {error}") from error
     except _BAD_BYTES as error:
         raise UnreadableFile(shown, "not a readable PNG, JPEG, WebP, BMP, GIF or TIFF image") from error
-    return LoadedImage(image, shown if name or not isinstance(source, bytes) else "", _text(infotext))
+    return LoadedImage(image, shown if name or not isinstance(source, bytes) else "", infotext)
 
 
 def _read(path: str | os.PathLike[str], shown: str) -> bytes:
@@ -112,8 +121,9 @@ def _check_size(image: Image.Image, shown: str) -> None:
         )
 
 
-def _text(infotext: object) -> str:
-    """Generation parameters without control characters, except newlines."""
+def infotext_of(image: Image.Image) -> str:
+    """Generation parameters in the text of a PNG, without control characters, except newlines; or ""."""
+    infotext = image.info.get("parameters")
     if not isinstance(infotext, str):
         return ""
     return re.sub(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f]", " ", infotext[:MAX_INFOTEXT_LENGTH]).strip()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_json", "as_text", "one_line", "quoted", "sized"]
+__all__ = ["as_json", "as_text", "listed", "one_line", "quoted", "sized"]
+
+_MAX_NAMES = 4  # in a sentence
 
 
 def as_json(value: Any) -> str:
@@ -50,3 +52,11 @@ def sized(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Such as ``a, b and c``, or ``a, b, c and 6 more``; for at least one name."""
+    if len(names) > _MAX_NAMES:
+        return f"{', '.join(names[: _MAX_NAMES - 1])} and {len(names) - _MAX_NAMES + 1} more"
+    # Files of the same name in two folders are listed twice.
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

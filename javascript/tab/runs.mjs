@@ -9,7 +9,8 @@ import {t} from "../shared/text.mjs";
  * A page of the tab. `starts`: ids of the buttons that start a run; `decides`: it says which VAE decodes.
  *
  * @typedef {{name: string, panel: string, starts: string[], cancelling: string, decides?: boolean}} Page
- * @typedef {{busy: boolean, done: number, total: number, what: string}} Progress what GET progress answers
+ * What GET progress and GET hashes answer; of hashes that are complete, `done` counts all files so far:
+ * @typedef {{busy: boolean, done: number, total: number, what: string}} Progress
  * @typedef {{page: Page | null, before?: string, quietSince: number, isCancelling: boolean}} Run
  */
 
@@ -33,9 +34,14 @@ export const PAGES = [
     {name: "vae_lab_library", panel: "vae_lab_library", cancelling: AFTER_FILE, starts: ["vae_lab_library_scan"]},
 ];
 
+const LIBRARY = PAGES[PAGES.length - 1];
+
 /** @type {Run | null} */
 let run = null; // while this page waits for one
 let isAsking = false;
+let isHashing = false; // in the background: runs can start
+/** @type {number | null} */
+let hashed = null; // files, when the table was shown
 let endedRuns = 0; // an answer from before the last end says nothing about now
 /** @type {(page: Page | null) => void} */
 let onEnd = () => {};
@@ -77,7 +83,7 @@ export function onClick(event) {
 /** Called by the tab's clock. */
 export function checkRun() {
     if (hasMessage()) end();
-    else if (run) ask();
+    else if (run || (isHashing && libraryIsVisible())) ask();
 }
 
 /** Ask the server what its run is doing. */
@@ -90,6 +96,7 @@ export async function ask() {
         if (!answer.ok) throw new Error(answer.statusText);
         const progress = await answer.json();
         if (before === endedRuns) follow(progress);
+        if (!run && libraryIsVisible()) await followHashing();
     } catch {
         if (run && Date.now() - run.quietSince > GIVE_UP_MS) end(); // the server has stopped
     } finally {
@@ -130,6 +137,21 @@ function follow(progress) {
 
 const cancel = () => fetch(address("cancel"), {method: "POST"}).catch(() => {});
 
+const libraryIsVisible = () => Boolean(find(LIBRARY.panel)?.offsetParent);
+
+/** Show which file is being hashed in the background; at the end, the table with the hashes. */
+async function followHashing() {
+    const answer = await fetch(address("hashes"), {cache: "no-store"});
+    if (!answer.ok) return;
+    const progress = await answer.json();
+    if (run) return;
+    if (!progress.busy && hashed !== null && hashed !== progress.done) find(LIBRARY.name + "_refresh")?.click();
+    hashed = progress.busy ? (hashed ?? 0) : progress.done;
+    isHashing = progress.busy;
+    find(LIBRARY.panel)?.toggleAttribute("data-hashing", isHashing);
+    if (isHashing) fill(LIBRARY, progress);
+}
+
 /** @param {Page} page */
 const lastMessage = (page) => all(document, `#${page.name}_message [data-run]`)[0]?.dataset.run;
 
@@ -149,16 +171,24 @@ function show(progress) {
  */
 function showOn(page, progress) {
     const panel = find(page.panel);
-    const bar = panel?.querySelector(".vae-lab-progress");
-    if (!panel || !bar) return;
+    if (!panel) return;
     panel.toggleAttribute("data-busy", run !== null);
     panel.toggleAttribute("data-cancelling", Boolean(run?.isCancelling));
-    if (!run || !progress) return;
+    if (run && progress) fill(page, progress);
+}
+
+/**
+ * @param {Page} page
+ * @param {Progress} progress
+ */
+function fill(page, progress) {
+    const bar = find(page.panel)?.querySelector(".vae-lab-progress");
+    if (!bar) return;
     const {done} = progress;
     const total = Math.max(progress.total, 1);
     const count = progress.total ? t("{done} of {total}", {done, total: progress.total}) : "";
-    const {cancelling} = run.page ?? page;
-    const text = run.isCancelling ? cancelling : [count, progress.what].filter(Boolean).join(" · ");
+    const {cancelling} = run?.page ?? page;
+    const text = run?.isCancelling ? cancelling : [count, progress.what].filter(Boolean).join(" · ");
     bar.setAttribute("aria-valuemax", String(total));
     bar.setAttribute("aria-valuenow", String(done));
     bar.setAttribute("aria-valuetext", text);

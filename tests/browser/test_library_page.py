@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -84,9 +85,36 @@ def test_a_first_scan_and_a_second_one_that_reads_nothing(
     expect(library.overview).to_contain_text("4 files: 1 broken, 1 without a VAE, 2 healthy.")
     expect(library.rows).to_have_count(4)
     expect(library.progress).to_be_hidden()
+    digest = hashlib.sha256((tmp_path / "vae.safetensors").read_bytes()).hexdigest()
+    expect(library.row("vae.safetensors")).to_contain_text(f"Hash {digest[:10]}")  # computed in the background
+    expect(library.row("vae.safetensors").locator(".vae-lab-hash")).to_have_attribute("title", f"SHA-256 {digest}")
     library.scan()
     expect(library.message).to_contain_text("Nothing has changed, so nothing was read.")
     expect(library.rows).to_have_count(4)
+    library.find(digest[:10])
+    expect(library.rows).to_have_count(1)
+
+
+def test_hashes_are_computed_in_the_background(page: Page, launch: Launch, make_host: MakeHost, tmp_path: Path) -> None:
+    """Their progress is shown, other runs can start, and they can be cancelled."""
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).write_bytes(name.encode())
+    host = make_host(vaes=tmp_path)
+    host.folders = type(host.folders)(data=host.folders.data, vaes=(tmp_path,))
+    service = service_of(host)
+    library = LibraryPage.open(page, launch(host))
+    # The hashes wait for ever, as for another run.
+    service.runs.idle.wait = lambda seconds: time.sleep(0.01)  # type: ignore[method-assign, assignment, return-value]
+    library.scan()
+    expect(library.message).to_contain_text("2 files scanned")
+    expect(library.progress).to_contain_text(re.compile(r"0 of 2 · hashing [ab]\.pt"))
+    library.scan()
+    expect(library.message).to_contain_text("Nothing has changed, so nothing was read.")
+    expect(library.progress).to_be_visible()
+    page.click("#vae_lab_library_cancel")
+    expect(library.progress).to_be_hidden()
+    assert service.hashes.wait(10)
+    assert host.file_cache.sha256(str(tmp_path / "a.pt")) == ""
 
 
 def test_the_worst_come_first_and_duplicates_are_named(page: Page, scanned_url: str) -> None:

@@ -340,6 +340,8 @@ class ReportAnswer(_Answer):
     family: str | None
     dtype: str | None
     fingerprint: str | None
+    sha256: str | None = Field(..., description="Of the whole file, if computed.")
+    autov2: str | None = Field(..., description="The first 10 digits of `sha256`, as in the WebUI's `VAE hash`.")
     identity: IdentityAnswer | None
     verdict: VerdictAnswer
     merge: MergeAnswer | None
@@ -436,6 +438,10 @@ class RowAnswer(_Answer):
     finding: str
     listed: str = Field(..., description="Name in the host's menus; empty if not listed there.")
     related: str = Field(..., description="Files that it is related to, if it is not certain which was made first.")
+    precision: str = Field(..., description="`bf16` or `fp8` for a rounded copy of another VAE; else empty.")
+    rounded_from: list[str] = Field(..., description="Files with that VAE before it was rounded, the first few.")
+    rounded_to: list[str] = Field(..., description="Files with rounded copies of this VAE, the first few.")
+    sha256: str = Field(..., description="Of the whole file; empty until it was computed in the background.")
 
 
 class LibraryAnswer(_Answer):

@@ -35,7 +35,6 @@ from vae_lab.host.base import Host
 from vae_lab.library.inventory import REPORTS
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService, StoredComparison
-from vae_lab.service.scans import ScanService
 from vae_lab.service.service import Service, service_of
 
 __all__ = ["PREFIX", "add_routes", "image_url", "report_url", "sheet_url"]
@@ -143,12 +142,12 @@ def _router(host: Host, service: Service) -> APIRouter:
 
     @router.post("/cancel", response_model=CancelAnswer)
     def cancel() -> CancelAnswer:
-        """Ask the current run to stop after its current step."""
-        return CancelAnswer(cancelled=service.runs.cancel())
+        """Ask the current run to stop after its current step; if there is none, the hashing of files."""
+        return CancelAnswer(cancelled=service.cancel())
 
     _add_choices(router, service.choices)
     add_sources(router, host, service)
-    _add_library(router, service.scans)
+    _add_library(router, service)
     return router
 
 
@@ -211,16 +210,26 @@ def _png_headers(stem: str) -> dict[str, str]:
     return {**CACHED, "Content-Disposition": disposition("inline", f"{stem.replace('/', '_')}.png")}
 
 
-def _add_library(router: APIRouter, service: ScanService) -> None:
+def _add_library(router: APIRouter, service: Service) -> None:
+    scans = service.scans
+
     @router.post("/scan", response_model=ScanAnswer, responses=errors(409))
     def scan() -> ScanAnswer:
-        """Scan all files in the host's folders that are new or have changed."""
+        """Scan all files in the host's folders that are new or have changed, then hash them in the background."""
         return ScanAnswer.of(service.scan())
+
+    @router.get("/hashes", response_model=ProgressAnswer)
+    def hashes() -> ProgressAnswer:
+        """Report how far the hashes of files are, which are computed in the background after a scan.
+
+        If nothing is busy, `done` counts all files that were hashed.
+        """
+        return ProgressAnswer.of(service.hashes.status)
 
     @router.get("/library", response_model=LibraryAnswer, responses=errors(404, 422))
     def library(filter: str = "", status: str = "", sort: str = "worst", page: int = 0) -> LibraryAnswer:  # noqa: A002
         """List files, as found by scans: `filter` is a part of a name; `page` counts from 0."""
-        return LibraryAnswer.of(service.page(filter, status, sort, page))
+        return LibraryAnswer.of(scans.page(filter, status, sort, page))
 
     @router.get(
         "/library.{kind}", response_class=Response, responses={**file_of(*REPORTS.values()), **errors(404, 422)}
@@ -230,4 +239,4 @@ def _add_library(router: APIRouter, service: ScanService) -> None:
         if kind not in REPORTS:
             raise UnknownChoice(f"no report of the kind {kind}; valid are {', '.join(REPORTS)}")
         headers = {"Cache-Control": "no-store", "Content-Disposition": f"attachment; filename=vae-lab-library.{kind}"}
-        return StreamingResponse(service.inventory().report(kind), media_type=REPORTS[kind], headers=headers)
+        return StreamingResponse(scans.inventory().report(kind), media_type=REPORTS[kind], headers=headers)

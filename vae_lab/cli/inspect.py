@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.cli.arguments import Commands, display_name, exit_code, path_or_url
 from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import FileError
-from vae_lab.identity import Sketch, short, sketch_of_file
+from vae_lab.formats import is_url
+from vae_lab.identity import Sketch, file_sha256, short, sketch_of_file
 from vae_lab.library import FileRecord, inspect_file
 from vae_lab.library.record import explained
 from vae_lab.text import as_json
@@ -26,7 +29,14 @@ def add_inspect(commands: Commands) -> None:
     )
     inspect.add_argument("--json", action="store_true", help="print one JSON object per file, one per line")
     inspect.add_argument(
-        "--no-probe", action="store_true", help="check structure and known facts only; decode no chart"
+        "--no-probe",
+        action="store_true",
+        help="check structure and known facts only; decode no chart",
+    )
+    inspect.add_argument(
+        "--hashes",
+        action="store_true",
+        help="also compute the SHA-256 of checkpoints, which reads whole files; that of VAEs is always computed",
     )
     inspect.set_defaults(function=_inspect)
 
@@ -38,7 +48,9 @@ def _inspect(args: argparse.Namespace) -> int:
     with progress_bar("inspecting", "file", hidden=args.json) as progress:
         for number, path in enumerate(paths):
             progress(number, len(paths), names[path])
-            reports[names[path]] = inspect_file(path, probe=not args.no_probe).with_charts({})
+            report = inspect_file(path, probe=not args.no_probe).with_charts({})
+            is_hashed = args.hashes or (report.kind == "vae" and not args.no_probe)
+            reports[names[path]] = replace(report, sha256=_sha256(path)) if is_hashed else report
         progress(len(paths), len(paths), "")
     # Only now is it known which files are broken, and so are nobody's parents.
     for path in paths:
@@ -48,6 +60,14 @@ def _inspect(args: argparse.Namespace) -> int:
         else:
             say(_as_text(report))
     return exit_code(report.status for report in reports.values())
+
+
+def _sha256(path: Path | str) -> str:
+    """Of the whole file; "" of a URL, and of a file that cannot be read."""
+    try:
+        return "" if is_url(path) else file_sha256(path)
+    except FileError:
+        return ""
 
 
 def _explained(name: str, path: str, reports: Mapping[str, FileRecord], paths: Mapping[str, str]) -> FileRecord:
@@ -75,6 +95,8 @@ def _as_text(report: FileRecord) -> str:
     lines = [f"{report.path}: {report.status}"]
     if report.layout:
         lines.append(f"  {', '.join(filter(None, facts))}")
+    if report.sha256:
+        lines.append(f"  SHA-256 {report.sha256} (VAE hash {report.autov2})")
     if report.identity:
         lines.append(f"  this {'file ' if report.identity.match == 'file' else ''}is {report.identity.words}")
     if report.merge and not report.merge.certain:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -17,9 +18,11 @@ from vae_lab.checkup.findings import HEALTHY, NO_VAE, STATUS_PHRASES, Status
 from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
 from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import HostError
-from vae_lab.identity import DuplicateGroup, find_duplicates
+from vae_lab.identity import Conversion, DuplicateGroup, find_duplicates
 from vae_lab.library import UNCHECKED, WORST_FIRST, DaskEngine, FileCache, FileRecord, Records, Scan
 from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.folders import Walk
+from vae_lab.library.hashes import hash_files
 from vae_lab.library.reports import json_line, write_csv, write_html
 from vae_lab.state_dict import KINDS_BY_ID, Kind
 from vae_lab.state_dict.kinds import KINDS
@@ -42,6 +45,9 @@ def add_scan(commands: Commands) -> None:
     scan.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with table and charts")
     scan.add_argument("--jobs", type=at_least(1), metavar="N", help="threads (default: one per processor, up to 8)")
     scan.add_argument("--no-probe", action="store_true", help="check structure and known facts only; decode no chart")
+    scan.add_argument(
+        "--hashes", action="store_true", help="also compute the SHA-256 of each file, which reads whole files, once"
+    )
     scan.add_argument(
         "--engine", choices=("local", "dask"), default="local",
         help="where to check files: on this machine or on a Dask cluster (default: %(default)s)",
@@ -77,20 +83,24 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         progress = stack.enter_context(progress_bar("scanning", "step"))
         write = stack.enter_context(_lines(args.jsonl))
-        scan = Scan(args.paths, cache, probe=not args.no_probe, jobs=args.jobs, engine=engine, progress=progress)
+        files = list(Walk().find_all(args.paths))
+        probe = not args.no_probe
+        scan = Scan((), cache, listed=files, probe=probe, jobs=args.jobs, engine=engine, progress=progress)
         try:
+            if args.hashes:
+                hash_files(files, cache, progress)
             with closing(scan.run()) as records:
                 for record in records:
                     counts[record.status] += 1
-                    write(record)
+                    write(replace(record, sha256=cache.sha256(record.path)))
         except KeyboardInterrupt:
             interrupted = True
     out = sys.stderr if args.jsonl == _STANDARD_OUTPUT else sys.stdout
-    duplicates = find_duplicates(scan.records)
-    _summary(scan.records, counts, duplicates, out)
+    duplicates, conversions = find_duplicates(scan.records), scan.records.conversions()
+    _summary(scan.records, counts, duplicates, conversions, out)
     if interrupted:
         say("Interrupted. Run the same command to resume.", out)
-    _write_reports(args, scan.records, duplicates)
+    _write_reports(args, scan.records, duplicates, conversions)
     return INTERRUPTED if interrupted else exit_code(counts)
 
 
@@ -106,16 +116,24 @@ def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
             yield lambda record: out.write(f"{json_line(record)}\n")
 
 
-def _write_reports(args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup]) -> None:
+def _write_reports(
+    args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup], conversions: Sequence[Conversion]
+) -> None:
     if args.csv:
         with args.csv.open("w", encoding="utf8", errors="backslashreplace", newline="") as out:
             write_csv(records.worst_first, out)
     if args.html:
         with args.html.open("w", encoding="utf8") as out:
-            write_html(records.worst_first, out, duplicates=duplicates, charts=records.charts)
+            write_html(records.worst_first, out, duplicates=duplicates, conversions=conversions, charts=records.charts)
 
 
-def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[DuplicateGroup], out: TextIO) -> None:
+def _summary(
+    records: Records,
+    counts: Counter[Status],
+    duplicates: Sequence[DuplicateGroup],
+    conversions: Sequence[Conversion],
+    out: TextIO,
+) -> None:
     unchecked = len(records) - sum(counts.values())
     counts = counts + Counter[Status](
         {UNCHECKED: unchecked}
@@ -139,6 +157,12 @@ def _summary(records: Records, counts: Counter[Status], duplicates: Sequence[Dup
         say(f"  {group.sentence}", out)
     if len(duplicates) > _MAX_GROUPS:
         say(f"  and {len(duplicates) - _MAX_GROUPS:,} more; --html lists all of them", out)
+    if conversions:
+        say(f"Converted copies of VAEs: {len(conversions):,}", out)
+    for conversion in conversions[:_MAX_GROUPS]:
+        say(f"  {conversion.sentence}", out)
+    if len(conversions) > _MAX_GROUPS:
+        say(f"  and {len(conversions) - _MAX_GROUPS:,} more; --html lists all of them", out)
 
 
 def _without_vae(records: Records) -> str:

@@ -26,6 +26,7 @@ from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing, Recommendation, recommend
+from vae_lab.library.folders import own_vaes
 from vae_lab.progress import Progress
 
 __all__ = ["Host", "MemoryCheckup", "Place", "VaeEntry"]
@@ -419,11 +420,13 @@ class Host(ABC):
         if not checkpoint or family is None:
             return None
         files, preferred = self.vae_files(), self.preferred_vaes()
-        order = [*(name for name in preferred if name in files), *(name for name in files if name not in preferred)]
+        wanted = list(dict.fromkeys((*(name for name in preferred if name in files), *own_vaes(checkpoint, files))))
+        order = list(dict.fromkeys((*wanted, *files)))
         found = recommend(checkpoint, family, self.known_reports(order), preferred)
         candidates = order[:_MAX_CHECKED]
         for i, name in enumerate(candidates):
-            good_enough = found and found.fits and (found.name in preferred or not preferred)
+            rank = order.index(found.name) if found else 0
+            good_enough = found and found.fits and i >= min(rank, len(wanted))
             if not search or good_enough or (cancelled and cancelled()):
                 break
             if progress:

@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import MutableMapping
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from vae_lab.text import as_text
 from vae_lab.version import __version__
 
 __all__ = [
-    "HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "drop_host_vae", "forget_override", "names_vae", "quote",
-    "with_override",
+    "HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "VaeHash", "drop_host_vae", "forget_override", "names_vae", "quote",
+    "vae_hash", "with_override",
 ]  # fmt: skip
 
 OVERRIDE_KEY = "VAE Lab override"
@@ -32,6 +32,7 @@ _FORGE_MODULE = re.compile(r"Module \d+")  # a VAE or a text encoder
 # One "key: value" as the WebUI reads it (modules/infotext_utils.py: re_param), but with a limited key and no
 # backtracking over spaces: these texts are untrusted.
 _PARAMETER = re.compile(r'(?<!\s)\s*(\w[\w \-/]{1,80}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+_DIGEST = re.compile("[0-9a-f]{8,64}")
 _MIN_PARAMETERS = 3  # with fewer, the WebUI takes the last line as part of a prompt
 _NEGATIVE_TEMPLATE = "\nNegative Template:"
 _TEMPLATES = ("Template:", _NEGATIVE_TEMPLATE[1:])  # lines that sd-dynamic-prompts adds below the parameters
@@ -65,6 +66,39 @@ def names_vae(infotext: str) -> bool:
     """Whether ``infotext`` names the VAE that decoded; otherwise it was the checkpoint's built-in one."""
     keys = [match[1] for match in _PARAMETER.finditer(_split(infotext)[1])]
     return any(key in _VAE_KEYS or _FORGE_MODULE.fullmatch(key) for key in keys)
+
+
+class VaeHash(NamedTuple):
+    """The VAE that decoded an image, as its generation parameters name it.
+
+    Attributes:
+        digest: hex digits, at least 8.
+        of_weights: whether it is the fingerprint of the weights that we write; otherwise the SHA-256 of a file.
+        name: of the VAE, or "".
+    """
+
+    digest: str
+    of_weights: bool
+    name: str
+
+
+def vae_hash(infotext: str) -> VaeHash | None:
+    """The hash of the VAE that decoded, or None if ``infotext`` has none."""
+    parameters = {match[1]: _unquoted(match[2]) for match in _PARAMETER.finditer(_split(infotext)[1])}
+    for hash_key, name_key in ((HASH_KEY, OVERRIDE_KEY), _HOST_KEYS):
+        digest = parameters.get(hash_key, "").lower()
+        if _DIGEST.fullmatch(digest):
+            return VaeHash(digest, hash_key == HASH_KEY, parameters.get(name_key, ""))
+    return None
+
+
+def _unquoted(value: str) -> str:
+    """The opposite of :func:`quote`."""
+    value = value.strip()
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value
+    except ValueError:
+        return value
 
 
 def _split(infotext: str) -> tuple[str | None, str]:

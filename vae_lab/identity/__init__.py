@@ -10,11 +10,13 @@ from vae_lab.identity.catalogue import (
     known_checkpoint,
     known_file,
     known_vae,
+    known_vae_by_short_hash,
     legacy_hash,
     style_of_checkpoint,
     suits,
     weight_scalar,
 )
+from vae_lab.identity.conversions import Conversion, Conversions, Sketched
 from vae_lab.identity.duplicates import (
     DuplicateGroup,
     HasVae,
@@ -36,6 +38,8 @@ from vae_lab.identity.sketch import (
 )
 
 __all__ = [
+    "Conversion",
+    "Conversions",
     "DuplicateGroup",
     "HasVae",
     "KnownCheckpoint",
@@ -43,6 +47,7 @@ __all__ = [
     "Merge",
     "Parent",
     "Sketch",
+    "Sketched",
     "Style",
     "already_contains",
     "contains_sentence",
@@ -58,6 +63,7 @@ __all__ = [
     "known_checkpoint",
     "known_file",
     "known_vae",
+    "known_vae_by_short_hash",
     "legacy_hash",
     "memory_digest",
     "relation",

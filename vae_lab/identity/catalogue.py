@@ -35,6 +35,7 @@ __all__ = [
     "known_checkpoint",
     "known_file",
     "known_vae",
+    "known_vae_by_short_hash",
     "legacy_hash",
     "style_of_checkpoint",
     "suits",
@@ -64,6 +65,7 @@ _REALISTIC_CHECKPOINTS = (
     *("epicphotogasm", "juggernaut"),
 )
 _SHORT = 3  # letters
+_SHORT_HASH = 10  # digits, as the WebUI and Civitai show
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,12 @@ def weight_scalar(state: Mapping[str, Tensor]) -> int:
 def known_vae(sha256: str) -> KnownVae | None:
     """The published VAE file with this hash (64 hex digits), or None."""
     return _vaes().get(sha256.lower())
+
+
+def known_vae_by_short_hash(digest: str) -> KnownVae | None:
+    """The published VAE file whose hash begins so, or None; with at least 10 hex digits, as the WebUI writes."""
+    found = [known for full, known in _vaes().items() if full.startswith(digest.lower())]
+    return found[0] if len(found) == 1 and len(digest) >= _SHORT_HASH else None
 
 
 def known_checkpoint(sha256: str, legacy: str | None = None) -> KnownCheckpoint | None:

@@ -14,9 +14,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Direction", "are_copies", "direction", "grid_of", "is_rounded", "rounded"]
+__all__ = [
+    "Direction", "Precision", "are_copies", "differ_by_rounding", "direction", "grid_of", "is_rounded", "rounded",
+]  # fmt: skip
 
 Grid = Literal["bf16", "fp16", "fp32"]
+Precision = Literal["e5m2", "e4m3", "bf16", "fp16", "fp32"]
+"""Also those of fp8, to which nothing is merged."""
 _Source = Literal["", "bf16", "fp16", "fp32"]
 _Cast = Literal["", "wide", "bf16", "fp16", "fp32"]
 """The coarsest precision that can represent some weights, whatever dtype they are stored in."""
@@ -43,8 +47,9 @@ _NEAR = 0.05  # of free weights to 1, relative to their sum
 _MAX_WEIGHT = 1.3  # of a merger's menu
 _MIN_VISIBLY_EXACT = 0.99
 _SHIFTS = {2: [(1, -1)], 3: [(0, 1, -1), (1, 0, -1), (1, -1, 0)], 4: []}  # of weights, without a change of their sum
-_BITS: dict[Grid, int] = {"bf16": 8, "fp16": 11, "fp32": 24}  # significant ones
-_MIN_EXPONENT: dict[Grid, int] = {"bf16": -125, "fp16": -13, "fp32": -125}  # below, numbers are equally spaced
+_BITS: dict[Precision, int] = {"e5m2": 3, "e4m3": 4, "bf16": 8, "fp16": 11, "fp32": 24}  # significant ones
+# Below, numbers are equally spaced.
+_MIN_EXPONENT: dict[Precision, int] = {"e5m2": -13, "e4m3": -5, "bf16": -125, "fp16": -13, "fp32": -125}
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class _Fit:
 
 
 def grid_of(values: npt.NDArray[np.float32]) -> Grid:
-    """The coarsest precision in which all ``values`` can be stored without rounding."""
+    """The coarsest precision in which all ``values`` can be stored without rounding; bf16 for those in fp8."""
     if not (values.view(np.uint32) & 0xFFFF).any():
         return "bf16"
     return "fp16" if np.array_equal(values.astype(np.float16).astype(np.float32), values) else "fp32"
@@ -113,7 +118,14 @@ def are_copies(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
     fine, coarse = sorted((grid_of(a), grid_of(b)), key=_BITS.__getitem__, reverse=True)
     if fine == coarse:
         return float(np.mean(a == b)) >= _COPIES
-    most = 0.5 + 0.5 * 2.0 ** (_BITS[coarse] - _BITS[fine])
+    return differ_by_rounding(a, b, coarse, fine)
+
+
+def differ_by_rounding(
+    a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], coarse: Precision, *earlier: Precision
+) -> bool:
+    """Whether no weight differs by more than rounding to ``coarse`` leaves, after others to ``earlier``."""
+    most = 0.5 + sum(0.5 * 2.0 ** (_BITS[coarse] - _BITS[grid]) for grid in earlier)
     difference = np.abs(a.astype(np.float64) - b)
     return bool((difference <= (most + 1e-6) * _unit(np.maximum(np.abs(a), np.abs(b)), coarse)).all())
 
@@ -271,7 +283,7 @@ def _could_be_rounded(made: _Array, parents: _Array, plan: _Plan, grid: Grid, ki
     return bool(np.sqrt(np.mean(np.minimum(error**2, 1.0))) > (_UNROUNDED_FINER if finer else _UNROUNDED))
 
 
-def _unit(values: _Array, grid: Grid) -> _Array:
+def _unit(values: _Array, grid: Precision) -> _Array:
     """The distance between neighbouring numbers of a precision: a unit in the last place."""
     exponents = np.maximum(np.frexp(np.abs(values))[1], _MIN_EXPONENT[grid])
     return np.ldexp(1.0, exponents - _BITS[grid])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from vae_lab.identity.sketch import Sketch
-from vae_lab.text import sized
+from vae_lab.text import listed, sized
 
 __all__ = ["DuplicateGroup", "HasVae", "already_contains", "contains_sentence", "find_duplicates", "sketch_digest"]
 
-_MAX_NAMES = 4  # in a sentence
+_LISTED_EVERYWHERE = (".safetensors", ".ckpt", ".pt")  # Forge and ComfyUI list further ones
+_LOADED_EVERYWHERE = ("", "ldm")  # the WebUI loads no other names from a VAE file
+_PRECISIONS = ("fp64", "fp32", "fp16")  # the finest first
 
 
 class HasVae(Protocol):
@@ -31,6 +34,16 @@ class HasVae(Protocol):
     @property
     def kind(self) -> str:
         """``checkpoint`` or ``vae``; "" if unknown."""
+        ...
+
+    @property
+    def layout(self) -> str:
+        """Naming and prefix of the VAE, such as ``ldm``; "" if unknown."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Stored precision, such as ``fp16``; "" if unknown."""
         ...
 
     @property
@@ -68,6 +81,24 @@ class _Copy(NamedTuple):
     size: int
     file_id: str
     fingerprint: str
+    layout: str
+    dtype: str
+    is_link: bool = False
+    hard_links: int = 1
+
+    @classmethod
+    def of(cls, record: HasVae) -> _Copy:
+        return cls(
+            record.path, record.name, record.kind == "vae", record.size, record.file_id, record.fingerprint,
+            record.layout, record.dtype,
+        )  # fmt: skip
+
+    def on_disk(self) -> _Copy:
+        """With what the file system says now."""
+        try:
+            return self._replace(is_link=Path(self.path).is_symlink(), hard_links=Path(self.path).stat().st_nlink)
+        except (OSError, ValueError):  # a URL, or deleted since
+            return self
 
 
 @dataclass(frozen=True)
@@ -78,10 +109,11 @@ class DuplicateGroup:
         fingerprint: of the weights; "" if only sketches were compared.
         sketch: digest of their sketch, or "".
         confirmed: whether all weights were compared, not only a sample.
-        vaes: paths of the external VAE files, starting with the one to keep, which is the largest.
+        vaes: paths of the external VAE files, starting with the one to keep: a file that every host lists and loads,
+            in the finest precision.
         checkpoints: paths of the checkpoints with this VAE built in.
-        freeable_bytes: size of all external VAE files except the one to keep. Checkpoints do not count, and hard links
-            of a file count once.
+        freeable_bytes: what deleting all external VAE files except the one to keep would free. Checkpoints do not
+            count; nor do symbolic links, and files with a hard link that would stay.
         sentence: a description for display.
     """
 
@@ -117,9 +149,9 @@ def find_duplicates(records: Iterable[HasVae]) -> list[DuplicateGroup]:
     sketched: dict[str, list[_Copy]] = {}
     sketch_of: dict[str, str] = {}
     for record in records:
-        copy = _Copy(record.path, record.name, record.kind == "vae", record.size, record.file_id, record.fingerprint)
         if record.problem or not (record.fingerprint or record.sketch):
             continue
+        copy = _Copy.of(record)
         if record.fingerprint:
             by_weights.setdefault(record.fingerprint, []).append(copy)
             sketch_of.setdefault(record.fingerprint, record.sketch)
@@ -142,7 +174,7 @@ def contains_sentence(checkpoint: HasVae, vaes: Iterable[HasVae]) -> str:
     contained = already_contains(checkpoint, vaes)
     if not contained:
         return ""
-    names = _listed([vae.name for vae in contained], "and")
+    names = listed([vae.name for vae in contained])
     one = "it" if len(contained) == 1 else "any of them"
     return f"{checkpoint.name} already contains {names}: choosing {one} changes nothing."
 
@@ -161,10 +193,10 @@ def _unconfirmed(
 
 
 def _group(copies: Sequence[_Copy], fingerprint: str, sketch: str) -> DuplicateGroup:
-    vaes = sorted((copy for copy in copies if copy.external), key=_to_keep)
+    external = [copy for copy in copies if copy.external]
+    vaes = sorted((copy.on_disk() for copy in external) if len(external) > 1 else external, key=_to_keep)
     checkpoints = sorted((copy for copy in copies if not copy.external), key=lambda copy: copy.path)
-    sizes = {copy.file_id or copy.path: copy.size for copy in vaes}
-    freeable = sum(sizes.values()) - (vaes[0].size if vaes else 0)
+    freeable = _freeable(vaes)
     return DuplicateGroup(
         fingerprint=fingerprint,
         sketch=sketch,
@@ -176,33 +208,44 @@ def _group(copies: Sequence[_Copy], fingerprint: str, sketch: str) -> DuplicateG
     )
 
 
-def _to_keep(copy: _Copy) -> tuple[bool, int, str]:
-    # An fp32 copy, which is larger, has bits that an fp16 copy has lost.
-    return (not copy.external, -copy.size, copy.path)
+def _to_keep(copy: _Copy) -> tuple[object, ...]:
+    """Sorts the file to keep first. A link is of no use without its file, and an fp16 copy has lost bits of fp32."""
+    suffix = Path(copy.path).suffix.lower()
+    return (
+        not copy.external,
+        copy.is_link,
+        suffix not in _LISTED_EVERYWHERE or copy.layout not in _LOADED_EVERYWHERE,
+        _PRECISIONS.index(copy.dtype) if copy.dtype in _PRECISIONS else len(_PRECISIONS),
+        suffix != _LISTED_EVERYWHERE[0],
+        -copy.size,
+        copy.path,
+    )
+
+
+def _freeable(vaes: Sequence[_Copy]) -> int:
+    """What deleting all but the first would free: only files none of whose hard links stay."""
+    places: dict[str, list[_Copy]] = {}
+    for copy in vaes:
+        if not copy.is_link:
+            places.setdefault(copy.file_id or copy.path, []).append(copy)
+    return sum(links[0].size for links in places.values() if vaes[0] not in links and len(links) >= links[0].hard_links)
 
 
 def _sentence(vaes: Sequence[_Copy], checkpoints: Sequence[_Copy], freeable: int, confirmed: bool) -> str:
     same = "the same VAE" if confirmed else "the same VAE, according to a sample of their weights"
     parts = []
     if len(vaes) > 1:
-        room = (
-            f"keeping only {vaes[0].name} would free {sized(freeable)}"
-            if freeable
-            else "they are hard links to one file, so there is nothing to free"
-        )
-        parts.append(f"{_listed([copy.name for copy in vaes], 'and')} are {same}: {room}.")
+        room = ""  # files on a server
+        if freeable:
+            room = f": keeping only {vaes[0].name} would free {sized(freeable)}"
+        elif vaes[0].size:
+            room = ": they are links, so there is nothing to free"
+        parts.append(f"{listed([copy.name for copy in vaes])} are {same}{room}.")
     if checkpoints and vaes:
         contain = "contains" if len(checkpoints) == 1 else "contain"
-        names = _listed([copy.name for copy in checkpoints], "and")
+        names = listed([copy.name for copy in checkpoints])
         unsure = "" if confirmed else ", according to a sample of their weights"
         parts.append(f"{names} already {contain} {vaes[0].name}{unsure}: choosing it there changes nothing.")
     elif checkpoints:
-        parts.append(f"{_listed([copy.name for copy in checkpoints], 'and')} contain {same}.")
+        parts.append(f"{listed([copy.name for copy in checkpoints])} contain {same}.")
     return " ".join(parts)
-
-
-def _listed(names: Sequence[str], joint: str) -> str:
-    if len(names) > _MAX_NAMES:
-        return f"{', '.join(names[: _MAX_NAMES - 1])} {joint} {len(names) - _MAX_NAMES + 1} more"
-    # Files of the same name in two folders are listed twice.
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, ident
 from vae_lab.checkup.findings import WORST_FIRST, Status
 from vae_lab.errors import FileError
 from vae_lab.formats import is_url
-from vae_lab.identity import Sketch, sketch_of_file
+from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, file_sha256, sketch_of_file
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library.folders import FileKey, file_key
 from vae_lab.library.inspect import identify_file, inspect_file
@@ -53,6 +54,7 @@ class FileCache:
     def __init__(self, folder: Path) -> None:
         self._store = Store(folder)
         self._adding = threading.Lock()
+        self._conversions = Conversions()
 
     @property
     def failure(self) -> str:
@@ -172,8 +174,36 @@ class FileCache:
         return status if status in WORST_FIRST else None
 
     def _stored(self, path: str) -> dict[str, Any] | None:
-        stored = self._store.get_json(_file_row("record", path))
+        """The stored record of a file and, as ``hashed``, its stored hash."""
+        row = _file_row("record", path)
+        stored = self._store.get_json(row)
+        if isinstance(stored, dict):
+            stored["hashed"] = self._store.get_json(row.replace("record", "sha256", 1))
         return stored if isinstance(stored, dict) and stored.get("version") == _VERSION else None
+
+    # --- hashes of files -----------------------------------------------------------------------------------------
+
+    def sha256(self, path: str) -> str:
+        """64 hex digits over a file, if stored and the file has not changed since; else "". Does not read it."""
+        return _sha256_of(self._store.get_json(_file_row("sha256", path)), file_key(path))
+
+    def hash(self, path: str, cancelled: Callable[[], bool] | None = None) -> str:
+        """As :meth:`sha256`, reading the file if needed.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+            Cancelled: ``cancelled``, called every 4 MiB, returned True.
+        """
+        digest, key = self.sha256(path), file_key(path)
+        if not digest:
+            digest = file_sha256(path, cancelled)
+            self.put_sha256(path, digest, key)
+        return digest
+
+    def put_sha256(self, path: str, digest: str, key: FileKey | None) -> None:
+        """Store the hash of a file, unless it is no longer the one with this key."""
+        if key is not None and key == file_key(path):
+            self._store.set_json(_file_row("sha256", path), {"file": key, "sha256": digest})
 
     # --- checkups by identity; a vae_lab.library.inspect.CheckupStore ------------------------------------------
 
@@ -237,6 +267,10 @@ class FileCache:
             self._store.set_json(row, {"file": key, "sketch": digest})
         return sketch
 
+    def conversions(self, files: Iterable[Sketched]) -> list[Conversion]:
+        """Rounded copies among ``files``, by their stored sketches. Does not read the files."""
+        return self._conversions.find(files, lambda path: self._current_sketch(path)[1])
+
     def _current_sketch(self, path: str) -> tuple[bool, Sketch | None]:
         """Whether the sketch is stored, and the sketch, if the file has a VAE. Does not read the file."""
         stored, key = self._store.get_json(_file_row("sketch", path)), file_key(path)
@@ -281,6 +315,16 @@ class Records:
         """Charts of a record's checkup, PNG by name; empty if none are stored."""
         return self._cache.charts(record)
 
+    def conversions(self, files: Iterable[Sketched] | None = None) -> list[Conversion]:
+        """Rounded copies among these files; see :class:`vae_lab.identity.Conversions`.
+
+        Args:
+            files: those with a VAE, if the caller has them already.
+        """
+        if files is None:
+            files = (Sketched(one.path, one.name, one.sketch) for one in self if one.sketch and not one.problem)
+        return self._cache.conversions(files)
+
     @property
     def worst_first(self) -> WorstFirst:
         """The same records, worst status first."""
@@ -313,7 +357,17 @@ def _record(stored: Mapping[str, Any], path: str, name: str) -> FileRecord | Non
         record = FileRecord.from_cache(stored.get("record"))
     except ValueError:
         return None
-    return replace(record, path=record.path if is_url(path) else path, name=name or os.path.basename(path))  # noqa: PTH119
+    sha256 = _sha256_of(stored.get("hashed"), stored.get("file"))
+    shown = record.path if is_url(path) else path
+    return replace(record, path=shown, name=name or os.path.basename(path), sha256=sha256)  # noqa: PTH119
+
+
+def _sha256_of(stored: Any, file: Sequence[object] | None) -> str:
+    """The stored hash of this file, or ""."""
+    if not isinstance(stored, dict) or file is None or stored.get("file") != list(file):
+        return ""
+    digest = stored.get("sha256")
+    return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else ""
 
 
 def _file_row(kind: str, path: str) -> str:

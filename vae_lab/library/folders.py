@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vae_lab.formats import is_url, shown_name
 from vae_lab.text import as_text
 
-__all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_next_to_checkpoint"]
+__all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_next_to_checkpoint", "own_vaes"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # increase when the key changes
@@ -73,18 +73,19 @@ class Walk:
         self._found: dict[Path, list[tuple[Path, Path]]] = {}
 
     def find(self, folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
-        """Yield (name, path) of all weight files below ``folders``, each file once, sorted by name.
+        """Yield (name, path) of all weight files below ``folders``, sorted by name.
 
-        The name is relative to its folder, so files with the same basename in different folders differ; where
-        two folders have the same relative name, the later ones get the folder's name in front.
+        A file is listed once for each of its basenames: a link is a file of its own in the hosts' menus too, unless it
+        has the same basename. The name is relative to its folder, so files with the same basename in different folders
+        differ; where two folders have the same relative name, the later ones get the folder's name in front.
         """
-        seen: set[Path] = set()
+        seen: set[tuple[Path, str]] = set()
         names: set[str] = set()
         for folder in map(Path, folders):
             for path, resolved in self._below(folder):
-                if resolved in seen:
+                if (resolved, path.name) in seen:
                     continue
-                seen.add(resolved)
+                seen.add((resolved, path.name))
                 name = as_text(path.relative_to(folder).as_posix())
                 if name in names:
                     name = path.as_posix() if f"{folder.name}/{name}" in names else f"{folder.name}/{name}"
@@ -92,10 +93,10 @@ class Walk:
                 yield name, path
 
     def find_all(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
-        """Yield (name, path) of each file once: first files and addresses in ``paths``, then files in folders."""
+        """As :meth:`find`: first files and addresses in ``paths``, then files in folders."""
         wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
         folders = [path for path in wanted if not is_url(path) and Path(path).is_dir()]
-        single: set[str] = set()
+        single: set[tuple[Path, str]] = set()
         names: set[str] = set()
         for path in wanted:
             if path in folders:
@@ -103,15 +104,15 @@ class Walk:
             if is_url(path):
                 yield shown_name(path), path
                 continue
-            resolved = str(Path(path).resolve())
-            if resolved in single:
+            name = Path(path).name
+            if (Path(path).resolve(), name) in single:
                 continue
-            single.add(resolved)
-            name = Path(path).name if Path(path).name not in names else path
+            single.add((Path(path).resolve(), name))
+            name = path if name in names else name
             names.add(name)
             yield name, path
         for name, path in self.find(folders):
-            if not single or str(path.resolve()) not in single:
+            if not single or (path.resolve(), path.name) not in single:
                 yield (str(path) if name in names else name), str(path)
 
     def _below(self, folder: Path) -> list[tuple[Path, Path]]:
@@ -130,6 +131,19 @@ def find_weight_files(folders: Iterable[str | os.PathLike[str]]) -> Iterator[tup
 def is_vae_next_to_checkpoint(path: Path) -> bool:
     """Whether a file is called ``NAME.vae.EXT``, the WebUI's name for a VAE next to its checkpoint."""
     return path.stem.lower().endswith(".vae") and path.suffix.lower() in WEIGHT_SUFFIXES
+
+
+def own_vaes(checkpoint: str, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that are called ``NAME.vae.EXT``, as ``checkpoint`` is ``NAME.EXT``; same folder first."""
+    own = _without_suffix(checkpoint)
+    found = [(name, _without_suffix(name)) for name in names if is_vae_next_to_checkpoint(Path(name))]
+    matching = [(name, path.with_suffix("")) for name, path in found if path.stem == own.name]
+    return [name for name, path in sorted(matching, key=lambda each: each[1] != own)]
+
+
+def _without_suffix(name: str) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/").casefold())
+    return path.with_suffix("") if path.suffix in WEIGHT_SUFFIXES else path
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vae_lab.checkup.findings import WORST_FIRST, Status
-from vae_lab.identity import DuplicateGroup, find_duplicates
+from vae_lab.identity import Conversion, DuplicateGroup, Sketched, find_duplicates, short
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import Listing
 from vae_lab.library.record import FileRecord, Kind
@@ -18,6 +18,7 @@ from vae_lab.library.reports import write_csv, write_html, write_jsonl
 __all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary"]
 
 _MAX_NAMES = 4  # in one cell
+_MIN_HASH = 8  # digits of a hash to search for; fewer could be a part of a name
 
 SORTS = ("worst", "name", "size", "duplicates")
 """Orders of the table; size and duplicates are descending."""
@@ -50,6 +51,10 @@ class LibraryRow:
         title, finding: the worst finding, or "".
         listed: its name in the host's menus and the checkup; "" if they do not list it.
         related: names of files to which the VAE is related, if it is not certain which was made from which; or "".
+        precision: ``bf16`` or ``fp8`` if the VAE is a rounded copy of another one, or "".
+        rounded_from: the first names of files with the VAE before it was rounded.
+        rounded_to: the first names of files with rounded copies of this VAE, with their precision.
+        sha256: 64 hex digits over the whole file, or "" if not computed yet.
     """
 
     name: str
@@ -71,6 +76,15 @@ class LibraryRow:
     finding: str = ""
     listed: str = ""
     related: str = ""
+    precision: str = ""
+    rounded_from: tuple[str, ...] = ()
+    rounded_to: tuple[str, ...] = ()
+    sha256: str = ""
+
+    @property
+    def autov2(self) -> str:
+        """The first 10 digits of ``sha256``, or ""."""
+        return short(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -166,7 +180,10 @@ class Inventory:
         self._entries: list[_Entry] = []
         self._marks: dict[str, int] = {}
         self._shared: dict[str, str] = {}
+        self._sketched: list[Sketched] = []
         self.groups: list[DuplicateGroup] = find_duplicates(self._noted(records))
+        self.conversions: list[Conversion] = records.conversions(self._sketched)
+        self._sketched.clear()
         self._shared.clear()
         self._listing = None
         places = {entry.row.path: i for i, entry in enumerate(self._entries)}
@@ -177,6 +194,8 @@ class Inventory:
                 # Full comparisons take precedence over samples.
                 if entry.group < 0 or (group.confirmed and not self.groups[entry.group].confirmed):
                     entry.group = i
+        for conversion in self.conversions:
+            self._note_conversion(conversion, places)
         self.overview = self._count()
 
     @classmethod
@@ -219,7 +238,10 @@ class Inventory:
                 write_csv(records, file)
             else:
                 charts = self.records.charts
-                write_html(records, file, duplicates=self.groups, charts=charts, title="VAE Lab: library")
+                write_html(
+                    records, file, duplicates=self.groups, conversions=self.conversions, charts=charts,
+                    title="VAE Lab: library",
+                )  # fmt: skip
             file.seek(0)
             while piece := file.read(2**16):
                 yield piece.encode("utf8")
@@ -230,6 +252,8 @@ class Inventory:
         for record in records:
             self._marks[record.path] = _mark(record)
             self._entries.append(_Entry(self._plain(record)))
+            if record.sketch and not record.problem:
+                self._sketched.append(Sketched(record.path, record.name, self._once(record.sketch)))
             yield record
 
     def _plain(self, record: FileRecord) -> LibraryRow:
@@ -249,10 +273,22 @@ class Inventory:
             title=once(worst.title) if worst else "",
             finding=once(worst.text) if worst else "",
             listed=self._listing.name_of(record.path) if self._listing else "",
+            sha256=record.sha256,
         )
 
     def _once(self, text: str) -> str:
         return self._shared.setdefault(text, text)
+
+    def _note_conversion(self, conversion: Conversion, places: Mapping[str, int]) -> None:
+        precision = conversion.precision
+        names = tuple(file.name for file in conversion.originals[:_MAX_NAMES])
+        for file in conversion.copies:
+            entry = self._entries[places[file.path]]
+            entry.row = replace(entry.row, precision=precision, rounded_from=names)
+        names = tuple(f"{file.name} ({precision})" for file in conversion.copies)
+        for file in conversion.originals:
+            entry = self._entries[places[file.path]]
+            entry.row = replace(entry.row, rounded_to=(*entry.row.rounded_to, *names)[:_MAX_NAMES])
 
     def _count(self) -> Overview:
         counts = Counter(entry.row.status for entry in self._entries)
@@ -297,7 +333,7 @@ class Inventory:
 
 def _has_all(row: LibraryRow, words: Iterable[str]) -> bool:
     text = "\n".join((row.name, row.identity, row.family, row.merge, row.related, row.title, row.finding)).casefold()
-    return all(word in text for word in words)
+    return all(word in text or (len(word) >= _MIN_HASH and row.sha256.startswith(word)) for word in words)
 
 
 def _mark(record: FileRecord) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vae_lab.identity import Style, style_of_checkpoint, suits
 from vae_lab.latents.family import Family
+from vae_lab.library.folders import own_vaes
 from vae_lab.library.record import FileRecord
 
 __all__ = ["Recommendation", "recommend"]
@@ -19,7 +20,7 @@ class Recommendation:
     Attributes:
         name: of the VAE.
         reason: why, as text that follows the name and a colon.
-        fits: whether no better one can exist: it is the user's own choice, or made for the checkpoint's style.
+        fits: whether no better one can exist: it is the user's own choice, or made for the checkpoint or its style.
     """
 
     name: str
@@ -33,7 +34,8 @@ def recommend(
     """The best VAE that is known to be healthy and of the family, or None.
 
     Args:
-        checkpoint: file name of the checkpoint; the name hints at anime or realistic images.
+        checkpoint: file name of the checkpoint. Its own VAE is called ``NAME.vae.EXT``; otherwise, the name hints at
+            anime or realistic images.
         family: latent family of the checkpoint.
         records: name -> record of the user's VAEs, in the host's order.
         preferred: name -> where the user chose it, human-readable; the first one wins.
@@ -44,6 +46,8 @@ def recommend(
             return Recommendation(name, f"it is your preferred VAE ({where}), healthy and of the {family.title} family")
     if not healthy:
         return None
+    for name in own_vaes(checkpoint, healthy):
+        return Recommendation(name, f"it is this checkpoint's own VAE, healthy and of the {family.title} family")
     style = style_of_checkpoint(checkpoint)
     name = min(healthy, key=lambda name: _misfit(_made_for(name, healthy[name]), style))
     made_for = _made_for(name, healthy[name])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from vae_lab.checkup import Checkup, Finding, Verdict
 from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, UNCHECKED, UNREADABLE, Evidence, Status
-from vae_lab.identity import KnownVae, Merge, Parent, Sketch, explain_merge
+from vae_lab.identity import KnownVae, Merge, Parent, Sketch, explain_merge, short
 from vae_lab.latents.family import FAMILIES, Family
 
 __all__ = ["MAX_PARENTS", "Depth", "FileRecord", "Kind", "explained", "failed", "file_facts"]
@@ -65,6 +65,7 @@ class FileRecord:
         bytes_read: of the file; for a URL, bytes received.
         seconds: total duration.
         depth: how much of the file was examined.
+        sha256: 64 hex digits over the whole file, or "" if not computed.
     """
 
     path: str
@@ -88,6 +89,12 @@ class FileRecord:
     bytes_read: int = 0
     seconds: float = 0.0
     depth: Depth = Depth.LISTED
+    sha256: str = ""
+
+    @property
+    def autov2(self) -> str:
+        """The first 10 digits of ``sha256``, or "": the WebUI's ``VAE hash``, and AutoV2 on Civitai."""
+        return short(self.sha256)
 
     @property
     def family(self) -> Family | None:
@@ -169,6 +176,8 @@ class FileRecord:
             "family": self.family_id or None,
             "dtype": self.dtype or None,
             "fingerprint": self.fingerprint or None,
+            "sha256": self.sha256 or None,
+            "autov2": self.autov2 or None,
             "identity": identity
             and {
                 "name": identity.name,

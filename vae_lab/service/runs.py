@@ -36,6 +36,9 @@ class Runs:
         self._turn = threading.Lock()
         self._cancel = threading.Event()
         self._status = RunStatus()
+        self.idle = threading.Event()
+        """Set while nothing is running."""
+        self.idle.set()
 
     @property
     def status(self) -> RunStatus:
@@ -52,11 +55,13 @@ class Runs:
         if not self._turn.acquire(blocking=False):
             raise HostError("another task is running; wait for it or cancel it")
         try:
+            self.idle.clear()
             self._cancel.clear()
             self._status = RunStatus(True, 0, 0, "waiting for the model")
             yield
         finally:
             self._status = RunStatus()
+            self.idle.set()
             self._turn.release()
 
     def report(self, done: int, total: int, what: str) -> None:

@@ -65,6 +65,11 @@ class ScanService:
                 self._inventory = Inventory.known(self._host.listing(fresh=fresh), self._host.file_cache)
             return self._inventory
 
+    def forget(self) -> None:
+        """Read what is stored again when it is needed next, because there is more now."""
+        with self._lock:
+            self._inventory = None
+
     def page(
         self,
         filter: str = "",  # noqa: A002

@@ -7,9 +7,11 @@ import weakref
 from collections.abc import Callable
 
 from vae_lab.host.base import Host
+from vae_lab.library.inventory import ScanSummary
 from vae_lab.service.checkups import CheckupService
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService
+from vae_lab.service.hashes import HashService
 from vae_lab.service.round_trips import RoundTripService
 from vae_lab.service.runs import Runs
 from vae_lab.service.scans import ScanService
@@ -29,7 +31,19 @@ class Service:
         self.comparisons = ComparisonService(proxy, self.runs)
         self.round_trips = RoundTripService(proxy, self.runs)
         self.scans = ScanService(proxy, self.runs)
+        self.hashes = HashService(proxy, self.runs, self.scans.forget)
         self.sources = SourceService(proxy, self.runs)
+
+    def scan(self) -> ScanSummary:
+        """Scan all files; see :meth:`ScanService.scan`. Then their hashes are computed in the background."""
+        summary = self.scans.scan()
+        if summary.complete:
+            self.hashes.start()
+        return summary
+
+    def cancel(self) -> bool:
+        """Ask the current run to stop after its current step, or without one, the hashing. False if nothing runs."""
+        return self.runs.cancel() or self.hashes.cancel()
 
 
 def _make_service_of() -> Callable[[Host], Service]:

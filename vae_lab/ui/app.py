@@ -50,6 +50,7 @@ class Running:
     def close(self) -> None:
         """Stop the server and the current run."""
         self._service.runs.cancel()
+        self._service.hashes.cancel()
         self._blocks.close(verbose=False)
         self._closed.set()
 

@@ -155,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 20
+    assert len(there) == 21
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -186,6 +186,7 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         assert ask("get", "/library.{kind}", kind=kind)[0] == 200
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
     ask("get", "/progress")
+    ask("get", "/hashes")
     ask("post", "/cancel")
     _, chosen = ask("post", "/choose", {"reach": "always", "vae": "anime.vae.pt"})
     assert ask("post", "/undo", {"undo_id": chosen["undo_id"]})[1]["undo_id"]

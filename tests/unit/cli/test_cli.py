@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -301,6 +302,15 @@ def test_inspect_without_the_probe(checkpoints: Path, capsys: pytest.CaptureFixt
     row = json.loads(capsys.readouterr().out)
     assert row["measured"] == []
     assert len(row["fingerprint"]) == 64
+    assert row["sha256"] == "", "a checkpoint is not read whole unless asked for"
+
+
+def test_inspect_with_hashes(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkpoints / "grey-merge.safetensors"
+    assert main(["inspect", "--no-probe", "--hashes", "--json", str(path)]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert row["autov2"] == row["sha256"][:10]
 
 
 def test_inspect_says_what_to_do(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:

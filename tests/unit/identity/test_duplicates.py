@@ -66,6 +66,65 @@ def test_hard_links_take_no_room() -> None:
     assert group.freeable_bytes == 100
 
 
+@pytest.mark.parametrize(
+    ("keep", "others"),
+    [
+        ("z.safetensors", {"a.bin": {}, "b.sft": {}, "c.pth": {}}),
+        ("half.safetensors", {"full.bin": {"dtype": "fp32"}, "half.ckpt": {"dtype": "fp16"}}),
+        ("full.ckpt", {"half.safetensors": {"dtype": "fp16"}}),
+        ("z.pt", {"a.safetensors": {"layout": "diffusers"}, "b.safetensors": {"layout": "ldm (vae.)"}}),
+    ],
+)
+def test_a_file_that_every_host_lists_and_loads_is_the_one_to_keep(keep: str, others: dict[str, dict]) -> None:
+    """The WebUI lists no .bin or .sft, and cannot load names of diffusers."""
+    own = {"full": "fp32", "half": "fp16"}.get(keep.split(".")[0], "")
+    records = [
+        vae(name, size=200, layout="ldm") if not facts else vae(name, size=200, **facts)
+        for name, facts in others.items()
+    ]
+    (group,) = find_duplicates([*records, vae(keep, size=100, layout="ldm", dtype=own)])
+    assert group.vaes[0] == f"/{keep}"
+    assert f"keeping only {keep} would free" in group.sentence
+
+
+def linked_copies(folder: Path) -> dict[str, Path]:
+    """A file, a copy with a hard link elsewhere, and symbolic links to both."""
+    (folder / "VAE").mkdir()
+    (folder / "ComfyUI").mkdir()
+    state = kl_state(F2)
+    files = {name: folder / "VAE" / name for name in ("m.safetensors", "n.safetensors", "a.safetensors", "b.pt")}
+    write(files["m.safetensors"], state)
+    write(folder / "ComfyUI" / "n.safetensors", state)
+    try:
+        os.link(folder / "ComfyUI" / "n.safetensors", files["n.safetensors"])
+        files["a.safetensors"].symlink_to(files["m.safetensors"])
+        files["b.pt"].symlink_to(folder / "ComfyUI" / "n.safetensors")
+    except OSError:
+        pytest.skip("this system does not let us make links")
+    return files
+
+
+def test_what_links_would_free(tmp_path: Path) -> None:
+    """Nothing, if a hard link elsewhere stays; and a symbolic link is never the one to keep."""
+    files = linked_copies(tmp_path)
+    records = {name: scan_file(path, probe=False) for name, path in files.items()}
+    (group,) = find_duplicates(records.values())
+    assert Path(group.vaes[0]).name == "m.safetensors"
+    assert group.freeable_bytes == 0
+    assert group.sentence.endswith("they are links, so there is nothing to free.")
+    (tmp_path / "ComfyUI" / "n.safetensors").unlink()
+    (group,) = find_duplicates(records[name] for name in ("a.safetensors", "n.safetensors", "m.safetensors"))
+    assert group.freeable_bytes == files["n.safetensors"].stat().st_size, "its last link is in the list"
+    (group,) = find_duplicates(records[name] for name in ("a.safetensors", "m.safetensors"))
+    assert (Path(group.vaes[0]).name, group.freeable_bytes) == ("m.safetensors", 0)
+
+
+def test_addresses_promise_no_space() -> None:
+    """A file on a server has no size here."""
+    (group,) = find_duplicates([vae("a.pt", size=0, file_id=""), vae("b.pt", size=0, file_id="")])
+    assert group.sentence == "a.pt and b.pt are the same VAE."
+
+
 def test_files_that_were_sketched_only_are_unconfirmed() -> None:
     (group,) = find_duplicates([vae("a", "", sketch="s"), vae("b", "", sketch="s"), vae("c", "", sketch="t")])
     assert (group.confirmed, group.fingerprint, group.sketch, group.vaes) == (False, "", "s", ("/a", "/b"))

@@ -18,7 +18,7 @@ from vae_lab.identity import fingerprint
 from vae_lab.library import Depth, FileCache, Listing
 from vae_lab.library import cache as cache_module
 from vae_lab.library import inspect as inspect_module
-from vae_lab.library.folders import find_weight_files
+from vae_lab.library.folders import Walk, find_weight_files
 from vae_lab.library.store import FILE_NAME
 from vae_lab.samples import SampleSet
 
@@ -337,6 +337,26 @@ def test_linked_file_is_found_and_a_broken_link_is_not(tmp_path: Path) -> None:
     link(tmp_path / "VAE" / "linked.pt", target)
     link(tmp_path / "VAE" / "broken.pt", tmp_path / "gone.pt")
     assert names(tmp_path / "VAE") == ["linked.pt"]
+
+
+@pytest.mark.parametrize("alias", ["0-default.safetensors", "zz/default.safetensors"])
+def test_a_link_hides_no_file_of_another_name(tmp_path: Path, alias: str) -> None:
+    """The hosts list both, and either name can be in their settings."""
+    real = touch(tmp_path / "VAE" / "kl-f8.safetensors")
+    (tmp_path / "VAE" / alias).parent.mkdir(exist_ok=True)
+    link(tmp_path / "VAE" / alias, real)
+    assert sorted(names(tmp_path / "VAE")) == sorted([alias, "kl-f8.safetensors"])
+    given = [tmp_path / "VAE" / alias, real, real]
+    assert [name for name, _ in Walk().find_all(given)] == [Path(alias).name, "kl-f8.safetensors"]
+    assert len(list(Walk().find_all([real, tmp_path / "VAE"]))) == 2, "each once"
+
+
+def test_a_link_of_the_same_name_is_the_same_file(tmp_path: Path) -> None:
+    """As where one folder of models is linked into several programs'."""
+    real = touch(tmp_path / "disk" / "kl-f8.safetensors")
+    (tmp_path / "VAE").mkdir()
+    link(tmp_path / "VAE" / "kl-f8.safetensors", real)
+    assert names(tmp_path / "VAE", tmp_path / "disk") == ["kl-f8.safetensors"]
 
 
 # --- checkups --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from vae_lab.checkup import Finding
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.identity import KnownVae
+from vae_lab.identity import Conversion, KnownVae, Sketched
 from vae_lab.library import Depth, FileRecord
 from vae_lab.library.inventory import Inventory, LibraryPage
 from vae_lab.samples import SampleSet
@@ -40,6 +40,9 @@ class Known:
 
     def charts(self, record: FileRecord) -> Mapping[str, bytes]:
         return {}
+
+    def conversions(self, files: Sequence[Sketched]) -> list[Conversion]:
+        return []
 
 
 def record(name: str, fingerprint: str = "", **more: object) -> FileRecord:

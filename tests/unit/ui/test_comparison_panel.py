@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import gradio as gr
+import pytest
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.unit.makers import F8, SD1_TEXT, UNET, kl_state, prefixed, write
 from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.latents import Generation
+from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES
+from vae_lab.messages import use_language
 from vae_lab.ui.panels.comparison import ComparisonPanel
+from vae_lab.ui.panels.round_trip import RoundTripPanel
 
 
 def test_a_page_that_does_not_list_the_latents_yet_compares_the_newest(tmp_path: Path) -> None:
@@ -30,3 +35,68 @@ def test_a_page_that_does_not_list_the_latents_yet_compares_the_newest(tmp_path:
     assert panel.service.comparisons.get(compared).generation.title == "newer"
     _, message, *_ = panel.on_compare("gone", [])
     assert "has been discarded" in message
+
+
+# --- whose VAE is it -------------------------------------------------------------------------------------------------
+
+PARAMETERS = "a cat\nSteps: 20, Sampler: Euler, Seed: 1, VAE hash: {digest}, VAE: someone's.pt"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> StandaloneHost:
+    """One VAE, with its hash."""
+    (tmp_path / "VAE").mkdir()
+    path = write(tmp_path / "VAE" / "<mine>.safetensors", kl_state(F8))
+    host = StandaloneHost(Folders.of_models(tmp_path, tmp_path / "data"))
+    host.file_cache.hash(str(path))
+    return host
+
+
+def digest_of(host: StandaloneHost) -> str:
+    (path,) = host.vae_files().values()
+    return host.file_cache.sha256(str(path))[:10]
+
+
+def image(path: Path, digest: str) -> Path:
+    """A PNG with generation parameters."""
+    info = PngInfo()
+    info.add_text("parameters", PARAMETERS.format(digest=digest))
+    Image.new("RGB", (64, 64)).save(path, pnginfo=info)
+    return path
+
+
+def test_a_dropped_image_names_a_vae_of_the_user(
+    host: StandaloneHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel, digest = ComparisonPanel(host), digest_of(host)
+    monkeypatch.setattr(host, "encode", lambda image, vae: (torch.zeros(1, 4, 8, 8), FAMILIES["sd1"]))
+    inputs = (None, [], "Automatic", "Built-in", None)
+    *_, message = panel.on_encode(str(image(tmp_path / "i.png", digest)), *inputs)
+    assert f"VAE hash {digest}: you have this VAE as &lt;mine&gt;.safetensors." in message
+    with use_language("zh_CN"):
+        *_, message = panel.on_encode(str(image(tmp_path / "i.png", "735e4c3a44")), *inputs)
+    assert "根据目录，它是 vae-ft-mse-840000-ema-pruned。" in message
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
+    *_, message = panel.on_encode(str(tmp_path / "plain.png"), *inputs)
+    assert "VAE hash" not in message
+
+
+def test_so_does_a_loaded_latent(host: StandaloneHost, tmp_path: Path) -> None:
+    digest = digest_of(host)
+    latent = Generation("g", torch.zeros(1, 4, 8, 8), FAMILIES["sd1"], "x", (PARAMETERS.format(digest=digest),))
+    save_latents(latent, tmp_path / "l.safetensors")
+    *_, message = ComparisonPanel(host).on_load(
+        str(tmp_path / "l.safetensors"), None, [], "Automatic", "Built-in", None
+    )
+    assert f"VAE hash {digest}: you have this VAE as" in message
+
+
+def test_so_does_an_image_of_a_round_trip(host: StandaloneHost, tmp_path: Path) -> None:
+    """Gradio passes it converted."""
+    panel, digest = RoundTripPanel(host), digest_of(host)
+    with gr.Blocks(analytics_enabled=False):
+        panel.build()
+    with Image.open(image(tmp_path / "i.png", digest)) as opened:
+        dropped = opened.convert("RGBA")
+    *_, message = panel.on_run(dropped, None, ["<mine>.safetensors"])
+    assert f"VAE hash {digest}: you have this VAE as" in message

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from vae_lab.checkup import DECODED, ROUND_TRIP, chart_png
 from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, WORST_FIRST, Status
-from vae_lab.identity import DuplicateGroup, short
+from vae_lab.identity import Conversion, DuplicateGroup, short
 from vae_lab.library.record import FileRecord
 from vae_lab.text import as_text, sized
 from vae_lab.version import __version__
@@ -33,6 +33,7 @@ def write_html(
     out: TextIO,
     *,
     duplicates: Sequence[DuplicateGroup] = (),
+    conversions: Sequence[Conversion] = (),
     charts: Charts | None = None,
     title: str = "VAE Lab: scan",
 ) -> None:
@@ -45,6 +46,7 @@ def write_html(
         records: in the order of the table; iterated twice, so not a generator.
         out: opened as UTF-8.
         duplicates: groups of files with the same VAE.
+        conversions: VAEs that are rounded copies of others.
         charts: called for each VAE that is not healthy, and for one healthy VAE.
         title: of the page.
     """
@@ -61,6 +63,7 @@ def write_html(
         ways=_WAYS,
         chart=chart_png(),
         duplicates=duplicates,
+        conversions=conversions,
         freeable=sum(group.freeable_bytes for group in duplicates),
         max_charts=_MAX_CHARTS,
         max_files=_MAX_FILES,

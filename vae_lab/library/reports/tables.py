@@ -14,7 +14,7 @@ __all__ = ["json_line", "write_csv", "write_jsonl"]
 
 _COLUMNS = (
     *("status", "name", "path", "kind", "family", "dtype", "layout", "size", "modified", "fingerprint", "identity"),
-    *("merge", "findings", "remedy"),
+    *("merge", "findings", "remedy", "sha256", "autov2"),
 )
 
 
@@ -59,6 +59,8 @@ def _row(record: FileRecord) -> Sequence[object]:
         _merged(record),
         " ".join(finding.text for finding in findings),
         next((finding.remedy for finding in findings if finding.remedy), ""),
+        record.sha256,
+        record.autov2,
     )
 
 

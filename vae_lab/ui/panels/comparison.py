@@ -16,6 +16,7 @@ from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Reach
 from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
 from vae_lab.messages import text
+from vae_lab.service.hashes import FoundVae
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
 from vae_lab.ui.panels.picks import Pick, pick_field
@@ -239,7 +240,8 @@ class ComparisonPanel:
         try:
             path, sources = Path(uploaded(file)), self.service.sources
             generation = sources.add_latents(read_limited(path, sources.max_upload), path.name)
-            return self._shown(latent_choice(generation), source_views.loaded(generation, path.name), *inputs)
+            message = source_views.loaded(generation, path.name, self._vae_of(generation))
+            return self._shown(latent_choice(generation), message, *inputs)
         except VaeLabError as error:
             return self._failed(error)
 
@@ -250,10 +252,13 @@ class ComparisonPanel:
         vae = inputs[3] or BUILT_IN
         try:
             generation, remarks = self.service.sources.encode(read_image(uploaded(file)), vae)
-            message = source_views.encoded(generation, vae, remarks)
+            message = source_views.encoded(generation, vae, remarks, self._vae_of(generation))
             return self._shown(latent_choice(generation), message, *inputs)
         except VaeLabError as error:
             return self._failed(error)
+
+    def _vae_of(self, generation: Generation) -> FoundVae | None:
+        return self.service.hashes.find(generation.infotexts[0]) if generation.infotexts else None
 
     def _failed(self, error: VaeLabError | str) -> tuple[Any, ...]:
         return (*[gr.update()] * 11, views.alert(error))

@@ -47,7 +47,7 @@ class LibraryPanel:
     def _build_table(self) -> None:
         with gr.Row(elem_classes=["vae-lab-top"]):
             self.filter = gr.Textbox(
-                label="Search", placeholder="name, family, published name or finding", scale=4, min_width=240,
+                label="Search", placeholder="name, family, published name, finding or hash", scale=4, min_width=240,
                 max_lines=1, elem_id="vae_lab_library_filter",
             )  # fmt: skip
             statuses, orders = list(library_views.STATUSES), list(library_views.ORDERS)
@@ -104,7 +104,7 @@ class LibraryPanel:
     def on_scan(self, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
         """Scan all files, and show the first page."""
         try:
-            message = library_views.scanned(self.service.scans.scan())
+            message = library_views.scanned(self.service.scan())
         except VaeLabError as error:
             message = views.alert(error)
         return (*self._show(text, status, sort, 0)[:-1], html_update(message))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
-from vae_lab.images import LONGEST_SIDE, LoadedImage, read_image
+from vae_lab.images import LONGEST_SIDE, LoadedImage, infotext_of, read_image
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, html_update, image_input
 from vae_lab.ui.panels.selection import PageState, in_order, keep_chosen, vae_choices
@@ -109,14 +109,16 @@ class RoundTripPanel:
                 views.alert("There is no image yet; drop one into the field on the left."),
             )
         try:
-            loaded = LoadedImage(image) if isinstance(image, Image.Image) else read_image(image)
+            dropped = isinstance(image, Image.Image)
+            loaded = LoadedImage(image, infotext=infotext_of(image)) if dropped else read_image(image)
             side = _SIDES.get(longest or "", LONGEST_SIDE)
             stored = self.service.round_trips.run(loaded, in_order(self.host.vaes(), ticked or ()), side)
         except VaeLabError as error:
             return gr.update(), gr.update(), views.alert(error)
         if not stored.trip.results:  # cancelled before the first result: keep what is shown
             return gr.update(), gr.update(), round_trip_views.summary(stored)
-        return round_trip_views.results(stored), html_update(""), round_trip_views.summary(stored)
+        found = self.service.hashes.find(loaded.infotext)
+        return round_trip_views.results(stored), html_update(""), round_trip_views.summary(stored, found)
 
 
 def build_round_trip_panel(host: Host) -> RoundTripPanel:

@@ -50,7 +50,7 @@ def _copies(totals: Overview) -> str:
     template = "1 VAE file is a copy of another." if totals.copies == 1 else "{count} VAE files are copies of others."
     copies = text(template, count=f"{totals.copies:,}")
     if not totals.freeable_bytes:
-        return f"{copies} {text('They share their space on the disk, so there is nothing to free.')}"
+        return f"{copies} {text('Links take no space, so there is nothing to free.')}"
     html = render("library", "freeable", copies, totals.copies, sized(totals.freeable_bytes))
     return Markup(html)  # noqa: S704  rendered by a template
 

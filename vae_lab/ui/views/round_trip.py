@@ -15,9 +15,11 @@ from vae_lab.comparison.round_trip import LOSS_COLOURS, LOSS_SCALE, channel_imag
 from vae_lab.decoding import IN_STRIPS
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.messages import text
+from vae_lab.service.hashes import FoundVae
 from vae_lab.service.round_trips import CHANNEL, IMAGE, LOSS, ORIGINAL, RGB, StoredRoundTrip
 from vae_lab.ui.views.comparison import SMALL, message, outcome
 from vae_lab.ui.views.html import render
+from vae_lab.ui.views.sources import vae_found
 from vae_lab.ui.views.tables import Number, Row, measure_column, table, time_column
 
 __all__ = ["begin", "results", "summary"]
@@ -43,15 +45,15 @@ def begin() -> str:
     return render("round_trip", "begin")
 
 
-def summary(stored: StoredRoundTrip) -> str:
-    """The result of a round trip, in one line."""
+def summary(stored: StoredRoundTrip, found: FoundVae | None = None) -> str:
+    """The result of a round trip, in one line; ``found``: the VAE that the image's generation parameters name."""
     trip = stored.trip
     done = sum(result.image is not None for result in trip)
     seconds = sum(result.encode_seconds + result.decode_seconds for result in trip)
     template = "{count} VAE, round trip in {seconds} s." if done == 1 else "{count} VAEs, round trip in {seconds} s."
     sentence = text(template, count=done, seconds=f"{seconds:.1f}")
     remarks = [text("The image was {reason}.", reason=remark) for remark in stored.remarks]
-    return message(" ".join([outcome(sentence, len(trip.results) - done, trip.cancelled), *remarks]))
+    return message(" ".join([outcome(sentence, len(trip.results) - done, trip.cancelled), *remarks, *vae_found(found)]))
 
 
 # --- what is shown -----------------------------------------------------------------------------------------------

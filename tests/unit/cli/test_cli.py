@@ -302,7 +302,7 @@ def test_inspect_without_the_probe(checkpoints: Path, capsys: pytest.CaptureFixt
     row = json.loads(capsys.readouterr().out)
     assert row["measured"] == []
     assert len(row["fingerprint"]) == 64
-    assert row["sha256"] == "", "a checkpoint is not read whole unless asked for"
+    assert not row["sha256"], "a checkpoint is not read whole unless asked for"
 
 
 def test_inspect_with_hashes(checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,9 +126,9 @@ def _router(host: Host, service: Service) -> APIRouter:
     _add_comparisons(router, service.comparisons)
 
     @router.get("/checkpoints", response_model=CheckpointsAnswer)
-    def checkpoints() -> CheckpointsAnswer:
-        """List the checkpoints, with what is known about the VAE in each. Inspects nothing."""
-        files = host.checkpoint_files()
+    def checkpoints(fresh: bool = True) -> CheckpointsAnswer:
+        """List the checkpoints, with what is known about the VAE in each. `fresh=false`: as listed last."""
+        files = host.listing(fresh=fresh).checkpoints
         return CheckpointsAnswer.of(files, host.known_verdicts(files), host.current_checkpoint())
 
     @router.post("/inspect", response_model=InspectAnswer, responses=errors(404, 409, 422))

@@ -26,6 +26,7 @@ from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing, Recommendation, recommend
+from vae_lab.library.folders import is_file
 from vae_lab.progress import Progress
 
 __all__ = ["Host", "MemoryCheckup", "Place", "VaeEntry"]
@@ -131,7 +132,7 @@ class Host(ABC):
     def vae_file(self, name: str) -> Path | None:
         """File of an external VAE, or None. Lists the files again if it is not where it was listed last."""
         path = self.listing().vaes.get(name)
-        if path is None or not path.is_file():
+        if path is None or not is_file(path):
             path = self.listing(fresh=True).vaes.get(name)
         return path
 
@@ -173,8 +174,8 @@ class Host(ABC):
     def current_checkpoint(self) -> str:
         """Name of the checkpoint in use, or "" if there is none."""
 
-    def select_checkpoint(self, name: str) -> None:
-        """Make ``name`` the checkpoint in use.
+    def select_checkpoint(self, name: str) -> str:
+        """Make ``name`` the checkpoint in use. Returns "", or a sentence on what could not be saved.
 
         Raises:
             UnknownChoice: no checkpoint has that name.

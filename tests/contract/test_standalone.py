@@ -174,6 +174,23 @@ def test_a_folder_that_cannot_be_entered_is_skipped(
     assert "mine/same.ckpt" not in names
 
 
+def test_a_chosen_vae_that_does_not_fit_is_not_active(models: Path, tmp_path: Path) -> None:
+    """It was chosen for every checkpoint, when one of another family was in use."""
+    host = StandaloneHost(Folders.of_models(models, data=tmp_path))
+    (tmp_path / "choices.json").write_text(
+        json.dumps({"checkpoint": "healthy.safetensors", "always": "xl.safetensors", "per_checkpoint": {}})
+    )
+    before, host = host, StandaloneHost(Folders.of_models(models, data=tmp_path))
+    decision = host.decision()
+    assert (decision.vae, decision.source, decision.path) == (BUILT_IN, "host", before.decision().path)
+    assert decision.reason == (
+        "Built-in: no other VAE is chosen. Refused: xl.safetensors: chosen for every checkpoint. "
+        "Reason: xl.safetensors is a VAE for SDXL, healthy.safetensors is SD1 / SD2."
+    )
+    assert host.decision("sharp.safetensors").vae == "sharp.safetensors"
+    assert host.decision("broken.safetensors").vae == BUILT_IN
+
+
 def test_choice_is_only_for_its_checkpoint(models: Path, tmp_path: Path) -> None:
     host = StandaloneHost(Folders.of_models(models, data=tmp_path))
     host.use_for_checkpoint("sharp.safetensors")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from vae_lab.checkup import Checkup, Verdict
 from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
-from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve
+from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve, unknown_vae
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
@@ -189,9 +189,20 @@ class Host(ABC):
         return []  # for hosts that capture latents during generation
 
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        """Which VAE would decode the next image if the accordion's choice were ``generation_choice``."""
+        """Which VAE would decode the next image if the accordion's choice were ``generation_choice``.
+
+        Reads a chosen VAE that is not known yet: one that does not fit would not decode.
+        """
         choice = resolve(self.standing_choices(), generation_choice)
-        return self.host_decision() if choice.source == "host" else self.decision_for(choice)
+        if choice.source == "host":
+            return self.host_decision()
+        decision = self.decision_for(choice)
+        try:
+            self.check_fits(choice.vae)
+        except VaeLabError as error:
+            instead = self.host_decision()
+            return replace(instead, reason=f"{instead.reason} Refused: {decision.reason} Reason: {error}.")
+        return decision
 
     @abstractmethod
     def standing_choices(self) -> StandingChoices:
@@ -265,11 +276,17 @@ class Host(ABC):
         Raises:
             VaeLabError: as for :meth:`use_for_checkpoint`.
         """
+        if vae not in (AUTOMATIC, BUILT_IN):
+            self.listing(fresh=True)
+        self.check_fits(vae)
+
+    def check_fits(self, vae: str) -> None:
+        """As :meth:`check_choice`, with the files as last listed."""
         if vae in (AUTOMATIC, BUILT_IN):
             return
-        files, checkpoint = self.listing(fresh=True).vaes, self.current_checkpoint()
+        files, checkpoint = self.listing().vaes, self.current_checkpoint()
         if vae not in files:
-            raise UnknownChoice(f"no VAE named {vae}; available: {', '.join(files) or 'none'}")
+            raise unknown_vae(vae, files)
         facts = self.file_cache.identify(str(files[vae]))
         if facts.problem:
             raise HostError(f"{vae}: {facts.problem}")

@@ -189,7 +189,7 @@ class StandaloneHost(Host):
 
     def _decision(self, vae: str, source: Source, why: str) -> Decision:
         built_in = vae == BUILT_IN
-        path = self.checkpoint_files().get(self.current_checkpoint()) if built_in else self.vae_file(vae)
+        path = self.checkpoint_files().get(self.current_checkpoint()) if built_in else self.vae_files().get(vae)
         if path is None or not is_file(path):
             return Decision(vae, source, f"{vae}: {why}, but the file is missing.")
         return Decision(vae, source, f"{vae}: {why}.", str(path))

@@ -18,21 +18,23 @@ from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing
-from vae_lab.library.folders import Walk, is_vae_next_to_checkpoint
+from vae_lab.library.folders import FileKey, Walk, file_key, is_vae_next_to_checkpoint
 from vae_lab.progress import Progress
 from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
+from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = ["A1111Host"]
 
 _PREFERENCE = "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
+_DECODE_METHOD = "Settings > VAE > VAE type for decode"
 _REASONS: dict[Source, str] = {
     "generation": "chosen in the VAE Lab accordion for this generation",
     "always": "Settings > VAE Lab > External VAE",
@@ -62,6 +64,8 @@ class A1111Host(Host):
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
         self._unlisted: set[str] = set()
+        self._own: tuple[tuple[object, ...], Listing, Decision] | None = None  # what it depends on, and what it was
+        self._fitting: tuple[FileKey | None, str] | None = None  # VAE and checkpoint that fitted last
 
     @staticmethod
     def _loaded_vae() -> LoadedVae:
@@ -121,8 +125,7 @@ class A1111Host(Host):
         # It may have been chosen before a checkpoint got the same name.
         path = self.vae_file(name) or self.vae_files().get(f"{Path(sd_vae.vae_path).name}/{name}")
         if path is None:
-            names = ", ".join(self.vae_files()) or "none"
-            raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {names}")
+            raise unknown_vae(name, self.vae_files(), sd_vae.vae_path)
         return str(path)
 
     # --- who decides -----------------------------------------------------------------------------------------
@@ -136,14 +139,45 @@ class A1111Host(Host):
         return self.standing_choices()
 
     def decision_for(self, choice: Choice) -> Decision:
-        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_file(choice.vae) or "")
-        missing = "" if path else " The file is missing, so the WebUI's own choice is used."
+        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_files().get(choice.vae, ""))
+        missing = "" if path else " The file is missing."
         return Decision(choice.vae, choice.source, f"{choice.vae}: {_REASONS[choice.source]}.{missing}", path)
+
+    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
+        method = getattr(shared.opts, "sd_vae_decode_method", "Full")
+        if method != "Full":
+            return Decision(method, "host", f"{method}: {_DECODE_METHOD}.")
+        return super().decision(generation_choice)
+
+    def own_name(self) -> str:
+        """What decodes if VAE Lab changes nothing, human-readable."""
+        name = self.host_decision().vae
+        return f"{BUILT_IN} of {self.current_checkpoint()}" if name == BUILT_IN else name
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
         if not checkpoint:
             return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
+        # A page asks twice a second, and for a missing file the WebUI prints a line each time.
+        options, listing = shared.opts, self.listing()
+        facts = (
+            *(checkpoint, file_key(str(preferences.metadata_file(checkpoint))), shared.cmd_opts.vae_path),
+            *(options.sd_vae, options.sd_vae_overrides_per_model_preferences),
+            *(sd_vae.loaded_vae_file, tuple(sd_vae.vae_dict.values())),
+        )
+        if self._own is None or self._own[0] != facts or self._own[1] is not listing:
+            self._own = facts, listing, self._decided_by_webui(checkpoint)
+        return self._own[2]
+
+    def _decided_by_webui(self, checkpoint: str) -> Decision:
+        wanted, loaded = self._wanted_by_webui(checkpoint), sd_vae.loaded_vae_file
+        if os.path.abspath(loaded or checkpoint) == os.path.abspath(wanted.path):
+            return wanted
+        # Its preference was changed in its file, or it could not load the VAE.
+        name = self._name_of(loaded) if loaded else BUILT_IN
+        return Decision(name, "host", f"{name}: still in memory. Not loaded: {wanted.reason}", loaded or checkpoint)
+
+    def _wanted_by_webui(self, checkpoint: str) -> Decision:
         source: Source = "host"
         resolved = sd_vae.resolve_vae(checkpoint)
         if resolved.source == "from user metadata":
@@ -200,15 +234,33 @@ class A1111Host(Host):
         preferences.save_native_preference(self.vae, checkpoint, self.preference_key, vae, path)
 
     def check_choice(self, vae: str) -> None:
-        path = "" if vae in (AUTOMATIC, BUILT_IN) else self.vae_path(vae)  # raises with the folder that was searched
+        if vae not in (AUTOMATIC, BUILT_IN):
+            self.vae_path(vae)  # raises with the folder that was searched
         super().check_choice(vae)
-        if path:
-            self._check_decodes(vae, self.file_cache.identify(path))
+
+    def check_fits(self, vae: str) -> None:
+        path = self.checkpoint_path() if vae == BUILT_IN else str(self.vae_files().get(vae, ""))
+        if not path:
+            return super().check_fits(vae)
+        facts = self._usable(vae, path)
+        super().check_fits(vae)
+        self._check_decodes(vae, facts)
+        if self.vae.model() is not None and self.vae.path() == self.checkpoint_path() and not self._host_has(vae, path):
+            self._check_shapes(path)
+        return None
+
+    def _check_shapes(self, path: str) -> None:
+        """As a swap does, which happens too late for a page that names the VAE."""
+        key = (file_key(path), self.vae.path())
+        if key != self._fitting:
+            with open_vae(path) as file:
+                check_shapes_fit(self.vae.module(), file.shapes, path)
+            self._fitting = key
 
     @staticmethod
     def _check_decodes(vae: str, facts: FileRecord) -> None:
         if facts.architecture != "AutoencoderKL":
-            raise HostError(f"{vae} is a {facts.architecture}: choose it in Settings > VAE > VAE type for decode")
+            raise HostError(f"{vae} is a {facts.architecture}: choose it in {_DECODE_METHOD}")
 
     def use_always(self, vae: str) -> str:
         self.check_choice(vae)

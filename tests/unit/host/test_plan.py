@@ -6,7 +6,7 @@ import pytest
 
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.choices import AUTOMATIC
-from vae_lab.host.plan import AS_IN_SETTINGS, Plan
+from vae_lab.host.plan import AS_IN_SETTINGS, Plan, asks_to_fall_back
 
 READ = {
     "nothing": ((), Plan()),
@@ -22,6 +22,7 @@ READ = {
     "api": (({"override": "vae.pt", "compare": ["a.pt"]},), Plan("vae.pt", ("a.pt",))),
     "api, nothing": (({},), Plan()),
     "api, null": (({"override": None, "compare": None},), Plan()),
+    "api, fallback": (({"override": "vae.pt", "fallback": True},), Plan("vae.pt")),
     "list": ((["vae.pt", ["a.pt"]][0], ("a.pt",)), Plan("vae.pt", ("a.pt",))),
 }
 
@@ -61,7 +62,9 @@ def test_wrong_types(args: tuple) -> None:
 
 @pytest.mark.parametrize("key", ["overide", "Override", "vae", 5, None])
 def test_unknown_keys(key: object) -> None:
-    with pytest.raises(UnknownChoice, match=f"unknown argument {key}; valid are override, compare and on_grey"):
+    with pytest.raises(
+        UnknownChoice, match=f"unknown argument {key}; valid are override, compare, on_grey and fallback"
+    ):
         Plan.from_args([{key: "vae.pt"}])
 
 
@@ -69,6 +72,18 @@ def test_unknown_keys(key: object) -> None:
 def test_what_cannot_be_done_on_grey(value: object) -> None:
     with pytest.raises(UnknownChoice, match="on_grey must be one of off, warn, redecode, not"):
         Plan.from_args([{"on_grey": value}])
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None, []])
+def test_a_fallback_is_asked_for_or_not(value: object) -> None:
+    with pytest.raises(UnknownChoice, match="fallback must be true or false"):
+        Plan.from_args([{"fallback": value}])
+
+
+def test_who_asks_to_fall_back() -> None:
+    """Whoever does so gets an image even if the rest is malformed."""
+    assert asks_to_fall_back([{"fallback": True, "overide": "vae.pt"}, []])
+    assert not any(map(asks_to_fall_back, ([], [{}], [{"fallback": 1}], [{"fallback": False}], ["vae.pt", []])))
 
 
 def test_unknown_keys_of_several_types() -> None:

@@ -212,9 +212,11 @@ class ComparisonPanel:
 
     def _deciding(self) -> str:
         try:
-            decision = self.host.decision()
-            built_in = decision.vae == BUILT_IN
-            return views.deciding(decision.reason, next(self._asked), built_in_decodes=built_in)
+            active = self.service.choices.active()
+            built_in = active.decision.vae == BUILT_IN
+            return views.deciding(
+                active.decision.reason, next(self._asked), built_in_decodes=built_in, mark=active.mark
+            )
         except VaeLabError as error:
             return views.alert(error)
 

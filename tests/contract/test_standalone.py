@@ -184,8 +184,8 @@ def test_a_chosen_vae_that_does_not_fit_is_not_active(models: Path, tmp_path: Pa
     decision = host.decision()
     assert (decision.vae, decision.source, decision.path) == (BUILT_IN, "host", before.decision().path)
     assert decision.reason == (
-        "Built-in: no other VAE is chosen. Refused: xl.safetensors: chosen for every checkpoint. "
-        "Reason: xl.safetensors is a VAE for SDXL, healthy.safetensors is SD1 / SD2."
+        "Built-in: no other VAE is chosen. This choice is refused: xl.safetensors: chosen for every checkpoint. "
+        "The reason is: xl.safetensors is a VAE for SDXL, healthy.safetensors is SD1 / SD2."
     )
     assert host.decision("sharp.safetensors").vae == "sharp.safetensors"
     assert host.decision("broken.safetensors").vae == BUILT_IN

@@ -182,7 +182,9 @@ def test_pasting_says_which_vae_is_not_here(webui: WebUI, client: TestClient, mo
         choice, line, opened = paste(webui, info)
         assert (choice, opened) == ("Automatic", True)
         assert "The image was decoded by first.safetensors (" in line
-        assert "which is not among your VAEs." in line
+        assert "which is not among your VAEs" in line
+        answer = txt2img(client, infotext=info)
+        assert (answer.status_code, "which is not among your VAEs" in answer.json()["detail"]) == (422, True)
         first.write_bytes((more_vaes / "second.safetensors").read_bytes())
         choice, line, opened = paste(webui, info)
         assert (choice, opened) == ("first.safetensors", True)
@@ -202,7 +204,7 @@ def test_the_active_vae_is_the_one_that_decodes(webui: WebUI, client: TestClient
         ("xl.safetensors", "is a VAE for SDXL"),
         ("narrow.safetensors", "does not fit the loaded"),
         ("gone.safetensors", "no VAE named gone"),
-        ("text.safetensors", "Reason: text.safetensors: "),
+        ("text.safetensors", "The reason is: text.safetensors: "),
     ):
         webui.shared.opts.data["vae_lab_external"] = name
         assert (active()["vae"], active()["source"]) == ("Built-in", "host")

@@ -229,7 +229,7 @@ def test_pasting_a_vae_that_is_not_here_says_so(server: Server, page: Page) -> N
     page.fill("#txt2img_prompt textarea", re.sub(r"VAE Lab override.*", GONE, infotext))
     page.click("#paste")
     page.wait_for_selector("#vae_lab_txt2img_not_here [role=alert]", state="visible", timeout=20_000)
-    assert "by gone.safetensors (0123456789), which is not among your VAEs." in page.inner_text(
+    assert "by gone.safetensors (0123456789), which is not among your VAEs" in page.inner_text(
         "#vae_lab_txt2img_not_here [role=alert]"
     )
     page.fill("#txt2img_prompt textarea", infotext)

@@ -129,7 +129,9 @@ def _router(host: Host, service: Service) -> APIRouter:
     @router.get("/checkpoints", response_model=CheckpointsAnswer)
     def checkpoints(fresh: bool = True) -> CheckpointsAnswer:
         """List the checkpoints, with what is known about the VAE in each. `fresh=false`: as listed last."""
-        files = host.listing(fresh=fresh).checkpoints
+        if fresh:
+            host.listing(fresh=True)
+        files = host.checkpoint_files()
         return CheckpointsAnswer.of(files, host.known_verdicts(files), host.current_checkpoint())
 
     @router.post("/inspect", response_model=InspectAnswer, responses=errors(404, 409, 422))

@@ -201,7 +201,9 @@ class Host(ABC):
             self.check_fits(choice.vae)
         except VaeLabError as error:
             instead = self.host_decision()
-            return replace(instead, reason=f"{instead.reason} Refused: {decision.reason} Reason: {error}.")
+            return replace(
+                instead, reason=f"{instead.reason} This choice is refused: {decision.reason} The reason is: {error}."
+            )
         return decision
 
     @abstractmethod
@@ -284,12 +286,16 @@ class Host(ABC):
         """As :meth:`check_choice`, with the files as last listed."""
         if vae in (AUTOMATIC, BUILT_IN):
             return
-        files, checkpoint = self.listing().vaes, self.current_checkpoint()
+        files = self.listing().vaes
         if vae not in files:
             raise unknown_vae(vae, files)
         facts = self.file_cache.identify(str(files[vae]))
         if facts.problem:
             raise HostError(f"{vae}: {facts.problem}")
+        self._check_family(vae, facts)
+
+    def _check_family(self, vae: str, facts: FileRecord) -> None:
+        checkpoint = self.current_checkpoint()
         built_in = self.checkpoint_files().get(checkpoint)
         family = self.checkpoint_family() or (self.file_cache.identify(str(built_in)).family if built_in else None)
         if family is not None and facts.family is not None and facts.family.id != family.id:

@@ -9,10 +9,24 @@ from typing import Any, cast
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.choices import AUTOMATIC, ON_GREY, OnGrey
 
-__all__ = ["AS_IN_SETTINGS", "Plan", "asks_to_fall_back"]
+__all__ = ["AS_IN_SETTINGS", "NotHere", "Plan", "asks_to_fall_back"]
 
 AS_IN_SETTINGS = "As in Settings"
 """The accordion's menu entry that leaves ``on_grey`` to the settings."""
+
+
+class NotHere(str):
+    """``Automatic``, in the place of a VAE that pasted parameters name and the user does not have.
+
+    A page shows the reason; a request with such an infotext is refused.
+    """
+
+    __slots__ = ("reason",)
+
+    def __new__(cls, reason: str) -> NotHere:
+        choice = super().__new__(cls, AUTOMATIC)
+        choice.reason = reason
+        return choice
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class Plan:
             override, compare, on_grey = values.get("override"), values.get("compare"), values.get("on_grey")
         else:
             override, compare, on_grey = (*args, None, None, None)[:3]
+        if isinstance(override, NotHere):
+            raise UnknownChoice(override.reason)
         override = AUTOMATIC if override in (None, "") else override
         compare = () if compare in (None, "") else compare
         if not isinstance(override, str) or not isinstance(compare, (list, tuple)):

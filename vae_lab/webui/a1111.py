@@ -29,12 +29,11 @@ from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
+from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method
 from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = ["A1111Host"]
 
-_PREFERENCE = "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
-_DECODE_METHOD = "Settings > VAE > VAE type for decode"
 _REASONS: dict[Source, str] = {
     "generation": "chosen in the VAE Lab accordion for this generation",
     "always": "Settings > VAE Lab > External VAE",
@@ -64,7 +63,7 @@ class A1111Host(Host):
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
         self._unlisted: set[str] = set()
-        self._own: tuple[tuple[object, ...], Listing, Decision] | None = None  # what it depends on, and what it was
+        self._own = OwnChoice(self._name_of, self.preference_key)
         self._fitting: tuple[FileKey | None, str] | None = None  # VAE and checkpoint that fitted last
 
     @staticmethod
@@ -122,11 +121,16 @@ class A1111Host(Host):
         Raises:
             UnknownChoice: there is none.
         """
-        # It may have been chosen before a checkpoint got the same name.
-        path = self.vae_file(name) or self.vae_files().get(f"{Path(sd_vae.vae_path).name}/{name}")
+        path = self.vae_file(name) or self._listed(name)
         if path is None:
             raise unknown_vae(name, self.vae_files(), sd_vae.vae_path)
         return str(path)
+
+    def _listed(self, name: str) -> Path | None:
+        """As :meth:`vae_file`, without listing the files again."""
+        files = self.vae_files()
+        # It may have been chosen before a checkpoint got the same name.
+        return files.get(name) or files.get(f"{Path(sd_vae.vae_path).name}/{name}")
 
     # --- who decides -----------------------------------------------------------------------------------------
 
@@ -139,59 +143,26 @@ class A1111Host(Host):
         return self.standing_choices()
 
     def decision_for(self, choice: Choice) -> Decision:
-        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_files().get(choice.vae, ""))
+        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self._listed(choice.vae) or "")
         missing = "" if path else " The file is missing."
         return Decision(choice.vae, choice.source, f"{choice.vae}: {_REASONS[choice.source]}.{missing}", path)
 
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        method = getattr(shared.opts, "sd_vae_decode_method", "Full")
+        method = decode_method()
         if method != "Full":
-            return Decision(method, "host", f"{method}: {_DECODE_METHOD}.")
+            return Decision(method, "host", f"{method}: {DECODE_METHOD}.")
         return super().decision(generation_choice)
 
     def own_name(self) -> str:
         """What decodes if VAE Lab changes nothing, human-readable."""
-        name = self.host_decision().vae
+        name = self.host_decision().vae if decode_method() == "Full" else decode_method()
         return f"{BUILT_IN} of {self.current_checkpoint()}" if name == BUILT_IN else name
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
         if not checkpoint:
             return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
-        # A page asks twice a second, and for a missing file the WebUI prints a line each time.
-        options, listing = shared.opts, self.listing()
-        facts = (
-            *(checkpoint, file_key(str(preferences.metadata_file(checkpoint))), shared.cmd_opts.vae_path),
-            *(options.sd_vae, options.sd_vae_overrides_per_model_preferences),
-            *(sd_vae.loaded_vae_file, tuple(sd_vae.vae_dict.values())),
-        )
-        if self._own is None or self._own[0] != facts or self._own[1] is not listing:
-            self._own = facts, listing, self._decided_by_webui(checkpoint)
-        return self._own[2]
-
-    def _decided_by_webui(self, checkpoint: str) -> Decision:
-        wanted, loaded = self._wanted_by_webui(checkpoint), sd_vae.loaded_vae_file
-        if os.path.abspath(loaded or checkpoint) == os.path.abspath(wanted.path):
-            return wanted
-        # Its preference was changed in its file, or it could not load the VAE.
-        name = self._name_of(loaded) if loaded else BUILT_IN
-        return Decision(name, "host", f"{name}: still in memory. Not loaded: {wanted.reason}", loaded or checkpoint)
-
-    def _wanted_by_webui(self, checkpoint: str) -> Decision:
-        source: Source = "host"
-        resolved = sd_vae.resolve_vae(checkpoint)
-        if resolved.source == "from user metadata":
-            source, why = "checkpoint", _PREFERENCE
-        elif resolved.source == "specified in settings":
-            why = "Settings > VAE > SD VAE"
-        elif resolved.vae:
-            why = f"chosen by the WebUI, {resolved.source}"
-        elif self.chosen("checkpoint") == BUILT_IN and not self._settings_come_first():
-            source, why = "checkpoint", _PREFERENCE
-        else:
-            why = "no external VAE is chosen"
-        name = self._name_of(resolved.vae) if resolved.vae else BUILT_IN
-        return Decision(name, source, f"{name}: {why}.", resolved.vae or checkpoint)
+        return self._own.decision(checkpoint, self.listing())
 
     def _name_of(self, path: str) -> str:
         """The listed name of a VAE file. Called for every image, so a file is searched for only once."""
@@ -200,13 +171,6 @@ class A1111Host(Host):
             self._unlisted.add(path)
             name = self.listing(fresh=True).name_of(path)
         return name or os.path.basename(path)
-
-    @staticmethod
-    def _settings_come_first() -> bool:
-        """Whether the WebUI's settings take precedence over a checkpoint's preference."""
-        return shared.cmd_opts.vae_path is not None or (
-            shared.opts.sd_vae_overrides_per_model_preferences and not sd_vae.is_automatic()
-        )
 
     def chosen(self, reach: Reach) -> str:
         if reach == "always":
@@ -233,21 +197,17 @@ class A1111Host(Host):
         path = "" if vae in (AUTOMATIC, BUILT_IN) else self.vae_path(vae)
         preferences.save_native_preference(self.vae, checkpoint, self.preference_key, vae, path)
 
-    def check_choice(self, vae: str) -> None:
-        if vae not in (AUTOMATIC, BUILT_IN):
-            self.vae_path(vae)  # raises with the folder that was searched
-        super().check_choice(vae)
-
     def check_fits(self, vae: str) -> None:
-        path = self.checkpoint_path() if vae == BUILT_IN else str(self.vae_files().get(vae, ""))
+        path = self.checkpoint_path() if vae == BUILT_IN else str(self._listed(vae) or "")
         if not path:
-            return super().check_fits(vae)
+            if vae not in (AUTOMATIC, BUILT_IN):
+                raise unknown_vae(vae, self.vae_files(), sd_vae.vae_path)
+            return
         facts = self._usable(vae, path)
-        super().check_fits(vae)
+        self._check_family(vae, facts)
         self._check_decodes(vae, facts)
         if self.vae.model() is not None and self.vae.path() == self.checkpoint_path() and not self._host_has(vae, path):
             self._check_shapes(path)
-        return None
 
     def _check_shapes(self, path: str) -> None:
         """As a swap does, which happens too late for a page that names the VAE."""
@@ -260,7 +220,7 @@ class A1111Host(Host):
     @staticmethod
     def _check_decodes(vae: str, facts: FileRecord) -> None:
         if facts.architecture != "AutoencoderKL":
-            raise HostError(f"{vae} is a {facts.architecture}: choose it in {_DECODE_METHOD}")
+            raise HostError(f"{vae} is a {facts.architecture}: choose it in {DECODE_METHOD}")
 
     def use_always(self, vae: str) -> str:
         self.check_choice(vae)

@@ -249,7 +249,8 @@ class Job:
     def comment_refused(self, error: VaeLabError) -> None:
         """Say below the image what was refused, and what decodes instead."""
         log.warning("VAE Lab, choosing the VAE: %s", error)
-        self.p.comment(f"VAE Lab: {error}. Decoded with {self.own_name()} instead.")
+        instead = (self.outer and self.outer.overriding) or self.own_name()
+        self.p.comment(f"VAE Lab: {error}. Decoded with {instead} instead.")
 
     def stop(self, error: VaeLabError) -> None:
         """Have the generation end with :class:`Refused`. The host swallows what its scripts' hooks raise."""

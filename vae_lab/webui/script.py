@@ -11,7 +11,7 @@ from vae_lab.errors import VaeLabError
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, resolve
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
-from vae_lab.host.plan import Plan, asks_to_fall_back
+from vae_lab.host.plan import NotHere, Plan, asks_to_fall_back
 from vae_lab.identity import short
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Jobs
@@ -81,9 +81,10 @@ class ScriptBehaviour:
         if same_weights:
             return same_weights, ""
         if name in files:
-            return name, f"The image was decoded by another VAE named {name} ({digest}), which is not among your VAEs."
+            return name, f"The image was decoded by another VAE named {name} ({digest}), which is not among your VAEs"
         known = f"{name} ({digest})" if digest else name
-        return AUTOMATIC, f"The image was decoded by {known}, which is not among your VAEs."
+        reason = f"The image was decoded by {known}, which is not among your VAEs"
+        return NotHere(reason), reason
 
     def _has_digest(self, path: str, digest: str) -> bool:
         facts = self.host.file_cache.known(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.choices import AUTOMATIC
-from vae_lab.host.plan import AS_IN_SETTINGS, Plan, asks_to_fall_back
+from vae_lab.host.plan import AS_IN_SETTINGS, NotHere, Plan, asks_to_fall_back
 
 READ = {
     "nothing": ((), Plan()),
@@ -89,3 +91,10 @@ def test_who_asks_to_fall_back() -> None:
 def test_unknown_keys_of_several_types() -> None:
     with pytest.raises(UnknownChoice, match="unknown argument 5, vae"):
         Plan.from_args([{"vae": 1, 5: 1}])
+
+
+def test_pasted_parameters_with_a_vae_that_is_not_here() -> None:
+    missing = NotHere("the image was decoded by gone.pt")
+    assert (missing, str(missing), json.dumps(missing)) == (AUTOMATIC, AUTOMATIC, f'"{AUTOMATIC}"'), "for a page"
+    with pytest.raises(UnknownChoice, match="the image was decoded by gone"):
+        Plan.from_args([missing, []])

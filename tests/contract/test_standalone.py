@@ -207,7 +207,7 @@ def test_vaes_next_to_checkpoints_are_vaes(folders: Folders) -> None:
     host = StandaloneHost(folders)
     assert host.checkpoints() == ["anything.ckpt"]
     assert [entry.name for entry in host.vaes()] == ["anything.vae.pt", "sub/other.VAE.safetensors"]
-    assert host.decision("anything.vae.pt").path == str(folders.checkpoints[0] / "anything.vae.pt")
+    assert host.vae_file("anything.vae.pt") == folders.checkpoints[0] / "anything.vae.pt"
 
 
 @pytest.mark.parametrize(

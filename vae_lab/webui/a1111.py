@@ -156,7 +156,11 @@ class A1111Host(Host):
     def own_name(self) -> str:
         """What decodes if VAE Lab changes nothing, human-readable."""
         name = self.host_decision().vae if decode_method() == "Full" else decode_method()
-        return f"{BUILT_IN} of {self.current_checkpoint()}" if name == BUILT_IN else name
+        if name != BUILT_IN:
+            return name
+        facts = self.file_cache.known(self.checkpoint_path())
+        missing = facts is not None and bool(facts.problem)
+        return "the VAE that was in memory" if missing else f"{BUILT_IN} of {self.current_checkpoint()}"
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()

@@ -88,9 +88,8 @@ class GreyWatch:
 
     def _name(self, job: Job) -> str:
         """The active VAE, human-readable."""
-        if job.overriding == BUILT_IN:
-            return f"{BUILT_IN} of {self.host.current_checkpoint()}"
-        return job.overriding or self.host.own_name()
+        name = job.overriding or self.host.host_decision().vae
+        return f"{BUILT_IN} of {self.host.current_checkpoint()}" if name == BUILT_IN else name
 
     def _fault(self, job: Job, latents: Tensor, decoded: Any, family: Family) -> str:
         """Code of what is wrong with these images because of the VAE; "" if nothing."""

@@ -63,7 +63,7 @@ class A1111Host(Host):
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
         self._unlisted: set[str] = set()
-        self._own = OwnChoice(self._name_of, self.preference_key)
+        self._own_choice = OwnChoice(self._name_of, self.preference_key)
         self._fitting: tuple[FileKey | None, str] | None = None  # VAE and checkpoint that fitted last
 
     @staticmethod
@@ -166,7 +166,7 @@ class A1111Host(Host):
         checkpoint = self.checkpoint_path()
         if not checkpoint:
             return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
-        return self._own.decision(checkpoint, self.listing())
+        return self._own_choice.decision(checkpoint, self.listing())
 
     def _name_of(self, path: str) -> str:
         """The listed name of a VAE file. Called for every image, so a file is searched for only once."""

@@ -19,6 +19,7 @@ from vae_lab.host.base import Host
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
+from vae_lab.messages import translated, use_language
 from vae_lab.service.background_checkup import BackgroundCheckup
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Jobs
@@ -137,8 +138,7 @@ def _script_class(host: A1111Host, behaviour: ScriptBehaviour, pages: Pages) -> 
 
         def ui(self, is_img2img: bool) -> list[Any]:
             accordion = pages.build_accordion(host, "img2img" if is_img2img else "txt2img")
-            override = accordion.components[0]
-            self.infotext_fields = [(override, lambda parameters: _pasted(behaviour, parameters))]
+            self.infotext_fields = _paste_fields(behaviour, accordion)
             self.paste_field_names = [OVERRIDE_KEY, HASH_KEY, REDECODED_KEY]
             return list(accordion.components)
 
@@ -148,7 +148,20 @@ def _script_class(host: A1111Host, behaviour: ScriptBehaviour, pages: Pages) -> 
     return VaeLabScript
 
 
-def _pasted(behaviour: ScriptBehaviour, parameters: dict[str, Any]) -> str:
-    with guarded("pasting generation parameters"):
-        return behaviour.pasted(parameters)
-    return AUTOMATIC
+def _paste_fields(behaviour: ScriptBehaviour, accordion: Any) -> list[tuple[Any, Any]]:
+    """Components that pasted generation parameters fill, each with a function from the parameters to its value."""
+
+    def pasted(parameters: dict[str, Any]) -> tuple[str, str]:
+        with guarded("pasting generation parameters"):
+            return behaviour.pasted(parameters)
+        return AUTOMATIC, ""
+
+    def reason(parameters: dict[str, Any]) -> str:
+        with use_language(behaviour.host.language):
+            return translated(pasted(parameters)[1])
+
+    return [
+        (accordion.components[0], lambda parameters: pasted(parameters)[0]),
+        (accordion.not_here, lambda parameters: accordion.say_not_here(reason(parameters))),
+        (accordion.box, lambda parameters: accordion.open_for(reason(parameters))),
+    ]

@@ -67,7 +67,7 @@ export async function requestVerdicts(isShownAlready) {
     requestedAt = Date.now();
     interval = REFUSED_MS;
     try {
-        const answer = await fetch(address("checkpoints"), {cache: "no-store"});
+        const answer = await fetch(address("checkpoints?fresh=false"), {cache: "no-store"});
         if (answer.ok) receive((await answer.json()).checkpoints, isShownAlready);
     } catch {
         // The server has stopped; the next request comes later.

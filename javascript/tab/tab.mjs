@@ -5,18 +5,25 @@
 // checks what is there now.
 
 import {all, find} from "../shared/dom.mjs";
-import {CHOICE_EVENT} from "../shared/server.mjs";
+import {address, CHOICE_EVENT} from "../shared/server.mjs";
 import * as badges from "./badges.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
 
 const TICK_MS = 300;
+const FOLLOW_MS = 500; // how often the server is asked which VAE is active, while a page shows that
+const REFUSED_MS = 60000; // the same after an error, such as a login that has expired
+const REFRESHED_MS = 1000; // gradio 3 drops a click on Refresh while it is busy, so it is repeated after this time
 // Lines that say which VAE decodes; a choice made elsewhere changes them.
 const LINES = ["vae_lab_txt2img", "vae_lab_img2img"].map((name) => ({name, panel: name + "_deciding"}));
 
 /** @type {Set<string>} */
 const visiblePages = new Set(); // names
+/** @type {Map<string, number>} */
+const refreshedAt = new Map(); // name of a page -> when it was refreshed because another VAE was active
+let isAsking = false;
+let askAgainAt = 0;
 
 export function start() {
     runs.start((page) => badges.requestVerdicts(page?.name === "vae_lab_checkup"));
@@ -26,6 +33,7 @@ export function start() {
     document.addEventListener("click", onClick, true);
     document.addEventListener(CHOICE_EVENT, refreshDecision);
     setInterval(tick, TICK_MS);
+    setInterval(followActive, FOLLOW_MS);
 }
 
 /** @param {MouseEvent} event */
@@ -57,6 +65,39 @@ function refreshDecision() {
     for (const page of runs.PAGES) {
         if (page.decides && visiblePages.has(page.name)) find(page.name + "_refresh")?.click();
     }
+}
+
+/**
+ * Refresh what names the active VAE if another one is active by now: it may have been chosen in the settings, in a
+ * second tab, or with another checkpoint.
+ */
+async function followActive() {
+    const pages = [...runs.PAGES, ...LINES].filter((page) => visiblePages.has(page.name) && markOf(page));
+    if (isAsking || document.hidden || !pages.length || Date.now() < askAgainAt) return;
+    isAsking = true;
+    askAgainAt = Date.now() + REFUSED_MS;
+    try {
+        const answer = await fetch(address("active"), {cache: "no-store"});
+        if (!answer.ok) return;
+        const {mark} = await answer.json();
+        askAgainAt = 0;
+        pages.filter((page) => ![mark, undefined].includes(markOf(page))).forEach(refreshLine);
+    } catch {
+        // The server has stopped.
+    } finally {
+        isAsking = false;
+    }
+}
+
+/** The mark of what a page shows as active; undefined if it shows none. */
+const markOf = (/** @type {{panel: string}} */ page) =>
+    all(document, `#${page.panel} .vae-lab-deciding[data-active]`)[0]?.dataset.active;
+
+/** @param {{name: string}} page */
+function refreshLine(page) {
+    if (runs.isRunning(page) || Date.now() - (refreshedAt.get(page.name) ?? 0) < REFRESHED_MS) return;
+    refreshedAt.set(page.name, Date.now());
+    find(page.name + "_refresh")?.click();
 }
 
 /** Refresh the Checkup page, if it is visible; false during a run, at whose end it has to be done. */

@@ -284,6 +284,22 @@ def test_a_vae_is_not_chosen_for_another_checkpoint_than_the_images(
     assert host.chosen("checkpoint") == AUTOMATIC
 
 
+def test_the_page_follows_what_is_chosen_elsewhere(page: Page, launch: Launch, make_host: MakeHost) -> None:
+    """In a second tab, or by a program; nobody presses Refresh."""
+    host = make_host()
+    Panel.open(page, launch(host))
+    line, menu = page.locator("#vae_lab_deciding .vae-lab-deciding"), page.locator("#vae_lab_decoder input")
+    expect(line).to_contain_text("Built-in: no other VAE is chosen.")
+    host.use_always("anime.vae.pt")
+    expect(line).to_contain_text("anime.vae.pt: chosen for every checkpoint.")
+    expect(menu).to_have_value("anime.vae.pt")
+    host.use_always(AUTOMATIC)
+    host.select_checkpoint("grey-merge.safetensors")
+    expect(line).to_contain_text("Built-in: no other VAE is chosen.")
+    expect(page.locator("#vae_lab_built_in").first).to_contain_text("grey-merge.safetensors")
+    expect(page.locator("#vae_lab_checkpoint input")).to_have_value("grey-merge.safetensors")
+
+
 @pytest.mark.parametrize("text", ["1|anime.vae.pt", "[]", "null", '{"kind": "latent"}', '{"kind": "x", "name": "g1"}',
                                   '{"kind": "latent", "name": 1}', '{"kind": [], "name": "g1"}'])  # fmt: skip
 def test_a_script_of_another_version_is_refused_with_a_message(page: Page, shared_url: str, text: str) -> None:

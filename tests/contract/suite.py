@@ -429,9 +429,17 @@ class HostContract:
             assert host.decision() == before
             assert case.reopened().decision() == before
 
+    def test_what_does_not_fit_is_never_active(self, host: Host, case: Case) -> None:
+        before = host.decision()
+        for name, reason in case.refused.items():
+            decision = host.decision(name)
+            assert (decision.vae, decision.source, decision.path) == (before.vae, "host", before.path)
+            assert name in decision.reason
+            assert reason in decision.reason
+
     def test_decision_for_a_vae_that_has_vanished_says_so(self, host: Host) -> None:
         """The tab asks whenever it is opened; a deleted file must not leave it empty."""
         decision = host.decision("gone.safetensors")
-        assert decision.path == ""
+        assert (decision.vae, decision.source) == (host.host_decision().vae, "host"), "that is what decodes"
         assert "gone.safetensors" in decision.reason
         assert "missing" in decision.reason

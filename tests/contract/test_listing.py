@@ -112,7 +112,7 @@ def test_refresh(host: StandaloneHost, walks: Counter[str]) -> None:
     actions: dict[str, Callable[[], object]] = {
         "checkup": lambda: checkup.on_refresh(None, None, False),
         "checkup with the table": lambda: checkup.on_refresh(None, None, True),
-        "comparison": lambda: comparison.on_refresh(None, [], "Automatic", BUILT_IN, None),
+        "comparison": lambda: comparison.on_refresh(None, [], "Automatic", BUILT_IN, None, None),
         "library": lambda: library.on_refresh("", None, None, 0),
         "round trip": lambda: trip.on_refresh([]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -130,6 +131,66 @@ def test_checkpoint_is_selected_to_stay(models: Path, tmp_path: Path) -> None:
         host.select_checkpoint("gone")
 
 
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("why", ["No space left on device", "File exists"])
+def test_choices_that_cannot_be_saved_hold_until_the_end(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    folders = Folders.of_models(models, data=tmp_path / "data")
+    host = StandaloneHost(folders)
+    if why == "File exists":
+        shutil.rmtree(folders.data)
+        folders.data.write_bytes(b"")
+    else:
+        monkeypatch.setattr(Path, "replace", full_disk)
+    said = [
+        host.select_checkpoint("no-vae.safetensors"),
+        host.use_for_checkpoint(BUILT_IN),
+        host.use_always("sharp.safetensors"),
+    ]
+    file = folders.data / "choices.json"
+    assert all(line.endswith(f"until VAE Lab is closed: {file}: {why}.") for line in said)
+    assert host.current_checkpoint() == "no-vae.safetensors"
+    assert (host.chosen("always"), host.chosen("checkpoint")) == ("sharp.safetensors", BUILT_IN)
+    assert host.decision().vae == "sharp.safetensors"
+    assert not list(tmp_path.rglob("choices.json*"))
+
+
+def test_a_folder_that_cannot_be_entered_is_skipped(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, original=Path.stat, **options: bool) -> os.stat_result:
+        if "mine" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    host = StandaloneHost(Folders.of_models(models, data=tmp_path))
+    names = [entry.name for entry in host.vaes()]
+    assert "yours/same.ckpt" in names
+    assert "mine/same.ckpt" not in names
+
+
+def test_a_chosen_vae_that_does_not_fit_is_not_active(models: Path, tmp_path: Path) -> None:
+    """It was chosen for every checkpoint, when one of another family was in use."""
+    host = StandaloneHost(Folders.of_models(models, data=tmp_path))
+    (tmp_path / "choices.json").write_text(
+        json.dumps({"checkpoint": "healthy.safetensors", "always": "xl.safetensors", "per_checkpoint": {}})
+    )
+    before, host = host, StandaloneHost(Folders.of_models(models, data=tmp_path))
+    decision = host.decision()
+    assert (decision.vae, decision.source, decision.path) == (BUILT_IN, "host", before.decision().path)
+    assert decision.reason == (
+        "Built-in: no other VAE is chosen. This choice is refused: xl.safetensors: chosen for every checkpoint. "
+        "The reason is: xl.safetensors is a VAE for SDXL, healthy.safetensors is SD1 / SD2."
+    )
+    assert host.decision("sharp.safetensors").vae == "sharp.safetensors"
+    assert host.decision("broken.safetensors").vae == BUILT_IN
+
+
 def test_choice_is_only_for_its_checkpoint(models: Path, tmp_path: Path) -> None:
     host = StandaloneHost(Folders.of_models(models, data=tmp_path))
     host.use_for_checkpoint("sharp.safetensors")
@@ -146,7 +207,7 @@ def test_vaes_next_to_checkpoints_are_vaes(folders: Folders) -> None:
     host = StandaloneHost(folders)
     assert host.checkpoints() == ["anything.ckpt"]
     assert [entry.name for entry in host.vaes()] == ["anything.vae.pt", "sub/other.VAE.safetensors"]
-    assert host.decision("anything.vae.pt").path == str(folders.checkpoints[0] / "anything.vae.pt")
+    assert host.vae_file("anything.vae.pt") == folders.checkpoints[0] / "anything.vae.pt"
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,14 @@ def test_override_holds_when_hires_fix_changes_the_checkpoint(forge: Forge) -> N
 )
 def test_what_cannot_be_used_costs_no_image(forge: Forge, plain: np.ndarray, vae: str, reason: str) -> None:
     start = len(forge.log)
-    made = forge.generate({"override": vae})
+    made = forge.generate({"override": vae, "fallback": True})
     assert np.array_equal(made.images[0], plain)
     assert "VAE Lab override" not in made.infotexts[0]
     lines = [line for line in forge.log[start:].splitlines() if "VAE Lab, " in line]
     assert len(lines) == 1
     assert reason in lines[0]
+    with pytest.raises(AssertionError, match=reason):  # an answer that is an error, with its text
+        forge.generate({"override": vae})
 
 
 def test_an_axis_of_the_plot_chooses_vaes(forge: Forge, plain: np.ndarray) -> None:

@@ -163,18 +163,20 @@ def test_an_override_that_is_refused_later_is_not_claimed(webui: WebUI, monkeypa
     done = webui.generate(lab=FIRST, **(HIRES | {"hr_checkpoint_name": title}))
     assert len(asked) > 1
     assert "first.safetensors" not in done.info
+    assert "VAE Lab: gone. Decoded with Built-in of two.safetensors instead." in done.comments
 
 
 def test_built_in_of_a_checkpoint_without_one(webui: WebUI) -> None:
     webui.select_checkpoint("without.safetensors")
-    done = webui.generate(lab={"override": "Built-in"})
+    done = webui.generate(lab={"override": "Built-in", "fallback": True})
     assert "without a VAE" in done.comments
+    assert "Decoded with the VAE that was in memory instead." in done.comments
     assert "VAE Lab override" not in done.info
 
 
 def test_a_vae_that_is_not_there(webui: WebUI) -> None:
     plain = pixels(webui.generate())[0]
-    done = webui.generate(lab={"override": "gone.safetensors"})
+    done = webui.generate(lab={"override": "gone.safetensors", "fallback": True})
     assert np.array_equal(pixels(done)[0], plain)
     assert "no VAE named gone.safetensors" in done.comments
     assert "first.safetensors" in done.comments, "says what there is"
@@ -190,7 +192,7 @@ def test_a_vae_full_of_nan_is_refused(webui: WebUI, data_dir) -> None:
     safetensors.torch.save_file(state, broken)
     try:
         plain = pixels(webui.generate())[0]
-        done = webui.generate(lab={"override": "nan.safetensors"})
+        done = webui.generate(lab={"override": "nan.safetensors", "fallback": True})
         assert np.array_equal(pixels(done)[0], plain)
         assert "not finite" in done.comments
     finally:

@@ -165,7 +165,7 @@ def test_what_the_webui_has_chosen_is_not_in_memory_while_an_override_is(
     def see(job: Any, latents: torch.Tensor) -> None:
         seen["within"] = webui.vae_bytes()
         seen["decoded"] = job.decoded_with(host.weights("first.safetensors"), latents)
-        inner = Job(SimpleNamespace(extra_generation_params={}), job.vae, job)
+        inner = Job(SimpleNamespace(extra_generation_params={}), job.vae, job.own_name, job)
         inner.override(lambda: host.weights("first.safetensors"))
         seen["inner"] = webui.vae_bytes()
         inner.close()

@@ -6,11 +6,13 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +137,9 @@ def page(server: Server, errors: list[str]) -> Iterator[Page]:
         assert errors == []
 
 
+GONE = "VAE Lab override: gone.safetensors, VAE Lab override hash: 0123456789, Version: v1"
+
+
 def image(encoded: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
 
@@ -208,6 +213,44 @@ def test_infotext_pastes_back_into_the_accordion(server: Server, page: Page) -> 
     deciding = "document.querySelector('#vae_lab_txt2img_deciding').textContent"
     page.wait_for_function(f"{deciding}.includes('first.safetensors: chosen in the VAE Lab accordion')", timeout=20_000)
     assert not page.is_visible("#txt2img_override_settings"), "one VAE, chosen once: none for the host's own setting"
+
+
+def test_a_request_that_cannot_be_carried_out(server: Server) -> None:
+    for lab in ({"override": "gone.safetensors"}, {"overide": "first.safetensors"}):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            server.txt2img(lab=lab)
+        assert refused.value.code == 422
+        assert json.load(refused.value)["detail"].startswith(("no VAE named gone", "unknown argument overide"))
+
+
+def test_pasting_a_vae_that_is_not_here_says_so(server: Server, page: Page) -> None:
+    made = server.txt2img(lab={"override": "first.safetensors"})
+    infotext = json.loads(made["info"])["infotexts"][0]
+    page.fill("#txt2img_prompt textarea", re.sub(r"VAE Lab override.*", GONE, infotext))
+    page.click("#paste")
+    page.wait_for_selector("#vae_lab_txt2img_not_here [role=alert]", state="visible", timeout=20_000)
+    assert "by gone.safetensors (0123456789), which is not among your VAEs" in page.inner_text(
+        "#vae_lab_txt2img_not_here [role=alert]"
+    )
+    page.fill("#txt2img_prompt textarea", infotext)
+    page.click("#paste")
+    page.wait_for_selector("#vae_lab_txt2img_not_here [role=alert]", state="hidden", timeout=20_000)
+
+
+def test_the_accordion_follows_changes_made_elsewhere(server: Server, page: Page) -> None:
+    page.click("#vae_lab_txt2img > .label-wrap")
+    line = "#vae_lab_txt2img_deciding .vae-lab-deciding"
+    page.wait_for_selector(f"{line}:has-text('Built-in: no external VAE')", state="visible", timeout=20_000)
+    for option, value, why in (
+        ("vae_lab_external", "second.safetensors", "second.safetensors: Settings > VAE Lab"),
+        ("sd_vae", "first.safetensors", "first.safetensors: Settings > VAE > SD VAE"),
+    ):
+        server.post("/sdapi/v1/options", {option: value})
+        try:
+            page.wait_for_selector(f"{line}:has-text('{why}')", timeout=10_000)
+        finally:
+            server.post("/sdapi/v1/options", {option: "Automatic"})
+        page.wait_for_selector(f"{line}:has-text('Built-in: no external VAE')", timeout=10_000)
 
 
 def test_always_by_setting(server: Server) -> None:

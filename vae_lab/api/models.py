@@ -19,15 +19,15 @@ from vae_lab.host.base import VaeEntry
 from vae_lab.latents import Generation
 from vae_lab.library import FileRecord
 from vae_lab.library.inventory import LibraryPage, ScanSummary
-from vae_lab.service.choices import ChoiceResult
+from vae_lab.service.choices import ActiveVae, ChoiceResult
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import IMAGE, ORIGINAL, StoredRoundTrip
 from vae_lab.service.runs import RunStatus
 from vae_lab.text import as_text
 
 __all__ = [
-    "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer", "InspectAnswer",
-    "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
+    "ActiveAnswer", "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer",
+    "InspectAnswer", "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
 ]  # fmt: skip
 
 _OLD_NAME = "Deprecated; use `images`."
@@ -380,6 +380,24 @@ class CancelAnswer(_Answer):
     """Whether there was anything to cancel."""
 
     cancelled: bool = Field(..., description="True if a run was asked to stop after its current step.")
+
+
+class ActiveAnswer(_Answer):
+    """What decodes the next image."""
+
+    checkpoint: str = Field(..., description="Name of the checkpoint in use; empty without one.")
+    vae: str = Field(..., description="Name of the VAE, or `Built-in`.")
+    source: str = Field(..., description="Who decided: `always`, `checkpoint`, or `host`.")
+    reason: str = Field(..., description="One human-readable line: which VAE, why, and what was refused.")
+    mark: str = Field(..., description="Differs if anything here differs.")
+
+    @classmethod
+    def of(cls, active: ActiveVae) -> ActiveAnswer:
+        decision = active.decision
+        return cls(
+            checkpoint=active.checkpoint, vae=decision.vae, source=decision.source, reason=decision.reason,
+            mark=active.mark,
+        )  # fmt: skip
 
 
 class ChoiceAnswer(_Answer):

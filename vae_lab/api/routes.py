@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from vae_lab.api.addresses import PREFIX, image_url, report_url, sheet_url
 from vae_lab.api.http import CACHED, disposition, media_type
 from vae_lab.api.models import (
+    ActiveAnswer,
     CancelAnswer,
     CheckpointsAnswer,
     ChoiceAnswer,
@@ -125,8 +126,10 @@ def _router(host: Host, service: Service) -> APIRouter:
     _add_comparisons(router, service.comparisons)
 
     @router.get("/checkpoints", response_model=CheckpointsAnswer)
-    def checkpoints() -> CheckpointsAnswer:
-        """List the checkpoints, with what is known about the VAE in each. Inspects nothing."""
+    def checkpoints(fresh: bool = True) -> CheckpointsAnswer:
+        """List the checkpoints, with what is known about the VAE in each. `fresh=false`: as listed last."""
+        if fresh:
+            host.listing(fresh=True)
         files = host.checkpoint_files()
         return CheckpointsAnswer.of(files, host.known_verdicts(files), host.current_checkpoint())
 
@@ -154,6 +157,11 @@ def _router(host: Host, service: Service) -> APIRouter:
 def _add_choices(router: APIRouter, service: ChoiceService) -> None:
     # A page of another site can send neither this media type nor anything that passes for it.
     only_json = [Depends(_require_json)]
+
+    @router.get("/active", response_model=ActiveAnswer, responses=errors(404, 409, 422))
+    def active() -> ActiveAnswer:
+        """Say which VAE decodes the next image, and why."""
+        return ActiveAnswer.of(service.active())
 
     @router.post("/choose", response_model=ChoiceAnswer, responses=errors(404, 409, 415, 422), dependencies=only_json)
     def choose(request: ChooseRequest) -> ChoiceAnswer:

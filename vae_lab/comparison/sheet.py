@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vae_lab.comparison.compare import Comparison, Decoded
 from vae_lab.decoding import IN_STRIPS
 
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "error_tile"]
 
 _GAP = 12
 _MAX_PIXELS = 64_000_000  # of all images; more are downscaled, and the title says so
@@ -79,6 +79,18 @@ def contact_sheet(
                 image = Image.fromarray(np.ascontiguousarray(pixels))
                 sheet.paste(image if scale == 1 else image.resize((width, height), Image.Resampling.LANCZOS), place)
     return sheet
+
+
+def error_tile(reason: str, width: int, height: int) -> Image.Image:
+    """An image of this size with a sentence instead of what could not be decoded."""
+    tile = Image.new("RGB", (width, height), _PAPER)  # type: ignore[arg-type]  # Pillow 9.5 says int
+    draw = ImageDraw.Draw(tile)
+    draw.rectangle((0, 0, width - 1, height - 1), outline=_ALARM, width=2)
+    sizes = (_Text.set(reason, size, max(width - 2 * _GAP, 1)) for size in (20, 16, 13, 11))
+    fitting = (text for text in sizes if text.height <= height - 2 * _GAP)
+    text = next(fitting, None) or _Text.set(reason, 9, max(width - 2 * _GAP, 1))
+    text.write(draw, (_GAP, _GAP), _ALARM)
+    return tile
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from vae_lab.checkup import Checkup, Verdict
 from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
-from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve
+from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve, unknown_vae
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing, Recommendation, recommend
-from vae_lab.library.folders import own_vaes
+from vae_lab.library.folders import is_file, own_vaes
 from vae_lab.progress import Progress
 
 __all__ = ["Host", "MemoryCheckup", "Place", "VaeEntry"]
@@ -132,7 +132,7 @@ class Host(ABC):
     def vae_file(self, name: str) -> Path | None:
         """File of an external VAE, or None. Lists the files again if it is not where it was listed last."""
         path = self.listing().vaes.get(name)
-        if path is None or not path.is_file():
+        if path is None or not is_file(path):
             path = self.listing(fresh=True).vaes.get(name)
         return path
 
@@ -174,8 +174,8 @@ class Host(ABC):
     def current_checkpoint(self) -> str:
         """Name of the checkpoint in use, or "" if there is none."""
 
-    def select_checkpoint(self, name: str) -> None:
-        """Make ``name`` the checkpoint in use.
+    def select_checkpoint(self, name: str) -> str:
+        """Make ``name`` the checkpoint in use. Returns "", or a sentence on what could not be saved.
 
         Raises:
             UnknownChoice: no checkpoint has that name.
@@ -189,9 +189,22 @@ class Host(ABC):
         return []  # for hosts that capture latents during generation
 
     def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
-        """Which VAE would decode the next image if the accordion's choice were ``generation_choice``."""
+        """Which VAE would decode the next image if the accordion's choice were ``generation_choice``.
+
+        Reads a chosen VAE that is not known yet: one that does not fit would not decode.
+        """
         choice = resolve(self.standing_choices(), generation_choice)
-        return self.host_decision() if choice.source == "host" else self.decision_for(choice)
+        if choice.source == "host":
+            return self.host_decision()
+        decision = self.decision_for(choice)
+        try:
+            self.check_fits(choice.vae)
+        except VaeLabError as error:
+            instead = self.host_decision()
+            return replace(
+                instead, reason=f"{instead.reason} This choice is refused: {decision.reason} The reason is: {error}."
+            )
+        return decision
 
     @abstractmethod
     def standing_choices(self) -> StandingChoices:
@@ -265,14 +278,24 @@ class Host(ABC):
         Raises:
             VaeLabError: as for :meth:`use_for_checkpoint`.
         """
+        if vae not in (AUTOMATIC, BUILT_IN):
+            self.listing(fresh=True)
+        self.check_fits(vae)
+
+    def check_fits(self, vae: str) -> None:
+        """As :meth:`check_choice`, with the files as last listed."""
         if vae in (AUTOMATIC, BUILT_IN):
             return
-        files, checkpoint = self.listing(fresh=True).vaes, self.current_checkpoint()
+        files = self.listing().vaes
         if vae not in files:
-            raise UnknownChoice(f"no VAE named {vae}; available: {', '.join(files) or 'none'}")
+            raise unknown_vae(vae, files)
         facts = self.file_cache.identify(str(files[vae]))
         if facts.problem:
             raise HostError(f"{vae}: {facts.problem}")
+        self._check_family(vae, facts)
+
+    def _check_family(self, vae: str, facts: FileRecord) -> None:
+        checkpoint = self.current_checkpoint()
         built_in = self.checkpoint_files().get(checkpoint)
         family = self.checkpoint_family() or (self.file_cache.identify(str(built_in)).family if built_in else None)
         if family is not None and facts.family is not None and facts.family.id != family.id:

@@ -5,11 +5,17 @@ The pages, the API, the X/Y/Z plot's axis and a generation's job all ask :func:`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Literal, NamedTuple, get_args
+
+from vae_lab.errors import UnknownChoice
 
 __all__ = [
     "AUTOMATIC", "BUILT_IN", "ON_GREY", "Choice", "Decision", "OnGrey", "Reach", "Source", "StandingChoices", "resolve",
+    "unknown_vae",
 ]  # fmt: skip
 
 AUTOMATIC = "Automatic"
@@ -70,6 +76,27 @@ class Decision:
     source: Source
     reason: str
     path: str = ""
+
+
+def unknown_vae(name: str, names: Iterable[str], where: str = "") -> UnknownChoice:
+    """The error for a VAE that is not among ``names``, with those that may be meant.
+
+    Args:
+        name: what was asked for; a file name may be that of several VAEs in different folders.
+        names: all there are.
+        where: the folder that was searched, if known.
+    """
+    known, wanted = list(names), PurePath(name.casefold())
+    files = {each: PurePath(each.casefold()) for each in known}
+    close = get_close_matches(wanted.stem, [file.stem for file in files.values()], n=3, cutoff=0.75)
+    same = [each for each, file in files.items() if wanted.name in (file.name, file.stem)]
+    alike = same or [each for each, file in files.items() if file.stem in close]
+    if alike:
+        return UnknownChoice(f"no VAE named {name}; did you mean {' or '.join(alike)}?")
+    found = ", ".join(known) or "none"
+    if where:
+        return UnknownChoice(f"no VAE named {name}; looked in {where}, found {found}")
+    return UnknownChoice(f"no VAE named {name}; available: {found}")
 
 
 def resolve(standing: StandingChoices, generation: str = AUTOMATIC, axis: str | None = None) -> Choice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
 from vae_lab.library.cache import user_cache_folder
-from vae_lab.library.folders import Walk, find_weight_files, is_vae_next_to_checkpoint
+from vae_lab.library.folders import Walk, find_weight_files, is_file, is_folder, is_vae_next_to_checkpoint
 from vae_lab.progress import Progress
 
 __all__ = ["Folders", "StandaloneHost"]
@@ -78,12 +78,19 @@ class _Choices:
         except (OSError, ValueError, KeyError, TypeError):
             return cls(file)
 
-    def save(self) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+    def save(self) -> str:
+        """Write the file. Returns "", or why it cannot be written: the choices then hold until the program ends."""
         values = {"checkpoint": self.checkpoint, "always": self.always, "per_checkpoint": self.per_checkpoint}
         unfinished = self.file.with_name(f"{self.file.name}.tmp")
-        unfinished.write_text(json.dumps(values, indent=1), encoding="utf8")
-        unfinished.replace(self.file)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(values, indent=1), encoding="utf8")
+            unfinished.replace(self.file)
+        except OSError as error:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)  # half written on a full disk
+            return f"{self.file}: {error.strerror or error}"
+        return ""
 
 
 def _by_name(path: Path) -> str:
@@ -150,19 +157,20 @@ class StandaloneHost(Host):
 
     def library_folders(self) -> list[Path]:
         folders = dict.fromkeys((*self.folders.checkpoints, *self.folders.vaes))
-        return [folder for folder in folders if folder.is_dir()]
+        return [folder for folder in folders if is_folder(folder)]
 
     def current_checkpoint(self) -> str:
         names = self.checkpoints()
         return self._choices.checkpoint if self._choices.checkpoint in names else next(iter(names), "")
 
-    def select_checkpoint(self, name: str) -> None:
+    def select_checkpoint(self, name: str) -> str:
         """Raises UnknownChoice: no checkpoint has that name."""
         if name not in self.listing(fresh=True).checkpoints:
             raise UnknownChoice(f"no checkpoint named {name}; available: {', '.join(self.checkpoints()) or 'none'}")
         self._choices.checkpoint = name
-        self._choices.save()
+        why = self._choices.save()
         self.on_checkpoint_changed()
+        return f"This is not saved and holds until VAE Lab is closed: {why}." if why else ""
 
     def standing_choices(self) -> StandingChoices:
         saved = self._choices
@@ -181,8 +189,8 @@ class StandaloneHost(Host):
 
     def _decision(self, vae: str, source: Source, why: str) -> Decision:
         built_in = vae == BUILT_IN
-        path = self.checkpoint_files().get(self.current_checkpoint()) if built_in else self.vae_file(vae)
-        if path is None or not path.is_file():
+        path = self.checkpoint_files().get(self.current_checkpoint()) if built_in else self.vae_files().get(vae)
+        if path is None or not is_file(path):
             return Decision(vae, source, f"{vae}: {why}, but the file is missing.")
         return Decision(vae, source, f"{vae}: {why}.", str(path))
 
@@ -233,14 +241,17 @@ class StandaloneHost(Host):
             raise HostError("there is no checkpoint to choose a VAE for")
         self.check_choice(vae)
         self._choices.per_checkpoint[checkpoint] = vae
-        self._choices.save()
-        return self.decision().reason
+        return self._saved()
 
     def use_always(self, vae: str) -> str:
         self.check_choice(vae)
         self._choices.always = vae
-        self._choices.save()
-        return self.decision().reason
+        return self._saved()
+
+    def _saved(self) -> str:
+        """Save the choices. Returns what happens now."""
+        why, now = self._choices.save(), self.decision().reason
+        return f"{now} This is not saved and holds until VAE Lab is closed: {why}." if why else now
 
     def data_folder(self) -> Path:
         return self.folders.data

@@ -11,7 +11,10 @@ from pathlib import Path, PurePosixPath
 from vae_lab.formats import is_url, shown_name
 from vae_lab.text import as_text
 
-__all__ = ["FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_vae_next_to_checkpoint", "own_vaes"]
+__all__ = [
+    "FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_file", "is_folder", "is_vae_next_to_checkpoint",
+    "own_vaes",
+]  # fmt: skip
 
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # increase when the key changes
@@ -28,6 +31,22 @@ def file_key(path: str) -> FileKey | None:
         return None
     # All VAEs have one size, and a copy can have its original's mtime; but its ctime always changes.
     return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def is_file(path: Path) -> bool:
+    """As ``Path.is_file``; False where the folder may not be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """As ``Path.is_dir``; False where the folder above may not be entered."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Walk:
     def find_all(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, str]]:
         """As :meth:`find`: first files and addresses in ``paths``, then files in folders."""
         wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
-        folders = [path for path in wanted if not is_url(path) and Path(path).is_dir()]
+        folders = [path for path in wanted if not is_url(path) and is_folder(Path(path))]
         single: set[tuple[Path, str]] = set()
         names: set[str] = set()
         for path in wanted:
@@ -118,7 +137,7 @@ class Walk:
     def _below(self, folder: Path) -> list[tuple[Path, Path]]:
         if folder not in self._found:
             files = sorted(_files_below(folder), key=lambda path: str(path).lower())
-            weights = (path for path in files if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file())
+            weights = (path for path in files if path.suffix.lower() in WEIGHT_SUFFIXES and is_file(path))
             self._found[folder] = [(path, path.resolve()) for path in weights]
         return self._found[folder]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from vae_lab.bounded_store import BoundedStore
 from vae_lab.errors import HostError
 from vae_lab.host.base import Host
-from vae_lab.host.choices import AUTOMATIC, Reach
+from vae_lab.host.choices import AUTOMATIC, Decision, Reach
 
-__all__ = ["ChoiceResult", "ChoiceService"]
+__all__ = ["ActiveVae", "ChoiceResult", "ChoiceService"]
 
 _MAX_UNDOS = 100
 
@@ -27,6 +28,24 @@ class ChoiceResult:
 
     message: str
     undo_id: str | None
+
+
+@dataclass(frozen=True)
+class ActiveVae:
+    """What decodes the next image, unless that image's own choice is another.
+
+    Attributes:
+        checkpoint: name of the checkpoint in use, or "".
+        decision: which VAE, and why.
+    """
+
+    checkpoint: str
+    decision: Decision
+
+    @property
+    def mark(self) -> str:
+        """Differs if anything differs; pages compare it with that of what they show."""
+        return hashlib.sha256(repr(self).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,14 @@ class ChoiceService:
         self._host = host
         self._lock = threading.Lock()
         self._undos: BoundedStore[_Undo] = BoundedStore(0, _MAX_UNDOS, "There is nothing to undo")
+
+    def active(self) -> ActiveVae:
+        """What is active now, whoever has chosen it.
+
+        Raises:
+            VaeLabError: the host cannot say.
+        """
+        return ActiveVae(self._host.current_checkpoint(), self._host.decision())
 
     def choose(self, reach: Reach, vae: str, checkpoint: str = "") -> ChoiceResult:
         """Have a VAE decode from now on.

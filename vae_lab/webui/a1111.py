@@ -18,21 +18,22 @@ from vae_lab.comparison import Candidate, Comparison, compare_candidates
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing
-from vae_lab.library.folders import Walk, is_vae_next_to_checkpoint
+from vae_lab.library.folders import FileKey, Walk, file_key, is_vae_next_to_checkpoint
 from vae_lab.progress import Progress
 from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
+from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method
+from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = ["A1111Host"]
 
-_PREFERENCE = "the checkpoint's own preference (its card > edit metadata > Preferred VAE)"
 _REASONS: dict[Source, str] = {
     "generation": "chosen in the VAE Lab accordion for this generation",
     "always": "Settings > VAE Lab > External VAE",
@@ -62,6 +63,8 @@ class A1111Host(Host):
         self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
         self._unlisted: set[str] = set()
+        self._own_choice = OwnChoice(self._name_of, self.preference_key)
+        self._fitting: tuple[FileKey | None, str] | None = None  # VAE and checkpoint that fitted last
 
     @staticmethod
     def _loaded_vae() -> LoadedVae:
@@ -118,12 +121,16 @@ class A1111Host(Host):
         Raises:
             UnknownChoice: there is none.
         """
-        # It may have been chosen before a checkpoint got the same name.
-        path = self.vae_file(name) or self.vae_files().get(f"{Path(sd_vae.vae_path).name}/{name}")
+        path = self.vae_file(name) or self._listed(name)
         if path is None:
-            names = ", ".join(self.vae_files()) or "none"
-            raise UnknownChoice(f"no VAE named {name}; looked in {sd_vae.vae_path}, found {names}")
+            raise unknown_vae(name, self.vae_files(), sd_vae.vae_path)
         return str(path)
+
+    def _listed(self, name: str) -> Path | None:
+        """As :meth:`vae_file`, without listing the files again."""
+        files = self.vae_files()
+        # It may have been chosen before a checkpoint got the same name.
+        return files.get(name) or files.get(f"{Path(sd_vae.vae_path).name}/{name}")
 
     # --- who decides -----------------------------------------------------------------------------------------
 
@@ -136,28 +143,30 @@ class A1111Host(Host):
         return self.standing_choices()
 
     def decision_for(self, choice: Choice) -> Decision:
-        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self.vae_file(choice.vae) or "")
-        missing = "" if path else " The file is missing, so the WebUI's own choice is used."
+        path = self.checkpoint_path() if choice.vae == BUILT_IN else str(self._listed(choice.vae) or "")
+        missing = "" if path else " The file is missing."
         return Decision(choice.vae, choice.source, f"{choice.vae}: {_REASONS[choice.source]}.{missing}", path)
+
+    def decision(self, generation_choice: str = AUTOMATIC) -> Decision:
+        method = decode_method()
+        if method != "Full":
+            return Decision(method, "host", f"{method}: {DECODE_METHOD}.")
+        return super().decision(generation_choice)
+
+    def own_name(self) -> str:
+        """What decodes if VAE Lab changes nothing, human-readable."""
+        name = self.host_decision().vae if decode_method() == "Full" else decode_method()
+        if name != BUILT_IN:
+            return name
+        facts = self.file_cache.known(self.checkpoint_path())
+        missing = facts is not None and bool(facts.problem)
+        return "the VAE that was in memory" if missing else f"{BUILT_IN} of {self.current_checkpoint()}"
 
     def host_decision(self) -> Decision:
         checkpoint = self.checkpoint_path()
         if not checkpoint:
             return Decision(BUILT_IN, "host", "No checkpoint is loaded yet.")
-        source: Source = "host"
-        resolved = sd_vae.resolve_vae(checkpoint)
-        if resolved.source == "from user metadata":
-            source, why = "checkpoint", _PREFERENCE
-        elif resolved.source == "specified in settings":
-            why = "Settings > VAE > SD VAE"
-        elif resolved.vae:
-            why = f"chosen by the WebUI, {resolved.source}"
-        elif self.chosen("checkpoint") == BUILT_IN and not self._settings_come_first():
-            source, why = "checkpoint", _PREFERENCE
-        else:
-            why = "no external VAE is chosen"
-        name = self._name_of(resolved.vae) if resolved.vae else BUILT_IN
-        return Decision(name, source, f"{name}: {why}.", resolved.vae or checkpoint)
+        return self._own_choice.decision(checkpoint, self.listing())
 
     def _name_of(self, path: str) -> str:
         """The listed name of a VAE file. Called for every image, so a file is searched for only once."""
@@ -166,13 +175,6 @@ class A1111Host(Host):
             self._unlisted.add(path)
             name = self.listing(fresh=True).name_of(path)
         return name or os.path.basename(path)
-
-    @staticmethod
-    def _settings_come_first() -> bool:
-        """Whether the WebUI's settings take precedence over a checkpoint's preference."""
-        return shared.cmd_opts.vae_path is not None or (
-            shared.opts.sd_vae_overrides_per_model_preferences and not sd_vae.is_automatic()
-        )
 
     def chosen(self, reach: Reach) -> str:
         if reach == "always":
@@ -199,16 +201,30 @@ class A1111Host(Host):
         path = "" if vae in (AUTOMATIC, BUILT_IN) else self.vae_path(vae)
         preferences.save_native_preference(self.vae, checkpoint, self.preference_key, vae, path)
 
-    def check_choice(self, vae: str) -> None:
-        path = "" if vae in (AUTOMATIC, BUILT_IN) else self.vae_path(vae)  # raises with the folder that was searched
-        super().check_choice(vae)
-        if path:
-            self._check_decodes(vae, self.file_cache.identify(path))
+    def check_fits(self, vae: str) -> None:
+        path = self.checkpoint_path() if vae == BUILT_IN else str(self._listed(vae) or "")
+        if not path:
+            if vae not in (AUTOMATIC, BUILT_IN):
+                raise unknown_vae(vae, self.vae_files(), sd_vae.vae_path)
+            return
+        facts = self._usable(vae, path)
+        self._check_family(vae, facts)
+        self._check_decodes(vae, facts)
+        if self.vae.model() is not None and self.vae.path() == self.checkpoint_path() and not self._host_has(vae, path):
+            self._check_shapes(path)
+
+    def _check_shapes(self, path: str) -> None:
+        """As a swap does, which happens too late for a page that names the VAE."""
+        key = (file_key(path), self.vae.path())
+        if key != self._fitting:
+            with open_vae(path) as file:
+                check_shapes_fit(self.vae.module(), file.shapes, path)
+            self._fitting = key
 
     @staticmethod
     def _check_decodes(vae: str, facts: FileRecord) -> None:
         if facts.architecture != "AutoencoderKL":
-            raise HostError(f"{vae} is a {facts.architecture}: choose it in Settings > VAE > VAE type for decode")
+            raise HostError(f"{vae} is a {facts.architecture}: choose it in {DECODE_METHOD}")
 
     def use_always(self, vae: str) -> str:
         self.check_choice(vae)

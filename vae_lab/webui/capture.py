@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
-from modules import devices, processing, shared
+from fastapi import HTTPException
+from modules import devices, processing, scripts, shared
 from PIL import Image
 from torch import Tensor
 
-from vae_lab.comparison import Comparison
+from vae_lab.comparison import Comparison, error_tile
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import with_override
 from vae_lab.latents import Generation
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.grey_watch import GreyWatch
-from vae_lab.webui.job import Captured, Job
+from vae_lab.webui.job import Captured, Job, Refused
 from vae_lab.webui.patching import patch
 from vae_lab.webui.preferences import store_bytes
+from vae_lab.webui.xyz_axis import chosen_by_axis
 
 __all__ = ["Jobs"]
 
@@ -40,22 +43,39 @@ class Jobs:
         self._checkpoint = ""
         self.watch = GreyWatch(host)
         self._jobs: list[Job] = []
+        self._refused = ""  # the API request that is being answered; why
         patch(processing, "process_images_inner", self._around_generation, undo)
         patch(processing, "decode_latent_batch", self._around_decode, undo)
+        patch(processing.Processed, "js", _with_comments, undo)
+        patch(scripts.ScriptRunner, "run", self._around_script, undo)
 
     def job_of(self, p: Any) -> Job | None:
         """The job of ``p``, if ``p`` is being generated now."""
         return next((job for job in reversed(self._jobs) if job.p is p), None)
 
     def _around_generation(self, original: Callable[..., Any], p: Any, *args: Any, **kwargs: Any) -> Any:
-        job = Job(p, self.host.vae, self._jobs[-1] if self._jobs else None)
+        job = Job(p, self.host.vae, self.host.own_name, self._jobs[-1] if self._jobs else None)
         self._jobs.append(job)
         try:
             processed = original(p, *args, **kwargs)
+        except Refused as refused:
+            self._finish(job, None)
+            if chosen_by_axis(p) is not None:
+                return _tile(p, str(refused))
+            self._refused = str(refused)
+            raise HTTPException(422, self._refused) from refused
         except BaseException:
             self._finish(job, None)
             raise
         self._finish(job, processed)
+        return processed
+
+    def _around_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Of the "Script" menu. Some go on after an error, such as the plot, but the API request was refused."""
+        self._refused = ""
+        processed = original(*args, **kwargs)
+        if self._refused:
+            raise HTTPException(422, self._refused)
         return processed
 
     def _finish(self, job: Job, processed: Any) -> None:
@@ -166,6 +186,22 @@ class Jobs:
             for result in comparison:
                 if result.error:
                     report(f"VAE Lab: {result.error}")
+
+
+def _tile(p: Any, reason: str) -> Any:
+    """What the plot gets instead of an image: else its tile would be black, and the reason only in the log."""
+    tile = error_tile(f"VAE Lab: {reason}", p.width, p.height)
+    return processing.Processed(p, [tile], p.all_seeds[0], f"VAE Lab: {reason}")
+
+
+def _with_comments(original: Callable[[Any], str], processed: Any) -> str:
+    """The ``info`` of an API answer; the host shows comments on its page only."""
+    info = original(processed)
+    with guarded("adding the comments to the answer"):
+        values = json.loads(info)
+        if processed.comments and "comments" not in values:
+            return json.dumps(values | {"comments": processed.comments})
+    return info
 
 
 def _decoder() -> str:

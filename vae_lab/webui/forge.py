@@ -164,9 +164,17 @@ class ForgeHost(A1111Host):
     # --- weights -----------------------------------------------------------------------------------------------
 
     def weights(self, choice: str) -> Weights:
+        self._check_loaded_family()
+        return super().weights(choice)
+
+    def check_fits(self, vae: str) -> None:
+        if self.vae.model() is not None and self.vae.path() == self.checkpoint_path():
+            self._check_loaded_family()
+        super().check_fits(vae)
+
+    def _check_loaded_family(self) -> None:
         if self.vae.family() is None:
             raise HostError("the model loaded by Forge has latents of a family unknown to VAE Lab")
-        return super().weights(choice)
 
 
 def _selected() -> Any:

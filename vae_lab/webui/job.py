@@ -7,6 +7,7 @@ before the host restores its own settings (``override_settings`` may reload a VA
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +26,14 @@ from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.patching import patch
 from vae_lab.webui.weight_swap import VaeSwap
 
-__all__ = ["Captured", "Job", "Weights"]
+__all__ = ["Captured", "Job", "Refused", "Weights"]
+
+
+class Refused(Exception):
+    """A generation that was stopped before it encoded anything, because no other VAE may decode instead."""
+
+
+log = logging.getLogger("vae_lab")
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class Job:
     Attributes:
         p: the host's processing object.
         vae: the host's VAE in memory.
+        own_name: gives the name of the VAE that decodes if nothing overrides it.
         outer: the job inside which this one runs, if any.
         captured: iteration -> latents decoded last in it (with hires fix, the final ones); see :meth:`capture`.
         images: iteration -> number of its images, even if the latents have been discarded.
@@ -80,9 +89,10 @@ class Job:
         redecoded: whether the active override replaced a broken VAE.
     """
 
-    def __init__(self, p: Any, vae: LoadedVae, outer: Job | None = None) -> None:
+    def __init__(self, p: Any, vae: LoadedVae, own_name: Callable[[], str], outer: Job | None = None) -> None:
         self.p = p
         self.vae = vae
+        self.own_name = own_name
         self.outer = outer
         self.captured: dict[int, Captured] = {}
         self.images: dict[int, int] = {}
@@ -230,12 +240,25 @@ class Job:
         """
         refused, self._refused = self._refused, None
         if refused is not None:
-            with guarded("choosing the VAE again after the checkpoint changed", self.p.comment):
-                raise refused
+            self.comment_refused(refused)
         if self._used is not None:
             self._announce(self._used)
         elif self._named is not None:
             self.retract()
+
+    def comment_refused(self, error: VaeLabError) -> None:
+        """Say below the image what was refused, and what decodes instead."""
+        log.warning("VAE Lab, choosing the VAE: %s", error)
+        instead = (self.outer and self.outer.overriding) or self.own_name()
+        self.p.comment(f"VAE Lab: {error}. Decoded with {instead} instead.")
+
+    def stop(self, error: VaeLabError) -> None:
+        """Have the generation end with :class:`Refused`. The host swallows what its scripts' hooks raise."""
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise Refused(str(error)) from error
+
+        patch(self.p, "init", refuse, self._undo)
 
     def _announce(self, weights: Weights) -> None:
         """Name the VAE that really decodes in the infotext; the host wrote its own keys before our hook."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from modules import sd_models, sd_vae, shared
@@ -91,16 +92,19 @@ def write_preference(checkpoint: str, key: str, vae: str) -> None:
         HostError: the file cannot be written, or is not a JSON object.
     """
     file = metadata_file(checkpoint)
+    unfinished = file.with_name(file.name + ".tmp")
     try:
         metadata = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
         if not isinstance(metadata, dict):
             raise HostError(f"{file} is not a JSON object; the preference was not written")
         metadata[key] = vae
-        unfinished = file.with_name(file.name + ".tmp")
         unfinished.write_text(json.dumps(metadata, indent=4, ensure_ascii=False), encoding="utf8")
         unfinished.replace(file)
     except (OSError, ValueError) as error:
-        raise HostError(f"the preference could not be written to {file}: {error}") from error
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # half written on a full disk
+        why = getattr(error, "strerror", None) or error
+        raise HostError(f"the preference could not be written to {file}: {why}") from error
 
 
 # --- the WebUI's own preference --------------------------------------------------------------------------------------

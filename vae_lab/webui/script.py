@@ -7,11 +7,11 @@ from typing import Any
 
 from modules import shared
 
-from vae_lab.errors import UnknownChoice
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, resolve
+from vae_lab.errors import VaeLabError
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, resolve
 from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
-from vae_lab.host.plan import Plan
+from vae_lab.host.plan import NotHere, Plan, asks_to_fall_back
 from vae_lab.identity import short
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Jobs
@@ -34,15 +34,26 @@ class ScriptBehaviour:
         # Scripts may run one p several times; keys of an earlier run must go.
         forget_override(p)
         with guarded("reading the accordion", p.comment):
-            plan = Plan.from_args(args)
-            choice = resolve(self.host.standing_choices_when_loaded(), plan.override, chosen_by_axis(p)).vae
             job = self.jobs.job_of(p)
-            if job is None:
-                return
+            if job is not None:
+                self._begin(p, job, args)
+
+    def _begin(self, p: Any, job: Job, args: Sequence[Any]) -> None:
+        """What a user on the page gets is an image, with a comment; a cell of the plot and the API get an error."""
+        choice = Choice(AUTOMATIC, "generation")
+        try:
+            plan = Plan.from_args(args)
+            choice = resolve(self.host.standing_choices_when_loaded(), plan.override, chosen_by_axis(p))
             job.compare = plan.compare
             job.on_grey = plan.on_grey or on_grey()
-            if choice != AUTOMATIC:
-                self._override(p, job, choice)
+            if choice.vae != AUTOMATIC:
+                self._override(p, job, choice.vae)
+        except VaeLabError as error:
+            asked_by_api = getattr(p, "is_api", False) and not asks_to_fall_back(args)
+            if choice.source == "generation" and (asked_by_api or chosen_by_axis(p) is not None):
+                job.stop(error)
+            else:
+                job.comment_refused(error)
 
     def _override(self, p: Any, job: Job, choice: str) -> None:
         if shared.opts.sd_vae_decode_method != "Full":
@@ -52,21 +63,28 @@ class ScriptBehaviour:
             )
         job.override(lambda: self.host.weights(choice))
 
-    def pasted(self, parameters: Mapping[str, Any]) -> str:
-        """The accordion's choice for pasted generation parameters: by name, else by weights, else Automatic."""
+    def pasted(self, parameters: Mapping[str, Any]) -> tuple[str, str]:
+        """The accordion's choice for pasted generation parameters, and what is wrong with it, or "".
+
+        By name, else by weights, else Automatic.
+        """
         name = parameters.get(OVERRIDE_KEY)
         if not name:
-            return AUTOMATIC
+            return AUTOMATIC, ""
         files = {name: str(path) for name, path in self.host.listing(fresh=True).vaes.items()}
         digest = parameters.get(HASH_KEY, "")
-        if name == BUILT_IN or (name in files and self._has_digest(files[name], digest)):
-            return name
+        if name in files:
+            self.host.file_cache.identify(files[name])
+        if name == BUILT_IN or (name in files and (not digest or self._has_digest(files[name], digest))):
+            return name, ""
         same_weights = next((vae for vae, path in files.items() if digest and self._has_digest(path, digest)), None)
         if same_weights:
-            return same_weights
+            return same_weights, ""
         if name in files:
-            return name
-        raise UnknownChoice(f"the image was decoded by {name} ({digest}), which is not among your VAEs")
+            return name, f"The image was decoded by another VAE named {name} ({digest}), which is not among your VAEs"
+        known = f"{name} ({digest})" if digest else name
+        reason = f"The image was decoded by {known}, which is not among your VAEs"
+        return NotHere(reason), reason
 
     def _has_digest(self, path: str, digest: str) -> bool:
         facts = self.host.file_cache.known(path)

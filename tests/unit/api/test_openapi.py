@@ -188,7 +188,9 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     ask("get", "/progress")
     ask("get", "/hashes")
     ask("post", "/cancel")
+    assert ask("get", "/active")[1]["vae"] == "Built-in"
     _, chosen = ask("post", "/choose", {"reach": "always", "vae": "anime.vae.pt"})
+    assert ask("get", "/active")[1]["vae"] == "anime.vae.pt"
     assert ask("post", "/undo", {"undo_id": chosen["undo_id"]})[1]["undo_id"]
     assert ask("post", "/choose", {"reach": "always", "vae": "Automatic"})[1]["undo_id"] != chosen["undo_id"]
     image, sheet = "/images/{comparison_id}/{number}.png", "/sheets/{comparison_id}.png"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from vae_lab.comparison import Comparison, Decoded, contact_sheet
+from vae_lab.comparison import Comparison, Decoded, contact_sheet, error_tile
 from vae_lab.latents.family import FAMILIES
 
 SD1 = FAMILIES["sd1"]
@@ -49,6 +49,15 @@ def test_image_is_not_scaled_or_turned() -> None:
     first = own[0, 0, 0]
     corners = np.argwhere((pixels == first).all(axis=2))
     assert any(np.array_equal(pixels[y : y + 200, x : x + 300], own[0]) for y, x in corners)
+
+
+@pytest.mark.parametrize("size", [(512, 768), (128, 64), (16, 16)])
+def test_an_error_tile_has_the_size_of_an_image(size: tuple[int, int]) -> None:
+    tile = error_tile(REASON, *size)
+    pixels = np.asarray(tile)
+    assert (tile.size, tile.mode) == (size, "RGB")
+    assert tuple(pixels[0, 0]) == tuple(pixels[-1, -1]) == (176, 0, 32), "a border"
+    assert size == (16, 16) or area(pixels[12:-12, 12:-12], (176, 0, 32)) > 10, "the reason"
 
 
 def test_images_of_a_huge_comparison_are_made_smaller() -> None:

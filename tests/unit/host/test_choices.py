@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY, StandingChoices, resolve
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY, StandingChoices, resolve, unknown_vae
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,21 @@ def test_the_host_decides_only_if_nothing_is_chosen() -> None:
 
 def test_what_to_do_about_grey_images() -> None:
     assert ON_GREY == ("off", "warn", "redecode")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("b", "did you mean x/b.pt or y/B.safetensors?"),
+        ("B.PT", "did you mean x/b.pt?"),
+        ("orangemix.vae.p", "did you mean orangemix.vae.pt?"),
+        ("gone", "available: orangemix.vae.pt, x/b.pt, y/B.safetensors"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_what_may_be_meant(name: str, said: str) -> None:
+    assert str(unknown_vae(name, ["orangemix.vae.pt", "x/b.pt", "y/B.safetensors"])) == f"no VAE named {name}; {said}"
+
+
+def test_an_unknown_name_without_any_vaes() -> None:
+    assert str(unknown_vae("a", [])) == "no VAE named a; available: none"
+    assert str(unknown_vae("a", [], "models/VAE")) == "no VAE named a; looked in models/VAE, found none"

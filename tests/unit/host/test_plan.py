@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.choices import AUTOMATIC
-from vae_lab.host.plan import AS_IN_SETTINGS, Plan
+from vae_lab.host.plan import AS_IN_SETTINGS, NotHere, Plan, asks_to_fall_back
 
 READ = {
     "nothing": ((), Plan()),
@@ -22,6 +24,7 @@ READ = {
     "api": (({"override": "vae.pt", "compare": ["a.pt"]},), Plan("vae.pt", ("a.pt",))),
     "api, nothing": (({},), Plan()),
     "api, null": (({"override": None, "compare": None},), Plan()),
+    "api, fallback": (({"override": "vae.pt", "fallback": True},), Plan("vae.pt")),
     "list": ((["vae.pt", ["a.pt"]][0], ("a.pt",)), Plan("vae.pt", ("a.pt",))),
 }
 
@@ -61,7 +64,9 @@ def test_wrong_types(args: tuple) -> None:
 
 @pytest.mark.parametrize("key", ["overide", "Override", "vae", 5, None])
 def test_unknown_keys(key: object) -> None:
-    with pytest.raises(UnknownChoice, match=f"unknown argument {key}; valid are override, compare and on_grey"):
+    with pytest.raises(
+        UnknownChoice, match=f"unknown argument {key}; valid are override, compare, on_grey and fallback"
+    ):
         Plan.from_args([{key: "vae.pt"}])
 
 
@@ -71,6 +76,25 @@ def test_what_cannot_be_done_on_grey(value: object) -> None:
         Plan.from_args([{"on_grey": value}])
 
 
+@pytest.mark.parametrize("value", ["yes", 1, None, []])
+def test_a_fallback_is_asked_for_or_not(value: object) -> None:
+    with pytest.raises(UnknownChoice, match="fallback must be true or false"):
+        Plan.from_args([{"fallback": value}])
+
+
+def test_who_asks_to_fall_back() -> None:
+    """Whoever does so gets an image even if the rest is malformed."""
+    assert asks_to_fall_back([{"fallback": True, "overide": "vae.pt"}, []])
+    assert not any(map(asks_to_fall_back, ([], [{}], [{"fallback": 1}], [{"fallback": False}], ["vae.pt", []])))
+
+
 def test_unknown_keys_of_several_types() -> None:
     with pytest.raises(UnknownChoice, match="unknown argument 5, vae"):
         Plan.from_args([{"vae": 1, 5: 1}])
+
+
+def test_pasted_parameters_with_a_vae_that_is_not_here() -> None:
+    missing = NotHere("the image was decoded by gone.pt")
+    assert (missing, str(missing), json.dumps(missing)) == (AUTOMATIC, AUTOMATIC, f'"{AUTOMATIC}"'), "for a page"
+    with pytest.raises(UnknownChoice, match="the image was decoded by gone"):
+        Plan.from_args([missing, []])

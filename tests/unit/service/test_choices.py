@@ -113,3 +113,17 @@ def test_only_the_last_hundred_can_be_undone(choices: ChoiceService) -> None:
         choices.choose("always", ("b.safetensors", "a.safetensors")[i % 2])
     with pytest.raises(UnknownChoice):
         choices.undo(first)
+
+
+def test_what_is_active_has_another_mark_after_every_change(host: StandaloneHost, choices: ChoiceService) -> None:
+    marks = [choices.active().mark]
+    choices.choose("always", "a.safetensors")
+    marks.append(choices.active().mark)
+    host.use_always("b.safetensors")  # in a second tab
+    marks.append(choices.active().mark)
+    host.select_checkpoint("two.ckpt")
+    marks.append(choices.active().mark)
+    assert len(set(marks)) == len(marks)
+    host.select_checkpoint("one.ckpt")
+    host.use_always(AUTOMATIC)
+    assert choices.active().mark == marks[0]

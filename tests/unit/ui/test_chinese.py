@@ -23,6 +23,7 @@ from vae_lab.comparison import Comparison, Decoded, RoundTrip, RoundTripped
 from vae_lab.comparison.round_trip import loss_between
 from vae_lab.errors import MissingKeys, MissingVae, MixedNames, NotAnAutoencoder, OtherKind, UnreadableFile
 from vae_lab.host.base import MemoryCheckup, VaeEntry
+from vae_lab.host.choices import BUILT_IN
 from vae_lab.identity import KnownVae, Merge, Parent
 from vae_lab.latents import Generation
 from vae_lab.latents.chart import chart_image
@@ -269,6 +270,16 @@ def comparison_pages() -> Iterator[str]:
     yield views.latent_card(Generation("g", torch.zeros(1, 16, 2, 2), FAMILIES["sd3"]))
     yield views.identified([VaeEntry("Compare", "/a", SD1), VaeEntry(NAMES[0], "/b", None, "unknown VAE architecture")])
     yield views.deciding(f"{NAMES[0]}: chosen for {NAMES[2]}.")
+    yield views.deciding(
+        f"{BUILT_IN}: no other VAE is chosen. This choice is refused: {NAMES[0]}: chosen for every checkpoint. "
+        f"The reason is: {NAMES[0]} is a VAE for SDXL, {NAMES[2]} is SD1 / SD2."
+    )
+    yield views.deciding(f"{BUILT_IN}: still in memory. Not loaded: {NAMES[0]}: Settings > VAE > SD VAE.")
+    yield views.note(
+        f"{NAMES[0]}: chosen for every checkpoint. This is not saved and holds until VAE Lab is closed: {NAMES[1]}."
+    )
+    yield views.alert(f"The image was decoded by {NAMES[1]} (0123456789), which is not among your VAEs")
+    yield views.alert(f"no VAE named {NAMES[0]}; did you mean {NAMES[1]}?")
     yield views.alert("another task is running; wait for it or cancel it")
     yield views.alert("no VAE named Compare; available: Compare, grey_b.ckpt")
     yield views.note(f"{NAMES[0]}: chosen for every checkpoint.", undo_id="u1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.unit.makers import F8, SD1_TEXT, UNET, kl_state, prefixed, write
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.latents import Generation, save_latents
 from vae_lab.latents.family import FAMILIES
@@ -19,15 +21,48 @@ from vae_lab.ui.panels.comparison import ComparisonPanel
 from vae_lab.ui.panels.round_trip import RoundTripPanel
 
 
+def checkpoint(models: Path, name: str) -> None:
+    state = {**UNET, **SD1_TEXT, **prefixed("first_stage_model.", kl_state(F8))}
+    write(models / "Stable-diffusion" / name, state)
+
+
+def listed(update: Any) -> list[str]:
+    """The choices in an update."""
+    return update.get("choices", []) if isinstance(update, dict) else []
+
+
+def opened(models: Path) -> ComparisonPanel:
+    """The panel over ``models``, as a page has it when the program starts."""
+    panel = ComparisonPanel(StandaloneHost(Folders.of_models(models, models / "data")))
+    with gr.Blocks(analytics_enabled=False):
+        panel.build()
+    return panel
+
+
+def test_what_has_changed_since_the_program_started_is_in_the_menus(tmp_path: Path) -> None:
+    """The browser loads the menus of the start, and presses Refresh."""
+    (tmp_path / "Stable-diffusion").mkdir()
+    (tmp_path / "VAE").mkdir()
+    checkpoint(tmp_path, "first.safetensors")
+    panel = opened(tmp_path)
+    checkpoint(tmp_path, "second.safetensors")
+    write(tmp_path / "VAE" / "new.safetensors", kl_state(F8))
+    panel.host.select_checkpoint("second.safetensors")
+    updates = panel.on_refresh(None, [], AUTOMATIC, BUILT_IN, panel.checkpoint.value, None)
+    (menu,) = (update for update in updates if "second.safetensors" in listed(update))
+    assert (menu["choices"], menu["value"]) == (["first.safetensors", "second.safetensors"], "second.safetensors")
+    assert sum("new.safetensors" in str(update) for update in updates) == 3, "VAEs to compare, active VAE, encoder"
+    again = panel.on_refresh(None, [], AUTOMATIC, BUILT_IN, "second.safetensors", None)
+    (menu,) = (update for update in again if "second.safetensors" in listed(update))
+    assert "value" not in menu, "what the user selects meanwhile stays"
+
+
 def test_a_page_that_does_not_list_the_latents_yet_compares_the_newest(tmp_path: Path) -> None:
     """Inside a WebUI, the page is built before the first generation; a slow refresh may come after Compare."""
     (tmp_path / "Stable-diffusion").mkdir()
-    state = {**UNET, **SD1_TEXT, **prefixed("first_stage_model.", kl_state(F8))}
-    write(tmp_path / "Stable-diffusion" / "c.safetensors", state)
-    host = StandaloneHost(Folders.of_models(tmp_path, tmp_path / "data"))
-    panel = ComparisonPanel(host)
-    with gr.Blocks(analytics_enabled=False):
-        panel.build()
+    checkpoint(tmp_path, "c.safetensors")
+    panel = opened(tmp_path)
+    host = panel.host
     assert panel.source.value is None
     for name in ("older", "newer"):
         host.generations.add(Generation(name, torch.zeros(1, 4, 4, 4), FAMILIES["sd1"], title=name))

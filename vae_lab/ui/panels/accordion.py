@@ -13,7 +13,8 @@ from vae_lab.host.base import Host
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
 from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.messages import use_language
-from vae_lab.ui.compat import build_for, choice_update, connect
+from vae_lab.service.service import service_of
+from vae_lab.ui.compat import build_for, choice_update, connect, html_update
 from vae_lab.ui.panels.selection import decoder_choices
 from vae_lab.ui.views import comparison as views
 
@@ -34,10 +35,22 @@ class Accordion:
             that decodes (a name, ``Built-in`` or ``Automatic``), the VAEs that also decode, and what to do if an image
             is grey (one of ``ON_GREY``, or ``As in Settings``).
         deciding: HTML line that names the VAE that decodes, and why.
+        box: the accordion itself.
+        not_here: HTML line, hidden if empty, for a VAE in pasted generation parameters that the user does not have.
     """
 
     components: tuple[gr.Dropdown, gr.Dropdown, gr.Dropdown]
     deciding: gr.HTML
+    box: gr.Accordion
+    not_here: gr.HTML
+
+    def say_not_here(self, reason: str) -> Any:
+        """An update of ``not_here``, for a sentence in the user's language, or ""."""
+        return html_update(views.alert(reason) if reason else "")
+
+    def open_for(self, reason: str) -> Any:
+        """An update of ``box``, which must be open for the user to see the sentence."""
+        return gr.update(open=True) if reason else gr.update()
 
 
 def build_accordion(host: Host, tab: str) -> Accordion:
@@ -50,7 +63,8 @@ def build_accordion(host: Host, tab: str) -> Accordion:
     entries = host.vaes()
     names = [entry.name for entry in entries]
 
-    with build_for(host), gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"]):
+    box = gr.Accordion(label="VAE Lab", open=False, elem_id=f"vae_lab_{tab}", elem_classes=["vae-lab"])
+    with build_for(host), box:
         with gr.Row(elem_classes=["vae-lab-top"]):
             override = gr.Dropdown(
                 decoder_choices(entries),
@@ -70,6 +84,7 @@ def build_accordion(host: Host, tab: str) -> Accordion:
         )  # fmt: skip
         # A callable, so that it is evaluated at every page load: the host's settings may have changed since.
         deciding = gr.HTML(_starting_line(host, override), elem_id=f"vae_lab_{tab}_deciding")
+        not_here = gr.HTML(visible=False, elem_id=f"vae_lab_{tab}_not_here")
         listed = gr.State([decoder_choices(entries), names])  # current entries of this page's menus
 
     def on_refresh(choice: str | None, also: list[str] | None, listed: list[list[str]]) -> tuple[Any, ...]:
@@ -88,13 +103,14 @@ def build_accordion(host: Host, tab: str) -> Accordion:
     refreshed = connect(refresh.click, on_refresh, [override, compare, listed], [override, compare, listed])
     # Reads the menu again: the first handler may have taken a while.
     connect(refreshed.then, on_choice, [override], [deciding])
-    return Accordion((override, compare, on_grey), deciding)
+    connect(override.input, lambda: html_update(""), [], [not_here])
+    return Accordion((override, compare, on_grey), deciding, box, not_here)
 
 
 def _line(host: Host, choice: str | None) -> str:
     try:
-        decision = host.decision(choice or AUTOMATIC)
-        return views.deciding(decision.reason, built_in_decodes=decision.vae == BUILT_IN)
+        mark, decision = service_of(host).choices.active().mark, host.decision(choice or AUTOMATIC)
+        return views.deciding(decision.reason, built_in_decodes=decision.vae == BUILT_IN, mark=mark)
     except VaeLabError as error:
         return views.alert(error)
 

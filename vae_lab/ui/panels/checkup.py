@@ -238,9 +238,9 @@ class CheckupPanel:
         )
 
     def _deciding(self) -> str:
-        decision = self.host.decision()
-        built_in = decision.vae == BUILT_IN
-        return views.deciding(decision.reason, next(self._asked), built_in_decodes=built_in)
+        active = self.service.choices.active()
+        built_in = active.decision.vae == BUILT_IN
+        return views.deciding(active.decision.reason, next(self._asked), built_in_decodes=built_in, mark=active.mark)
 
     # --- handlers --------------------------------------------------------------------------------------------
 

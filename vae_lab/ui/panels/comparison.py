@@ -113,8 +113,8 @@ class ComparisonPanel:
 
     def _build_source(self, view: _View) -> None:
         self.checkpoint = gr.Dropdown(
-            self.host.checkpoints() if self.host.chooses_checkpoint else [],
-            value=self.host.current_checkpoint() or None,
+            self._checkpoints(),
+            value=self._checkpoint(),
             label="Checkpoint",
             visible=self.host.chooses_checkpoint,
             elem_id="vae_lab_checkpoint",
@@ -159,10 +159,10 @@ class ComparisonPanel:
     def _wire(self) -> None:
         shown = [
             *(self.source, self.thumbnails, self.vaes, self.latent, self.empty, self.built_in),
-            *(self.decoder, self.encoder),
+            *(self.decoder, self.encoder, self.checkpoint),
             *(self.from_image, self.deciding, self.state, self.message),
         ]
-        inputs = [self.source, self.vaes, self.decoder, self.encoder, self.state]
+        inputs = [self.source, self.vaes, self.decoder, self.encoder, self.checkpoint, self.state]
         connect(self.refresh.click, self.on_refresh, inputs, shown)
         connect(self.load.upload, self.on_load, [self.load, *inputs], shown)
         connect(self.encode.click, self.on_encode, [self.image, *inputs], shown)
@@ -203,11 +203,21 @@ class ComparisonPanel:
         still = keep_chosen(entries, chosen.family if chosen else None, ticked, state)
         return _View(generations, chosen, entries, still, saved_choice(self.host.decision(), entries))
 
+    def _checkpoints(self) -> list[str]:
+        """For the menu; none where the host has its own."""
+        return self.host.checkpoints() if self.host.chooses_checkpoint else []
+
+    def _checkpoint(self) -> str | None:
+        """What the menu shows; gradio 4 takes no value that is not in the menu."""
+        return self.host.current_checkpoint() or None if self.host.chooses_checkpoint else None
+
     def _deciding(self) -> str:
         try:
-            decision = self.host.decision()
-            built_in = decision.vae == BUILT_IN
-            return views.deciding(decision.reason, next(self._asked), built_in_decodes=built_in)
+            active = self.service.choices.active()
+            built_in = active.decision.vae == BUILT_IN
+            return views.deciding(
+                active.decision.reason, next(self._asked), built_in_decodes=built_in, mark=active.mark
+            )
         except VaeLabError as error:
             return views.alert(error)
 
@@ -261,11 +271,11 @@ class ComparisonPanel:
         return self.service.hashes.find(generation.infotexts[0]) if generation.infotexts else None
 
     def _failed(self, error: VaeLabError | str) -> tuple[Any, ...]:
-        return (*[gr.update()] * 11, views.alert(error))
+        return (*[gr.update()] * 12, views.alert(error))
 
     def _shown(
         self, latent: str | None, message: str, source: str | None, ticked: list[str], decoder: str, encoder: str,
-        state: PageState | None,
+        checkpoint: str | None, state: PageState | None,
     ) -> tuple[Any, ...]:  # fmt: skip
         """Updates for everything, with the latent listed as ``latent`` selected."""
         view = self._view(latent, ticked or (), state)
@@ -282,6 +292,7 @@ class ComparisonPanel:
             self._built_in_line(view.entries, view.chosen),
             choice_update(decoders, pending, decoder),
             choice_update(encoders, encoder if encoder in encoders else BUILT_IN, encoder),
+            choice_update(self._checkpoints(), self._checkpoint(), checkpoint),
             # Only when the page has just been opened; later, the user opens and closes it.
             gr.update(open=not view.generations) if state is None else gr.update(),
             self._deciding(),
@@ -385,9 +396,9 @@ class ComparisonPanel:
 
     def on_checkpoint(self, name: str, decoder: str, source: str | None, state: PageState | None) -> tuple[Any, ...]:
         """Another checkpoint was selected, where the host leaves that to us."""
-        message = ""
         try:
-            self.host.select_checkpoint(name)
+            not_saved = self.host.select_checkpoint(name)
+            message = views.note(not_saved) if not_saved else ""
         except VaeLabError as error:
             message = views.alert(error)
         entries = self.host.vaes()

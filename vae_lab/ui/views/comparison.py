@@ -55,15 +55,16 @@ def alert(error: VaeLabError | str) -> str:
     return render("comparison", "line", "alert", "alert", translated(str(error)), secrets.token_hex(8))
 
 
-def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True) -> str:
+def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True, mark: str = "") -> str:
     """Which VAE decodes, and why; the script adds a badge if the built-in VAE is known to be broken.
 
     Args:
         reason: a sentence.
         asked: counts the host's answers, so that the script can distinguish a new line from the page's first one.
         built_in_decodes: the badge concerns the images that are decoded now.
+        mark: of what is active, for the script to see when that changes; see :class:`ActiveVae`.
     """
-    return render("comparison", "deciding", reason, asked, built_in_decodes)
+    return render("comparison", "deciding", reason, asked, built_in_decodes, mark)
 
 
 def built_in(checkpoint: str, only: bool = False) -> str:

@@ -28,7 +28,7 @@ _Cast = Literal["", "wide", "bf16", "fp16", "fp32"]
 _Array = npt.NDArray[np.float64]
 _Weights = tuple[float, ...]
 
-_MIN_EXACT = 0.993  # share of weights that true parents predict bit for bit, if the arithmetic is known
+_MIN_EXACT = 0.995  # share of weights that true parents predict bit for bit, if the arithmetic is known
 _EXACT = 0.998  # share beyond which weights are not searched for
 _CLEARLY = 3  # times as many wrong predictions
 _MIN_WRONG = 8  # predictions more; fewer can be chance
@@ -45,7 +45,7 @@ _HALVES: tuple[Grid, ...] = ("fp16", "bf16")
 _REFINEMENTS = 12
 _NEAR = 0.05  # of free weights to 1, relative to their sum
 _MAX_WEIGHT = 1.3  # of a merger's menu
-_MIN_VISIBLY_EXACT = 0.99
+_MIN_VISIBLY_EXACT = 0.998
 _SHIFTS = {2: [(1, -1)], 3: [(0, 1, -1), (1, 0, -1), (1, -1, 0)], 4: []}  # of weights, without a change of their sum
 _BITS: dict[Precision, int] = {"e5m2": 3, "e4m3": 4, "bf16": 8, "fp16": 11, "fp32": 24}  # significant ones
 # Below, numbers are equally spaced.
@@ -389,7 +389,7 @@ def _nice(weights: _Weights) -> list[_Weights]:
     found = [weights]
     for step in (1 / 3, 0.05, 0.01, 0.001):
         near = tuple(round(weight / step) / round(1 / step) for weight in weights)
-        if all(abs(a - b) < max(2e-3, step / 5) for a, b in zip(near, weights, strict=True)) and near not in found:
+        if all(abs(a - b) < max(2e-3, 0.4 * step) for a, b in zip(near, weights, strict=True)) and near not in found:
             found.append(near)
     return found
 

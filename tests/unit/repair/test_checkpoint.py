@@ -17,7 +17,7 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.cli import main
 from vae_lab.errors import Cancelled, FamilyMismatch, NotAnAutoencoder, UnreadableFile, VaeLabError
-from vae_lab.repair import checkpoint as baking
+from vae_lab.repair import writing
 from vae_lab.samples import load_sample_vae
 
 State = dict[str, Tensor]
@@ -109,7 +109,7 @@ def test_a_full_disk_is_reported_before_anything_is_written(
     tmp_path: Path, own: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path / "model.safetensors", checkpoint(own))
-    monkeypatch.setattr(baking.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     with pytest.raises(UnreadableFile, match=r"not enough disk space: 0\.01 GB needed, 0\.00 GB free"):
         extract(source, tmp_path / "out.safetensors")
     assert sorted(tmp_path.iterdir()) == [source]

@@ -19,7 +19,7 @@ from vae_lab.formats import WeightFile, open_weights
 from vae_lab.progress import Progress
 from vae_lab.repair.fit import check_fit, own_vae
 from vae_lab.repair.writing import Entry, check_target, unwritable, write_tensors
-from vae_lab.state_dict import is_checkpoint, not_finite, usual_prefix, vae_tensors
+from vae_lab.state_dict import VAE_PARTS, is_checkpoint, not_finite, usual_prefix, vae_tensors
 from vae_lab.text import quoted
 
 __all__ = ["bake", "extract", "strip"]
@@ -138,6 +138,9 @@ def _without_vae(weights: WeightFile) -> dict[str, Entry]:
 def _vae_entries(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) -> dict[str, Entry]:
     """The VAE's own tensors in ``dtype``, and what else belongs to it as it is."""
     layout, weights = vae.layout, vae.weights
+    twice = sorted(name for name in layout.extras if name.startswith(VAE_PARTS))
+    if twice:
+        raise MalformedFile(vae.path, f"it is not clear which tensor is right: {quoted(twice[0])} is there twice")
     entries = _entries(weights, {**layout.names, **layout.extras})
     for name, source in layout.names.items():
         stored = weights.tensors[source].dtype

@@ -10,7 +10,7 @@ Only names and shapes are used; no tensor is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -89,7 +89,8 @@ class Layout:
         family_hint: family id that the rest of the checkpoint suggests, or None.
         mixed: some of its names are those of ldm and others those of diffusers, and no tensor has both.
         extras: tensors with that prefix that are neither a VAE's of a known architecture nor leftovers of training,
-            such as the statistics of Flux.2's latents: name without prefix -> name in the file.
+            such as the statistics of Flux.2's latents, and second tensors for a name: name without prefix -> name in
+            the file.
     """
 
     kind: Literal["checkpoint", "vae"]
@@ -174,13 +175,24 @@ def _by_preference(prefixes: set[str], tensors: Mapping[str, TensorInfo]) -> lis
 
 def vae_tensors(tensors: Mapping[str, TensorInfo]) -> set[str]:
     """Names of all tensors of a checkpoint that belong to a VAE: of every copy, also unprefixed ones."""
-    found = {name for name in tensors if _VAE_PREFIX.match(name)}
-    for prefix in {*_kl_prefixes(tensors), *_UNPREFIXED}:
-        if not _OTHER_PART.match(prefix):
-            names = {name for name in tensors if name.startswith(prefix)}
-            shared = any(map(_MODEL.search, names))
-            found |= {name for name in names if not shared or _VAE_PART.match(name, len(prefix))}
-    return found
+    prefixes = {prefix for prefix in {*_kl_prefixes(tensors), *_UNPREFIXED} if not _OTHER_PART.match(prefix)}
+    of_model = (prefix for name in tensors if _MODEL.search(name) for prefix in _prefixes(name))
+    shared = {*_UNPREFIXED, *(prefix for prefix in of_model if prefix in prefixes)}
+    return {
+        name
+        for name in tensors
+        if _VAE_PREFIX.match(name)
+        or any(
+            prefix in prefixes and (prefix not in shared or _VAE_PART.match(name, len(prefix)))
+            for prefix in _prefixes(name)
+        )
+    }
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """All that end with a dot, and the empty one."""
+    yield ""
+    yield from (name[: match.end()] for match in re.finditer(r"\.", name))
 
 
 def _extras(names: Iterable[str], prefix: str, others: tuple[str, ...]) -> dict[str, str]:
@@ -207,11 +219,13 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
     if diffusers_names.uses_diffusers_names(parts):
         naming = "diffusers-old" if diffusers_names.uses_old_attention_names(parts) else "diffusers"
         renamed = diffusers_names.to_ldm_names(parts)
+    names = {renamed[name]: prefix + name for name in sorted(parts)}
+    rest |= {prefix + name for name in parts} - set(names.values())
     return Layout(
         kind=kind,
         naming=naming,
         prefix=prefix,
-        names={renamed[name]: prefix + name for name in sorted(parts)},
+        names=names,
         leftovers=len(own) - len(parts) if kind == "vae" or prefix else 0,
         other_prefixes=others,
         family_hint=family_hint(tensors) if kind == "checkpoint" else None,

@@ -73,6 +73,16 @@ def test_tensors_of_no_known_architecture_are_extracted_too(tmp_path: Path, cont
     assert equal(load_file(tmp_path / "out.safetensors"), FLUX2_VAE | STATISTICS)
 
 
+def test_of_two_tensors_for_one_name_none_is_chosen(tmp_path: Path) -> None:
+    """Half converted: some weights are there with both names, others with one."""
+    ldm, diffusers = kl_state(F8), diffusers_names(kl_state(F8, seed=1), 4)
+    both = {name: value for name, value in ldm.items() if not name.startswith("encoder.mid.block_1.")}
+    both |= {name: value for name, value in diffusers.items() if name.startswith("encoder.mid_block.")}
+    both |= {name: value for name, value in diffusers.items() if name.startswith("encoder.down_blocks.")}
+    with pytest.raises(MalformedFile, match="not clear which"):
+        extract(write(tmp_path / "vae.safetensors", both), tmp_path / "out.safetensors")
+
+
 def test_what_belongs_to_taesd_is_extracted_too(tmp_path: Path) -> None:
     tiny = taesd_state() | {"vae_scale": torch.tensor(1.0)}
     extract(write(tmp_path / "in.safetensors", tiny), tmp_path / "out.safetensors")

@@ -54,6 +54,8 @@ def check_fit(weights: WeightFile, vae: VaeFile) -> None:
     if pixels:
         raise FamilyMismatch(f"{weights.path} needs no VAE: it is {pixels.title}")
     own, family = own_vae(weights), model_family(weights.tensors)
+    if family and not takes_latents(weights.tensors, get_family(family).latent_channels):
+        family = None  # a model changed for other latents
     if family:
         _check_family_structure(weights, vae, family)
     _check_channels(weights, vae)

@@ -122,6 +122,8 @@ def test_on_the_command_line(tmp_path: Path, own: State, capsys: pytest.CaptureF
     assert main(["bake", str(source), str(out), "-o", str(tmp_path / "new.safetensors")]) == 0
     assert main(["strip", str(source), "-o", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+    assert main(["strip", str(source), "-o", str(tmp_path / "x.ckpt")]) == 2
+    assert "Choose 'x.safetensors'" in capsys.readouterr().err
 
 
 SDXL_UNET = UNET | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(4, 2816)}

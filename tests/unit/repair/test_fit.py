@@ -166,6 +166,12 @@ def test_the_channels_of_the_models_first_layer_count_too(tmp_path: Path, vaes: 
     assert "4 channels" in refusal(tmp_path, wide | prefixed("first_stage_model.", vaes["sdxl"]), vaes["sdxl"])
 
 
+def test_a_model_changed_for_other_latents_gets_a_vae_like_its_own(tmp_path: Path, vaes: dict[str, State]) -> None:
+    wide = unet(16, 2048, 2816, 16) | SDXL_TEXT | prefixed("first_stage_model.", vaes["flux"])
+    assert refusal(tmp_path, wide, vaes["flux"]) == ""
+    assert "another family" in refusal(tmp_path, wide, vaes["sd3"])
+
+
 def test_a_family_that_the_weights_do_not_show_is_refused(tmp_path: Path) -> None:
     assert "do not show which models" in refusal(tmp_path, unet() | SD1_TEXT, of_channels(4))
 

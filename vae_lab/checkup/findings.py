@@ -99,6 +99,7 @@ TITLES: Mapping[str, str] = {
     "half": "Half a VAE",
     "host-shapes": "Hosts cannot load it",
     "second-vae": "A second VAE",
+    "wrong-extension": "Wrong file extension",
     "all-zero": "Empty weights",
     "missing-keys": "Incomplete",
     "bad-shape": "Inconsistent shapes",

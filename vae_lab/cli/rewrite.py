@@ -22,7 +22,9 @@ def add_rewrite(commands: Commands, operation: Callable[..., object], sources: t
     command = commands.add_parser(operation.__name__, help=words)
     for name in sources:
         command.add_argument(name, type=Path, help=_HELP[name])
-    command.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the new .safetensors file")
+    command.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="the new file, named .safetensors"
+    )
 
     def run(args: argparse.Namespace) -> int:
         with progress_bar(args.out.name, "B", scale=True) as progress:

@@ -33,7 +33,7 @@ from vae_lab.library.store import Store
 __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
 _MAX_CHECKPOINTS_READ = 16  # in search of the parents of one merge; each takes about a megabyte of its file
-_VERSION = f"4.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
+_VERSION = f"5.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 

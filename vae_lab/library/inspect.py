@@ -35,7 +35,7 @@ from vae_lab.identity import (
     sketch_digest,
     sketch_of_state,
 )
-from vae_lab.library.loading import loading_findings
+from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth, FileRecord, Kind, explained, failed, file_facts
 from vae_lab.state_dict import KINDS_BY_ID, LostData, family_hint, find_lost_data, is_checkpoint, not_finite
 from vae_lab.state_dict.kinds import MIXED_REMEDY, SHARD_REMEDY
@@ -103,7 +103,8 @@ def identify_file(path: str | os.PathLike[str]) -> FileRecord:
 
 def list_file(file: VaeFile, sketch: Sketch | None) -> FileRecord:
     """A record from the header of an open file and the VAE's sketch; reads about a megabyte."""
-    return replace(_of_header(file), sketch=digest_of(sketch), **file_facts(file.path))
+    record = _with_name_findings(_of_header(file), file.weights)
+    return replace(record, sketch=digest_of(sketch), **file_facts(file.path))
 
 
 def scan_file(path: str | os.PathLike[str], *, probe: bool = True, charts: bool = False) -> FileRecord:
@@ -139,10 +140,16 @@ def _examined(path: str, examine: _Examine) -> FileRecord:
                 record = _of_weights(VaeFile(weights), examine)
             except FileError as error:
                 record = _unusable(weights, error)
-            record = replace(record, bytes_read=weights.bytes_read)
+            record = replace(_with_name_findings(record, weights), bytes_read=weights.bytes_read)
     except FileError as error:
         record = _unreadable(shown_name(path), error)
     return replace(record, seconds=time.perf_counter() - start, **file_facts(record.path))
+
+
+def _with_name_findings(record: FileRecord, weights: WeightFile) -> FileRecord:
+    """Only of VAEs and checkpoints: other models are read by other programs."""
+    findings = name_findings(weights, record.kind) if record.kind else ()
+    return replace(record, file_findings=(*record.file_findings, *findings))
 
 
 def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:

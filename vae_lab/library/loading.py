@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from vae_lab.autoencoders import VaeFile
 from vae_lab.checkup.findings import INFORMATION, MISSING, SUSPECT, Finding
+from vae_lab.formats import WeightFile, file_name
 from vae_lab.state_dict import read_by_hosts
 from vae_lab.text import quoted
 
-__all__ = ["loading_findings"]
+__all__ = ["loading_findings", "name_findings"]
+
+# The WebUI, Forge and ComfyUI choose the reader by the end of the name, VAE Lab by the content.
+_SAFETENSORS_SUFFIXES = (".safetensors", ".sft")
+_PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+
+
+def name_findings(weights: WeightFile, kind: str) -> tuple[Finding, ...]:
+    """What hosts cannot load because its name ends like that of the other format; ``kind`` is a record's."""
+    name = PurePath(file_name(weights.path))
+    safetensors, suffix = weights.container == "safetensors", name.suffix.lower()
+    if suffix not in (_PICKLE_SUFFIXES if safetensors else _SAFETENSORS_SUFFIXES):
+        return ()
+    text = (
+        f"It is a safetensors file, but its name ends in {suffix}. Hosts choose the reader by the name. "
+        "Loads in: VAE Lab, not in: the WebUI, Forge, ComfyUI."
+        if safetensors
+        else f"It is a pickle, but its name ends in {suffix}. Hosts choose the reader by the name. "
+        "Loads in: VAE Lab, not in: the WebUI, Forge, ComfyUI."
+    )
+    right = ".safetensors" if safetensors else ".ckpt" if kind == "checkpoint" else ".pt"
+    new_name = quoted(name.with_suffix(right), 255)
+    return (Finding("wrong-extension", SUSPECT, text, (), f"Rename it to {new_name}."),)
 
 
 def loading_findings(file: VaeFile) -> tuple[Finding, ...]:

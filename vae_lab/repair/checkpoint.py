@@ -5,10 +5,8 @@ The output is .safetensors, written tensor by tensor, so that it only needs the 
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,27 +14,19 @@ import torch
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.errors import (
-    Cancelled,
-    FamilyMismatch,
-    MissingKeys,
-    MissingVae,
-    NotAnAutoencoder,
-    OtherKind,
-    UnreadableFile,
-)
+from vae_lab.errors import MalformedFile, MissingVae, NotAnAutoencoder, NotFinite
 from vae_lab.formats import WeightFile, open_weights
-from vae_lab.formats.dtypes import SAFETENSORS_TYPES
-from vae_lab.latents.family import get_family
 from vae_lab.progress import Progress
-from vae_lab.state_dict import family_hint, is_checkpoint, read_by_hosts, unet_family, usual_prefix
+from vae_lab.repair.fit import check_fit, own_vae
+from vae_lab.repair.writing import Entry, check_target, unwritable, write_tensors
+from vae_lab.state_dict import VAE_PARTS, is_checkpoint, not_finite, usual_prefix, vae_tensors
+from vae_lab.text import quoted
 
 __all__ = ["bake", "extract", "strip"]
 
-_DOWNSCALE = 8  # image pixels per latent pixel, in every known family
 _STATE = "state_dict."  # prefix in pickled checkpoints, which is not part of the names
-_NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
-_Entry = tuple[tuple[int, ...], torch.dtype, Callable[[], Tensor]]
+_PREFIXES = ("first_stage_model.", "vae.")
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def extract(
@@ -48,14 +38,18 @@ def extract(
 ) -> None:
     """Write the VAE of a checkpoint to a separate file, with ldm names and its own dtypes.
 
-    Also converts any VAE file to that form.
+    Also converts any VAE file to that form. Tensors of no known architecture are copied; only leftovers of training
+    are not.
 
     Raises:
-        FileError: the checkpoint cannot be read or has no VAE, or ``out`` exists or cannot be written.
+        FileError: the checkpoint cannot be read or has no VAE, or ``out`` exists, is no .safetensors file, or cannot
+            be written.
         Cancelled: ``cancelled`` returned True; no file is left.
     """
+    check_target(Path(out))
     with open_vae(checkpoint) as file:
-        _write(_vae_entries(file, ""), {}, Path(out), progress, cancelled)
+        tensors = _vae_entries(file, "")
+        write_tensors(tensors, {}, Path(out), partial(_has_vae, file, ""), progress, cancelled)
 
 
 def strip(
@@ -65,15 +59,20 @@ def strip(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write a checkpoint without its VAE. The WebUI then needs an external one for it.
+    """Write a checkpoint without its VAE, of which every copy is removed. The WebUI then needs an external one for it.
 
     Raises:
-        FileError: the checkpoint cannot be read or has no VAE, or ``out`` exists or cannot be written.
+        FileError: the checkpoint cannot be read or has no VAE, or ``out`` exists, is no .safetensors file, or cannot
+            be written.
         Cancelled: ``cancelled`` returned True; no file is left.
     """
-    with open_vae(checkpoint) as file:
-        _require_checkpoint(file.weights)
-        _write(_without_vae(file.weights, file.layout.prefix), file.weights.metadata, Path(out), progress, cancelled)
+    check_target(Path(out))
+    with open_weights(checkpoint) as weights:
+        _require_checkpoint(weights)
+        if own_vae(weights) is None and not vae_tensors(weights.tensors):
+            raise MissingVae(weights.path, "a checkpoint without a VAE: there is nothing to remove")
+        tensors = _without_vae(weights)
+        write_tensors(tensors, weights.metadata, Path(out), _has_no_vae, progress, cancelled)
 
 
 def bake(
@@ -84,10 +83,10 @@ def bake(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
-    """Write a checkpoint with another VAE, with the prefix and dtype of its previous one.
+    """Write a checkpoint with another VAE, which replaces every copy of its previous one.
 
-    If it has none, the new VAE gets the prefix that hosts expect, ``first_stage_model.`` or ``vae.``, and keeps its
-    own dtypes.
+    It gets the prefix that hosts read for this model, ``first_stage_model.`` or ``vae.``, and the precision of the
+    previous VAE, but at least 16 bits. If there was none, it keeps its own dtypes.
 
     Args:
         checkpoint: with or without a VAE.
@@ -97,143 +96,95 @@ def bake(
         cancelled: called before each tensor.
 
     Raises:
-        FileError: one of the two cannot be used, or ``out`` exists or cannot be written.
-        FamilyMismatch: the VAE and the checkpoint belong to different families.
+        FileError: one of the two cannot be used, or ``out`` exists, is no .safetensors file, or cannot be written.
+        FamilyMismatch: the VAE does not fit the checkpoint's model, or that is not known.
         Cancelled: ``cancelled`` returned True; no file is left.
     """
+    check_target(Path(out))
     with open_weights(checkpoint) as weights, open_vae(vae) as other:
         _require_checkpoint(weights)
-        if other.architecture.name != "AutoencoderKL":
-            raise NotAnAutoencoder(other.path, f"a {other.architecture.name} cannot be built into a checkpoint")
-        if other.half:
-            raise MissingKeys(other.path, f"it has only the {other.half}; a checkpoint needs a whole VAE")
-        previous, prefix, dtype = _place(weights)
-        _check_fit(weights, other)
-        tensors = {**_without_vae(weights, previous), **_vae_entries(other, prefix, dtype)}
-        _write(tensors, weights.metadata, Path(out), progress, cancelled)
+        check_fit(weights, other)
+        prefix, dtype = _place(weights)
+        tensors = {**_without_vae(weights), **_vae_entries(other, prefix, dtype)}
+        write_tensors(tensors, weights.metadata, Path(out), partial(_has_vae, other, prefix), progress, cancelled)
 
 
-def _place(weights: WeightFile) -> tuple[str, str, torch.dtype | None]:
-    """Prefix of a checkpoint's VAE, prefix for a new one, and its dtype; None if it has no VAE.
+def _place(weights: WeightFile) -> tuple[str, torch.dtype | None]:
+    """Prefix for a new VAE in a checkpoint, and its dtype; None if it has no VAE now.
 
-    The prefix stays, unless no host reads it.
+    The previous prefix only stays in a model of which it is not known what hosts read.
     """
-    usual = usual_prefix(weights.tensors)
-    try:
-        own = VaeFile(weights)
-    except NotAnAutoencoder as error:  # none, or an incomplete one, which is dropped
-        if isinstance(error, OtherKind) and error.kind != "unknown-vae":  # no VAE for images can replace it
-            raise
-        return usual, usual, None
-    readable = own.layout.naming != "ldm" or read_by_hosts(own.layout, weights.tensors)
-    return own.layout.prefix, own.layout.prefix if readable else usual, own.dtype
-
-
-def _check_fit(weights: WeightFile, vae: VaeFile) -> None:
-    """Refuse a VAE whose latents are not those of the checkpoint's model, or if that cannot be known."""
-    hint = family_hint(weights.tensors) or unet_family(weights.tensors)
-    if hint is None:
-        _check_like_own(weights, vae)
-        return
-    wanted = get_family(hint)
-    if (vae.latent_channels, vae.downscale) != (wanted.latent_channels, _DOWNSCALE):
-        raise FamilyMismatch(
-            f"{vae.path} makes latents with {vae.latent_channels} channels, at 1/{vae.downscale} of the size, but "
-            f"{weights.path} needs {wanted.latent_channels} channels at 1/{_DOWNSCALE} ({wanted.title})"
-        )
-    family = vae.load().family
-    if family and family.id != hint:
-        raise FamilyMismatch(
-            f"{vae.path} is a VAE for {family.title}, but {weights.path} is not: it would produce garbage"
-        )
-
-
-def _check_like_own(weights: WeightFile, vae: VaeFile) -> None:
-    """Of a model of unknown family, the VAE that it has shows what it needs."""
-    try:
-        own = VaeFile(weights)
-    except MissingVae as error:
-        raise FamilyMismatch(
-            f"it is not known which VAE {weights.path} needs, so none is built in: the model is of an unknown family, "
-            "and the file has no VAE"
-        ) from error
-    if (own.latent_channels, own.downscale) != (vae.latent_channels, vae.downscale):
-        raise FamilyMismatch(f"{vae.path} makes other latents than the VAE in {weights.path}: it would produce garbage")
-    families = own.load().family, vae.load().family
-    if all(families) and families[0] != families[1]:
-        raise FamilyMismatch(f"{vae.path} is a VAE of another family than the one in {weights.path}")
+    own = own_vae(weights)
+    if own is None:
+        return usual_prefix(weights.tensors), None
+    previous = own.layout.prefix.removeprefix(_STATE)
+    prefix = usual_prefix(weights.tensors, previous if previous in _PREFIXES else _PREFIXES[-1])
+    return prefix, own.dtype if own.dtype in _PRECISIONS else torch.float16
 
 
 def _require_checkpoint(weights: WeightFile) -> None:
-    if family_hint(weights.tensors) is None and not is_checkpoint(weights.tensors):
+    if not is_checkpoint(weights.tensors):
         raise NotAnAutoencoder(weights.path, "not a checkpoint: it contains no model besides a VAE")
 
 
-def _without_vae(weights: WeightFile, prefix: str) -> dict[str, _Entry]:
-    """Everything except the VAE and leftovers of its training; of a pickled training state, only the model."""
+def _without_vae(weights: WeightFile) -> dict[str, Entry]:
+    """Everything except VAEs and leftovers of their training; of a pickled training state, only the model."""
     model = _STATE if any(name.startswith(_STATE) for name in weights.tensors) else ""
+    names = [name for name in weights.tensors if name.startswith(model)]
+    removed = vae_tensors(weights.tensors)
+    return _entries(weights, {name.removeprefix(model): name for name in names if name not in removed})
+
+
+def _vae_entries(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) -> dict[str, Entry]:
+    """The VAE's own tensors in ``dtype``, and what else belongs to it as it is."""
+    layout, weights = vae.layout, vae.weights
+    twice = sorted(name for name in layout.extras if name.startswith(VAE_PARTS))
+    if twice:
+        raise MalformedFile(vae.path, f"it is not clear which tensor is right: {quoted(twice[0])} is there twice")
+    entries = _entries(weights, {**layout.names, **layout.extras})
+    for name, source in layout.names.items():
+        stored = weights.tensors[source].dtype
+        if dtype is not None and dtype != stored:
+            _converted(vae, source, dtype)  # before anything is written
+        entries[name] = Entry(vae.shapes[name], dtype or stored, partial(_converted, vae, source, dtype or stored))
+    return {prefix + name: entry for name, entry in entries.items()}
+
+
+def _entries(weights: WeightFile, names: dict[str, str]) -> dict[str, Entry]:
+    """New name -> what to write, for names in a file.
+
+    Raises:
+        MalformedFile: one of them cannot be read, or cannot be written to a safetensors file.
+    """
+    reason = unwritable(weights, set(names.values()))
+    if reason:
+        raise MalformedFile(weights.path, reason)
+    tensors = weights.tensors
     return {
-        name.removeprefix(model): (info.shape, info.dtype, partial(weights.read, name))
-        for name, info in weights.tensors.items()
-        if name.startswith(model) and not name.startswith((prefix, _STATE + prefix))
+        name: Entry(tensors[source].shape, tensors[source].dtype, partial(weights.read, source))
+        for name, source in names.items()
     }
 
 
-def _vae_entries(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) -> dict[str, _Entry]:
-    return {
-        prefix.removeprefix(_STATE) + name: (
-            vae.shapes[name],
-            dtype or vae.weights.tensors[source].dtype,
-            partial(vae.weights.read, source),
+def _converted(vae: VaeFile, source: str, dtype: torch.dtype) -> Tensor:
+    value = vae.weights.read(source)
+    result = value.to(dtype)
+    if dtype != value.dtype and not_finite({source: result}):
+        largest, limit = value.abs().max().item(), torch.finfo(dtype).max
+        raise NotFinite(
+            vae.path,
+            f"{quoted(source)} has values up to {largest:.3g}, but the VAE in the checkpoint is stored as "
+            f"{str(dtype).removeprefix('torch.')}, which ends at {limit:.3g}: it would produce black images",
         )
-        for name, source in vae.layout.names.items()
-    }
+    return result
 
 
-def _write(
-    tensors: Mapping[str, _Entry],
-    metadata: Mapping[str, str],
-    out: Path,
-    progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
-) -> None:
-    """Write the tensors to a temporary file next to ``out`` and rename it, so that ``out`` is never incomplete."""
-    header: dict[str, object] = {}
-    # Without hashes, which would be those of the original file.
-    other_metadata = {key: value for key, value in metadata.items() if "hash" not in key.lower()}
-    if other_metadata:
-        header["__metadata__"] = other_metadata
-    position = 0
-    for name, (shape, dtype, _) in tensors.items():
-        size = torch.Size(shape).numel() * torch.empty(0, dtype=dtype).element_size()
-        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [position, position + size]}
-        position += size
-    raw = json.dumps(header).encode()
-    raw += b" " * (-len(raw) % 8)
-    if out.exists():
-        raise UnreadableFile(str(out), "already exists; nothing was written")
-    try:
-        free = shutil.disk_usage(out.parent).free
-        if free < position + len(raw):
-            raise UnreadableFile(
-                str(out), f"not enough disk space: {position / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
-            )
-        unfinished = out.with_name(f"{out.name}.part")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(len(raw).to_bytes(8, "little") + raw)
-                done = 0
-                for name, (_, dtype, read) in tensors.items():
-                    if cancelled and cancelled():
-                        raise Cancelled("cancelled")
-                    if progress:
-                        progress(done, position, name)
-                    value = read().to(dtype).reshape(-1)
-                    done += file.write(value.view(torch.uint8).numpy().data)
-            unfinished.rename(out)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise UnreadableFile(str(out), f"could not be written: {error.strerror or error}") from error
-    if progress:
-        progress(position, position, "")
+def _has_vae(vae: VaeFile, prefix: str, written: WeightFile) -> bool:
+    """Whether the VAE that hosts load from a new file is ``vae``."""
+    layout = VaeFile(written).layout
+    names = layout.names.keys(), layout.extras.keys()
+    return layout.prefix == prefix and names == (vae.layout.names.keys(), vae.layout.extras.keys())
+
+
+def _has_no_vae(written: WeightFile) -> bool:
+    return not vae_tensors(written.tensors)

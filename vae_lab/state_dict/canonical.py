@@ -10,8 +10,8 @@ Only names and shapes are used; no tensor is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vae_lab.errors import MissingVae, NotAnAutoencoder
@@ -27,6 +27,7 @@ __all__ = [
     "read_by_hosts",
     "unet_family",
     "usual_prefix",
+    "vae_tensors",
 ]
 
 VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
@@ -45,6 +46,15 @@ _FIRST_STAGE = ("cond_stage_model.", "conditioner.", ".input_blocks.", ".joint_b
 _UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 _UNET_LABELS = "model.diffusion_model.label_emb.0.0.weight"
 _UNPREFIXED = ("", "state_dict.")
+_TRAINING = re.compile(r"(?:loss|discriminator|model_ema|ema|optimizer\w*|lr_schedulers?|callbacks)\.")
+# A checkpoint's VAE is there and nothing else is; elsewhere, a VAE's tensors are known by their own names.
+_VAE_PREFIX = re.compile(r"(?:state_dict\.)?(?:first_stage_model|vae)\.")
+_VAE_PART = re.compile(
+    r"(?:post_)?quant_conv\.|(?:en|de)coder\.(?:(?:post_)?quant_conv|conv_in|conv_out|norm_out|conv_norm_out|"
+    r"mid|mid_block|down|down_blocks|up|up_blocks)\."
+)
+# VAEs that other parts of a model contain, such as the image encoder of Stable Video Diffusion.
+_OTHER_PART = re.compile(r"(?:state_dict\.)?(?:model\.diffusion_model|conditioner|cond_stage_model|control_model)\.")
 
 # Flux.2's own code has each quant conv inside its half.
 _FLUX2_NAMES = re.compile(r"^(?:encoder\.(?=quant_conv\.)|decoder\.(?=post_quant_conv\.))")
@@ -78,6 +88,9 @@ class Layout:
         other_prefixes: prefixes of more VAEs in the same file, which hosts do not use.
         family_hint: family id that the rest of the checkpoint suggests, or None.
         mixed: some of its names are those of ldm and others those of diffusers, and no tensor has both.
+        extras: tensors with that prefix that are neither a VAE's of a known architecture nor leftovers of training,
+            such as the statistics of Flux.2's latents, and second tensors for a name: name without prefix -> name in
+            the file.
     """
 
     kind: Literal["checkpoint", "vae"]
@@ -88,6 +101,7 @@ class Layout:
     other_prefixes: tuple[str, ...] = ()
     family_hint: str | None = None
     mixed: bool = False
+    extras: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -103,7 +117,7 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
         NotAnAutoencoder: no VAE of a known architecture; names the expected tensors.
     """
     checkpoint = is_checkpoint(tensors)
-    prefixes = sorted(_kl_prefixes(tensors), key=_preference)
+    prefixes = _by_preference(_kl_prefixes(tensors), tensors)
     if checkpoint and all(prefix in _UNPREFIXED for prefix in prefixes):
         # Hosts do not load an unprefixed VAE from a checkpoint: they keep the previous checkpoint's VAE.
         unprefixed = "; no host loads its VAE tensors without prefix" if prefixes else ""
@@ -113,7 +127,8 @@ def find_vae(tensors: Mapping[str, TensorInfo], path: str) -> Layout:
         return _kl_layout(tensors, prefixes, "checkpoint" if checkpoint else "vae")
     taesd = _taesd_names(tensors)
     if taesd:
-        return Layout("vae", "taesd", "", taesd, leftovers=len(tensors) - len(taesd))
+        extras = _extras(tensors.keys() - taesd.values(), "", ())
+        return Layout("vae", "taesd", "", taesd, leftovers=len(tensors) - len(taesd), extras=extras)
     raise NotAnAutoencoder(
         path,
         "no VAE found: expected decoder.conv_in.weight (AutoencoderKL) or 1.weight or 0.weight (TAESD), "
@@ -126,10 +141,12 @@ def is_checkpoint(tensors: Mapping[str, TensorInfo]) -> bool:
     return any(map(_MODEL.search, tensors))
 
 
-def usual_prefix(tensors: Mapping[str, TensorInfo]) -> str:
-    """The prefix with which hosts expect the VAE of this checkpoint."""
-    first_stage = any(marker in name for name in tensors for marker in _FIRST_STAGE)
-    return "first_stage_model." if first_stage else "vae."
+def usual_prefix(tensors: Mapping[str, TensorInfo], otherwise: str = "vae.") -> str:
+    """The prefix with which hosts expect the VAE of this checkpoint; ``otherwise`` if its model is not known."""
+    if any(marker in name for name in tensors for marker in _FIRST_STAGE):
+        return "first_stage_model."
+    known = any(marker in name for name in tensors for marker, _ in _CHECKPOINT_FAMILIES)
+    return "vae." if known else otherwise
 
 
 def read_by_hosts(layout: Layout, tensors: Mapping[str, TensorInfo]) -> bool:
@@ -150,9 +167,42 @@ def _kl_prefixes(tensors: Mapping[str, TensorInfo]) -> set[str]:
     return prefixes
 
 
-def _preference(prefix: str) -> tuple[bool, int, str]:
-    """Sorts ``first_stage_model.`` first: hosts load that VAE and ignore other copies."""
-    return ("first_stage_model." not in prefix, len(prefix), prefix)
+def _by_preference(prefixes: set[str], tensors: Mapping[str, TensorInfo]) -> list[str]:
+    """The prefix that hosts read comes first: they load that VAE and ignore other copies."""
+    usual = usual_prefix(tensors, "first_stage_model.") if len(prefixes) > 1 else ""
+    return sorted(prefixes, key=lambda prefix: (usual not in prefix, len(prefix), prefix))
+
+
+def vae_tensors(tensors: Mapping[str, TensorInfo]) -> set[str]:
+    """Names of all tensors of a checkpoint that belong to a VAE: of every copy, also unprefixed ones."""
+    prefixes = {prefix for prefix in {*_kl_prefixes(tensors), *_UNPREFIXED} if not _OTHER_PART.match(prefix)}
+    of_model = (prefix for name in tensors if _MODEL.search(name) for prefix in _prefixes(name))
+    shared = {*_UNPREFIXED, *(prefix for prefix in of_model if prefix in prefixes)}
+    return {
+        name
+        for name in tensors
+        if _VAE_PREFIX.match(name)
+        or any(
+            prefix in prefixes and (prefix not in shared or _VAE_PART.match(name, len(prefix)))
+            for prefix in _prefixes(name)
+        )
+    }
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """All that end with a dot, and the empty one."""
+    yield ""
+    yield from (name[: match.end()] for match in re.finditer(r"\.", name))
+
+
+def _extras(names: Iterable[str], prefix: str, others: tuple[str, ...]) -> dict[str, str]:
+    """Of all names in a file that are not a VAE's of a known architecture, those that may be part of it."""
+    others = tuple(other for other in others if other and not prefix.startswith(other))
+    return {
+        name[len(prefix) :]: name
+        for name in names
+        if name.startswith(prefix) and not name.startswith(others) and not _TRAINING.match(name, len(prefix))
+    }
 
 
 def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Literal["checkpoint", "vae"]) -> Layout:
@@ -164,19 +214,23 @@ def _kl_layout(tensors: Mapping[str, TensorInfo], prefixes: list[str], kind: Lit
         # Hosts load the ldm names, and ignore the others.
         parts = {name for name in parts if not diffusers_names.only_in_diffusers(name)}
         others = (f"{prefix} (diffusers names)", *others)
+    rest = {prefix + name for name in own if not name.startswith(VAE_PARTS)}
     renamed = {name: _FLUX2_NAMES.sub("", name) for name in parts}
     if diffusers_names.uses_diffusers_names(parts):
         naming = "diffusers-old" if diffusers_names.uses_old_attention_names(parts) else "diffusers"
         renamed = diffusers_names.to_ldm_names(parts)
+    names = {renamed[name]: prefix + name for name in sorted(parts)}
+    rest |= {prefix + name for name in parts} - set(names.values())
     return Layout(
         kind=kind,
         naming=naming,
         prefix=prefix,
-        names={renamed[name]: prefix + name for name in sorted(parts)},
+        names=names,
         leftovers=len(own) - len(parts) if kind == "vae" or prefix else 0,
         other_prefixes=others,
         family_hint=family_hint(tensors) if kind == "checkpoint" else None,
         mixed=len(set(renamed.values())) == len(parts) and diffusers_names.mixes_names(parts),
+        extras=_extras(rest, prefix, others) if kind == "vae" or prefix not in _UNPREFIXED else {},
     )
 
 

@@ -15,7 +15,7 @@ from vae_lab.errors import MissingVae, MixedNames, NotAnAutoencoder, OtherKind
 from vae_lab.formats import TensorInfo, file_name
 from vae_lab.state_dict.canonical import Layout
 
-__all__ = ["KINDS", "KINDS_BY_ID", "MIXED_REMEDY", "SHARD_REMEDY", "Kind", "explain"]
+__all__ = ["KINDS", "KINDS_BY_ID", "MIXED_REMEDY", "SHARD_REMEDY", "Kind", "explain", "pixel_model"]
 
 Answer = Literal["model", "pixels", "vae"]
 """Another kind of model, a model that needs no VAE, or another kind of VAE."""
@@ -284,6 +284,12 @@ def explain(
     if is_vae and type(error) is NotAnAutoencoder:
         return OtherKind(path, error.reason, "unknown-vae")
     return error
+
+
+def pixel_model(tensors: Mapping[str, TensorInfo]) -> Kind | None:
+    """The kind of a model that needs no VAE, whether or not the file has one; None for other models."""
+    view = _Tensors(tensors)
+    return next((kind for kind in KINDS if kind.answer == "pixels" and kind.matches(view)), None)
 
 
 def _reason(kind: Kind) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
-from tests.unit.makers import F8, SD1_TEXT, UNET, diffusers_names, kl_state, prefixed, write
+from tests.unit.makers import CONTAINERS, F8, SD1_TEXT, UNET, diffusers_names, kl_state, prefixed, write
 from vae_lab.autoencoders import open_vae
+from vae_lab.library import inspect_file
 from vae_lab.library.loading import loading_findings
 from vae_lab.repair import bake, extract
 from vae_lab.state_dict.canonical import read_by_hosts
@@ -59,8 +61,6 @@ def test_a_second_vae_is_mentioned(tmp_path: Path) -> None:
 
 
 def test_flux_checkpoints_get_the_prefix_that_is_read_there(tmp_path: Path) -> None:
-    import torch
-
     flux = {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}
     vae = write(tmp_path / "vae.safetensors", kl_state(F8))
     with open_vae(vae) as file:
@@ -81,3 +81,54 @@ def test_of_two_sets_of_names_the_one_that_hosts_load_is_judged(tmp_path: Path) 
         state = file.state_dict()
     assert state.keys() == first.keys()
     assert (state["decoder.mid.block_1.conv1.weight"] == first["decoder.mid.block_1.conv1.weight"]).all()
+
+
+WHOLE = UNET | SD1_TEXT | prefixed("first_stage_model.", kl_state(F8))
+
+
+@pytest.mark.parametrize(
+    ("container", "name", "state", "new_name"),
+    [
+        ("safetensors", "a.ckpt", WHOLE, "a.safetensors"),
+        ("safetensors", "a.CKPT", UNET | SD1_TEXT, "a.safetensors"),
+        ("safetensors", "a b.vae.pt", kl_state(F8), "a b.vae.safetensors"),
+        ("safetensors", "a.pth", kl_state(F8), "a.safetensors"),
+        ("safetensors", "a.bin", diffusers_names(kl_state(F8), 4), "a.safetensors"),
+        ("zip", "a.safetensors", WHOLE, "a.ckpt"),
+        ("legacy", "a.Safetensors", UNET | SD1_TEXT, "a.ckpt"),
+        ("zip", "a.vae.safetensors", kl_state(F8), "a.vae.pt"),
+        ("legacy", "a.sft", kl_state(F8), "a.pt"),
+        ("zip", "a.safetensors", {**kl_state(F8), "decoder.conv_out.bias": torch.full((3,), float("nan"))}, "a.pt"),
+    ],
+)
+def test_a_name_of_the_other_format_is_named_with_the_right_one(
+    tmp_path: Path, container: str, name: str, state: dict, new_name: str
+) -> None:
+    """Hosts choose the reader by the name, and fail."""
+    record = inspect_file(CONTAINERS[container](tmp_path / name, state), probe=False)
+    (finding,) = (finding for finding in record.verdict.findings if finding.code == "wrong-extension")
+    assert "Loads in: VAE Lab, not in: the WebUI, Forge, ComfyUI." in finding.text
+    assert finding.remedy == f"Rename it to {new_name!r}."
+    assert record.status not in ("healthy", "unchecked")
+
+
+@pytest.mark.parametrize(
+    ("container", "names"),
+    [
+        ("safetensors", ["a.safetensors", "a.vae.SAFETENSORS", "a.sft", "0f3c", "a.safetensors.1"]),
+        ("zip", ["a.ckpt", "a.vae.pt", "a.pth", "a.bin", "0f3c", "a.ckpt.old"]),
+        ("legacy", ["a.ckpt", "a.pt"]),
+    ],
+)
+def test_a_right_name_and_one_that_says_nothing_are_not_mentioned(
+    tmp_path: Path, container: str, names: list[str]
+) -> None:
+    for name in names:
+        record = inspect_file(CONTAINERS[container](tmp_path / name, kl_state(F8)), probe=False)
+        assert record.verdict.findings == (), name
+
+
+def test_another_kind_of_model_is_not_accused(tmp_path: Path) -> None:
+    lora = {f"lora_unet_down_{i}.lora_{half}.weight": torch.zeros(4, 4) for i in range(4) for half in ("up", "down")}
+    record = inspect_file(write(tmp_path / "lora.pt", lora), probe=False)
+    assert record.status == "no-vae"

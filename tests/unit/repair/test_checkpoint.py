@@ -17,7 +17,7 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.cli import main
 from vae_lab.errors import Cancelled, FamilyMismatch, NotAnAutoencoder, UnreadableFile, VaeLabError
-from vae_lab.repair import checkpoint as baking
+from vae_lab.repair import writing
 from vae_lab.samples import load_sample_vae
 
 State = dict[str, Tensor]
@@ -109,7 +109,7 @@ def test_a_full_disk_is_reported_before_anything_is_written(
     tmp_path: Path, own: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path / "model.safetensors", checkpoint(own))
-    monkeypatch.setattr(baking.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     with pytest.raises(UnreadableFile, match=r"not enough disk space: 0\.01 GB needed, 0\.00 GB free"):
         extract(source, tmp_path / "out.safetensors")
     assert sorted(tmp_path.iterdir()) == [source]
@@ -122,6 +122,8 @@ def test_on_the_command_line(tmp_path: Path, own: State, capsys: pytest.CaptureF
     assert main(["bake", str(source), str(out), "-o", str(tmp_path / "new.safetensors")]) == 0
     assert main(["strip", str(source), "-o", str(out)]) == 2
     assert "already exists" in capsys.readouterr().err
+    assert main(["strip", str(source), "-o", str(tmp_path / "x.ckpt")]) == 2
+    assert "Choose 'x.safetensors'" in capsys.readouterr().err
 
 
 SDXL_UNET = UNET | {"model.diffusion_model.label_emb.0.0.weight": torch.zeros(4, 2816)}

@@ -108,6 +108,13 @@ def test_checkpoint_with_two_vaes_gives_the_one_that_hosts_load(tmp_path: Path) 
         assert same(file.state_dict(), old)
 
 
+def test_of_two_vaes_in_a_flux_checkpoint_hosts_load_the_other_one(tmp_path: Path) -> None:
+    flux = {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}
+    copies = prefixed("first_stage_model.", kl_state(seed=1)) | prefixed("vae.", kl_state(seed=2))
+    with open_vae(write(tmp_path / "checkpoint.safetensors", flux | copies)) as file:
+        assert (file.layout.prefix, file.layout.other_prefixes) == ("vae.", ("first_stage_model.",))
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_checkpoint_with_nothing_but_an_unprefixed_vae_has_none(tmp_path: Path, container: str) -> None:
     """No host loads unprefixed keys out of a checkpoint: it would keep using the previous checkpoint's VAE."""

@@ -31,7 +31,7 @@ from vae_lab.latents.family import FAMILIES
 from vae_lab.library import FileRecord, Recommendation
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
-from vae_lab.library.loading import loading_findings
+from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
@@ -62,7 +62,7 @@ INTERNATIONAL = (
     "HTML", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae", "AutoencoderKL",
     "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
     "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "CHECKPOINT", "NEW", "o", "vae-lab", "module",
-    "first_stage_model.", "-o",
+    "first_stage_model.", "-o", "pickle", "ckpt", "a", "pt",
     # kinds of files, the programs and models that they belong to, and the WebUI's folders
     "Allegro", "AnimateDiff", "AsymmetricAutoencoderKL", "CLIP", "Cascade", "Chroma", "Codeformer", "CogVideoX",
     "ControlNet", "Cosmos", "DC-AE", "DeepFloyd", "ESRGAN", "GFPGAN", "Hunyuan3D", "HunyuanImage", "HunyuanVideo", "IF",
@@ -211,6 +211,9 @@ def reports() -> dict[str, FileRecord]:
     for kind in ("checkpoint", "vae"):
         file = SimpleNamespace(layout=replace(layout, kind=kind), weights=SimpleNamespace(tensors=tensors))
         findings = loading_findings(file)  # type: ignore[arg-type]
+        found[f"{500 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=findings)
+    for container, name in (("safetensors", "a.ckpt"), ("torch-zip", "a.safetensors")):
+        findings = name_findings(SimpleNamespace(container=container, path=name), "vae")  # type: ignore[arg-type]
         found[f"{500 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=findings)
     problem = "the VAE's weights are not finite: decoder.conv_in.weight has NaN or infinite values"
     for kind in ("checkpoint", "vae"):

@@ -1,0 +1,189 @@
+"""Write tensors to a new .safetensors file, one after the other, and compare the file with what was to be written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vae_lab.errors import Cancelled, FileError, UnreadableFile
+from vae_lab.formats import WeightFile, open_weights
+from vae_lab.formats.dtypes import SAFETENSORS_TYPES
+from vae_lab.progress import Progress
+from vae_lab.text import quoted, sized
+
+__all__ = ["Entry", "check_target", "unwritable", "write_tensors"]
+
+_SUFFIXES = (".safetensors", ".sft")
+_NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
+_NOTHING_WRITTEN = "nothing was written"
+
+
+class Entry(NamedTuple):
+    """A tensor to write: ``read`` gives it, in this shape or flattened."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file."""
+        return torch.Size(self.shape).numel() * torch.empty(0, dtype=self.dtype).element_size()
+
+
+def check_target(out: Path) -> None:
+    """Refuse a name under which hosts would not read a safetensors file, or which is taken.
+
+    Raises:
+        UnreadableFile: with the reason.
+    """
+    if out.suffix.lower() not in _SUFFIXES:
+        raise UnreadableFile(
+            str(out),
+            "the new file is a safetensors file, which hosts only read if its name ends in .safetensors; "
+            f"{_NOTHING_WRITTEN}. Choose {out.with_suffix('.safetensors').name!r}, for example",
+        )
+    if os.path.lexists(out):
+        raise UnreadableFile(str(out), f"already exists; {_NOTHING_WRITTEN}")
+
+
+def unwritable(weights: WeightFile, names: set[str]) -> str:
+    """Why one of these tensors of a file cannot be copied to a safetensors file; "" if all can."""
+    for name in sorted(names):
+        info = weights.tensors[name]
+        if info.flaw or info.dtype not in _NAMES or name == "__metadata__":
+            return f"tensor {quoted(name)} cannot be copied: {info.flaw or f'safetensors has no {info.dtype}'}"
+    return ""
+
+
+def write_tensors(
+    tensors: Mapping[str, Entry],
+    metadata: Mapping[str, str],
+    out: Path,
+    is_right: Callable[[WeightFile], bool],
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> None:
+    """Write to a temporary file next to ``out``, read it back, and rename it, so that ``out`` is never incomplete.
+
+    Args:
+        tensors: in this order.
+        metadata: without hashes, which would be those of the original file.
+        out: a name that ``check_target`` accepts.
+        is_right: whether the new file, read back, has the structure that it should have.
+        progress: called before each tensor, when it is written and when it is read back.
+        cancelled: called before each tensor.
+
+    Raises:
+        UnreadableFile: it cannot be written, or what is read back is something else; no file is left.
+        Cancelled: ``cancelled`` returned True; no file is left.
+    """
+    check_target(out)
+    header = _header(tensors, metadata)
+    total = sum(entry.nbytes for entry in tensors.values())
+    run = _Run(2 * total, progress, cancelled)
+    unfinished = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        free = shutil.disk_usage(out.parent).free
+        if free < total + len(header):
+            needed, left = total / 1e9, free / 1e9
+            raise UnreadableFile(str(out), f"not enough disk space: {needed:.2f} GB needed, {left:.2f} GB free")
+        file = unfinished.open("xb")
+        try:
+            with file:
+                digests = _write(file.write, header, tensors, run)
+            _read_back(unfinished, out, tensors, digests, is_right, run)
+            check_target(out)
+            unfinished.rename(out)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise UnreadableFile(str(out), f"could not be written: {error.strerror or error}") from error
+    if progress:
+        progress(2 * total, 2 * total, "")
+
+
+class _Run:
+    """Reports progress, and ends with ``Cancelled`` when told to."""
+
+    def __init__(self, total: int, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
+        self.total, self._progress, self._cancelled = total, progress, cancelled
+        self._done = 0
+
+    def next(self, name: str, nbytes: int) -> None:
+        if self._cancelled and self._cancelled():
+            raise Cancelled("cancelled")
+        if self._progress:
+            self._progress(self._done, self.total, name)
+        self._done += nbytes
+
+
+def _header(tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, object] = {}
+    kept = {key: value for key, value in metadata.items() if "hash" not in key.lower()}
+    if kept:
+        header["__metadata__"] = kept
+    position = 0
+    for name, entry in tensors.items():
+        end = position + entry.nbytes
+        header[name] = {"dtype": _NAMES[entry.dtype], "shape": entry.shape, "data_offsets": [position, end]}
+        position = end
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def _write(
+    write: Callable[[memoryview], object], header: bytes, tensors: Mapping[str, Entry], run: _Run
+) -> dict[str, bytes]:
+    """Returns a digest of each tensor."""
+    write(memoryview(header))
+    digests = {}
+    for name, entry in tensors.items():
+        run.next(name, entry.nbytes)
+        value = _bytes(entry.read().to(entry.dtype))
+        if value.nbytes != entry.nbytes:
+            raise ValueError(f"{name}: {value.nbytes} bytes instead of {sized(entry.nbytes)}")
+        digests[name] = _digest(value)
+        write(value)
+    return digests
+
+
+def _read_back(
+    unfinished: Path,
+    out: Path,
+    tensors: Mapping[str, Entry],
+    digests: Mapping[str, bytes],
+    is_right: Callable[[WeightFile], bool],
+    run: _Run,
+) -> None:
+    try:
+        with open_weights(unfinished) as file:
+            found = {name: (info.shape, info.dtype) for name, info in file.tensors.items()}
+            problem = "" if found == {name: (entry.shape, entry.dtype) for name, entry in tensors.items()} else "header"
+            for name, entry in tensors.items():
+                if not problem:
+                    run.next(name, entry.nbytes)
+                    problem = "" if _digest(_bytes(file.read(name))) == digests[name] else f"tensor {quoted(name)}"
+            if not problem and not is_right(file):
+                problem = "structure"
+    except FileError as error:
+        raise UnreadableFile(str(out), f"could not be read back, so it was removed: {error.reason}") from error
+    if problem:
+        raise UnreadableFile(str(out), f"was not read back as it should be ({problem}), so it was removed")
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _digest(value: memoryview) -> bytes:
+    return hashlib.blake2b(value, digest_size=16).digest()

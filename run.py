@@ -56,7 +56,7 @@ def demo(args: argparse.Namespace, rest: list[str]) -> int:
 # tests/unit/test_run.py fails when a test file that depends on them is missing here.
 GRADIO_4_TESTS = (
     *("tests/browser", "tests/unit/api", "tests/unit/ui", "tests/unit/test_localization.py"),
-    *("tests/unit/formats/test_remote.py", "tests/contract/test_listing.py"),
+    *("tests/unit/formats/test_remote.py", "tests/unit/service/test_hashes.py", "tests/contract/test_listing.py"),
 )
 
 

@@ -208,7 +208,7 @@ def assert_holds(path: Path, prefix: str, vae: State, others: State) -> None:
 
 
 # Of more cases than these, the tests take minutes: most of it is reading pickles.
-examples = pytest.mark.parametrize("number", [10, pytest.param(150, marks=pytest.mark.slow)])
+examples = pytest.mark.parametrize("number", [10, pytest.param(30, marks=pytest.mark.slow)])
 
 
 @examples

@@ -132,7 +132,7 @@ def test_an_upgrade_does_not_hash_again(folder: Path, cache: FileCache, monkeypa
 
 def test_scan_writes_hashes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also those that an earlier scan has computed."""
-    path = small_vae(folder / "v.pt", 1)
+    path = small_vae(folder / "v.safetensors", 1)
     out = tmp_path / "out.csv"
     for options, digest in (((), None), (("--hashes",), sha256(path)), ((), sha256(path))):
         command = ["scan", str(folder), "--no-probe", "--cache", str(tmp_path / "cache"), "--jsonl", "-"]

@@ -105,7 +105,7 @@ def test_a_dropped_image_names_a_vae_of_the_user(
 ) -> None:
     panel, digest = ComparisonPanel(host), digest_of(host)
     monkeypatch.setattr(host, "encode", lambda image, vae: (torch.zeros(1, 4, 8, 8), FAMILIES["sd1"]))
-    inputs = (None, [], "Automatic", "Built-in", None)
+    inputs = (None, [], "Automatic", "Built-in", None, None)
     *_, message = panel.on_encode(str(image(tmp_path / "i.png", digest)), *inputs)
     assert f"VAE hash {digest}: you have this VAE as &lt;mine&gt;.safetensors." in message
     with use_language("zh_CN"):
@@ -121,7 +121,7 @@ def test_so_does_a_loaded_latent(host: StandaloneHost, tmp_path: Path) -> None:
     latent = Generation("g", torch.zeros(1, 4, 8, 8), FAMILIES["sd1"], "x", (PARAMETERS.format(digest=digest),))
     save_latents(latent, tmp_path / "l.safetensors")
     *_, message = ComparisonPanel(host).on_load(
-        str(tmp_path / "l.safetensors"), None, [], "Automatic", "Built-in", None
+        str(tmp_path / "l.safetensors"), None, [], "Automatic", "Built-in", None, None
     )
     assert f"VAE hash {digest}: you have this VAE as" in message
 

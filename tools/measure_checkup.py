@@ -282,6 +282,7 @@ _NUMBERS: dict[str, Callable[[Reading], float]] = {
     "all": lambda reading: reading.overall,
 }
 """The numbers that decide about a loss; see vae_lab/checkup/judge.py."""
+_COLUMNS = (*_NUMBERS, *(f"own: {name}" for name in _NUMBERS))
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------
@@ -332,21 +333,32 @@ def measure(case: Case, photos: Photos) -> Row:
 
 def table(rows: list[Row]) -> str:
     """Markdown."""
-    columns = ["VAE", "of photos", "txt2img keeps", "img2img keeps", *_NUMBERS, *(f"own: {name}" for name in _NUMBERS)]
-    columns += ["expected", "verdict"]
+    columns = ["VAE", "of photos", "txt2img keeps", "img2img keeps", *_COLUMNS, "expected", "verdict"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
-        cells = [row.case.name, f"{row.absolute:.2f}", f"{row.txt2img:.2f}", f"{row.img2img:.2f}"]
-        for reading in (row.probe.reference, row.probe.own):
-            if reading is None:
-                cells += [""] * len(_NUMBERS)
-                continue
-            cells += [f"{of(reading):.2f}" for of in _NUMBERS.values()]
+        cells = [row.case.name, f"{row.absolute:.2f}", f"{row.txt2img:.2f}", f"{row.img2img:.2f}", *numbers(row.probe)]
         codes = ", ".join(finding.code for finding in row.checkup.verdict.faults)
         verdict = f"{row.checkup.verdict.status}{f' ({codes})' if codes else ''}"
         cells += [row.wanted, verdict if row.right else f"**{verdict}**"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def table_of_numbers(rows: list[tuple[str, Probe, str, str]]) -> str:
+    """Markdown, without photos: name, probe, expected and found verdict of each VAE."""
+    columns = ["VAE", *_COLUMNS, "expected", "verdict"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join([name, *numbers(one), wanted, found])} |" for name, one, wanted, found in rows]
+    return "\n".join(lines)
+
+
+def numbers(one: Probe) -> list[str]:
+    """The chart's numbers, by the decoder and by encoder and decoder."""
+    return [
+        "" if reading is None else f"{of(reading):.2f}"
+        for reading in (one.reference, one.own)
+        for of in _NUMBERS.values()
+    ]
 
 
 def margins(rows: list[Row]) -> str:

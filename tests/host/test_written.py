@@ -143,6 +143,23 @@ def test_a_vae_that_arrives_while_the_webui_runs(webui: WebUI, data_dir: Path) -
         the_host().refresh()
 
 
+def test_a_checkpoint_that_arrives_while_the_webui_runs(webui: WebUI, data_dir: Path) -> None:
+    from vae_lab.extension import the_host
+
+    models = data_dir / "models" / "Stable-diffusion"
+    arrived = models / "arrived.safetensors"
+    shutil.copy(models / "two.safetensors", arrived)
+    try:
+        the_host().refresh()
+        assert arrived.name in the_host().checkpoints()
+        assert webui.sd_models.get_closet_checkpoint_match(arrived.name) is not None
+    finally:
+        arrived.unlink()
+        webui.sd_models.list_models()
+    the_host().refresh()
+    assert arrived.name not in the_host().checkpoints()
+
+
 def test_a_preference_that_cannot_be_written_changes_nothing(webui: WebUI, data_dir: Path) -> None:
     """As in a read-only folder, which root could write to."""
     from vae_lab.extension import the_host

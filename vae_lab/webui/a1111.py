@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
+from vae_lab.host.guard import guarded
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
@@ -84,6 +85,7 @@ class A1111Host(Host):
             for name, path in walk.find([*folders, *checkpoint_folders])
             if is_vae_next_to_checkpoint(path) or any(path.is_relative_to(folder) for folder in folders)
         }
+        _register_new_checkpoints(path for _, path in walk.find(checkpoint_folders))
         tiny = walk.find([Path(models_path) / "VAE-taesd"])
         found |= {f"VAE-taesd/{name}": path for name, path in tiny if "decoder" in name}
         return Listing.of(self.checkpoint_files(), found, walk.find_all(self.library_folders()))
@@ -401,3 +403,13 @@ class A1111Host(Host):
 
     def data_folder(self) -> Path:
         return Path(data_path) / "cache" / "vae-lab"
+
+
+def _register_new_checkpoints(files: Iterable[Path]) -> None:
+    """Tell the WebUI of checkpoints that have arrived since it listed them, as its own Refresh does."""
+    known = {os.path.abspath(info.filename) for info in sd_models.checkpoints_list.values()}
+    for path in files:
+        if path.suffix in (".ckpt", ".safetensors") and not is_vae_next_to_checkpoint(path):
+            with guarded("listing a new checkpoint"):
+                if os.path.abspath(path) not in known:
+                    sd_models.CheckpointInfo(str(path)).register()

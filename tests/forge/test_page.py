@@ -64,7 +64,8 @@ def test_a_generation_and_a_comparison(forge: Forge, page: Page) -> None:
         time.sleep(0.5)
     page.wait_for_selector("#txt2img_gallery img")
     open_tab(page)
-    panel = Panel(page).refreshed()  # the page was made before there was a latent, and learns of it now
+    panel = Panel(page)
+    expect(panel.latent).to_contain_text("a harbour")  # the page learns of it now, and ticks VAEs for it
     panel.tick_only("first.safetensors", "small.safetensors")
     panel.finish(lambda: page.click("#vae_lab_compare"))
     expect(panel.message).to_contain_text("2 VAEs decoded", timeout=90_000)

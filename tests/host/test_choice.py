@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from tests.host.conftest import built_in
-from tests.host.webui import WebUI, pixels
+from tests.host.webui import WebUI, pasted_override, pixels
 from tests.unit.makers import diffusers_names
 from vae_lab.errors import HostError, UnknownChoice
 
@@ -216,7 +216,7 @@ def test_same_name_in_two_folders(webui: WebUI, host, data_dir: Path) -> None:
 
 
 def test_paste_finds_a_renamed_file_by_its_weights(webui: WebUI, data_dir: Path) -> None:
-    from modules.infotext_utils import parse_generation_parameters, paste_fields
+    from modules.infotext_utils import parse_generation_parameters
 
     info = webui.generate(lab={"override": "first.safetensors"}).info
     folder = data_dir / "models" / "VAE"
@@ -230,12 +230,7 @@ def test_paste_finds_a_renamed_file_by_its_weights(webui: WebUI, data_dir: Path)
         parameters = parse_generation_parameters(info)
         script_callbacks.infotext_pasted_callback(info, parameters)
         assert "VAE" not in parameters, "one VAE, chosen once"
-        choose = next(
-            field
-            for component, field in paste_fields["txt2img"]["fields"]
-            if getattr(component, "elem_id", "") == "vae_lab_txt2img_override"
-        )
-        assert choose(parameters) == "renamed.safetensors"
-        assert choose({}) == "Automatic"
+        assert pasted_override(parameters) == "renamed.safetensors"
+        assert pasted_override({}) == "Automatic"
     finally:
         (folder / "renamed.safetensors").rename(folder / "first.safetensors")

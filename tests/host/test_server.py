@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.chromium import find_chromium
 from tests.host.conftest import install_extension, install_neighbour
@@ -239,18 +239,19 @@ def test_pasting_a_vae_that_is_not_here_says_so(server: Server, page: Page) -> N
 
 def test_the_accordion_follows_changes_made_elsewhere(server: Server, page: Page) -> None:
     page.click("#vae_lab_txt2img > .label-wrap")
-    line = "#vae_lab_txt2img_deciding .vae-lab-deciding"
-    page.wait_for_selector(f"{line}:has-text('Built-in: no external VAE')", state="visible", timeout=20_000)
+    line = page.locator("#vae_lab_txt2img_deciding .vae-lab-deciding").first
+    nothing_chosen = "Built-in: no external VAE"
+    expect(line).to_contain_text(nothing_chosen, timeout=20_000)
     for option, value, why in (
         ("vae_lab_external", "second.safetensors", "second.safetensors: Settings > VAE Lab"),
         ("sd_vae", "first.safetensors", "first.safetensors: Settings > VAE > SD VAE"),
     ):
         server.post("/sdapi/v1/options", {option: value})
         try:
-            page.wait_for_selector(f"{line}:has-text('{why}')", timeout=10_000)
+            expect(line).to_contain_text(why, timeout=10_000)
         finally:
             server.post("/sdapi/v1/options", {option: "Automatic"})
-        page.wait_for_selector(f"{line}:has-text('Built-in: no external VAE')", timeout=10_000)
+        expect(line).to_contain_text(nothing_chosen, timeout=10_000)
 
 
 def test_always_by_setting(server: Server) -> None:

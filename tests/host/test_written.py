@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tests.host.webui import WebUI, pixels
+from tests.host.webui import WebUI, pasted_override, pixels
 from tests.unit.makers import diffusers_names
 from vae_lab.errors import FamilyMismatch, HostError
 from vae_lab.host.infotext import with_override
@@ -108,7 +108,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_what_was_added_to_an_infotext_is_the_choice_when_it_is_pasted(webui: WebUI, form: str) -> None:
     from modules import script_callbacks
-    from modules.infotext_utils import parse_generation_parameters, paste_fields
+    from modules.infotext_utils import parse_generation_parameters
 
     line = "Steps: 1, Sampler: Euler, CFG scale: 7.0, Seed: 1, Size: 64x64, VAE: old.pt, VAE hash: 0123456789"
     before = form.format(line=line)
@@ -119,12 +119,7 @@ def test_what_was_added_to_an_infotext_is_the_choice_when_it_is_pasted(webui: We
             assert parameters[key] == value
     script_callbacks.infotext_pasted_callback(text, parameters)
     assert "VAE" not in parameters, "one VAE, chosen once"
-    choose = next(
-        field
-        for component, field in paste_fields["txt2img"]["fields"]
-        if getattr(component, "elem_id", "") == "vae_lab_txt2img_override"
-    )
-    assert choose(parameters) == "first.safetensors"
+    assert pasted_override(parameters) == "first.safetensors"
 
 
 def test_a_vae_that_arrives_while_the_webui_runs(webui: WebUI, data_dir: Path) -> None:

@@ -126,6 +126,18 @@ class WebUI:
         self.shared.opts.set("sd_vae", vae)
 
 
+def pasted_override(parameters: dict[str, Any]) -> str:
+    """What the accordion's menu in txt2img chooses for pasted generation parameters."""
+    from modules.infotext_utils import paste_fields
+
+    choose = next(
+        field
+        for component, field in paste_fields["txt2img"]["fields"]
+        if getattr(component, "elem_id", "") == "vae_lab_txt2img_override"
+    )
+    return choose(parameters)
+
+
 def pixels(processed: Any) -> list[np.ndarray]:
     """All images of a result."""
     return [np.asarray(image) for image in processed.images]

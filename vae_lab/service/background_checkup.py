@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
 import weakref
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
 from vae_lab.library import FileRecord
+from vae_lab.service.background_task import BackgroundTask
 
 __all__ = ["BackgroundCheckup"]
 
@@ -38,9 +38,7 @@ class BackgroundCheckup:
     def __init__(self, host: Host, afterwards: Callable[[], None] | None = None) -> None:
         self._host: Host = weakref.proxy(host)
         self._afterwards = afterwards
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._again = False
+        self._task = BackgroundTask("vae-lab-checkup")
         self._stopped = False
         self._warned: set[str] = set()
         # If the interpreter exits while this thread is inside torch, the process crashes.
@@ -48,19 +46,11 @@ class BackgroundCheckup:
 
     def checkpoint_changed(self) -> None:
         """Check the current checkpoint soon; returns immediately."""
-        with self._lock:
-            self._again = True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vae-lab-checkup", daemon=True)
-                self._thread.start()
+        self._task.start(self._run)
 
     def wait(self, seconds: float) -> bool:
         """Wait until there is nothing left to check; False if that takes longer than ``seconds``."""
-        with self._lock:
-            thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
-        return thread is None or not thread.is_alive()
+        return self._task.wait(seconds)
 
     def stop(self) -> None:
         """Start no more checks, and wait a while for the current one."""
@@ -70,20 +60,16 @@ class BackgroundCheckup:
     @property
     def busy(self) -> bool:
         """Whether a check is running."""
-        return self._thread is not None
+        return self._task.busy
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._again or self._stopped:
-                    self._thread = None
-                    return
-                self._again = False
-            with guarded("checking the checkpoint's VAE"):
-                self._check()
-            if self._afterwards is not None and not self._stopped:
-                with guarded("checking the VAE in memory"):
-                    self._afterwards()
+        if self._stopped:
+            return
+        with guarded("checking the checkpoint's VAE"):
+            self._check()
+        if self._afterwards is not None and not self._stopped:
+            with guarded("checking the VAE in memory"):
+                self._afterwards()
 
     def _check(self) -> None:
         name = self._host.current_checkpoint()

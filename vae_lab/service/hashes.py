@@ -12,11 +12,13 @@ from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import vae_hash
 from vae_lab.identity import known_vae_by_short_hash
 from vae_lab.library.hashes import hash_files
+from vae_lab.service.background_task import BackgroundTask
 from vae_lab.service.runs import Runs, RunStatus
 
 __all__ = ["FoundVae", "HashService"]
 
 _WAIT = 0.5  # seconds
+_BEGINNING = RunStatus(True, 0, 0, "looking for files to hash")
 
 
 @dataclass(frozen=True)
@@ -51,42 +53,29 @@ class HashService:
         self._host = host
         self._runs = runs
         self._done = done
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._again = False
+        self._task = BackgroundTask("vae-lab-hashes")
         self._cancelled = threading.Event()
-        self._status = RunStatus()
+        self._progress = _BEGINNING
         self._hashed = 0
 
     @property
     def status(self) -> RunStatus:
         """How far the background thread is; when it is not busy, ``done`` counts all files that it has hashed."""
-        return self._status
+        return self._progress if self._task.busy else RunStatus(False, self._hashed, self._hashed)
 
     def start(self) -> None:
         """Hash all files of the host that have no hash yet, in the background; returns immediately."""
-        with self._lock:
-            self._again = True
-            self._cancelled.clear()
-            if self._thread is None:
-                self._status = RunStatus(True, 0, 0, "looking for files to hash")
-                self._thread = threading.Thread(target=self._run, name="vae-lab-hashes", daemon=True)
-                self._thread.start()
+        self._cancelled.clear()
+        self._task.start(self._run)
 
     def cancel(self) -> bool:
         """Stop the background thread soon. False if nothing is being hashed. The next start resumes."""
-        with self._lock:
-            self._again = False
-            self._cancelled.set()
-            return self._thread is not None
+        self._cancelled.set()
+        return self._task.stop_repeating()
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing is left to hash; False if that takes longer than ``seconds``."""
-        with self._lock:
-            thread = self._thread
-        if thread is not None:
-            thread.join(seconds)
-        return thread is None or not thread.is_alive()
+        return self._task.wait(seconds)
 
     def find(self, infotext: str) -> FoundVae | None:
         """The VAE that ``infotext`` names by its hash; None if it names none. Reads no file."""
@@ -112,19 +101,14 @@ class HashService:
         )
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                if not self._again:
-                    self._thread, self._status = None, RunStatus(False, self._hashed, self._hashed)
-                    return
-                self._again = False
-            with guarded("computing the hashes of files"):
-                files, cache = self._host.listing().files, self._host.file_cache
-                self._hashed += hash_files(files, cache, self._report, self._is_cancelled)
-                self._done()
+        with guarded("computing the hashes of files"):
+            files, cache = self._host.listing().files, self._host.file_cache
+            self._hashed += hash_files(files, cache, self._report, self._is_cancelled)
+            self._done()
+        self._progress = _BEGINNING  # of the next time
 
     def _report(self, done: int, total: int, what: str) -> None:
-        self._status = RunStatus(True, done, total, f"hashing {what}")
+        self._progress = RunStatus(True, done, total, f"hashing {what}")
 
     def _is_cancelled(self) -> bool:
         """Also waits until nothing else is running."""

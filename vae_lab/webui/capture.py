@@ -198,9 +198,8 @@ def _with_comments(original: Callable[[Any], str], processed: Any) -> str:
     """The ``info`` of an API answer; the host shows comments on its page only."""
     info = original(processed)
     with guarded("adding the comments to the answer"):
-        values = json.loads(info)
-        if processed.comments and "comments" not in values:
-            return json.dumps(values | {"comments": processed.comments})
+        if processed.comments:
+            return json.dumps({"comments": processed.comments} | json.loads(info))
     return info
 
 

@@ -102,10 +102,10 @@ class RememberingHost(StandaloneHost):
 
     made: dict[object, Comparison]
 
-    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+    def compare(self, generation_id, vaes, progress=None, cancelled=None, on_result=None):  # type: ignore[no-untyped-def]
         asked = (generation_id, *vaes)
         if asked not in self.made:
-            self.made[asked] = super().compare(generation_id, vaes, progress, cancelled)
+            self.made[asked] = super().compare(generation_id, vaes, progress, cancelled, on_result)
         return self.made[asked]
 
 

@@ -1,8 +1,8 @@
 // @ts-check
 // What can be done with the image of a VAE: use its VAE from now on, or send it to an image of the WebUI.
 
-import {fill, find, make, until} from "../shared/dom.mjs";
-import {changeChoice} from "../shared/server.mjs";
+import {fill, find, until} from "../shared/dom.mjs";
+import {changeChoice, undoButton} from "../shared/server.mjs";
 import {t} from "../shared/text.mjs";
 import {fileName} from "./draw.mjs";
 import {imageIn, sizeOf} from "./geometry.mjs";
@@ -36,8 +36,7 @@ export async function use(table, reach, vae) {
     const checkpoint = table.grid.dataset.checkpoint ?? "";
     const {message, undo_id: undoId, detail} = await changeChoice("choose", {reach, vae, checkpoint});
     clearTimeout(waiting);
-    const undo = undoId && make("button", {type: "button", class: "vae-lab-link", "data-undo": undoId}, t("Undo"));
-    showMessage(table, message ?? detail ?? "", ...(undo ? [" ", undo] : []));
+    showMessage(table, message ?? detail ?? "", ...(undoId ? [" ", undoButton(undoId)] : []));
 }
 
 // --- send ------------------------------------------------------------------------------------------------------------

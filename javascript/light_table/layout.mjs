@@ -1,13 +1,15 @@
 // @ts-check
 // The elements that a table adds to its grid. Buttons carry what they do in data-act and data-value, see actions.mjs.
 
-import {find, make} from "../shared/dom.mjs";
+import {all, find, make} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {SEND_TARGETS, canUse} from "./actions.mjs";
 import {MAX_GAIN} from "./difference.mjs";
 
 /** @import {Figure, Side, Stage, Table, Tools} from "./types" */
 
+/** @type {Record<string, string>} */
+const USE = {checkpoint: t("Use for this checkpoint"), always: t("Use always")};
 const MODES = [
     ["grid", t("Grid"), t("All images side by side (G)")],
     ["slider", t("A/B slider"), t("A to the left of a divider, B to the right (S)")],
@@ -163,14 +165,19 @@ export function layActions(table, figure, i) {
     if (table.figures.length > 1) row.append(chooseButtons(name, i));
     row.append(make("span", {}, figure.save, figure.open));
     if (canUse(figure)) {
-        row.append(make("span", {},
-            button(t("Use for this checkpoint"), "use", "checkpoint"), button(t("Use always"), "use", "always")));
+        row.append(make("span", {}, ...reaches().map((reach) => button(USE[reach], "use", reach))));
     }
     const targets = SEND_TARGETS.filter((target) => find(target.id) && !figure.isMap);
     const sends = targets.map(({id, label}) =>
         button(label, "send", id, {"aria-label": t("Send to {target}", {target: label})}));
     if (sends.length) row.append(make("span", {}, t("Send to"), ...sends));
     figure.boxes[figure.boxes.length - 1].parentElement?.append(row);
+}
+
+/** How far a choice of a VAE can reach on this host. */
+function reaches() {
+    const line = all(document, "#vae_lab_panel .vae-lab-deciding")[0];
+    return (line?.dataset.reaches ?? "checkpoint always").split(" ").filter((reach) => reach in USE);
 }
 
 /**

@@ -1,6 +1,7 @@
 // @ts-check
 // Our routes on the server.
 
+import {make} from "./dom.mjs";
 import {t} from "./text.mjs";
 
 /** The address of a route. */
@@ -14,6 +15,13 @@ export const CHOICE_EVENT = "vae-lab-choice";
  *
  * @typedef {{message?: string, undo_id?: string | null, detail?: string}} ChoiceAnswer
  */
+
+/**
+ * A button that undoes a choice; picks.mjs handles clicks on it.
+ *
+ * @param {string} id
+ */
+export const undoButton = (id) => make("button", {type: "button", class: "vae-lab-link", "data-undo": id}, t("Undo"));
 
 /**
  * Change a choice.

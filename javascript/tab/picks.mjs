@@ -4,9 +4,13 @@
 import {all, closest, fill, find, setAttribute} from "../shared/dom.mjs";
 import {changeChoice} from "../shared/server.mjs";
 import {checkpointOf} from "./badges.mjs";
+import {useAnswer} from "./comparisons.mjs";
 
 /** @type {(name: string) => void} */
 let onOpen = () => {};
+
+/** @type {Set<string | undefined>} */
+let outdated = new Set(); // ids of Undo buttons that were not the last one's when the server was last asked
 
 /** @param {(name: string) => void} callback called with the name of a page before it is opened */
 export function start(callback) {
@@ -26,11 +30,20 @@ export function onClick(event) {
     if (thumbnail) pick("latent", thumbnail.dataset.pick ?? "");
     const listed = closest(event, "#vae_lab_library tr[data-file] .vae-lab-link")?.closest("tr");
     if (listed) openInCheckup(listed.dataset.file ?? "");
+    openVerdict(event);
     const undoButton = /** @type {HTMLButtonElement | null} */ (closest(event, ".vae-lab [data-undo]"));
     if (undoButton && !undoButton.disabled) undo(undoButton);
+    const answer = /** @type {HTMLButtonElement | null} */ (closest(event, ".vae-lab-answer [data-use]"));
+    if (answer && !answer.disabled) useAnswer(answer);
+}
+
+/** @param {MouseEvent} event */
+function openVerdict(event) {
     const badge = closest(event, ".vae-lab-current-badge:not(:empty)");
     const checkpoint = badge && checkpointOf(badge);
     if (checkpoint) openInCheckup(checkpoint.name);
+    const verdict = closest(event, ".vae-lab-open[data-file]");
+    if (verdict) openInCheckup(verdict.dataset.file ?? "");
 }
 
 /** Called by the tab's clock: marks the row and the thumbnail whose card is shown. */
@@ -64,6 +77,20 @@ async function undo(button) {
     button.dataset.undo = undoId;
     button.disabled = false;
     line?.append(" ", button);
+}
+
+/**
+ * Remove what is said of choices that another one has replaced, here or on another page: only the last one can be
+ * undone. A line must be outdated twice in a row, since an answer can be older than the line.
+ *
+ * @param {string | null} last id that undoes the last choice
+ */
+export function withdrawUndos(last) {
+    const others = all(document, ".vae-lab [data-undo]").filter((button) => button.dataset.undo !== last);
+    for (const button of others) {
+        if (outdated.has(button.dataset.undo)) button.parentElement?.replaceChildren();
+    }
+    outdated = new Set(others.map((button) => button.dataset.undo));
 }
 
 /**

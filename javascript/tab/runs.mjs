@@ -10,10 +10,11 @@ import {t} from "../shared/text.mjs";
  *
  * @typedef {{name: string, panel: string, starts: string[], cancelling: string, decides?: boolean}} Page
  * What GET progress and GET hashes answer; of hashes that are complete, `done` counts all files so far:
- * @typedef {{busy: boolean, done: number, total: number, what: string}} Progress
+ * @typedef {{busy: boolean, done: number, total: number, what: string, seconds?: number, results?: number}} Progress
  * @typedef {{page: Page | null, before?: string, quietSince: number, isCancelling: boolean}} Run
  */
 
+const MIN_SECONDS = 2; // of a run, before the time left is estimated
 const GIVE_UP_MS = 10000; // a run that the server has not known for so long has failed
 
 const AFTER_FILE = t("Cancelling after the current file…");
@@ -39,6 +40,7 @@ const LIBRARY = PAGES[PAGES.length - 1];
 /** @type {Run | null} */
 let run = null; // while this page waits for one
 let isAsking = false;
+let results = 0; // of the running comparison that can be shown
 let isHashing = false; // in the background: runs can start
 /** @type {number | null} */
 let hashed = null; // files, when the table was shown
@@ -52,6 +54,9 @@ let onEnd = () => {};
  * @param {{name: string}} [page]
  */
 export const isRunning = (page) => run !== null && (page === undefined || run.page === page);
+
+/** How many results of the running comparison can be shown; 0 without one. */
+export const resultsSoFar = () => (run ? results : 0);
 
 /**
  * @param {(page: Page | null) => void} callback called at the end of each run, with the page that started it
@@ -115,6 +120,7 @@ function end() {
     endedRuns += 1;
     const page = run?.page ?? null;
     run = null;
+    results = 0;
     show(null);
     onEnd(page);
     ask(); // another page may have started the next run
@@ -128,6 +134,7 @@ function follow(progress) {
     }
     if (progress.busy) {
         run.quietSince = Date.now();
+        results = progress.results ?? 0;
         if (run.isCancelling) cancel(); // the first request may have come before the server knew the run
         show(progress);
     } else if (!run.page || Date.now() - run.quietSince > GIVE_UP_MS) {
@@ -188,10 +195,23 @@ function fill(page, progress) {
     const total = Math.max(progress.total, 1);
     const count = progress.total ? t("{done} of {total}", {done, total: progress.total}) : "";
     const {cancelling} = run?.page ?? page;
-    const text = run?.isCancelling ? cancelling : [count, progress.what].filter(Boolean).join(" · ");
+    const parts = [count, progress.what, timeLeft(progress)];
+    const text = run?.isCancelling ? cancelling : parts.filter(Boolean).join(" · ");
     bar.setAttribute("aria-valuemax", String(total));
     bar.setAttribute("aria-valuenow", String(done));
     bar.setAttribute("aria-valuetext", text);
     part(bar, ".vae-lab-bar").style.width = `${(100 * done) / total}%`;
     write(part(bar, ".vae-lab-step"), text);
+}
+
+/**
+ * By the mean time of the steps so far; "" while that says little.
+ *
+ * @param {Progress} progress
+ */
+function timeLeft({done, total, seconds = 0}) {
+    if (!done || done >= total || seconds < MIN_SECONDS) return "";
+    const left = Math.ceil((seconds / done) * (total - done));
+    if (left < 60) return t("about {seconds} s left", {seconds: left});
+    return t("about {minutes} min left", {minutes: Math.ceil(left / 60)});
 }

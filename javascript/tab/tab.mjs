@@ -7,6 +7,7 @@
 import {all, find} from "../shared/dom.mjs";
 import {address, CHOICE_EVENT} from "../shared/server.mjs";
 import * as badges from "./badges.mjs";
+import {followComparison} from "./comparisons.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
@@ -55,6 +56,7 @@ function tick() {
         else visiblePages.delete(page.name);
     }
     runs.checkRun();
+    followComparison(runs.isRunning(runs.PAGES[0]), runs.resultsSoFar());
     picks.markPicks();
     badges.checkBadges(TICK_MS);
     translateTitles();
@@ -79,8 +81,9 @@ async function followActive() {
     try {
         const answer = await fetch(address("active"), {cache: "no-store"});
         if (!answer.ok) return;
-        const {mark} = await answer.json();
+        const {mark, undo_id: undoId} = await answer.json();
         askAgainAt = 0;
+        picks.withdrawUndos(undoId);
         pages.filter((page) => ![mark, undefined].includes(markOf(page))).forEach(refreshLine);
     } catch {
         // The server has stopped.

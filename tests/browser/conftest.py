@@ -126,13 +126,13 @@ class PausingHost(StandaloneHost):
     test finds it at work.
     """
 
-    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+    def compare(self, generation_id, vaes, progress=None, cancelled=None, on_result=None):  # type: ignore[no-untyped-def]
         def report(done: int, total: int, what: str) -> None:
             progress(done, total, what)
             while done >= 3 and not cancelled():
                 time.sleep(0.01)
 
-        return super().compare(generation_id, vaes, report, cancelled)
+        return super().compare(generation_id, vaes, report, cancelled, on_result)
 
 
 @pytest.fixture

@@ -115,7 +115,10 @@ class Panel:
     def compare(self) -> None:
         """Press Compare and wait for its message, and for the numbers, which come after the images."""
         self.finish(lambda: self.page.click("#vae_lab_compare"))
-        expect(self.page.locator("#vae_lab_numbers").first).not_to_contain_text("Measuring…")
+        compared = self.page.locator("#vae_lab_message [data-run]").first.get_attribute("data-of")
+        if compared:
+            expect(self.page.locator(f'#vae_lab_results [data-comparison="{compared}"]').first).to_be_attached()
+            expect(self.page.locator(f'#vae_lab_numbers [data-table="{compared}"]').first).to_be_attached()
 
     def finish(self, action: object) -> None:
         """Do ``action``, and wait until the panel has shown the result and is idle."""

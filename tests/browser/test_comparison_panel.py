@@ -28,10 +28,10 @@ pytestmark = pytest.mark.browser
 class WaitingHost(StandaloneHost):
     """Its model is never free; a comparison waits until it is cancelled."""
 
-    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+    def compare(self, generation_id, vaes, progress=None, cancelled=None, on_result=None):  # type: ignore[no-untyped-def]
         while not cancelled():
             time.sleep(0.01)
-        return super().compare(generation_id, vaes, progress, cancelled)
+        return super().compare(generation_id, vaes, progress, cancelled, on_result)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -125,7 +125,8 @@ def test_one_column_sorts_at_a_time(table: Numbers) -> None:
 def test_explained_and_sorted_by_keyboard(page: Page, table: Numbers) -> None:
     tip = table.heading("sharpness").get_by_role("tooltip", include_hidden=True)
     expect(tip).to_be_hidden()
-    expect(table.button("sharpness")).to_have_attribute("title", EXPLANATIONS["sharpness"].text)
+    explained = f"{EXPLANATIONS['sharpness'].text} Neither more nor less is better in itself."
+    expect(table.button("sharpness")).to_have_attribute("title", explained)
     described = table.button("sharpness").get_attribute("aria-describedby")
     expect(tip).to_have_id(described)
     table.button("saturation").focus()

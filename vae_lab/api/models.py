@@ -6,6 +6,7 @@ Works with pydantic 1.10 and 2.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -370,10 +371,12 @@ class ProgressAnswer(_Answer):
     done: int = Field(..., description="Steps completed.")
     total: int = Field(..., description="Steps in all; 0 while unknown.")
     what: str = Field(..., description="The next step.")
+    seconds: float = Field(..., description="Since it began.")
+    results: int = Field(..., description="VAEs of a comparison that are done.")
 
     @classmethod
     def of(cls, status: RunStatus) -> ProgressAnswer:
-        return cls(busy=status.busy, done=status.done, total=status.total, what=status.what)
+        return cls(**asdict(status))
 
 
 class CancelAnswer(_Answer):
@@ -389,14 +392,15 @@ class ActiveAnswer(_Answer):
     vae: str = Field(..., description="Name of the VAE, or `Built-in`.")
     source: str = Field(..., description="Who decided: `always`, `checkpoint`, or `host`.")
     reason: str = Field(..., description="One human-readable line: which VAE, why, and what was refused.")
-    mark: str = Field(..., description="Differs if anything here differs.")
+    mark: str = Field(..., description="Differs if anything above differs.")
+    undo_id: str | None = Field(..., description="What `undo` takes to undo the last choice; null if there is none.")
 
     @classmethod
     def of(cls, active: ActiveVae) -> ActiveAnswer:
         decision = active.decision
         return cls(
             checkpoint=active.checkpoint, vae=decision.vae, source=decision.source, reason=decision.reason,
-            mark=active.mark,
+            mark=active.mark, undo_id=active.undo_id,
         )  # fmt: skip
 
 

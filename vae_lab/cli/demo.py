@@ -31,7 +31,7 @@ def _demo(args: argparse.Namespace) -> int:
     out = args.out or Path(tempfile.gettempdir()) / "vae-lab-demo"
     models = out / "models"
     build_sample_set(models)
-    host = StandaloneHost(Folders.of_models(models))
+    host = StandaloneHost(Folders.of_models(models, webui=True))
     host.select_checkpoint("grey-merge.safetensors")
     if not args.headless:
         serve_page(host, port=args.port, open_browser=not args.no_browser)

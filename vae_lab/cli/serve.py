@@ -29,7 +29,7 @@ def add_serve(commands: Commands) -> None:
 def _serve(args: argparse.Namespace) -> int:
     if not args.models.is_dir():
         raise HostError(f"{args.models} is not a folder. Pass a folder like the WebUI's models/ to --models.")
-    host = StandaloneHost(Folders.of_models(args.models), device=args.device)
+    host = StandaloneHost(Folders.of_models(args.models, webui=True), device=args.device)
     serve_page(host, port=args.port, open_browser=not args.no_browser)
     return 0
 

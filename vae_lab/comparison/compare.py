@@ -19,7 +19,7 @@ from vae_lab.errors import Cancelled, FamilyMismatch, VaeLabError
 from vae_lab.latents.family import Family, get_family
 from vae_lab.progress import Progress
 
-__all__ = ["Candidate", "Comparison", "Decoded", "compare", "compare_candidates"]
+__all__ = ["Candidate", "Comparison", "Decoded", "OnResult", "compare", "compare_candidates"]
 
 log = logging.getLogger("vae_lab")
 
@@ -81,6 +81,10 @@ class Comparison:
     def decoded(self) -> tuple[Decoded, ...]:
         """The results with images."""
         return tuple(result for result in self.results if result.images is not None)
+
+
+OnResult = Callable[[Comparison], object]
+"""Receives the results so far."""
 
 
 @dataclass
@@ -145,8 +149,12 @@ def compare_candidates(
     *,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    on_result: OnResult | None = None,
 ) -> Comparison:
-    """As :func:`compare`, with VAEs that are opened one at a time, so that only one is in memory."""
+    """As :func:`compare`, with VAEs that are opened one at a time, so that only one is in memory.
+
+    ``on_result`` is called after each of them with the results so far.
+    """
     candidates = list(candidates)
     steps = _Progress(len(candidates) * latents.shape[0], progress, cancelled)
     results: list[Decoded] = []
@@ -155,6 +163,8 @@ def compare_candidates(
             steps.before(candidate.name)
             results.append(_decode_with(candidate, latents, family, steps))
             steps.reached(number * latents.shape[0], candidate.name)  # also after an error
+            if on_result:
+                on_result(Comparison(family, tuple(results)))
     except Cancelled:
         return Comparison(family, tuple(results), cancelled=True)
     return Comparison(family, tuple(results))

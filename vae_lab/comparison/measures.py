@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Explanation:
         digits: decimal places.
         text: a sentence that explains it.
         compares: whether it needs a reference.
+        better: which end is better, if either is; of those that compare, which is closer to the reference.
     """
 
     title: str
@@ -47,10 +48,11 @@ class Explanation:
     digits: int
     text: str
     compares: bool = False
+    better: Literal["", "higher", "lower"] = ""
 
 
 EXPLANATIONS: Mapping[str, Explanation] = {
-    "seconds": Explanation("Time", "s", 2, "Decoding time, without loading the VAE."),
+    "seconds": Explanation("Time", "s", 2, "Decoding time, without loading the VAE.", better="lower"),
     "contrast": Explanation("Contrast", "L*", 1, "Standard deviation of lightness. A grey VAE has low contrast."),
     "saturation": Explanation("Saturation", "C*", 1, "Mean chroma; 0 is black and white."),
     "sharpness": Explanation(
@@ -58,15 +60,18 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     ),
     "delta_e": Explanation(
         "ΔE mean", "", 2, "Mean colour difference (CIEDE2000) from {reference}. Below 1 is hardly visible.",
-        compares=True,
+        compares=True, better="lower",
     ),
     "delta_e_95": Explanation(
-        "ΔE 95 %", "", 2, "95th percentile of the colour difference (CIEDE2000) from {reference}.", compares=True
+        "ΔE 95 %", "", 2, "95th percentile of the colour difference (CIEDE2000) from {reference}.",
+        compares=True, better="lower",
     ),
-    "ssim": Explanation("SSIM", "", 3, "Structural similarity to {reference}; 1 is identical.", compares=True),
+    "ssim": Explanation(
+        "SSIM", "", 3, "Structural similarity to {reference}; 1 is identical.", compares=True, better="higher"
+    ),
     "psnr": Explanation(
         "PSNR", "dB", 1, "Peak signal-to-noise ratio against {reference}; higher is closer. Equal: no pixel differs.",
-        compares=True,
+        compares=True, better="higher",
     ),
     "clipped_blacks": Explanation("Clipped blacks", "%", 2, "Pure black pixels (0, 0, 0): lost shadow detail."),
     "clipped_whites": Explanation(
@@ -130,25 +135,31 @@ class Measured:
     problem: str = ""
 
 
-def measure_comparison(comparison: Comparison) -> Measured:
-    """Measure all images. The reference is the first VAE with images: the built-in one, unless it failed.
+def measure_comparison(comparison: Comparison, reference: str = "") -> Measured:
+    """Measure all images.
 
     Never raises: a failed measurement must not lose the images.
+
+    Args:
+        comparison: with the images.
+        reference: name of the VAE that the others are compared with; without one, or if it has no images, the first
+            VAE with images: the built-in one, unless it failed.
     """
     decoded = comparison.decoded
     if not decoded:
         return Measured()
+    base = next((result for result in decoded if result.name == reference), decoded[0])
     measures: dict[str, Measures] = {}
     problem = ""
     try:
-        reference = _load(_images(decoded[0]))
+        compared = _load(_images(base))
         for result in decoded:
-            loaded = reference if result is decoded[0] else _load(_images(result))
-            measures[result.name] = _measure(loaded, reference, result.seconds)
+            loaded = compared if result is base else _load(_images(result))
+            measures[result.name] = _measure(loaded, compared, result.seconds)
     except _FAILURES as error:
         log.exception("VAE Lab: measuring images failed")
         problem = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-    return Measured(decoded[0].name, measures, problem)
+    return Measured(base.name, measures, problem)
 
 
 def measure(images: np.ndarray, reference: np.ndarray | None = None, *, seconds: float = 0.0) -> Measures:

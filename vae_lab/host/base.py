@@ -18,6 +18,7 @@ from torch import Tensor
 from vae_lab.autoencoders import Autoencoder
 from vae_lab.checkup import Checkup, Verdict
 from vae_lab.comparison import Coder, Comparison, RoundTrip, round_trip
+from vae_lab.comparison.compare import OnResult
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
@@ -103,6 +104,9 @@ class Host(ABC):
 
     chooses_checkpoint: bool = False
     """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
+
+    choices_reach_all: bool = True
+    """Whether a choice of a VAE for every checkpoint changes anything."""
 
     file_cache: FileCache
     """Records of files, stored between runs."""
@@ -238,10 +242,12 @@ class Host(ABC):
         vaes: Sequence[str],
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_result: OnResult | None = None,
     ) -> Comparison:
         """Decode a stored generation with the built-in VAE and with each of ``vaes``; nothing is sampled.
 
-        A VAE that cannot be used gives a result with the reason instead of images.
+        A VAE that cannot be used gives a result with the reason instead of images. ``on_result`` is called after each
+        VAE with the results so far.
 
         Raises:
             UnknownChoice: the generation is no longer stored.

@@ -12,8 +12,8 @@ from vae_lab.text import as_text
 from vae_lab.version import __version__
 
 __all__ = [
-    "HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "VaeHash", "drop_host_vae", "forget_override", "names_vae", "quote",
-    "vae_hash", "with_override",
+    "HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "VaeHash", "decoded_by", "drop_host_vae", "forget_override",
+    "names_vae", "quote", "vae_hash", "with_override",
 ]  # fmt: skip
 
 OVERRIDE_KEY = "VAE Lab override"
@@ -80,6 +80,15 @@ class VaeHash(NamedTuple):
     digest: str
     of_weights: bool
     name: str
+
+
+def decoded_by(infotext: str) -> tuple[str, str]:
+    """(name of the model, name of the VAE) that made an image, as its parameters say; "" for what they do not say.
+
+    Without a VAE's name, the built-in one of the model decoded, as far as the text tells.
+    """
+    parameters = {match[1]: _unquoted(match[2]) for match in _PARAMETER.finditer(_split(infotext)[1])}
+    return parameters.get("Model", ""), parameters.get(OVERRIDE_KEY) or parameters.get(_HOST_KEYS[1], "")
 
 
 def vae_hash(infotext: str) -> VaeHash | None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
+from vae_lab.comparison.compare import OnResult
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host, Place
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
+from vae_lab.host.preferences import NO_VAE_FILE, WEBUI_KEY, metadata_file, read_preference, write_preference
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
@@ -35,6 +37,7 @@ class Folders:
         checkpoints, vaes, latents: searched with their subfolders.
         data: for saved choices.
         cache: for what is known about files; None for ``data``.
+        webui: a choice for a checkpoint becomes a WebUI's preference, in the JSON file next to it.
     """
 
     data: Path
@@ -42,15 +45,17 @@ class Folders:
     vaes: tuple[Path, ...] = ()
     latents: tuple[Path, ...] = ()
     cache: Path | None = None
+    webui: bool = False
 
     @classmethod
-    def of_models(cls, models: Path, data: Path | None = None) -> Folders:
+    def of_models(cls, models: Path, data: Path | None = None, *, webui: bool = False) -> Folders:
         """The WebUI's own layout: ``models/Stable-diffusion``, ``models/VAE``; and ``models/latents``.
 
         Args:
             models: the folder; choices are saved in its subfolder ``vae-lab``. Caches are never stored among models,
                 because someone who shares the folder could have prepared them.
             data: a folder for choices and caches; by default caches are in the user's cache folder.
+            webui: choose VAEs for the WebUI that uses the folder, by the preferences next to its checkpoints.
         """
         return cls(
             data=data or models / "vae-lab",
@@ -58,12 +63,17 @@ class Folders:
             vaes=(models / "VAE", models / "VAE-taesd"),
             latents=(models / "latents",),
             cache=data or user_cache_folder(),
+            webui=webui,
         )
 
 
 @dataclass
 class _Choices:
-    """The saved choices, in ``choices.json``."""
+    """The saved choices, in ``choices.json``.
+
+    Attributes:
+        per_checkpoint: choices that are in no file that a WebUI reads.
+    """
 
     file: Path
     checkpoint: str = ""
@@ -105,6 +115,7 @@ class StandaloneHost(Host):
 
     def __init__(self, folders: Folders, *, device: str = "cpu") -> None:
         self.folders = folders
+        self.choices_reach_all = not folders.webui  # a WebUI's settings are not ours to change from outside
         self.device = device
         self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
         self.file_cache = FileCache(folders.cache or folders.data)
@@ -173,8 +184,17 @@ class StandaloneHost(Host):
         return f"This is not saved and holds until VAE Lab is closed: {why}." if why else ""
 
     def standing_choices(self) -> StandingChoices:
-        saved = self._choices
-        return StandingChoices(saved.always, saved.per_checkpoint.get(self.current_checkpoint(), AUTOMATIC))
+        checkpoint = self.current_checkpoint()
+        own = self._choices.per_checkpoint.get(checkpoint) or self._preference(checkpoint)
+        return StandingChoices(self._choices.always, own)
+
+    def _preference(self, checkpoint: str) -> str:
+        """The preference that a WebUI reads, by its name in our lists."""
+        path = self.checkpoint_files().get(checkpoint)
+        preferred = read_preference(str(path), WEBUI_KEY) if path and self.folders.webui else AUTOMATIC
+        if preferred in (AUTOMATIC, NO_VAE_FILE):
+            return AUTOMATIC if preferred == AUTOMATIC else BUILT_IN
+        return next((name for name, file in self.vae_files().items() if file.name == preferred), preferred)
 
     def decision_for(self, choice: Choice) -> Decision:
         why = {
@@ -200,14 +220,16 @@ class StandaloneHost(Host):
         vaes: Sequence[str],
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_result: OnResult | None = None,
     ) -> Comparison:
         generation = self.generations.get(generation_id)
         candidates = [self._built_in(generation.family)]
         candidates += [self._candidate(name, generation.family) for name in dict.fromkeys(vaes) if name != BUILT_IN]
         with self._busy:
             return compare_candidates(
-                generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
-            )
+                generation.latents, candidates, generation.family,
+                progress=progress, cancelled=cancelled, on_result=on_result,
+            )  # fmt: skip
 
     @contextmanager
     def own_place(self) -> Iterator[Place]:
@@ -241,7 +263,32 @@ class StandaloneHost(Host):
             raise HostError("there is no checkpoint to choose a VAE for")
         self.check_choice(vae)
         self._choices.per_checkpoint[checkpoint] = vae
-        return self._saved()
+        if not self.folders.webui:
+            return self._saved()
+        path = self.checkpoint_files()[checkpoint]
+        try:
+            write_preference(str(path), WEBUI_KEY, self._native_name(vae))
+        except HostError as error:
+            return f"{self._saved()} A WebUI does not learn of this choice: {error}."
+        del self._choices.per_checkpoint[checkpoint]
+        return f"{self._saved()} Saved in {metadata_file(str(path)).name}, where the WebUI reads it."
+
+    def _native_name(self, vae: str) -> str:
+        """What the WebUI calls a VAE in a preference.
+
+        Raises:
+            HostError: it cannot find or load this one.
+        """
+        if vae in (AUTOMATIC, BUILT_IN):
+            return NO_VAE_FILE if vae == BUILT_IN else AUTOMATIC
+        files = self.vae_files()
+        name = files[vae].name
+        if sum(file.name == name for file in files.values()) > 1:
+            raise HostError(f"the WebUI knows VAEs only by file name, and several are called {name}; rename one")
+        record = self.file_cache.identify(str(files[vae]))
+        if record.architecture and record.architecture != "AutoencoderKL":
+            raise HostError(f"the WebUI cannot load {vae} as a checkpoint's VAE: it is a {record.architecture}")
+        return name
 
     def use_always(self, vae: str) -> str:
         self.check_choice(vae)

@@ -25,6 +25,7 @@ MAX_PARENTS = 64
 """Possible parents of merges; only their sketches are in memory, at most 30 MB."""
 
 _MERGED = "merged"
+_CONTRAST = "contrast retained in a photo"  # the end of a name in ``measured``; that of the decoder alone comes first
 
 
 class Depth(IntEnum):
@@ -127,6 +128,12 @@ class FileRecord:
     def measured(self) -> tuple[Evidence, ...]:
         """The measurements behind the verdict."""
         return self.checkup.measured if self.checkup else ()
+
+    @property
+    def contrast_kept(self) -> float | None:
+        """Share of a photo's contrast that is left after decoding; 1 is all of it. None if it was not measured."""
+        kept = (evidence.value for evidence in self.measured if evidence.name.endswith(_CONTRAST))
+        return next(kept, None)
 
     @property
     def charts(self) -> Mapping[str, bytes]:

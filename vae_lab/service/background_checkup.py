@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import weakref
 from collections.abc import Callable
@@ -18,14 +17,6 @@ __all__ = ["BackgroundCheckup"]
 
 log = logging.getLogger("vae_lab")
 
-_EXIT_TIMEOUT = 10.0  # seconds
-
-
-def _stop(checkup: weakref.ref[BackgroundCheckup]) -> None:
-    alive = checkup()
-    if alive is not None:
-        alive.stop()
-
 
 class BackgroundCheckup:
     """One background thread at a time; it ends when there is nothing left to check.
@@ -38,11 +29,8 @@ class BackgroundCheckup:
     def __init__(self, host: Host, afterwards: Callable[[], None] | None = None) -> None:
         self._host: Host = weakref.proxy(host)
         self._afterwards = afterwards
-        self._task = BackgroundTask("vae-lab-checkup")
-        self._stopped = False
+        self._task = BackgroundTask("vae-lab-checkup", uses_torch=True)
         self._warned: set[str] = set()
-        # If the interpreter exits while this thread is inside torch, the process crashes.
-        atexit.register(_stop, weakref.ref(self))
 
     def checkpoint_changed(self) -> None:
         """Check the current checkpoint soon; returns immediately."""
@@ -54,8 +42,7 @@ class BackgroundCheckup:
 
     def stop(self) -> None:
         """Start no more checks, and wait a while for the current one."""
-        self._stopped = True
-        self.wait(_EXIT_TIMEOUT)
+        self._task.stop()
 
     @property
     def busy(self) -> bool:
@@ -63,11 +50,9 @@ class BackgroundCheckup:
         return self._task.busy
 
     def _run(self) -> None:
-        if self._stopped:
-            return
         with guarded("checking the checkpoint's VAE"):
             self._check()
-        if self._afterwards is not None and not self._stopped:
+        if self._afterwards is not None and not self._task.stopped:
             with guarded("checking the VAE in memory"):
                 self._afterwards()
 
@@ -80,7 +65,7 @@ class BackgroundCheckup:
         except VaeLabError as error:
             log.warning("VAE Lab, checking %s: %s", name, error)
             return
-        if report.verdict.faults and not self._stopped:
+        if report.verdict.faults and not self._task.stopped:
             found = self._host.recommendation(search=True)
             self._warn(name, report, f" Recommended: {found.name}; {found.reason}." if found else "")
 

@@ -37,15 +37,18 @@ class ActiveVae:
     Attributes:
         checkpoint: name of the checkpoint in use, or "".
         decision: which VAE, and why.
+        undo_id: what undoes the last choice; None if there is nothing to undo.
     """
 
     checkpoint: str
     decision: Decision
+    undo_id: str | None = None
 
     @property
     def mark(self) -> str:
         """Differs if anything differs; pages compare it with that of what they show."""
-        return hashlib.sha256(repr(self).encode(errors="backslashreplace")).hexdigest()[:16]
+        shown = repr((self.checkpoint, self.decision))
+        return hashlib.sha256(shown.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class ChoiceService:
         Raises:
             VaeLabError: the host cannot say.
         """
-        return ActiveVae(self._host.current_checkpoint(), self._host.decision())
+        last = next(iter(self._undos.newest_first()), None)
+        return ActiveVae(self._host.current_checkpoint(), self._host.decision(), last.id if last else None)
 
     def choose(self, reach: Reach, vae: str, checkpoint: str = "") -> ChoiceResult:
         """Have a VAE decode from now on.

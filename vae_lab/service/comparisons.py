@@ -6,14 +6,13 @@ import itertools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import PurePath
 
 import numpy as np
 
 from vae_lab.bounded_store import BoundedStore
 from vae_lab.comparison import Comparison, Measured, contact_sheet, measure_comparison, png_bytes
-from vae_lab.errors import UnknownChoice
+from vae_lab.errors import UnknownChoice, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.infotext import names_vae, with_override
@@ -36,6 +35,7 @@ class StoredComparison:
         comparison: the results.
         checkpoint: name of the checkpoint whose VAE was the built-in one.
         digests: name of a VAE -> short fingerprint of its weights, where known.
+        running: whether more results are to come, in a comparison of the same id.
     """
 
     id: str
@@ -43,12 +43,24 @@ class StoredComparison:
     comparison: Comparison
     checkpoint: str = ""
     digests: Mapping[str, str] = field(default_factory=dict)
+    running: bool = False
     _pngs: dict[int, bytes] = field(default_factory=dict, repr=False)
+    _measured: dict[str, Measured] = field(default_factory=dict, repr=False)
 
-    @cached_property
+    @property
     def measured(self) -> Measured:
-        """The images in numbers. Computed on first use, so that the images do not wait for it."""
-        return measure_comparison(self.comparison)
+        """As :meth:`measured_against`, with the default reference."""
+        return self.measured_against("")
+
+    def measured_against(self, reference: str) -> Measured:
+        """The images in numbers, compared with those of a VAE. Computed on first use, for the images not to wait.
+
+        Args:
+            reference: name of the VAE; see :func:`measure_comparison`.
+        """
+        if reference not in self._measured:
+            self._measured[reference] = measure_comparison(self.comparison, reference)
+        return self._measured[reference]
 
     def numbers(self) -> list[range]:
         """For each result, the numbers of its images; an empty range if it has none."""
@@ -111,13 +123,19 @@ class StoredComparison:
 
 
 class ComparisonService:
-    """Runs comparisons on a host and stores the newest ones."""
+    """Runs comparisons on a host and stores the newest ones.
+
+    Attributes:
+        shown: the comparison to show on a page that is opened now: the one that runs, as far as it is, else the last
+            one. One that was cancelled does not take the place of a finished one.
+    """
 
     def __init__(self, host: Host, runs: Runs) -> None:
         self._host = host
         self._runs = runs
         missing = "this comparison is no longer stored; compare again"
         self._stored: BoundedStore[StoredComparison] = BoundedStore(_MAX_BYTES, _MAX_COMPARISONS, missing)
+        self.shown: StoredComparison | None = None
 
     def compare(self, generation_id: str, vaes: Sequence[str]) -> StoredComparison:
         """Decode a stored generation with the built-in VAE and with each of ``vaes``.
@@ -129,13 +147,33 @@ class ComparisonService:
         others = [name for name in dict.fromkeys(vaes) if name != BUILT_IN]
         generation = self._host.generations.get(generation_id)
         with self._runs.one_at_a_time():
-            self._host.listing(fresh=True)
-            comparison = self._host.compare(generation_id, others, self._runs.report, self._runs.cancelled)
+            before = self.shown
+            try:
+                self._host.listing(fresh=True)
+                stored = self._run(generation, others)
+            except VaeLabError:
+                self.shown = before
+                raise
+            if stored.comparison.cancelled and before is not None:
+                self.shown = before
+        return stored
+
+    def _run(self, generation: Generation, others: Sequence[str]) -> StoredComparison:
+        comparison_id = secrets.token_urlsafe(18)
+        pngs: dict[int, bytes] = {}
+
+        def store(comparison: Comparison, *, running: bool = True) -> StoredComparison:
             checkpoint = self._host.built_in_of(generation)
             digests = {result.name: self._host.digest(result.name, generation) for result in comparison.decoded}
-        stored = StoredComparison(secrets.token_urlsafe(18), generation, comparison, checkpoint, digests)
-        self._stored.add(stored)
-        return stored
+            stored = StoredComparison(comparison_id, generation, comparison, checkpoint, digests, running, pngs)
+            self._stored.add(stored)
+            if comparison.results:
+                self.shown = stored
+            self._runs.has_results(len(comparison.results))
+            return stored
+
+        whole = self._host.compare(generation.id, others, self._runs.report, self._runs.cancelled, store)
+        return store(whole, running=False)
 
     def get(self, comparison_id: str) -> StoredComparison:
         """Raises UnknownChoice: it was never stored, or was discarded."""

@@ -70,8 +70,9 @@ class HashService:
 
     def cancel(self) -> bool:
         """Stop the background thread soon. False if nothing is being hashed. The next start resumes."""
+        busy = self._task.stop_repeating()  # asked first: the thread may end as soon as it is cancelled
         self._cancelled.set()
-        return self._task.stop_repeating()
+        return busy
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing is left to hash; False if that takes longer than ``seconds``."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vae_lab.errors import HostError
 
@@ -21,12 +22,16 @@ class RunStatus:
         done: steps completed.
         total: steps in all; 0 while unknown.
         what: the next step, human-readable.
+        seconds: since it began.
+        results: how many results of a comparison can be shown already.
     """
 
     busy: bool = False
     done: int = 0
     total: int = 0
     what: str = ""
+    seconds: float = 0.0
+    results: int = 0
 
 
 class Runs:
@@ -36,6 +41,7 @@ class Runs:
         self._turn = threading.Lock()
         self._cancel = threading.Event()
         self._status = RunStatus()
+        self._began = 0.0
         self.idle = threading.Event()
         """Set while nothing is running."""
         self.idle.set()
@@ -43,7 +49,8 @@ class Runs:
     @property
     def status(self) -> RunStatus:
         """How far the current run is, whichever thread it is in."""
-        return self._status
+        status = self._status
+        return replace(status, seconds=time.monotonic() - self._began) if status.busy else status
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -57,6 +64,7 @@ class Runs:
         try:
             self.idle.clear()
             self._cancel.clear()
+            self._began = time.monotonic()
             self._status = RunStatus(True, 0, 0, "waiting for the model")
             yield
         finally:
@@ -66,7 +74,11 @@ class Runs:
 
     def report(self, done: int, total: int, what: str) -> None:
         """Progress of the current run; see :class:`RunStatus`."""
-        self._status = RunStatus(True, done, total, what)
+        self._status = replace(self._status, busy=True, done=done, total=total, what=what)
+
+    def has_results(self, results: int) -> None:
+        """The current run is a comparison, and so many of its results can be shown."""
+        self._status = replace(self._status, results=results)
 
     def cancel(self) -> bool:
         """Ask the current run to stop after its current step. False if nothing is running."""

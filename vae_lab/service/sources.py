@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vae_lab.checkup.findings import BROKEN
 from vae_lab.errors import HostError
 from vae_lab.host.base import Host
+from vae_lab.host.choices import BUILT_IN
+from vae_lab.host.infotext import decoded_by
 from vae_lab.images import LoadedImage, prepared
 from vae_lab.latents import Generation, read_latents
+from vae_lab.library import FileRecord
 from vae_lab.service.runs import Runs
 
 __all__ = ["SourceService"]
@@ -58,6 +62,24 @@ class SourceService:
             latent, family = self._host.encode(fit.image, vae)
             infotexts = (image.infotext,) if image.infotext else ()
             return self._store(Generation("", latent, family, image.name or "An image", infotexts)), fit.remarks
+
+    def broken_decoder(self, infotext: str) -> tuple[str, FileRecord] | None:
+        """The VAE that decoded an image, by name, with its record, if it is known to be broken. Reads no file.
+
+        Args:
+            infotext: generation parameters of the image.
+        """
+        model, vae = decoded_by(infotext)
+        listing = self._host.listing()
+        if vae and vae != BUILT_IN:
+            files = {name: path for name, path in listing.vaes.items() if vae in (name, path.name, path.stem)}
+        else:
+            files = {name: path for name, path in listing.checkpoints.items() if model in (name, path.name, path.stem)}
+        for name, path in files.items():
+            record = self._host.file_cache.checked(str(path))
+            if record is not None and record.status == BROKEN:
+                return name, record
+        return None
 
     def _store(self, generation: Generation) -> Generation:
         store = self._host.generations

@@ -15,11 +15,13 @@ from torch import Tensor, float16, float32
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.comparison import Candidate, Comparison, compare_candidates
+from vae_lab.comparison.compare import OnResult
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
 from vae_lab.host.guard import guarded
+from vae_lab.host.preferences import read_preference
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
@@ -182,7 +184,7 @@ class A1111Host(Host):
         if reach == "always":
             return super().chosen(reach)
         checkpoint = self.checkpoint_path()
-        preferred = preferences.read_preference(checkpoint, self.preference_key) if checkpoint else AUTOMATIC
+        preferred = read_preference(checkpoint, self.preference_key) if checkpoint else AUTOMATIC
         if preferred == "None":
             return BUILT_IN
         file = sd_vae.vae_dict.get(preferred)
@@ -330,10 +332,11 @@ class A1111Host(Host):
         vaes: Sequence[str],
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_result: OnResult | None = None,
     ) -> Comparison:
         generation = self.generations.get(generation_id)
         with queue_lock:
-            return self.compare_in_job(generation, vaes, progress, cancelled)
+            return self.compare_in_job(generation, vaes, progress, cancelled, on_result)
 
     def compare_in_job(
         self,
@@ -341,6 +344,7 @@ class A1111Host(Host):
         vaes: Sequence[str],
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        on_result: OnResult | None = None,
     ) -> Comparison:
         """As :meth:`compare`, for callers that already hold the host's queue, as every script hook does."""
         names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
@@ -348,8 +352,9 @@ class A1111Host(Host):
             bench = Bench(self.vae, generation, undo) if self._same_kind(generation) else None
             candidates = [self._candidate(name, generation, bench) for name in names]
             return compare_candidates(
-                generation.latents, candidates, generation.family, progress=progress, cancelled=cancelled
-            )
+                generation.latents, candidates, generation.family,
+                progress=progress, cancelled=cancelled, on_result=on_result,
+            )  # fmt: skip
 
     def built_in_of(self, generation: Generation) -> str:
         path = generation.checkpoint

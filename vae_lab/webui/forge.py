@@ -25,11 +25,11 @@ from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingChoices
+from vae_lab.host.preferences import read_preference, write_preference
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import LoadedVae, Reload, host_decodes
-from vae_lab.webui.preferences import read_preference, write_preference
 
 __all__ = ["ForgeHost", "is_forge"]
 

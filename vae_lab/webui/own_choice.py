@@ -8,8 +8,8 @@ from collections.abc import Callable
 from modules import sd_vae, shared
 
 from vae_lab.host.choices import BUILT_IN, Decision, Source
+from vae_lab.host.preferences import NO_VAE_FILE, metadata_file, read_preference
 from vae_lab.library.folders import file_key
-from vae_lab.webui.preferences import metadata_file, read_preference
 
 __all__ = ["DECODE_METHOD", "OwnChoice", "decode_method"]
 
@@ -71,7 +71,7 @@ class OwnChoice:
             why = "Settings > VAE > SD VAE"
         elif resolved.vae:
             why = f"chosen by the WebUI, {resolved.source}"
-        elif read_preference(checkpoint, self._key) == "None" and not _settings_come_first():
+        elif read_preference(checkpoint, self._key) == NO_VAE_FILE and not _settings_come_first():
             source, why = "checkpoint", _PREFERENCE
         else:
             why = "no external VAE is chosen"

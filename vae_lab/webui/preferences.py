@@ -1,11 +1,8 @@
-"""What the user has saved in the WebUI: the settings of VAE Lab, and the preferred VAE in a checkpoint's JSON file."""
+"""What the user has saved in the WebUI: the settings of VAE Lab, and the WebUI's own preference for a checkpoint."""
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
-from pathlib import Path
 
 from modules import sd_models, sd_vae, shared
 from modules.call_queue import queue_lock
@@ -15,13 +12,13 @@ from vae_lab.errors import HostError
 from vae_lab.formats import WeightFile
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, OnGrey
 from vae_lab.host.guard import guarded
+from vae_lab.host.preferences import NO_VAE_FILE, read_preference, write_preference
 from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = [
-    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "external_vae", "metadata_file", "on_grey",
-    "preferred_vaes", "read_preference", "save_external_vae", "save_native_preference", "store_bytes",
-    "write_preference",
+    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "external_vae", "on_grey",
+    "preferred_vaes", "save_external_vae", "save_native_preference", "store_bytes",
 ]  # fmt: skip
 
 EXTERNAL_OPTION = "vae_lab_external"
@@ -67,46 +64,6 @@ def store_bytes() -> int:
     return int(getattr(shared.opts, KEEP_OPTION, 256)) * 2**20
 
 
-# --- a checkpoint's JSON file ----------------------------------------------------------------------------------------
-
-
-def metadata_file(checkpoint: str) -> Path:
-    """Where the host stores what the user has noted about a checkpoint."""
-    return Path(os.path.splitext(checkpoint)[0] + ".json")
-
-
-def read_preference(checkpoint: str, key: str) -> str:
-    """The preferred VAE under ``key``, in the host's own terms; ``Automatic`` if there is none."""
-    try:
-        metadata = json.loads(metadata_file(checkpoint).read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return AUTOMATIC
-    preferred = metadata.get(key) if isinstance(metadata, dict) else None
-    return preferred if isinstance(preferred, str) and preferred else AUTOMATIC
-
-
-def write_preference(checkpoint: str, key: str, vae: str) -> None:
-    """Store the preferred VAE under ``key``. All other keys stay: other tools have theirs in this file.
-
-    Raises:
-        HostError: the file cannot be written, or is not a JSON object.
-    """
-    file = metadata_file(checkpoint)
-    unfinished = file.with_name(file.name + ".tmp")
-    try:
-        metadata = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
-        if not isinstance(metadata, dict):
-            raise HostError(f"{file} is not a JSON object; the preference was not written")
-        metadata[key] = vae
-        unfinished.write_text(json.dumps(metadata, indent=4, ensure_ascii=False), encoding="utf8")
-        unfinished.replace(file)
-    except (OSError, ValueError) as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)  # half written on a full disk
-        why = getattr(error, "strerror", None) or error
-        raise HostError(f"the preference could not be written to {file}: {why}") from error
-
-
 # --- the WebUI's own preference --------------------------------------------------------------------------------------
 
 
@@ -124,7 +81,7 @@ def save_native_preference(loaded: LoadedVae, checkpoint: str, key: str, vae: st
         VaeLabError: the WebUI cannot use it as a preference or cannot load it; everything is as before.
     """
     with queue_lock:
-        native_name = _native_name(path) if path else {AUTOMATIC: "Automatic", BUILT_IN: "None"}[vae]
+        native_name = _native_name(path) if path else {AUTOMATIC: "Automatic", BUILT_IN: NO_VAE_FILE}[vae]
         if path:
             _check_host_loads(loaded, path, vae)
         before = read_preference(checkpoint, key)

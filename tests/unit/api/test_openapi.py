@@ -288,7 +288,7 @@ def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
 def test_a_wrong_answer_would_be_found(published: Published) -> None:
     """The check above can fail."""
     schema = published.paths[f"{PREFIX}/progress"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    right = {"busy": False, "done": 0, "total": 0, "what": ""}
+    right = {"busy": False, "done": 0, "total": 0, "what": "", "seconds": 0.0, "results": 0}
     assert published.fits(right, schema)
     for wrong in ({**right, "more": 1}, {**right, "done": "0"}, {**right, "busy": None}, {"busy": True}, []):
         assert not published.fits(wrong, schema)

@@ -130,7 +130,7 @@ class SlowHost(StandaloneHost):
 
     started: threading.Event
 
-    def compare(self, generation_id, vaes, progress=None, cancelled=None):  # type: ignore[no-untyped-def]
+    def compare(self, generation_id, vaes, progress=None, cancelled=None, on_result=None):  # type: ignore[no-untyped-def]
         progress(1, 5, "slow.pt")
         self.started.set()
         while not cancelled():
@@ -150,14 +150,16 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
     api = f"{running.url}vae-lab/v1/"
     answers: list[object] = []
     body = {"latents": slow.generations.newest_first()[0].id, "vaes": []}
-    quiet = {"busy": False, "done": 0, "total": 0, "what": ""}
+    quiet = {"busy": False, "done": 0, "total": 0, "what": "", "seconds": 0.0, "results": 0}
     try:
         assert json.loads(get(api + "progress")[2]) == quiet
         assert post(api + "cancel")[1] == {"cancelled": False}
         first = threading.Thread(target=lambda: answers.append(post(api + "compare", body)))
         first.start()
         assert slow.started.wait(HANG)
-        assert json.loads(get(api + "progress")[2]) == {"busy": True, "done": 1, "total": 5, "what": "slow.pt"}
+        progress = json.loads(get(api + "progress")[2])
+        assert progress.pop("seconds") > 0
+        assert progress == {"busy": True, "done": 1, "total": 5, "what": "slow.pt", "results": 0}
         status, refused = post(api + "compare", body)
         assert status == 409
         assert "another task is running" in refused["detail"]

@@ -66,10 +66,11 @@ def test_a_page_that_does_not_list_the_latents_yet_compares_the_newest(tmp_path:
     assert panel.source.value is None
     for name in ("older", "newer"):
         host.generations.add(Generation(name, torch.zeros(1, 4, 4, 4), FAMILIES["sd1"], title=name))
-    *_, compared = panel.on_compare(None, [])
-    assert panel.service.comparisons.get(compared).generation.title == "newer"
-    _, message, *_ = panel.on_compare("gone", [])
-    assert "has been discarded" in message
+    panel.on_compare(None, [])
+    shown = panel.service.comparisons.shown
+    assert shown is not None
+    assert shown.generation.title == "newer"
+    assert "has been discarded" in panel.on_compare("gone", [])
 
 
 # --- whose VAE is it -------------------------------------------------------------------------------------------------

@@ -10,12 +10,16 @@ from typing import Any
 
 import gradio as gr
 
+from vae_lab.checkup.findings import MISSING
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Reach
 from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
+from vae_lab.library import FileRecord
 from vae_lab.messages import text
+from vae_lab.service import answers
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.hashes import FoundVae
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
@@ -33,6 +37,7 @@ from vae_lab.ui.panels.selection import (
     saved_choice,
     vae_choices,
 )
+from vae_lab.ui.views import answers as answer_views
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import numbers as numbers_views
 from vae_lab.ui.views import sources as source_views
@@ -49,6 +54,7 @@ class _View:
     entries: list[VaeEntry]
     ticked: list[str]
     decoder: str
+    encoder: str
 
     @property
     def state(self) -> PageState:
@@ -56,7 +62,29 @@ class _View:
             newest=self.generations[0].id if self.generations else "",
             family=self.chosen.family.id if self.chosen else "",
             decoder=self.decoder,
+            encoder=self.encoder,
         )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What one browser page shows of a comparison.
+
+    Attributes:
+        id: of the comparison, or "".
+        token: see :func:`views.token`.
+        running: whether more images are to come.
+        numbered: id and reference of the numbers.
+        reference: the VAE that the user chose to compare with, or "".
+        answer: its HTML.
+    """
+
+    id: str = ""
+    token: str = ""
+    running: bool = False
+    numbered: str = ""
+    reference: str = ""
+    answer: str = ""
 
 
 class ComparisonPanel:
@@ -73,11 +101,12 @@ class ComparisonPanel:
         """Add the panel to the current Blocks."""
         view = self._view(None, (), None)
         with gr.Column(elem_id="vae_lab_panel", elem_classes=["vae-lab"]):
-            self._build_decision(view)
+            self.deciding = gr.HTML(self._deciding(), elem_id="vae_lab_deciding")
             with gr.Row(elem_classes=["vae-lab-columns"]):
                 with gr.Column(scale=1, min_width=320, elem_classes=["vae-lab-choices"]):
                     self._build_source(view)
                     self._build_vaes(view)
+                    self._build_choice(view)
                 with gr.Column(scale=4, min_width=480, elem_classes=["vae-lab-results"]):
                     with gr.Row(elem_classes=["vae-lab-go"]):
                         # Next to the choices, not below them: visible however long the list of VAEs is.
@@ -92,24 +121,19 @@ class ComparisonPanel:
                         )
                     begin = "" if view.generations else views.empty(self.host.how_to_begin)
                     self.empty = gr.HTML(begin, visible=bool(begin), elem_id="vae_lab_empty")
+                    self.answer = gr.HTML(visible=False, elem_id="vae_lab_answer")
                     self.results = gr.HTML(views.guide(), elem_id="vae_lab_results")
+                    self.reference = gr.Dropdown(
+                        [], label="Compare numbers with", visible=False, elem_id="vae_lab_reference"
+                    )
                     self.numbers = gr.HTML(elem_id="vae_lab_numbers")
+            with gr.Row(elem_classes=["vae-lab-scripted"]):  # pressed by javascript/tab/comparisons.mjs
+                self.show = gr.Button("Show", elem_id="vae_lab_show")
+                self.judge = gr.Button("Judge", elem_id="vae_lab_judge")
             self.state = gr.State(None)
-            self.compared = gr.State("")  # id of the comparison shown
+            self.shown = gr.State(_Shown())
         self._stay_out_of_ui_config()
         self._wire()
-
-    def _build_decision(self, view: _View) -> None:
-        with gr.Row(elem_classes=["vae-lab-top"]):
-            self.deciding = gr.HTML(self._deciding(), elem_id="vae_lab_deciding")
-            self.decoder = gr.Dropdown(
-                decoder_choices(view.entries), value=view.decoder, label="Active VAE", scale=1,
-                min_width=260, elem_id="vae_lab_decoder",
-            )  # fmt: skip
-            self.for_checkpoint = gr.Button(
-                "Use for this checkpoint", scale=0, min_width=220, elem_id="vae_lab_use_for_checkpoint"
-            )
-            self.always = gr.Button("Use always", scale=0, min_width=120, elem_id="vae_lab_use_always")
 
     def _build_source(self, view: _View) -> None:
         self.checkpoint = gr.Dropdown(
@@ -135,8 +159,9 @@ class ComparisonPanel:
         with gr.Accordion("From an image", open=not view.generations, elem_id="vae_lab_from_image") as self.from_image:
             self.image = gr.File(label="PNG, JPEG, WebP …", height=100, elem_id="vae_lab_image")
             self.encoder = gr.Dropdown(
-                encoder_choices(view.entries), value=BUILT_IN, label="Encode with", elem_id="vae_lab_encoder"
+                self._encoders(view.entries), value=view.encoder, label="Encode with", elem_id="vae_lab_encoder"
             )
+            self.encoder_note = gr.HTML(visible=False, elem_id="vae_lab_encoder_note")
             self.encode = gr.Button("Encode", size="sm", elem_id="vae_lab_encode")
         self.encoder.do_not_save_to_config = True  # see _stay_out_of_ui_config
 
@@ -151,9 +176,27 @@ class ComparisonPanel:
             self.none = gr.Button("None", size="sm", min_width=60, elem_id="vae_lab_none")
             self.identify = gr.Button("Identify all", size="sm", min_width=100, elem_id="vae_lab_identify")
 
+    def _build_choice(self, view: _View) -> None:
+        with gr.Column(elem_classes=["vae-lab-choice"]):
+            self.decoder = gr.Dropdown(
+                decoder_choices(view.entries), value=view.decoder, label="VAE to use from now on",
+                elem_id="vae_lab_decoder",
+            )  # fmt: skip
+            with gr.Row(elem_classes=["vae-lab-tools"]):
+                self.for_checkpoint = gr.Button(
+                    "Use for this checkpoint", size="sm", min_width=160, elem_id="vae_lab_use_for_checkpoint"
+                )
+                self.always = gr.Button(
+                    "Use always",
+                    size="sm",
+                    min_width=90,
+                    elem_id="vae_lab_use_always",
+                    visible=self.host.choices_reach_all,
+                )
+
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store today's lists as the defaults of later starts.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes):
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.reference):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
@@ -163,9 +206,10 @@ class ComparisonPanel:
             *(self.from_image, self.deciding, self.state, self.message),
         ]
         inputs = [self.source, self.vaes, self.decoder, self.encoder, self.checkpoint, self.state]
-        connect(self.refresh.click, self.on_refresh, inputs, shown)
+        refreshed = connect(self.refresh.click, self.on_refresh, inputs, shown)
         connect(self.load.upload, self.on_load, [self.load, *inputs], shown)
         connect(self.encode.click, self.on_encode, [self.image, *inputs], shown)
+        follow([self.encoder.input], self.on_encoder, [self.encoder], outputs=[self.encoder_note])
         chosen = [self.latent, self.vaes, self.state, self.built_in]
         follow([self.source.input], self.on_source, [self.source], [self.vaes, self.state], chosen)
         follow(
@@ -180,10 +224,7 @@ class ComparisonPanel:
         # What is ticked during a run stays ticked: the second handler reads the boxes after the run.
         identified = connect(self.identify.click, self.on_identify, [], [self.message])
         connect(identified.then, self.on_identified, [self.source, self.vaes], [self.vaes])
-        shown = [self.results, self.message, self.numbers, self.compared]
-        compared = connect(self.compare.click, self.on_compare, [self.source, self.vaes], shown)
-        connect(compared.then, self.on_compared, [self.vaes], [self.vaes])
-        follow([compared.then], self.on_measured, [self.compared], outputs=[self.numbers])
+        self._wire_results(refreshed)
         decided = [self.deciding, self.message, self.decoder, self.state]
         choosing = [self.decoder, self.state]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, choosing, decided)
@@ -194,6 +235,21 @@ class ComparisonPanel:
         # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
         # So do Undo and the choices below images: they use the routes, and press Refresh.
 
+    def _wire_results(self, refreshed: Any) -> None:
+        compared = connect(self.compare.click, self.on_compare, [self.source, self.vaes], [self.message])
+        connect(compared.then, self.on_compared, [self.vaes], [self.vaes])
+        # During a run, the scripts press Show whenever there is another image.
+        events = (
+            connect(compared.then, self.on_show, [self.shown], [self.results, self.shown]),
+            connect(self.show.click, self.on_show, [self.shown], [self.results, self.shown]),
+            connect(refreshed.then, self.on_reopen, [self.shown], [self.results, self.shown]),
+        )
+        judged = [self.numbers, self.reference, self.answer, self.shown]
+        # As soon as there is another verdict, the scripts press Judge.
+        for event in (*(event.then for event in events), self.judge.click):
+            connect(event, self.on_judge, [self.shown], judged)
+        connect(self.reference.input, self.on_reference, [self.reference, self.shown], judged)
+
     # --- content ---------------------------------------------------------------------------------------------
 
     def _view(self, source: str | None, ticked: Sequence[str], state: PageState | None) -> _View:
@@ -201,7 +257,24 @@ class ComparisonPanel:
         chosen = follow_newest(generations, source, state)
         entries = self.host.vaes()
         still = keep_chosen(entries, chosen.family if chosen else None, ticked, state)
-        return _View(generations, chosen, entries, still, saved_choice(self.host.decision(), entries))
+        decoder, encoder = saved_choice(self.host.decision(), entries), self._best_encoder(entries)
+        return _View(generations, chosen, entries, still, decoder, encoder)
+
+    def _record(self, vae: str) -> FileRecord | None:
+        """What is known about a VAE by its checkup; reads nothing."""
+        files = {**self.host.checkpoint_files(), **self.host.vae_files()}
+        path = files.get(self.host.current_checkpoint() if vae == BUILT_IN else vae)
+        return self.host.file_cache.checked(str(path)) if path else None
+
+    def _encoders(self, entries: Sequence[VaeEntry]) -> list[str]:
+        record = self._record(BUILT_IN)
+        return encoder_choices(entries, built_in=record is None or record.status != MISSING)
+
+    def _best_encoder(self, entries: Sequence[VaeEntry]) -> str:
+        """The built-in VAE unless it is known to have faults, else the one to recommend."""
+        record = self._record(BUILT_IN)
+        found = self.host.recommendation() if record is not None and record.verdict.faults else None
+        return found.name if found else next(iter(self._encoders(entries)), BUILT_IN)
 
     def _checkpoints(self) -> list[str]:
         """For the menu; none where the host has its own."""
@@ -215,8 +288,9 @@ class ComparisonPanel:
         try:
             active = self.service.choices.active()
             built_in = active.decision.vae == BUILT_IN
+            reaches: tuple[Reach, ...] = ("checkpoint", "always") if self.host.choices_reach_all else ("checkpoint",)
             return views.deciding(
-                active.decision.reason, next(self._asked), built_in_decodes=built_in, mark=active.mark
+                active.decision.reason, next(self._asked), built_in_decodes=built_in, mark=active.mark, reaches=reaches
             )
         except VaeLabError as error:
             return views.alert(error)
@@ -259,13 +333,19 @@ class ComparisonPanel:
         """Encode an image with the selected VAE, add the latent, and select it."""
         if file is None:
             return self._failed("There is no image yet; drop one into the field above the button.")
-        vae = inputs[3] or BUILT_IN
+        vae, sources = inputs[3] or BUILT_IN, self.service.sources
         try:
-            generation, remarks = self.service.sources.encode(read_image(uploaded(file)), vae)
-            message = source_views.encoded(generation, vae, remarks, self._vae_of(generation))
+            image = read_image(uploaded(file))
+            generation, remarks = sources.encode(image, vae)
+            broken = sources.broken_decoder(image.infotext)
+            message = source_views.encoded(generation, vae, remarks, self._vae_of(generation), broken)
             return self._shown(latent_choice(generation), message, *inputs)
         except VaeLabError as error:
             return self._failed(error)
+
+    def on_encoder(self, vae: str | None) -> tuple[Any, ...]:
+        """Another VAE was selected to encode with."""
+        return (html_update(source_views.encoder_note(vae or "", self._record(vae) if vae else None)),)
 
     def _vae_of(self, generation: Generation) -> FoundVae | None:
         return self.service.hashes.find(generation.infotexts[0]) if generation.infotexts else None
@@ -280,7 +360,8 @@ class ComparisonPanel:
         """Updates for everything, with the latent listed as ``latent`` selected."""
         view = self._view(latent, ticked or (), state)
         latents = list(map(latent_choice, view.generations))
-        decoders, encoders = decoder_choices(view.entries), encoder_choices(view.entries)
+        decoders, encoders = decoder_choices(view.entries), self._encoders(view.entries)
+        chosen = encoder if state and encoder in encoders and encoder != state.encoder else view.encoder
         # A selection that is not saved yet stays; otherwise the menu follows what is saved.
         pending = decoder if state and decoder in decoders and decoder != state.decoder else view.decoder
         return (
@@ -291,7 +372,7 @@ class ComparisonPanel:
             html_update("" if view.generations else views.empty(self.host.how_to_begin)),
             self._built_in_line(view.entries, view.chosen),
             choice_update(decoders, pending, decoder),
-            choice_update(encoders, encoder if encoder in encoders else BUILT_IN, encoder),
+            choice_update(encoders, chosen, encoder),
             choice_update(self._checkpoints(), self._checkpoint(), checkpoint),
             # Only when the page has just been opened; later, the user opens and closes it.
             gr.update(open=not view.generations) if state is None else gr.update(),
@@ -350,25 +431,61 @@ class ComparisonPanel:
         still = [name for name in self._fitting(entries, source) if name in (ticked or ())]
         return choice_update(vae_choices(entries), still, ticked)
 
-    def on_compare(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
-        """Decode, and show the images; of the newest latent if the page lists none yet."""
+    def on_compare(self, source: str | None, ticked: list[str]) -> str:
+        """Decode; of the newest latent if the page lists none yet."""
         latent = self._latent(source) if source else next(iter(self.host.generations.newest_first()), None)
         if latent is None:
-            return gr.update(), views.alert(_gone(source, self.host.how_to_begin)), gr.update(), gr.update()
+            return views.alert(_gone(source, self.host.how_to_begin))
         try:
             stored = self.service.comparisons.compare(latent.id, in_order(self.host.vaes(), ticked or ()))
         except VaeLabError as error:
-            return gr.update(), views.alert(error), gr.update(), gr.update()
-        if not stored.comparison.results:  # cancelled before the first result: keep what is shown
-            return gr.update(), views.summary(stored), gr.update(), gr.update()
-        return views.results(stored), views.summary(stored), numbers_views.measuring(), stored.id
+            return views.alert(error)
+        shown = self.service.comparisons.shown
+        return views.summary(stored, replaced=shown is None or shown.id == stored.id)
 
-    def on_measured(self, compared: str) -> tuple[Any, ...]:
-        """The numbers of the comparison shown; the images did not wait for them."""
+    def on_show(self, shown: _Shown) -> tuple[Any, ...]:
+        """Show the newest comparison, as far as it is."""
+        stored = self.service.comparisons.shown
+        if stored is None or views.token(stored) == shown.token:
+            return gr.update(), shown
+        return views.results(stored), replace(shown, token=views.token(stored), id=stored.id, running=stored.running)
+
+    def on_reopen(self, shown: _Shown) -> tuple[Any, ...]:
+        """On a page that was just loaded: the last comparison, or what there is of one that is running."""
+        return self.on_show(shown) if not shown.id or shown.running else (gr.update(), shown)
+
+    def on_judge(self, shown: _Shown) -> tuple[Any, ...]:
+        """Below and above the images: the numbers, and the answer by all verdicts that are known by now."""
+        if not shown.id or shown.running:
+            return gr.update(), gr.update(), gr.update(), shown
         try:
-            return (numbers_views.numbers(self.service.comparisons.get(compared)) if compared else "",)
+            stored = self.service.comparisons.get(shown.id)
         except VaeLabError as error:
-            return (views.alert(error),)
+            return views.alert(error), gr.update(), gr.update(), replace(shown, numbered="")
+        return self._judged(stored, shown)
+
+    def on_reference(self, reference: str, shown: _Shown) -> tuple[Any, ...]:
+        """The numbers, compared with another VAE."""
+        return self.on_judge(replace(shown, reference=reference))
+
+    def _judged(self, stored: StoredComparison, shown: _Shown) -> tuple[Any, ...]:
+        names = [result.name for result in stored.comparison.decoded]
+        checkups, first = self.service.checkups, not shown.numbered.startswith(stored.id)
+        if first:
+            checkups.check_soon(answers.to_check(self.host, stored))
+        found = answers.answer(self.host, stored)
+        reference = shown.reference if shown.reference in names else answers.default_reference(found, stored)
+        numbered, numbers, menu = f"{stored.id} {reference}", gr.update(), gr.update()
+        if numbered != shown.numbered:
+            numbers = numbers_views.numbers(stored, reference)
+            menu = gr.update(choices=names, value=reference or None, visible=len(names) > 1)
+        html = answer_views.answer(
+            found, [result.name for result in stored.comparison], stored.measured_against(reference),
+            waiting=bool(checkups.waiting),
+        )  # fmt: skip
+        # What is the same is not sent: it would take away what the user just did there.
+        sent = gr.update() if html == shown.answer else html_update(html)
+        return numbers, menu, sent, replace(shown, numbered=numbered, answer=html)
 
     def on_compared(self, ticked: list[str]) -> Any:
         """Decoding may have determined more families: list them, and keep what is ticked."""

@@ -27,11 +27,13 @@ class PageState:
         newest: id of the newest generation at that time, or "".
         family: id of the selected latent's family, or "".
         decoder: the saved choice of what decodes.
+        encoder: the VAE that was proposed to encode with.
     """
 
     newest: str = ""
     family: str = ""
     decoder: str = AUTOMATIC
+    encoder: str = BUILT_IN
 
 
 def saved_choice(decision: Decision, entries: Sequence[VaeEntry]) -> str:
@@ -110,6 +112,6 @@ def decoder_choices(entries: Sequence[VaeEntry]) -> list[str]:
     return [AUTOMATIC, BUILT_IN, *(entry.name for entry in entries)]
 
 
-def encoder_choices(entries: Sequence[VaeEntry]) -> list[str]:
-    """Everything that can encode an image."""
-    return [BUILT_IN, *(entry.name for entry in entries)]
+def encoder_choices(entries: Sequence[VaeEntry], *, built_in: bool) -> list[str]:
+    """Everything that can encode an image; ``built_in``: whether the checkpoint has a VAE."""
+    return [*([BUILT_IN] if built_in else []), *(entry.name for entry in entries)]

@@ -15,7 +15,7 @@ from vae_lab.comparison import Decoded, png_bytes, to_pixels
 from vae_lab.decoding import IN_STRIPS
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import VaeEntry
-from vae_lab.host.choices import BUILT_IN
+from vae_lab.host.choices import BUILT_IN, Reach
 from vae_lab.latents import Generation
 from vae_lab.messages import text, translated
 from vae_lab.service.comparisons import StoredComparison
@@ -23,7 +23,7 @@ from vae_lab.ui.views.html import render
 
 __all__ = [
     "PROGRESS", "SMALL", "alert", "built_in", "deciding", "empty", "guide", "identified", "latent_card", "message",
-    "note", "outcome", "results", "summary",
+    "note", "outcome", "results", "summary", "token",
 ]  # fmt: skip
 
 SMALL = 256
@@ -35,14 +35,15 @@ PROGRESS = render("comparison", "progress")
 """Filled and shown by ``javascript/tab/runs.mjs``."""
 
 
-def message(sentence: str, *, undo_id: str | None = None) -> str:
+def message(sentence: str, *, undo_id: str | None = None, comparison: str | None = None) -> str:
     """A line that reports a result. ``data-run`` signals the end of a run to the script.
 
     Args:
         sentence: in the user's language.
         undo_id: adds an Undo button, which the scripts handle; None for no button.
+        comparison: id of the comparison that it is about, which is shown next.
     """
-    return render("comparison", "line", "note", "status", sentence, secrets.token_hex(8), undo_id)
+    return render("comparison", "line", "note", "status", sentence, secrets.token_hex(8), undo_id, comparison)
 
 
 def note(sentence: str, *, undo_id: str | None = None) -> str:
@@ -55,7 +56,9 @@ def alert(error: VaeLabError | str) -> str:
     return render("comparison", "line", "alert", "alert", translated(str(error)), secrets.token_hex(8))
 
 
-def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True, mark: str = "") -> str:
+def deciding(
+    reason: str, asked: int = 0, *, built_in_decodes: bool = True, mark: str = "", reaches: Sequence[Reach] = ()
+) -> str:
     """Which VAE decodes, and why; the script adds a badge if the built-in VAE is known to be broken.
 
     Args:
@@ -63,8 +66,9 @@ def deciding(reason: str, asked: int = 0, *, built_in_decodes: bool = True, mark
         asked: counts the host's answers, so that the script can distinguish a new line from the page's first one.
         built_in_decodes: the badge concerns the images that are decoded now.
         mark: of what is active, for the script to see when that changes; see :class:`ActiveVae`.
+        reaches: how far a choice can reach, for the buttons below images.
     """
-    return render("comparison", "deciding", reason, asked, built_in_decodes, mark)
+    return render("comparison", "deciding", reason, asked, built_in_decodes, mark, reaches)
 
 
 def built_in(checkpoint: str, only: bool = False) -> str:
@@ -122,14 +126,22 @@ def latent_card(generation: Generation, below: str = "") -> str:
     )  # fmt: skip
 
 
-def summary(stored: StoredComparison) -> str:
-    """The result of a comparison, in one line."""
+def summary(stored: StoredComparison, *, replaced: bool = True) -> str:
+    """The result of a comparison, in one line.
+
+    Args:
+        stored: the comparison.
+        replaced: whether it is shown in place of the one before.
+    """
+    if not replaced:
+        return message(text("The run was cancelled; you see the comparison before it."))
     comparison = stored.comparison
     done = len(comparison.decoded)
     seconds = sum(result.seconds for result in comparison)
     template = "{count} VAE decoded in {seconds} s." if done == 1 else "{count} VAEs decoded in {seconds} s."
     sentence = text(template, count=done, seconds=f"{seconds:.1f}")
-    return message(outcome(sentence, len(comparison.results) - done, comparison.cancelled))
+    line = outcome(sentence, len(comparison.results) - done, comparison.cancelled)
+    return message(line, comparison=stored.id if comparison.results else None)
 
 
 def outcome(sentence: str, unusable: int, cancelled: bool) -> str:
@@ -179,7 +191,12 @@ def results(stored: StoredComparison) -> str:
         _figure(stored, result, list(numbers), twins.get(result.name, ""))
         for result, numbers in zip(stored.comparison, stored.numbers(), strict=True)
     ]
-    return render("comparison", "results", figures, stored.checkpoint)
+    return render("comparison", "results", figures, stored.checkpoint, token(stored))
+
+
+def token(stored: StoredComparison) -> str:
+    """Differs between comparisons, and between the states of one that is running."""
+    return f"{stored.id}:{len(stored.comparison.results)}" if stored.running else stored.id
 
 
 def _figure(stored: StoredComparison, result: Decoded, numbers: Sequence[int], twin: str) -> _Figure:

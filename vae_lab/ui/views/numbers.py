@@ -22,12 +22,17 @@ def measuring() -> str:
     return render("tables", "measuring")
 
 
-def numbers(stored: StoredComparison) -> str:
-    """What was measured, one row for each VAE."""
+def numbers(stored: StoredComparison, reference: str = "") -> str:
+    """What was measured, one row for each VAE.
+
+    Args:
+        stored: the comparison.
+        reference: name of the VAE that the others are compared with; "" for the first one with images.
+    """
     results = stored.comparison.results
     if not results:
         return ""
-    measured = stored.measured
+    measured = stored.measured_against(reference)
     marks = {key: _marks(measured, key) for key in EXPLANATIONS}
     return table(
         stored.id,
@@ -35,7 +40,7 @@ def numbers(stored: StoredComparison) -> str:
         [measure_column(key, _reference(measured)) for key in EXPLANATIONS],
         [_row(measured, result, marks) for result in results],
         sheet=sheet_url(stored),
-        remarks=_remarks(stored),
+        remarks=_remarks(stored, measured),
     )
 
 
@@ -75,14 +80,14 @@ def _marks(measured: Measured, key: str) -> dict[str, Mark]:
     return {name: ends[value] for name, value in shown.items() if value in ends}
 
 
-def _remarks(stored: StoredComparison) -> list[str]:
-    measured = stored.measured
+def _remarks(stored: StoredComparison, measured: Measured) -> list[str]:
     remarks = []
-    if measured.reference == BUILT_IN and len(measured.of) > 1:
-        remarks.append(text("ΔE, SSIM and PSNR measure similarity to the built-in VAE's image, not quality."))
+    if len(measured.of) > 1:
+        template = "ΔE, SSIM and PSNR measure similarity to the image of {reference}, not quality."
+        remarks.append(text(template, reference=_reference(measured)))
     if measured.problem:
         remarks.append(text("Some values could not be measured: {reason}", reason=measured.problem))
-    if measured.reference not in ("", BUILT_IN):
+    if measured.reference not in ("", BUILT_IN) and BUILT_IN not in measured.of:
         template = "The built-in VAE has no images, so the others are compared with {vae}."
         remarks.append(text(template, vae=measured.reference))
     batch = len(stored.generation.latents)

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 from vae_lab.api.addresses import latents_url, thumbnail_url
 from vae_lab.latents import Generation
+from vae_lab.library import FileRecord
 from vae_lab.messages import text
 from vae_lab.service.hashes import FoundVae
 from vae_lab.text import listed
-from vae_lab.ui.views.comparison import message
+from vae_lab.ui.views.comparison import alert, message
 from vae_lab.ui.views.html import render
 
-__all__ = ["encoded", "loaded", "save_link", "thumbnails", "vae_found"]
+__all__ = ["encoded", "encoder_note", "loaded", "save_link", "thumbnails", "vae_found"]
 
+_DECODED_BY = (
+    "This image was decoded by the broken VAE of {vae} ({title}). That is in its pixels, and no VAE takes it out: "
+    "generate the image again with a healthy one."
+)
 _MAX_THUMBNAILS = 24  # newest first; the menu has all
 
 
@@ -40,11 +45,48 @@ def loaded(generation: Generation, file: str, found: FoundVae | None = None) -> 
     return _added(generation, found, sentence)
 
 
-def encoded(generation: Generation, vae: str, remarks: Sequence[str] = (), found: FoundVae | None = None) -> str:
-    """An image was encoded; ``remarks``: what was done to it before; ``found``: as in :func:`loaded`."""
+def encoded(
+    generation: Generation,
+    vae: str,
+    remarks: Sequence[str] = (),
+    found: FoundVae | None = None,
+    broken: tuple[str, FileRecord] | None = None,
+) -> str:
+    """An image was encoded.
+
+    Args:
+        generation: its latent.
+        vae: name of the VAE that encoded it.
+        remarks: what was done to the image before.
+        found: as in :func:`loaded`.
+        broken: the VAE that had decoded the image, if it is a broken one.
+    """
     template = "{name}: encoded by {vae} and stored as {family}."
     sentence = text(template, name=generation.title, vae=vae, family=generation.family.title)
-    return _added(generation, found, sentence, *(text("The image was {reason}.", reason=remark) for remark in remarks))
+    said = [text("The image was {reason}.", reason=remark) for remark in remarks]
+    if broken is not None:
+        said.append(text(_DECODED_BY, vae=broken[0], title=broken[1].verdict.faults[0].title))
+    return _added(generation, found, sentence, *said)
+
+
+def encoder_note(vae: str, record: FileRecord | None) -> str:
+    """A warning about a VAE that does not encode well, or "".
+
+    Args:
+        vae: its name.
+        record: what is known about it.
+    """
+    if record is None or not record.verdict.faults:
+        return ""
+    title = record.verdict.faults[0].title
+    return alert(
+        text(
+            "{vae} is {status} ({title}): choose a healthy VAE to encode with.",
+            vae=vae,
+            status=record.status,
+            title=title,
+        )
+    )
 
 
 def vae_found(found: FoundVae | None) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isinf
 from typing import Literal
 
-from vae_lab.comparison.measures import EXPLANATIONS
+from vae_lab.comparison.measures import EXPLANATIONS, Explanation
 from vae_lab.messages import text
 from vae_lab.ui.views.html import render
 
@@ -25,12 +25,14 @@ class Column:
         title: a word or two, in English.
         unit: "" for none.
         text: the explanation, in the user's language.
+        better: which end is better, if either is.
     """
 
     key: str
     title: str
     unit: str
     text: str
+    better: Literal["", "higher", "lower"] = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,17 @@ class Row:
 def measure_column(key: str, reference: str) -> Column:
     """The column of one of ``EXPLANATIONS``; ``reference``: what is compared with, in the user's language."""
     known = EXPLANATIONS[key]
-    return Column(key, known.title, known.unit, text(known.text, reference=reference))
+    explained = f"{text(known.text, reference=reference)} {_direction(known, reference)}"
+    return Column(key, known.title, known.unit, explained, known.better)
+
+
+def _direction(known: Explanation, reference: str) -> str:
+    if not known.better:
+        return text("Neither more nor less is better in itself.")
+    if not known.compares:
+        return text("Lower is better.") if known.better == "lower" else text("Higher is better.")
+    template = "Lower is closer to {reference}." if known.better == "lower" else "Higher is closer to {reference}."
+    return text(template, reference=reference)
 
 
 def time_column(key: str, title: str, explanation: str) -> Column:

@@ -51,12 +51,18 @@ NEEDED_IN_FORGE = (
 _NOTHING = object()
 
 
-def part(name: str, default: Any = None) -> Any:
-    """``modules.<name>``, such as ``shared.cmd_opts``; ``default`` if the host has no such part, or it fails."""
+def part(name: str, default: Any = None, *, package: str = "modules") -> Any:
+    """``modules.<name>``, such as ``shared.cmd_opts``; ``default`` if the host has no such part, or it fails.
+
+    Args:
+        name: dotted.
+        default: see above.
+        package: of the host, in which to look.
+    """
     module, *path = name.split(".")
-    with guarded(f"looking for modules.{name}"):
+    with guarded(f"looking for {package}.{name}"):
         try:
-            found = importlib.import_module(f"modules.{module}")
+            found = importlib.import_module(f"{package}.{module}")
             for attribute in path:
                 found = getattr(found, attribute)
             return found
@@ -65,9 +71,9 @@ def part(name: str, default: Any = None) -> Any:
     return default
 
 
-def has(name: str) -> bool:
-    """Whether the host has ``modules.<name>``."""
-    return part(name, _NOTHING) is not _NOTHING
+def has(name: str, *, package: str = "modules") -> bool:
+    """Whether the host has ``modules.<name>``, or that of another of its packages."""
+    return part(name, _NOTHING, package=package) is not _NOTHING
 
 
 def missing_parts(names: Iterable[str]) -> tuple[str, ...]:

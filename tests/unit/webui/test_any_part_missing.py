@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,76 +12,13 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.unit.makers import F8, SD1_TEXT, UNET, kl_state, prefixed, write
-from tests.unit.webui.double import Double, Fault, Kind, forget, installed, vae
+from tests.unit.makers import F8, kl_state, write
+from tests.unit.webui.double import Double, Fault, Kind, MakeDouble, Pages, load, vae
 from vae_lab.api import routes
 from vae_lab.errors import HostError
-from vae_lab.service.background_task import BackgroundTask
 
 IMAGE = np.full((3, 8, 8), 127, np.uint8)
 NAMES = {kind: Double(kind, Path("nowhere")).names for kind in ("webui", "forge")}
-
-
-class Pages:
-    """Calls what the real pages call while they are built, and is built in a moment."""
-
-    dropdown = several = slider = radio = dict
-
-    def build_tab(self, host: Any) -> Any:
-        host.vaes(), host.checkpoints(), host.current_checkpoint(), host.decision(), host.language
-        host.generations.newest_first()
-        return host
-
-    def build_accordion(self, host: Any, tab: str) -> Any:
-        host.vaes(), host.decision()
-        return Accordion()
-
-
-class Accordion:
-    components = (object(), object(), object())
-    box = not_here = object()
-
-    def say_not_here(self, reason: str) -> Any:
-        return reason
-
-    open_for = say_not_here
-
-    def leave(self) -> Any:
-        return None
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A host's folder with one checkpoint and one VAE."""
-    folder = tmp_path_factory.mktemp("host")
-    for name in ("Stable-diffusion", "VAE"):
-        (folder / "models" / name).mkdir(parents=True)
-    built_in = prefixed("first_stage_model.", kl_state(F8))
-    write(folder / "models" / "Stable-diffusion" / "one.safetensors", {**UNET, **SD1_TEXT, **built_in})
-    write(folder / "models" / "VAE" / "first.safetensors", kl_state(F8, seed=1))
-    return folder
-
-
-MakeDouble = Callable[..., Double]
-
-
-@pytest.fixture
-def make(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDouble]:
-    """Makes a double that is the host now."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(BackgroundTask, "start", lambda *_: None)  # the checkup in the background takes seconds
-
-    def make(kind: Kind = "webui", broken: Mapping[str, Fault] | None = None) -> Double:
-        double = Double(kind, models, broken)
-        installed(double, monkeypatch)
-        return double
-
-    yield make
-    forget()
-
-
-def load() -> type | None:
-    return importlib.import_module("vae_lab.extension").load(Pages())
 
 
 SLOW = pytest.mark.slow  # all together

@@ -3,34 +3,29 @@
 Called by ``scripts/vae_lab.py``, which passes the pages, because this module imports no gradio. The WebUI executes that
 file again at every "Reload UI", while packages stay loaded; so everything registered here is undone when the scripts
 are unloaded.
+
+A host may lack any part of the WebUI that we use, so this module imports none. Without a part that overrides and
+comparisons need, nothing of ours takes part in generations, and the tab works with files only.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, Protocol
 
-from modules import script_callbacks, scripts, shared
-
 from vae_lab.api.routes import add_routes
 from vae_lab.host.base import Host
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
-from vae_lab.host.guard import guarded
-from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
-from vae_lab.messages import translated, use_language
+from vae_lab.host.guard import for_host, guarded
 from vae_lab.service.background_checkup import BackgroundCheckup
-from vae_lab.webui.a1111 import A1111Host
-from vae_lab.webui.capture import Jobs
-from vae_lab.webui.forge import ForgeHost, is_forge
-from vae_lab.webui.preferences import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION
-from vae_lab.webui.script import ScriptBehaviour
-from vae_lab.webui.xyz_axis import add_axis
+from vae_lab.webui.files_only import FilesOnlyHost
+from vae_lab.webui.parts import NEEDED, missing_parts, part, register
 
 __all__ = ["Pages", "load", "the_background_checkup", "the_host"]
 
-_SECTION = ("vae_lab", "VAE Lab")
+log = logging.getLogger("vae_lab")
 
 
 class Pages(Protocol):
@@ -49,119 +44,85 @@ class Pages(Protocol):
 
 
 @lru_cache(maxsize=1)
-def the_host() -> A1111Host:
-    """One for the whole process: stored latents survive "Reload UI"."""
-    return ForgeHost() if is_forge() else A1111Host()
+def the_host() -> Any:
+    """One for the whole process: stored latents survive "Reload UI". An adapter, or a :class:`FilesOnlyHost`."""
+    missing = missing_parts(NEEDED)
+    if not missing:
+        with guarded("looking at this WebUI"):
+            from vae_lab.webui import generations  # its imports need those parts
+
+            missing = generations.missing_here()
+            if not missing:
+                return generations.adapter()
+    return _files_only(missing)
+
+
+def _files_only(missing: tuple[str, ...] = ()) -> FilesOnlyHost:
+    where = ", ".join(missing) or "see the error above"
+    log.warning("VAE Lab works with files only here; not found in this WebUI: %s", where)
+    return FilesOnlyHost(missing)
 
 
 @lru_cache(maxsize=1)
 def the_background_checkup() -> BackgroundCheckup:
-    """One for the whole process: each checkpoint is warned about once."""
+    """One for the whole process: each checkpoint is warned about once. Only for an adapter."""
     host = the_host()
     return BackgroundCheckup(host, host.check_own_memory)
 
 
-def load(pages: Pages) -> type:
-    """Register everything with the WebUI; returns the script class for the WebUI to find."""
-    logging.getLogger("vae_lab").setLevel(logging.INFO)
+@for_host("starting")
+def load(pages: Pages) -> type | None:
+    """Register everything with the WebUI.
+
+    Returns:
+        The script class for the WebUI to find; None without one.
+    """
+    log.setLevel(logging.INFO)
     undo = ExitStack()
+    register("on_script_unloaded", "unloading", undo.close)
     host = the_host()
-    checkup = the_background_checkup()
-    behaviour = ScriptBehaviour(host, Jobs(host, undo, checkup.checkpoint_changed))
-    script_callbacks.on_script_unloaded(undo.close)
-    script_callbacks.on_before_ui(lambda: add_axis(host, undo))
-    script_callbacks.on_ui_settings(lambda: _add_settings(host, pages))
-    script_callbacks.on_ui_tabs(lambda: [(pages.build_tab(host), "VAE Lab", "vae_lab")])
-    script_callbacks.on_app_started(lambda _, app: _app_started(app, host, checkup))
-    script_callbacks.on_model_loaded(lambda _: checkup.checkpoint_changed())
-    script_callbacks.on_infotext_pasted(lambda _, parameters: drop_host_vae(parameters))
-    return _script_class(host, behaviour, pages)
+    script, checkpoint_changed = None, _nothing
+    if host.not_found is None:
+        with guarded("registering with the WebUI"):
+            from vae_lab.webui import generations
+
+            checkpoint_changed = the_background_checkup().checkpoint_changed
+            script = generations.register(host, pages, undo, checkpoint_changed)
+        if script is None:
+            undo.close()  # what was registered before the error
+    shown = _Shown(host, pages, checkpoint_changed)
+    register("on_ui_tabs", "building the tab", shown.tabs, list)
+    register("on_app_started", "adding the routes", shown.app_started)
+    return script
 
 
-def _app_started(app: Any, host: A1111Host, checkup: BackgroundCheckup) -> None:
-    add_routes(app, host, _api_users())
-    checkup.checkpoint_changed()  # it may have been loaded before us
+def _nothing() -> None:
+    pass
+
+
+class _Shown:
+    """The tab, and the routes that it needs."""
+
+    def __init__(self, host: Host, pages: Pages, checkpoint_changed: Callable[[], None]) -> None:
+        self._host = host
+        self._pages = pages
+        self._checkpoint_changed = checkpoint_changed
+
+    def tabs(self) -> list[tuple[Any, str, str]]:
+        with guarded("building the tab"):
+            return self._tabs()
+        self._host = _files_only()
+        return self._tabs()
+
+    def _tabs(self) -> list[tuple[Any, str, str]]:
+        return [(self._pages.build_tab(self._host), "VAE Lab", "vae_lab")]
+
+    def app_started(self, _: Any, app: Any) -> None:
+        add_routes(app, self._host, _api_users())
+        self._checkpoint_changed()  # it may have been loaded before us
 
 
 def _api_users() -> dict[str, str]:
     """The users of ``--api-auth``, as in ``modules/api/api.py``. With a page, the page's login counts instead."""
-    options = shared.cmd_opts
-    pairs = options.api_auth.split(",") if options.api_auth and options.nowebui else []
-    return dict(pair.split(":") for pair in pairs)
-
-
-def _add_settings(host: A1111Host, pages: Pages) -> None:
-    def choices() -> dict[str, Any]:
-        return {"choices": [AUTOMATIC, BUILT_IN, *(entry.name for entry in host.vaes())]}
-
-    external = shared.OptionInfo(
-        AUTOMATIC, "External VAE", pages.dropdown, choices, refresh=lambda: host.listing(fresh=True), section=_SECTION
-    ).info(
-        "used to encode and decode with every checkpoint; Automatic: the WebUI decides; Built-in: the checkpoint's own"
-    )
-    keep = shared.OptionInfo(
-        256,
-        "Memory for stored latents (MB)",
-        pages.slider,
-        {"minimum": 16, "maximum": 4096, "step": 16},
-        section=_SECTION,
-    ).info("the latents of recent generations, which the VAE Lab tab can decode with any VAE")
-    on_grey = shared.OptionInfo(
-        "warn", "If an image comes out grey", pages.radio, {"choices": list(ON_GREY)}, section=_SECTION
-    ).info(
-        "because its VAE is broken. warn: show a warning under it; redecode: decode the same latent again with the "
-        "recommended VAE"
-    )
-    preferred = shared.OptionInfo(
-        [],
-        "Preferred VAEs",
-        pages.several,
-        lambda: {"choices": [entry.name for entry in host.vaes()]},
-        refresh=lambda: host.listing(fresh=True),
-        section=_SECTION,
-    ).info("the first healthy one that fits is recommended instead of a broken VAE")
-    shared.opts.add_option(EXTERNAL_OPTION, external)
-    shared.opts.add_option(ON_GREY_OPTION, on_grey)
-    shared.opts.add_option(PREFERRED_OPTION, preferred)
-    shared.opts.add_option(KEEP_OPTION, keep)
-
-
-def _script_class(host: A1111Host, behaviour: ScriptBehaviour, pages: Pages) -> type:
-    class VaeLabScript(scripts.Script):
-        """The accordion in txt2img and img2img."""
-
-        def title(self) -> str:
-            return "VAE Lab"
-
-        def show(self, is_img2img: bool) -> object:  # noqa: ARG002
-            return scripts.AlwaysVisible
-
-        def ui(self, is_img2img: bool) -> list[Any]:
-            accordion = pages.build_accordion(host, "img2img" if is_img2img else "txt2img")
-            self.infotext_fields = _paste_fields(behaviour, accordion)
-            self.paste_field_names = [OVERRIDE_KEY, HASH_KEY, REDECODED_KEY]
-            return list(accordion.components)
-
-        def process(self, p: Any, *args: Any) -> None:
-            behaviour.process(p, args)
-
-    return VaeLabScript
-
-
-def _paste_fields(behaviour: ScriptBehaviour, accordion: Any) -> list[tuple[Any, Any]]:
-    """Components that pasted generation parameters fill, each with a function from the parameters to its value."""
-
-    def pasted(parameters: dict[str, Any]) -> tuple[str, str]:
-        with guarded("pasting generation parameters"):
-            return behaviour.pasted(parameters)
-        return AUTOMATIC, ""
-
-    def reason(parameters: dict[str, Any]) -> str:
-        with use_language(behaviour.host.language):
-            return translated(pasted(parameters)[1])
-
-    return [
-        (accordion.components[0], lambda parameters: pasted(parameters)[0]),
-        (accordion.not_here, lambda parameters: accordion.say_not_here(reason(parameters))),
-        (accordion.box, lambda parameters: accordion.open_for(reason(parameters))),
-    ]
+    named = part("shared.cmd_opts.api_auth") if part("shared.cmd_opts.nowebui") else None
+    return dict(pair.split(":") for pair in (named or "").split(",") if pair)

@@ -157,18 +157,23 @@ def in_script(path: Path) -> list[str]:
     return re.findall(r'\bt\(\s*"([^"]*)"', path.read_text(encoding="utf8"))
 
 
+SETTINGS = ROOT / "vae_lab" / "webui" / "generations.py"
+
+
 def of_settings() -> Iterator[str]:
     """Explanations in the settings, which the WebUI puts into parentheses."""
-    tree = ast.parse((ROOT / "vae_lab" / "extension.py").read_text(encoding="utf8"))
+    tree = ast.parse(SETTINGS.read_text(encoding="utf8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "info":
             yield f"({ast.literal_eval(node.args[0])})"
 
 
-def of_the_first_page() -> str:
-    tree = ast.parse((ROOT / "vae_lab" / "webui" / "a1111.py").read_text(encoding="utf8"))
-    assigned = (node for node in ast.walk(tree) if isinstance(node, ast.Assign))
-    return next(ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "how_to_begin")
+def of_the_first_page() -> Iterator[str]:
+    """What to do without a latent, in each kind of WebUI."""
+    for file in ("a1111.py", "files_only.py"):
+        tree = ast.parse((ROOT / "vae_lab" / "webui" / file).read_text(encoding="utf8"))
+        assigned = (node for node in ast.walk(tree) if isinstance(node, ast.Assign))
+        yield next(ast.literal_eval(n.value) for n in assigned if ast.unparse(n.targets[0]).endswith("how_to_begin"))
 
 
 # --- texts that are put together, and tables of words ---------------------------------------------------------------
@@ -238,10 +243,10 @@ def of_pages(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """All texts that need a translation, as templates or shapes of them."""
-    texts = [text for path in (*UI, ROOT / "vae_lab" / "extension.py") for text in in_python(path)]
+    texts = [text for path in (*UI, SETTINGS) for text in in_python(path)]
     texts += [text for path in (*UI, *FINDINGS) for text in in_calls(path)]
     texts += [text for path in SCRIPTS for text in in_script(path)]
-    texts += [*in_templates(), *of_settings(), of_the_first_page(), *of_measures(), *of_tables()]
+    texts += [*in_templates(), *of_settings(), *of_the_first_page(), *of_measures(), *of_tables()]
     texts += of_pages(tmp_path_factory.mktemp("pages"))
     left_out = STAYS | NOT_SHOWN
     return {text.strip() for text in texts if not {text, text.strip()} & left_out and re.search("[A-Za-z]", text)}

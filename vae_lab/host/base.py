@@ -111,6 +111,10 @@ class Host(ABC):
     file_cache: FileCache
     """Records of files, stored between runs."""
 
+    not_found: tuple[str, ...] | None = None
+    """Parts of the program that we need and did not find, so that only files can be worked with; empty if that is
+    because of an error. None if everything works."""
+
     _last_listing: Listing | None = None
 
     @abstractmethod

@@ -14,7 +14,8 @@ from typing import Any
 import gradio as gr
 
 from vae_lab.host.base import Host
-from vae_lab.messages import use_language
+from vae_lab.host.guard import guarded
+from vae_lab.messages import text, use_language
 
 __all__ = ["build_for", "choice_update", "connect", "follow", "html_update", "image_input", "page", "uploaded"]
 
@@ -103,8 +104,22 @@ def _attach(
     event: Callable[..., Any], handler: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], **modes: Any
 ) -> Any:
     known = modes if _has_trigger_modes() else {}
-    handler = _in_host_language(handler)
+    handler = _answering(_in_host_language(handler), len(outputs))
     return event(handler, inputs=list(inputs), outputs=list(outputs), show_progress="hidden", api_name=False, **known)
+
+
+def _answering(handler: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """After an error of ours the page says so and stays as it is."""
+
+    @functools.wraps(handler)
+    def answer(*values: Any) -> Any:
+        with guarded(f"answering the page, {getattr(handler, '__name__', handler)}"):
+            return handler(*values)
+        gr.Warning(text("An error in VAE Lab; the log has the details."))
+        unchanged = [gr.update() for _ in range(outputs)]
+        return unchanged if outputs > 1 else next(iter(unchanged), None)
+
+    return answer
 
 
 def _in_host_language(handler: Callable[..., Any]) -> Callable[..., Any]:

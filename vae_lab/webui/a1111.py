@@ -33,6 +33,7 @@ from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
 from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method
+from vae_lab.webui.parts import option_paths
 from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = ["A1111Host"]
@@ -42,6 +43,8 @@ _REASONS: dict[Source, str] = {
     "always": "Settings > VAE Lab > External VAE",
     "checkpoint": "chosen in VAE Lab for this checkpoint",
 }
+_CHECKPOINT_FOLDERS = ("ckpt_dir", "ckpt_dirs")  # options of the hosts: one folder, or a list
+_VAE_FOLDERS = ("vae_dir", "vae_dirs")
 _MAX_STATES = 1  # weights of overrides that stay in memory between generations; 160 to 330 MB each
 
 
@@ -79,9 +82,9 @@ class A1111Host(Host):
         """All files that the WebUI would find, with unique names for equal basenames, and TAESD."""
         walk = Walk()
         folders = [Path(sd_vae.vae_path)]
-        folders += [Path(folder) for folder in (shared.cmd_opts.vae_dir,) if folder]
+        folders += map(Path, option_paths(*_VAE_FOLDERS))
         checkpoint_folders = [Path(sd_models.model_path)]
-        checkpoint_folders += [Path(folder) for folder in (shared.cmd_opts.ckpt_dir,) if folder]
+        checkpoint_folders += map(Path, option_paths(*_CHECKPOINT_FOLDERS))
         found = {
             name: path
             for name, path in walk.find([*folders, *checkpoint_folders])
@@ -94,10 +97,9 @@ class A1111Host(Host):
 
     def library_folders(self) -> list[Path]:
         """The WebUI's folders and those in its options, if they exist; ``--ckpt`` and ``--vae-path`` name files."""
-        options = shared.cmd_opts
         named = [
-            *(sd_models.model_path, options.ckpt_dir, options.ckpt),
-            *(sd_vae.vae_path, options.vae_dir, getattr(options, "vae_path", None)),
+            *(sd_models.model_path, *option_paths(*_CHECKPOINT_FOLDERS, "ckpt")),
+            *(sd_vae.vae_path, *option_paths(*_VAE_FOLDERS, "vae_path")),
             os.path.join(models_path, "VAE-taesd"),
         ]
         return [Path(path) for path in dict.fromkeys(named) if path and os.path.exists(path)]
@@ -245,7 +247,7 @@ class A1111Host(Host):
         preferred = dict.fromkeys(preferences.preferred_vaes(), "Settings > VAE Lab > Preferred VAEs")
         preferred.setdefault(preferences.external_vae(), "Settings > VAE Lab > External VAE")
         for name, path in files.items():
-            if path.name == shared.opts.sd_vae:
+            if path.name == getattr(shared.opts, "sd_vae", ""):
                 preferred.setdefault(name, "Settings > VAE > SD VAE")
         return {name: where for name, where in preferred.items() if name in files}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from fastapi import HTTPException
-from modules import devices, processing, scripts, shared
+from modules import devices, processing, scripts, sd_models, shared
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from vae_lab.latents import Generation
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.grey_watch import GreyWatch
 from vae_lab.webui.job import Captured, Job, Refused
+from vae_lab.webui.own_choice import decode_method
 from vae_lab.webui.patching import patch
 from vae_lab.webui.preferences import store_bytes
 from vae_lab.webui.xyz_axis import chosen_by_axis
@@ -92,10 +93,12 @@ class Jobs:
 
     def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Capture the latents before they are decoded, in case that fails, and watch the output."""
-        job = self._jobs[-1] if self._jobs and model is shared.sd_model else None
+        job, decoder = None, ""
+        with guarded("following a decode"):
+            own = bool(self._jobs) and model is sd_models.model_data.sd_model
+            job, decoder = (self._jobs[-1], _decoder()) if own else (None, "")
         if job is None:
             return original(model, batch, *args, **kwargs)
-        decoder = _decoder()
         with guarded("capturing the latents"):
             self._capture(job, batch, decoder)
         with guarded("naming the VAE that decodes"):
@@ -205,9 +208,9 @@ def _with_comments(original: Callable[[Any], str], processed: Any) -> str:
 
 def _decoder() -> str:
     """What the host decodes with: ``Full`` is the VAE, everything else an approximation without it."""
-    if shared.state.interrupted and shared.opts.live_preview_fast_interrupt:
-        return f"{shared.opts.show_progress_type}, because of the interrupt"
-    return shared.opts.sd_vae_decode_method
+    if shared.state.interrupted and getattr(shared.opts, "live_preview_fast_interrupt", False):
+        return f"{getattr(shared.opts, 'show_progress_type', 'an approximation')}, because of the interrupt"
+    return decode_method()
 
 
 def _append(comparison: Comparison, generation: Generation, processed: Any, host: A1111Host) -> None:
@@ -219,7 +222,7 @@ def _append(comparison: Comparison, generation: Generation, processed: Any, host
             base = generation.infotexts[i] if i < len(generation.infotexts) else processed.info
             text = with_override(base, result.name, host.digest(result.name, generation))
             image = Image.fromarray(pixels)
-            if shared.opts.enable_pnginfo:
+            if getattr(shared.opts, "enable_pnginfo", True):
                 image.info["parameters"] = text
             processed.images.append(image)
             processed.infotexts.append(text)

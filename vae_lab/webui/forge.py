@@ -30,6 +30,7 @@ from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import LoadedVae, Reload, host_decodes
+from vae_lab.webui.parts import has, part
 
 __all__ = ["ForgeHost", "is_forge"]
 
@@ -53,10 +54,9 @@ class LoadedForgeVae(LoadedVae):
         model = self.model()
         if model is None:
             return None
-        channels, module = model.forge_objects.vae.latent_channels, self.module()
+        channels, scale = model.forge_objects.vae.latent_channels, _scaling_factor(self.module())
         for family in FAMILIES.values():
-            same_scale = math.isclose(family.scaling_factor, module.scaling_factor, rel_tol=1e-3)
-            if same_scale and family.latent_channels == channels:
+            if family.latent_channels == channels and math.isclose(family.scaling_factor, scale, rel_tol=1e-3):
                 return family
         return None
 
@@ -71,9 +71,21 @@ class LoadedForgeVae(LoadedVae):
             image = self.model().decode_first_stage(latent.to(devices.device))
         return (image.float() + 1.0) / 2.0, devices.dtype_vae
 
+    def set_tiling(self, tiling: bool) -> None:
+        """As Forge does for each generation, where it can."""
+        apply_circular = part("utils.apply_circular_forge", package="modules_forge")
+        if apply_circular is not None:
+            apply_circular(self.model(), tiling)
+
     def decode_in_strips(self, latent: Tensor, family: Family) -> Tensor | None:  # noqa: ARG002
         """None: Forge's own decode has already tried tiles when memory was low."""
         return None
+
+
+def _scaling_factor(module: Any) -> float:
+    """By which the model multiplies latents: on the module, or on its latent format in Forge Neo; NaN if unknown."""
+    own = getattr(module, "scaling_factor", None)
+    return getattr(getattr(module, "latent_format", None), "scale_factor", math.nan) if own is None else own
 
 
 class ForgeHost(A1111Host):
@@ -81,7 +93,12 @@ class ForgeHost(A1111Host):
 
     name = "Forge"
     preference_key = "vae_lab_vae"
-    vae_precision_flag = "--vae-in-bf16 or --vae-in-fp32"
+
+    @property
+    def vae_precision_flag(self) -> str:  # type: ignore[override]
+        """Forge Neo has renamed its flags."""
+        renamed = has("args.args.fp32_vae", package="backend")
+        return "--bf16-vae or --fp32-vae" if renamed else "--vae-in-bf16 or --vae-in-fp32"
 
     @staticmethod
     def _loaded_vae() -> LoadedVae:
@@ -127,9 +144,14 @@ class ForgeHost(A1111Host):
         return Decision(name, "host", f"{name}: selected in {_MENU}.", path)
 
     def _selected_vae(self) -> str:
-        """File of the VAE selected in Forge's menu, or "". Of several, Forge uses the last one."""
-        selected = getattr(shared.opts, "forge_additional_modules", None) or ()
-        return next((path for path in reversed(selected) if self._is_vae(path)), "")
+        """File of the VAE selected in Forge's menu, or "". Of several, Forge uses the last one.
+
+        For a generation with ``sd_vae`` among its ``override_settings``, Forge Neo has a list of its own.
+        """
+        selected = (
+            part("processing._overridden_modules") or getattr(shared.opts, "forge_additional_modules", None) or ()
+        )
+        return next((path for path in reversed(selected or ()) if self._is_vae(path)), "")
 
     def _is_vae(self, path: str) -> bool:
         """Whether a file from the menu is a VAE: it lists text encoders as well."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from modules import devices, shared
+from modules import devices
 from torch import Tensor
 
 from vae_lab.errors import VaeLabError
@@ -23,6 +23,7 @@ from vae_lab.host.guard import guarded
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
 from vae_lab.latents.family import Family
 from vae_lab.webui.loaded_vae import LoadedVae
+from vae_lab.webui.own_choice import decode_method
 from vae_lab.webui.patching import patch
 from vae_lab.webui.weight_swap import VaeSwap
 
@@ -263,7 +264,7 @@ class Job:
     def _announce(self, weights: Weights) -> None:
         """Name the VAE that really decodes in the infotext; the host wrote its own keys before our hook."""
         p = self.p
-        if shared.opts.sd_vae_decode_method != "Full":
+        if decode_method() != "Full":
             return
         if self._named is None:
             self._named = getattr(p, "sd_vae_name", None), getattr(p, "sd_vae_hash", None)

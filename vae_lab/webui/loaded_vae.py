@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from modules import devices, sd_hijack, sd_models, sd_vae, shared
+from modules import devices, sd_models, sd_vae, shared
 from torch import Tensor, nn
 
 from vae_lab.autoencoders.kl.strips import bytes_to_decode, decode_in_strips
@@ -17,6 +17,7 @@ from vae_lab.host.guard import guarded
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.state_dict import VAE_PARTS
+from vae_lab.webui.parts import part
 from vae_lab.webui.weight_swap import VaeSwap
 
 __all__ = ["Bench", "LoadedVae", "Reload", "host_decodes"]
@@ -142,7 +143,9 @@ class LoadedVae:
 
     def set_tiling(self, tiling: bool) -> None:
         """Have it decode images that tile, or not."""
-        sd_hijack.model_hijack.apply_circular(tiling)
+        apply_circular = part("sd_hijack.model_hijack.apply_circular")
+        if apply_circular is not None:
+            apply_circular(tiling)
 
 
 class Bench:
@@ -186,6 +189,12 @@ def _on_cpu() -> bool:
 def _will_reload(sd_model: Any = None, info: Any = None, forced_reload: bool = False) -> bool:
     """Whether ``sd_models.reload_model_weights`` would do anything, by its own rules."""
     model = sd_model or sd_models.model_data.sd_model
-    if forced_reload or model is None or sd_models.check_fp8(model) != devices.fp8:
+    if forced_reload or model is None or _will_change_fp8(model):
         return True
     return model.sd_model_checkpoint != (info or sd_models.select_checkpoint()).filename
+
+
+def _will_change_fp8(model: Any) -> bool:
+    """Whether the model is stored in fp8 and the settings say otherwise, or the reverse; not in WebUIs without fp8."""
+    check_fp8 = part("sd_models.check_fp8")
+    return check_fp8 is not None and check_fp8(model) != part("devices.fp8")

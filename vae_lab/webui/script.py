@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modules import shared
-
 from vae_lab.errors import VaeLabError
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, resolve
 from vae_lab.host.guard import guarded
@@ -16,6 +14,7 @@ from vae_lab.identity import short
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Jobs
 from vae_lab.webui.job import Job
+from vae_lab.webui.own_choice import decode_method
 from vae_lab.webui.preferences import on_grey
 from vae_lab.webui.xyz_axis import chosen_by_axis
 
@@ -56,10 +55,11 @@ class ScriptBehaviour:
                 job.comment_refused(error)
 
     def _override(self, p: Any, job: Job, choice: str) -> None:
-        if shared.opts.sd_vae_decode_method != "Full":
+        method = decode_method()
+        if method != "Full":
             p.comment(
                 f"VAE Lab: {choice} does not decode this image, because Settings > VAE > VAE type for decode "
-                f"is {shared.opts.sd_vae_decode_method}; set it to Full."
+                f"is {method}; set it to Full."
             )
         job.override(lambda: self.host.weights(choice))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vae_lab.errors import UnknownChoice
-from vae_lab.host.guard import guarded
+from vae_lab.host.guard import for_host, guarded
 from vae_lab.webui.patching import patch
 
 
@@ -153,9 +153,30 @@ def test_our_bug_is_logged_in_full_and_reported_briefly(caplog: pytest.LogCaptur
 
 
 def test_nobody_to_tell(caplog: pytest.LogCaptureFixture) -> None:
-    with guarded("comparing"):
+    with guarded("comparing for nobody"):
         raise KeyError("decoder")
     assert "KeyError" in caplog.text
+
+
+def test_the_same_error_is_logged_once_and_reported_every_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Hosts call some functions for every image."""
+    lines: list[str] = []
+    for part in ("unet", "unet", "encoder"):
+        with guarded("comparing again", lines.append):
+            raise KeyError(part)
+    assert len(lines) == 3
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["'unet'", "'encoder'"]
+
+
+def test_what_the_host_calls_returns_something_usable(caplog: pytest.LogCaptureFixture) -> None:
+    @for_host("listing", lambda: ["Automatic"])
+    def choices(names: list[str]) -> list[str]:
+        return [*names, names[1]]
+
+    assert choices(["a", "b"]) == ["a", "b", "b"]
+    assert choices([]) == ["Automatic"]
+    assert choices.__name__ == "choices"
+    assert "listing" in caplog.text
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -11,6 +11,7 @@ import gradio as gr
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
+from vae_lab.host.guard import for_host
 from vae_lab.host.plan import AS_IN_SETTINGS
 from vae_lab.messages import use_language
 from vae_lab.service.service import service_of
@@ -51,6 +52,10 @@ class Accordion:
     def open_for(self, reason: str) -> Any:
         """An update of ``box``, which must be open for the user to see the sentence."""
         return gr.update(open=True) if reason else gr.update()
+
+    def leave(self) -> Any:
+        """An update that changes nothing."""
+        return gr.update()
 
 
 def build_accordion(host: Host, tab: str) -> Accordion:
@@ -117,6 +122,7 @@ def _line(host: Host, choice: str | None) -> str:
 
 def _starting_line(host: Host, override: gr.Dropdown) -> Callable[[], str]:
     # The host may have changed the dropdown's value after it was built, from its stored defaults.
+    @for_host("naming the VAE that decodes", str)
     def line() -> str:
         with use_language(host.language):
             return _line(host, override.value if isinstance(override.value, str) else AUTOMATIC)

@@ -1,0 +1,105 @@
+"""Which parts of the host there are, found by looking: hosts differ in them, whatever their name or version.
+
+Imports nothing of the host by itself, so that it works on any.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vae_lab.host.guard import for_host, guarded
+
+__all__ = [
+    "NEEDED", "NEEDED_IN_FORGE", "NEEDED_IN_WEBUI", "has", "missing_parts", "option_paths", "part", "register",
+]  # fmt: skip
+
+log = logging.getLogger("vae_lab")
+
+NEEDED = (
+    "call_queue.queue_lock",
+    *(f"devices.{name}" for name in ("NansException", "cpu", "device", "dtype_vae", "test_for_nans", "torch_gc")),
+    "devices.without_autocast",
+    *("paths_internal.data_path", "paths_internal.models_path"),
+    *("processing.Processed.js", "processing.decode_latent_batch", "processing.process_images_inner"),
+    *("scripts.AlwaysVisible", "scripts.Script", "scripts.ScriptRunner.run", "scripts.scripts_data"),
+    *("sd_models.CheckpointInfo", "sd_models.checkpoints_list", "sd_models.model_data.sd_model"),
+    *("sd_models.model_path", "sd_vae.loaded_vae_file", "sd_vae.vae_dict", "sd_vae.vae_path"),
+    *("shared.OptionInfo", "shared.cmd_opts", "shared.config_filename"),
+    *(f"shared.opts.{name}" for name in ("add_option", "data", "save", "set")),
+    *("shared.state.interrupted", "shared.state.skipped"),
+)
+"""What overrides, comparisons and captured latents need of every host: names in the host's package ``modules``."""
+
+NEEDED_IN_WEBUI = (
+    *("sd_models.reload_model_weights", "sd_models.select_checkpoint"),
+    *("sd_vae.is_automatic", "sd_vae.refresh_vae_list", "sd_vae.reload_vae_weights", "sd_vae.resolve_vae"),
+    *("sd_vae.restore_base_vae", "sd_vae.vae_ignore_keys"),
+    *("shared.cmd_opts.vae_path", "shared.opts.sd_vae", "shared.opts.sd_vae_overrides_per_model_preferences"),
+)
+"""What they need besides in the WebUI and in forks that load models as it does."""
+
+NEEDED_IN_FORGE = (
+    *("sd_models.forge_model_reload", "sd_models.get_closet_checkpoint_match"),
+    *("sd_models.model_data.forge_hash", "sd_models.model_data.forge_loading_parameters"),
+    "shared.opts.sd_model_checkpoint",
+)
+"""What they need besides in Forge."""
+
+_NOTHING = object()
+
+
+def part(name: str, default: Any = None, *, package: str = "modules") -> Any:
+    """``modules.<name>``, such as ``shared.cmd_opts``; ``default`` if the host has no such part, or it fails.
+
+    Args:
+        name: dotted.
+        default: see above.
+        package: of the host, in which to look.
+    """
+    module, *path = name.split(".")
+    with guarded(f"looking for {package}.{name}"):
+        try:
+            found = importlib.import_module(f"{package}.{module}")
+            for attribute in path:
+                found = getattr(found, attribute)
+            return found
+        except (ImportError, AttributeError):
+            return default
+    return default
+
+
+def has(name: str, *, package: str = "modules") -> bool:
+    """Whether the host has ``modules.<name>``, or that of another of its packages."""
+    return part(name, _NOTHING, package=package) is not _NOTHING
+
+
+def missing_parts(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``names`` that the host does not have; a missing module only once."""
+    missing = (name if has(name.partition(".")[0]) else name.partition(".")[0] for name in names if not has(name))
+    return tuple(f"modules.{name}" for name in dict.fromkeys(missing))
+
+
+def option_paths(*names: str) -> list[str]:
+    """The paths in the host's command line options: each names one, a list of them, or is unknown to this host."""
+    values = (part(f"shared.cmd_opts.{name}") for name in names)
+    return [str(path) for value in values for path in (value if isinstance(value, list | tuple) else [value]) if path]
+
+
+def register(callback: str, what: str, function: Callable[..., Any], instead: Callable[[], Any] = lambda: None) -> None:
+    """Have the host call ``function``, guarded by :func:`vae_lab.host.guard.for_host`.
+
+    Args:
+        callback: of the host's ``script_callbacks``, such as ``on_ui_tabs``.
+        what: what the function does, for the log.
+        function: called by the host.
+        instead: gives what the host gets after an error.
+    """
+    with guarded(f"registering {callback}"):
+        add = part(f"script_callbacks.{callback}")
+        if add is None:
+            log.warning("VAE Lab: this WebUI has no script_callbacks.%s", callback)
+        else:
+            add(for_host(what, instead)(function))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MakeHost, close, load_module, serve, small_latents
+from tests.browser.conftest import MakeHost, close, leave, load_module, serve, small_latents
 from tests.browser.panel import Panel, RoundTripPage, slowly, wait_as_the_page_does
 from vae_lab.api.routes import add_routes
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN
@@ -53,6 +53,12 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(assets.folder() / "javascript", tmp_path_factory.mktemp("extension") / "javascript")
 
 
+@pytest.fixture
+def page(new_page: Page) -> Page:
+    """Scripts are added to it."""
+    return new_page
+
+
 @pytest.fixture(params=[True, False], ids=["queue", "no queue"])
 def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) -> Iterator[Callable[..., None]]:
     """Serves a host's page and opens it. Our scripts are loaded as by the WebUI: through the ``file=`` route, and
@@ -72,7 +78,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
         expect(page.locator("#ready textarea")).to_have_value("ready")
 
     yield open_page
-    page.goto("about:blank")  # a server that stops leaves sockets of open pages unclosed
+    leave(page)  # a server that stops leaves sockets of open pages unclosed
     for blocks in opened:
         close(blocks)
 

@@ -44,7 +44,7 @@ pytest.importorskip("playwright", reason="browser tests need playwright")
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-THEMES = ["light", pytest.param("dark", marks=pytest.mark.slow)]  # the layout is the same; for its screenshots
+THEMES = ["light", "dark"] if SCREENSHOTS else ["light"]  # the layout is the same
 VIEWPORT = {"width": 1280, "height": 1000}
 PATIENCE = 90_000  # ms: for a machine that is slow and busy
 expect.set_options(timeout=PATIENCE)
@@ -71,19 +71,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def serve(blocks: gr.Blocks, **options: Any) -> tuple[FastAPI, str]:
+def serve(blocks: gr.Blocks, port: int = 0, **options: Any) -> tuple[FastAPI, str]:
     """Serve a page of a test's own; gives its application and address. Another program may take the port first."""
     for _ in range(2):
         with suppress(OSError):
-            return _serve(blocks, options)
-    return _serve(blocks, options)
+            return _serve(blocks, port or free_port(), options)
+    return _serve(blocks, free_port(), options)
 
 
-def _serve(blocks: gr.Blocks, options: dict[str, Any]) -> tuple[FastAPI, str]:
+def _serve(blocks: gr.Blocks, port: int, options: dict[str, Any]) -> tuple[FastAPI, str]:
     app, url, _ = blocks.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False,
-        **options,
-    )  # fmt: skip
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, show_api=False, **options
+    )
     return app, url
 
 
@@ -183,6 +182,12 @@ def serve_host() -> ServeHost:
             free_again.append(urlsplit(running.url).port)
 
     return serving
+
+
+@pytest.fixture(scope="session")
+def own_port() -> int:
+    """For pages of a test's own, of which one is served at a time; as ``serve_host``, for the sake of the browser."""
+    return free_port()
 
 
 @pytest.fixture

@@ -336,7 +336,7 @@ CARDS = (
 
 
 @pytest.fixture
-def page_with_cards(new_page: Page, checked_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
+def page_with_cards(new_page: Page, checked_host: StandaloneHost, own_port: int) -> Iterator[Callable[[], Page]]:
     """A host's page with cards of checkpoints and the accordion, and our script in its head, as in the WebUI."""
     fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
     with gr.Blocks(theme=fonts_of_this_machine, css=style_sheet(), analytics_enabled=False) as blocks:
@@ -344,7 +344,7 @@ def page_with_cards(new_page: Page, checked_host: StandaloneHost) -> Iterator[Ca
         build_accordion(checked_host, "txt2img")
 
     def open_page() -> Page:
-        app, url = serve(blocks)
+        app, url = serve(blocks, own_port)
         add_routes(app, checked_host)
         load_scripts(new_page, app)
         new_page.goto(url)

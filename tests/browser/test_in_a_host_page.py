@@ -60,7 +60,9 @@ def page(new_page: Page) -> Page:
 
 
 @pytest.fixture(params=[True, False], ids=["queue", "no queue"])
-def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) -> Iterator[Callable[..., None]]:
+def open_host_page(
+    request: pytest.FixtureRequest, page: Page, scripts: Path, own_port: int
+) -> Iterator[Callable[..., None]]:
     """Serves a host's page and opens it. Our scripts are loaded as by the WebUI: through the ``file=`` route, and
     before anything else of the page.
     """
@@ -70,7 +72,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
         opened.append(blocks)
         if request.param:
             blocks.queue()
-        app, url = serve(blocks, allowed_paths=[str(scripts)])
+        app, url = serve(blocks, own_port, allowed_paths=[str(scripts)])
         add_routes(app, host)
         entry = scripts / "vae_lab.mjs"
         load_module(page, f"file={entry.as_posix()}?{entry.stat().st_mtime}")
@@ -81,6 +83,10 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
     leave(page)  # a server that stops leaves sockets of open pages unclosed
     for blocks in opened:
         close(blocks)
+
+
+# For what the tests above and below do without a queue as well.
+with_queue = pytest.mark.parametrize("open_host_page", [True], indirect=True, ids=["queue"])
 
 
 def test_a_new_generation_is_shown_when_the_tab_becomes_visible(
@@ -131,6 +137,7 @@ def test_files_and_images_reach_the_tab(
     assert trip.image("photo-b.ckpt").shape == (40, 48, 3)
 
 
+@with_queue
 def test_accordion_says_what_decodes_and_hands_over_its_values(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost
 ) -> None:
@@ -188,6 +195,7 @@ def test_a_menu_that_is_used_immediately_keeps_its_entries_and_what_is_chosen(
     expect(deciding).to_contain_text("anime.vae.pt: chosen for this comparison.")
 
 
+@with_queue
 def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost
 ) -> None:

@@ -855,7 +855,7 @@ IMAGES = ("img2img_image", "img2maskimg", "extras_image")
 
 
 @pytest.fixture
-def webui_page(new_page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
+def webui_page(new_page: Page, shared_host: StandaloneHost, own_port: int) -> Iterator[Callable[[], Page]]:
     """A page with the images of the WebUI, and our scripts in its head."""
     old = {"img2img_image": {"tool": "editor"}, "img2maskimg": {"tool": "sketch"}, "extras_image": {}}
     options = old if gr.__version__.startswith("3.") else {each: {} for each in IMAGES}
@@ -872,7 +872,7 @@ def webui_page(new_page: Page, shared_host: StandaloneHost) -> Iterator[Callable
                 tab.render()
 
     def open_page() -> Page:
-        app, url = serve(blocks)
+        app, url = serve(blocks, own_port)
         add_routes(app, shared_host)
         new_page.add_init_script(SWITCHES)
         load_scripts(new_page, app)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import SCREENSHOTS, Keep, Launch, MakeHost
+from tests.browser.conftest import SCREENSHOTS, THEMES, Keep, Launch, MakeHost
 from tests.browser.panel import LightTable, RoundTripPage
 from vae_lab import load_autoencoder
 from vae_lab.comparison import to_pixels
@@ -201,7 +201,7 @@ def test_images_are_served_and_not_inlined(page: Page, shared_url: str, photo: P
             assert image.format == "PNG"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_every_width_shows_all(page: Page, shared_url: str, photo: Path, keep_screenshot: Keep, theme: str) -> None:
     trip = RoundTripPage.open(page, shared_url, theme)
     trip.drop(photo)

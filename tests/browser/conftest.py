@@ -13,7 +13,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +24,7 @@ from fastapi import FastAPI
 
 from tests.browser.static_page import StaticSite, serve_static
 from tests.chromium import find_chromium
-from tests.once import each_checkup_once
+from tests.once import each_checkup_once, each_image_once
 from tests.sample_hosts import (
     SCREENSHOTS,
     MakeHost,
@@ -35,6 +35,7 @@ from tests.sample_hosts import (
     shared_host,
     small_latents,
 )
+from vae_lab.errors import HostError
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet
 from vae_lab.ui.assets import add_scripts, script_url
@@ -43,7 +44,8 @@ pytest.importorskip("playwright", reason="browser tests need playwright")
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-THEMES = ["light", pytest.param("dark", marks=pytest.mark.slow)]  # the layout is the same; for its screenshots
+THEMES = ["light", "dark"] if SCREENSHOTS else ["light"]  # the layout is the same
+VIEWPORT = {"width": 1280, "height": 1000}
 PATIENCE = 90_000  # ms: for a machine that is slow and busy
 expect.set_options(timeout=PATIENCE)
 
@@ -69,19 +71,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def serve(blocks: gr.Blocks, **options: Any) -> tuple[FastAPI, str]:
+def serve(blocks: gr.Blocks, port: int = 0, **options: Any) -> tuple[FastAPI, str]:
     """Serve a page of a test's own; gives its application and address. Another program may take the port first."""
     for _ in range(2):
         with suppress(OSError):
-            return _serve(blocks, options)
-    return _serve(blocks, options)
+            return _serve(blocks, port or free_port(), options)
+    return _serve(blocks, free_port(), options)
 
 
-def _serve(blocks: gr.Blocks, options: dict[str, Any]) -> tuple[FastAPI, str]:
+def _serve(blocks: gr.Blocks, port: int, options: dict[str, Any]) -> tuple[FastAPI, str]:
     app, url, _ = blocks.launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=free_port(), show_api=False,
-        **options,
-    )  # fmt: skip
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=port, show_api=False, **options
+    )
     return app, url
 
 
@@ -145,43 +146,63 @@ def pausing(make_host: MakeHost, many_vaes: Path) -> StandaloneHost:
 
 @pytest.fixture
 def many_vaes(samples: SampleSet, tmp_path: Path) -> Path:
-    """Twenty VAEs, the same weights under twenty names."""
+    """Ten VAEs, the same weights under ten names; two more than are ticked at first."""
     folder = tmp_path / "many"
     folder.mkdir()
     shutil.copy(samples.smooth, folder / "vae-00.safetensors")  # a link would change the sample file's entry
-    for i in range(1, 20):
+    for i in range(1, 10):
         os.link(folder / "vae-00.safetensors", folder / f"vae-{i:02}.safetensors")
     return folder
 
 
 Launch = Callable[[StandaloneHost], str]
+ServeHost = Callable[[StandaloneHost], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def serve_host() -> ServeHost:
+    """Serves a host's page while a ``with`` block runs; gives its address.
+
+    A port that is free again is taken first: of that address, the browser has the page's scripts already.
+    """
+    from vae_lab.ui import app
+
+    free_again: list[int] = []
+
+    @contextmanager
+    def serving(host: StandaloneHost) -> Iterator[str]:
+        try:
+            running = app.launch(host, free_again.pop() if free_again else 0)
+        except HostError:  # another program has taken it
+            running = app.launch(host)
+        try:
+            yield running.url
+        finally:
+            running.close()
+            free_again.append(urlsplit(running.url).port)
+
+    return serving
+
+
+@pytest.fixture(scope="session")
+def own_port() -> int:
+    """For pages of a test's own, of which one is served at a time; as ``serve_host``, for the sake of the browser."""
+    return free_port()
 
 
 @pytest.fixture
-def launch(page: Page) -> Iterator[Launch]:
+def launch(page: Page, serve_host: ServeHost) -> Iterator[Launch]:
     """Serves a host's page until the test is over; gives its address."""
-    from vae_lab.ui import app
-
-    opened = []
-
-    def open_app(host: StandaloneHost) -> str:
-        opened.append(app.launch(host))
-        return opened[-1].url
-
-    yield open_app
-    page.goto("about:blank")  # it would ask a server that is gone, and call that an error
-    for running in opened:
-        running.close()
+    with ExitStack() as opened:
+        yield lambda host: opened.enter_context(serve_host(host))
+        leave(page)  # it would ask a server that is gone, and call that an error
 
 
 @pytest.fixture(scope="module")
-def shared_url(shared_host: StandaloneHost) -> Iterator[str]:
+def shared_url(shared_host: StandaloneHost, serve_host: ServeHost) -> Iterator[str]:
     """The page of ``shared_host``."""
-    from vae_lab.ui import app
-
-    running = app.launch(shared_host)
-    yield running.url
-    running.close()
+    with serve_host(shared_host) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -196,29 +217,64 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """One profile for the tests of a file: the page's scripts are fetched and compiled once for each server."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    """One profile for all tests: the page's scripts are fetched once for each address."""
+    context = browser.new_context(viewport=VIEWPORT)
     yield context
     context.close()
 
 
+@pytest.fixture(scope="module")
+def tab(context: BrowserContext) -> Iterator[Page]:
+    """One tab for the tests of a file: each further one is a process that compiles the page's scripts again."""
+    tab = context.new_page()
+    yield tab
+    tab.close()
+
+
 @pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    """A new page; the test fails if it reports an error, or sends a request to any other machine."""
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(f"page error: {error}"))
-    page.on("console", lambda message: _note_console(message, problems))
-    page.on("request", lambda request: _note_request(request.url, problems))
-    yield page
+def page(tab: Page) -> Iterator[Page]:
+    """An empty page; the test fails if it reports an error, or sends a request to any other machine."""
+    tab.set_viewport_size(VIEWPORT)
+    tab.mouse.move(0, 0)
+    with watched(tab):
+        yield tab
+
+
+@pytest.fixture
+def new_page(context: BrowserContext) -> Iterator[Page]:
+    """As ``page``, for a test that adds scripts to it, which stay for ever."""
+    with context.new_page() as page, watched(page):
+        yield page
+
+
+def leave(page: Page) -> None:
+    """Remove what the page has stored, and go to an empty one."""
     if page.url.startswith("http"):
         page.evaluate("localStorage.clear(), sessionStorage.clear()")
-    page.close()
-    context.clear_cookies()
-    context.clear_permissions()
+    page.goto("about:blank")
+
+
+@contextmanager
+def watched(page: Page) -> Iterator[None]:
+    """Notes what the page reports and requests; at the end nothing of it is left."""
+    page.set_default_timeout(PATIENCE)
+    problems: list[str] = []
+    listeners: dict[str, Callable[[Any], None]] = {
+        "pageerror": lambda error: problems.append(f"page error: {error}"),
+        "console": lambda message: _note_console(message, problems),
+        "request": lambda request: _note_request(request.url, problems),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)  # type: ignore[call-overload]
+    yield
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+    page.unroute_all()
+    leave(page)
+    page.context.clear_cookies()
+    page.context.clear_permissions()
     assert not problems, "\n".join(problems)
 
 

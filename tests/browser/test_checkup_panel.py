@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
-from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, close, load_scripts, serve
+from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, ServeHost, close, leave, load_scripts, serve
 from tests.browser.panel import CheckupPage, Panel, slowly
 from vae_lab.api.routes import add_routes
 from vae_lab.checkup import Checkup, Finding, chart_png
@@ -46,13 +46,10 @@ def checked_host(make_host: MakeHost) -> StandaloneHost:
 
 
 @pytest.fixture(scope="module")
-def checked_url(checked_host: StandaloneHost) -> Iterator[str]:
+def checked_url(checked_host: StandaloneHost, serve_host: ServeHost) -> Iterator[str]:
     """The page of ``checked_host``."""
-    from vae_lab.ui import app
-
-    running = app.launch(checked_host)
-    yield running.url
-    running.close()
+    with serve_host(checked_host) as url:
+        yield url
 
 
 class SlowHost(StandaloneHost):
@@ -339,7 +336,7 @@ CARDS = (
 
 
 @pytest.fixture
-def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
+def page_with_cards(new_page: Page, checked_host: StandaloneHost, own_port: int) -> Iterator[Callable[[], Page]]:
     """A host's page with cards of checkpoints and the accordion, and our script in its head, as in the WebUI."""
     fonts_of_this_machine = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
     with gr.Blocks(theme=fonts_of_this_machine, css=style_sheet(), analytics_enabled=False) as blocks:
@@ -347,14 +344,14 @@ def page_with_cards(page: Page, checked_host: StandaloneHost) -> Iterator[Callab
         build_accordion(checked_host, "txt2img")
 
     def open_page() -> Page:
-        app, url = serve(blocks)
+        app, url = serve(blocks, own_port)
         add_routes(app, checked_host)
-        load_scripts(page, app)
-        page.goto(url)
-        return page
+        load_scripts(new_page, app)
+        new_page.goto(url)
+        return new_page
 
     yield open_page
-    page.goto("about:blank")
+    leave(new_page)
     close(blocks)
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MakeHost, close, load_module, serve, small_latents
+from tests.browser.conftest import MakeHost, close, leave, load_module, serve, small_latents
 from tests.browser.panel import Panel, RoundTripPage, slowly, wait_as_the_page_does
 from vae_lab.api.routes import add_routes
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN
@@ -53,8 +53,16 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(assets.folder() / "javascript", tmp_path_factory.mktemp("extension") / "javascript")
 
 
+@pytest.fixture
+def page(new_page: Page) -> Page:
+    """Scripts are added to it."""
+    return new_page
+
+
 @pytest.fixture(params=[True, False], ids=["queue", "no queue"])
-def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) -> Iterator[Callable[..., None]]:
+def open_host_page(
+    request: pytest.FixtureRequest, page: Page, scripts: Path, own_port: int
+) -> Iterator[Callable[..., None]]:
     """Serves a host's page and opens it. Our scripts are loaded as by the WebUI: through the ``file=`` route, and
     before anything else of the page.
     """
@@ -64,7 +72,7 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
         opened.append(blocks)
         if request.param:
             blocks.queue()
-        app, url = serve(blocks, allowed_paths=[str(scripts)])
+        app, url = serve(blocks, own_port, allowed_paths=[str(scripts)])
         add_routes(app, host)
         entry = scripts / "vae_lab.mjs"
         load_module(page, f"file={entry.as_posix()}?{entry.stat().st_mtime}")
@@ -72,9 +80,13 @@ def open_host_page(request: pytest.FixtureRequest, page: Page, scripts: Path) ->
         expect(page.locator("#ready textarea")).to_have_value("ready")
 
     yield open_page
-    page.goto("about:blank")  # a server that stops leaves sockets of open pages unclosed
+    leave(page)  # a server that stops leaves sockets of open pages unclosed
     for blocks in opened:
         close(blocks)
+
+
+# For what the tests above and below do without a queue as well.
+with_queue = pytest.mark.parametrize("open_host_page", [True], indirect=True, ids=["queue"])
 
 
 def test_a_new_generation_is_shown_when_the_tab_becomes_visible(
@@ -125,6 +137,7 @@ def test_files_and_images_reach_the_tab(
     assert trip.image("photo-b.ckpt").shape == (40, 48, 3)
 
 
+@with_queue
 def test_accordion_says_what_decodes_and_hands_over_its_values(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost
 ) -> None:
@@ -182,6 +195,7 @@ def test_a_menu_that_is_used_immediately_keeps_its_entries_and_what_is_chosen(
     expect(deciding).to_contain_text("anime.vae.pt: chosen for this comparison.")
 
 
+@with_queue
 def test_accordion_follows_what_is_chosen_elsewhere_and_its_badge_explains(
     page: Page, open_host_page: Callable[..., None], make_host: MakeHost
 ) -> None:

@@ -15,7 +15,7 @@ import torch
 from playwright.sync_api import Page, expect
 from safetensors.torch import save_file
 
-from tests.browser.conftest import THEMES, Keep, Launch, MakeHost
+from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, ServeHost
 from tests.browser.panel import CheckupPage, LibraryPage, Panel, slowly
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.samples import SampleSet, load_sample_vae
@@ -50,13 +50,10 @@ def scanned_host(make_host: MakeHost, library_vaes: Path) -> StandaloneHost:
 
 
 @pytest.fixture(scope="module")
-def scanned_url(scanned_host: StandaloneHost) -> Iterator[str]:
+def scanned_url(scanned_host: StandaloneHost, serve_host: ServeHost) -> Iterator[str]:
     """The page of ``scanned_host``."""
-    from vae_lab.ui import app
-
-    running = app.launch(scanned_host)
-    yield running.url
-    running.close()
+    with serve_host(scanned_host) as url:
+        yield url
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, close, load_scripts, serve
+from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, close, leave, load_scripts, serve
 from tests.browser.panel import LightTable, Panel, wait_as_the_page_does
 from tests.browser.static_page import StaticSite, made_up_comparison, serve_static
 from vae_lab.api.routes import add_routes
@@ -855,7 +855,7 @@ IMAGES = ("img2img_image", "img2maskimg", "extras_image")
 
 
 @pytest.fixture
-def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[], Page]]:
+def webui_page(new_page: Page, shared_host: StandaloneHost, own_port: int) -> Iterator[Callable[[], Page]]:
     """A page with the images of the WebUI, and our scripts in its head."""
     old = {"img2img_image": {"tool": "editor"}, "img2maskimg": {"tool": "sketch"}, "extras_image": {}}
     options = old if gr.__version__.startswith("3.") else {each: {} for each in IMAGES}
@@ -872,16 +872,16 @@ def webui_page(page: Page, shared_host: StandaloneHost) -> Iterator[Callable[[],
                 tab.render()
 
     def open_page() -> Page:
-        app, url = serve(blocks)
+        app, url = serve(blocks, own_port)
         add_routes(app, shared_host)
-        page.add_init_script(SWITCHES)
-        load_scripts(page, app)
-        page.goto(url)
-        page.locator("#tabs button", has_text="VAE Lab").first.click()
-        return page
+        new_page.add_init_script(SWITCHES)
+        load_scripts(new_page, app)
+        new_page.goto(url)
+        new_page.locator("#tabs button", has_text="VAE Lab").first.click()
+        return new_page
 
     yield open_page
-    page.goto("about:blank")
+    leave(new_page)
     close(blocks)
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Keep, Launch, MakeHost, small_latents
+from tests.browser.conftest import THEMES, Keep, Launch, MakeHost, small_latents
 from tests.browser.panel import Panel, slowly
 from vae_lab import load_autoencoder
 from vae_lab.images import prepared
@@ -28,7 +28,7 @@ def pressed(panel: Panel) -> list[str]:
     return buttons.evaluate_all("all => all.map(button => button.title)")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_small_images_choose_the_latent(page: Page, shared_url: str, keep_screenshot: Keep, theme: str) -> None:
     panel = Panel.open(page, shared_url, theme)
     buttons = page.locator("#vae_lab_thumbnails").first.locator("[data-pick]")

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from tests.once import each_image_once
 from tests.sample_hosts import families_of_samples, latents_folder, make_host, samples, shared_host
 from vae_lab.api.routes import add_routes
 from vae_lab.host.standalone import StandaloneHost

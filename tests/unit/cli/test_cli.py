@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +96,17 @@ def test_decode_in_a_process_of_its_own(files: Path, tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"sheet.png", "comparison.json", *written}
 
 
-def test_bad_call_in_a_process_of_its_own(tmp_path: Path) -> None:
-    code, out, error = run("decode", "gone.safetensors", "--vae", "v.pt", "-o", "out", folder=tmp_path)
-    assert (code, out) == (2, "")
+def test_exit_code_of_the_module(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python -m vae_lab``: the command's code is the program's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vae_lab", "decode", "gone.safetensors", "--vae", "v.pt", "-o", "out"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("vae_lab", run_name="__main__")
+    assert stopped.value.code == 2
+    out, error = capsys.readouterr()
+    assert out == ""
     assert len(error.splitlines()) == 1
     assert error.startswith("gone.safetensors: ")
     assert not (tmp_path / "out").exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +14,8 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +26,7 @@ from tests.unit.makers import F2, SD1_TEXT, UNET, kl_state, prefixed, write
 from tests.unit.scan_tree import build, small_vae
 from vae_lab.cli import main
 from vae_lab.cli import scan as cli_scan
-from vae_lab.library import FileCache, Scan
+from vae_lab.library import FileCache, Scan, scan_file
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.store import FILE_NAME
 
@@ -37,7 +41,7 @@ def lines(path: Path) -> list[dict]:
 def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder of so many files, and the status of each."""
     folder = tmp_path_factory.mktemp("disk")
-    return folder, build(folder / "models", request.param, 20)
+    return folder, build(folder / "models", request.param, 12)
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +66,15 @@ def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
 
 # Run in a separate process, which is warm before it is measured.
 MEASURED = """
-import gc, json, sys
+import base64, gc, json, pickle, sys
 from pathlib import Path
 import torch
 from vae_lab.formats import source
-from vae_lab.library import FileCache, FileRecord, Scan, scan_file
+from vae_lab.library import FileCache, FileRecord, Scan
 
 torch.set_num_threads(1)
-folder, warm = sys.argv[1:]
-scan_file(warm)
+folder, warm, task = sys.argv[1:]
+away = base64.b64encode(pickle.dumps(pickle.loads(base64.b64decode(task))(warm))).decode()
 opened = []
 open_file = source.LocalFile.__init__
 
@@ -97,7 +101,8 @@ with open(f"{folder}/second.jsonl", "w") as out:
         records += 1
         out.write(json.dumps(record.to_scan_json()) + "\\n")
 alive = sum(type(thing) is FileRecord for thing in gc.get_objects())
-print(json.dumps({"sizes": sizes, "opened": opened, "alive": alive, "records": records, "complete": scan.complete}))
+facts = {"sizes": sizes, "opened": opened, "alive": alive, "records": records, "complete": scan.complete}
+print(json.dumps(facts | {"away": away}))
 """
 
 
@@ -108,7 +113,8 @@ def resumed(disk: tuple[Path, dict[str, str]], killed: list[dict]) -> dict:
         pytest.skip("memory is read from /proc")
     folder, _ = disk
     warm = small_vae(folder / "warm.safetensors", 99)
-    command = [sys.executable, "-c", MEASURED, str(folder), str(warm)]
+    task = base64.b64encode(pickle.dumps(partial(scan_file, charts=True))).decode()
+    command = [sys.executable, "-c", MEASURED, str(folder), str(warm), task]
     settings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -143,6 +149,12 @@ def test_memory_does_not_grow_with_the_files(disk: tuple[Path, dict[str, str]], 
     assert resumed["records"] == len(disk[1])
     assert resumed["alive"] <= 2
     assert resumed["sizes"][-1][1] - early < 48, "MB, of which the first probe takes most"
+
+
+def test_scan_file_can_be_mapped_over_processes(disk: tuple[Path, dict[str, str]], resumed: dict) -> None:
+    """As a pool of processes does it: the call is pickled there, and the record back."""
+    here = scan_file(disk[0] / "warm.safetensors", charts=True)
+    assert replace(pickle.loads(base64.b64decode(resumed["away"])), seconds=0) == replace(here, seconds=0)
 
 
 def test_third_scan_reads_nothing(

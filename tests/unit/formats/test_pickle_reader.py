@@ -42,6 +42,10 @@ def packed(request, zip_bytes, legacy_bytes):
     return pack
 
 
+# For bombs that take a second: both containers hand the pickle to the same reader, which smaller ones show of both.
+in_one_container = pytest.mark.parametrize("packed", ["torch-zip"], indirect=True)
+
+
 @pytest.fixture
 def refused(packed, open_bytes):
     """Opens a pickle that must be refused as malformed, and returns the message."""
@@ -293,9 +297,10 @@ def test_high_memo_index_takes_no_memory(open_bytes, packed, bounded):
 
 
 def test_opcode_bomb(refused, bounded):
-    assert "more than 100000 opcodes" in refused(PROTO + b"N0" * 100_000 + b"N.", opcodes=100_000)
+    assert "more than 10000 opcodes" in refused(PROTO + b"N0" * 10_000 + b"N.", opcodes=10_000)
 
 
+@in_one_container
 def test_stack_bomb(refused, bounded):
     assert "values on the stack" in refused(PROTO + b"N" * 200_000 + b".")
 
@@ -304,11 +309,13 @@ def test_mark_bomb(refused, bounded):
     assert "nested too deeply" in refused(PROTO + b"(" * 200_000 + b".")
 
 
+@in_one_container
 @pytest.mark.parametrize("code", [b"]" * 50_000 + b"a" * 49_999, b"N" + b"\x85" * 100_000], ids=["lists", "tuples"])
 def test_deep_nesting(refused, bounded, code):
     assert "nested too deeply" in refused(PROTO + code + b".")
 
 
+@in_one_container
 def test_deep_nesting_as_a_key_is_dropped(open_bytes, packed, bounded):
     code = b"}" + b"N" + b"\x85" * 200_000 + b"K\x01s."
     assert not open_bytes(packed(PROTO + code)).tensors
@@ -323,7 +330,7 @@ def test_container_within_itself(open_bytes, packed, storage, tensor):
 
 def test_billion_laughs(refused, bounded):
     laughs = b"]" + b"".join(b"q\x00](" + b"h\x00" * 10 + b"e" for _ in range(20)) + b"."
-    assert "values to search for tensors" in refused(PROTO + laughs, visited_values=100_000)
+    assert "values to search for tensors" in refused(PROTO + laughs, visited_values=10_000)
 
 
 def test_long_name(open_bytes, zip_bytes):
@@ -336,12 +343,14 @@ def test_long_name(open_bytes, zip_bytes):
         open_bytes(zip_bytes(PROTO + b"}" + name + tensor + b"s.", {"0": b""}))
 
 
+@in_one_container
 def test_one_list_made_into_many_dicts(open_bytes, packed, bounded):
     pairs = b"](" + b"K\x01K\x02\x86" * 10_000 + b"e\x85q\x00" + b"ccollections\nOrderedDict\nq\x010"
     code = PROTO + pairs + b"h\x01h\x00R0" * 10_000 + b"N."
     assert not open_bytes(packed(code)).tensors
 
 
+@in_one_container
 def test_equal_hashes_do_not_slow_a_dict_down(open_bytes, packed, bounded):
     # Python's hash of a multiple of this number is 0. Kept as they are, 30,000 such keys take a minute.
     keys = (pickle.dumps(index * (2**61 - 1), 2)[2:-1] + b"N" for index in range(30_000))

@@ -6,6 +6,7 @@ import {t} from "../shared/text.mjs";
 import {drawDifference} from "./difference.mjs";
 import {geometry, imageIn, leadingBox, ratio, sizeOf, visibleBox} from "./geometry.mjs";
 import {drawLoupes} from "./loupe.mjs";
+import {drawReadout} from "./readout.mjs";
 
 /** @import {Figure, Geometry, Side, Table} from "./types" */
 
@@ -26,23 +27,47 @@ export function redraw(table) {
     });
 }
 
+/**
+ * Draw what follows the pointer in the next frame.
+ *
+ * @param {Table} table
+ */
+export function redrawPlace(table) {
+    if (table.isDrawing || table.isPointing) return;
+    table.isPointing = true;
+    requestAnimationFrame(() => {
+        table.isPointing = false;
+        if (table.grid.isConnected) drawPlace(table, geometry(leadingBox(table), table.view));
+    });
+}
+
+/**
+ * @param {Table} table
+ * @param {Geometry | null} leading of the window that stands for all of them
+ */
+function drawPlace(table, leading) {
+    drawLoupes(table, leading);
+    drawReadout(table);
+}
+
 /** @param {Table} table */
 export function draw(table) {
     const {grid, view} = table;
     grid.dataset.mode = view.mode;
     grid.toggleAttribute("data-zoomed", view.zoom > 0);
     grid.toggleAttribute("data-loupe", view.loupe);
+    grid.toggleAttribute("data-cross", view.cross);
     table.help.hidden = !view.help;
     table.imageMenu.value = String(view.image);
     arrangeColumns(table);
     const first = geometry(visibleBox(table.figures[0], view), view);
     for (const figure of table.figures) drawFigure(table, figure, first);
-    table.pair.hidden = table.stage.hidden = view.mode === "grid";
+    table.pair.hidden = table.stage.hidden = table.readout.hidden = view.mode === "grid";
     if (view.mode !== "grid") drawStage(table);
     const g = geometry(leadingBox(table), view);
     write(table.zoomLabel, g ? `${Math.round(100 * g.s)} %` : "");
     for (const button of all(grid, "[data-act]")) markPressed(table, button);
-    drawLoupes(table, g);
+    drawPlace(table, g);
 }
 
 /**

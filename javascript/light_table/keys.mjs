@@ -1,11 +1,12 @@
 // @ts-check
 // The keyboard.
 
+import {noteInput, wasByPointer} from "./controls.mjs";
 import {leadingBox} from "./geometry.mjs";
-import {noteKey, wasByPointer} from "./pointer.mjs";
 import {all} from "../shared/dom.mjs";
 import {
-    choose, pan, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom, toggle, toggleFullScreen,
+    choose, moveCross, pan, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom, toggle, toggleCross,
+    toggleFullScreen,
 } from "./view.mjs";
 
 /** @import {Table} from "./types" */
@@ -68,7 +69,7 @@ function onFocus(event) {
 
 /** @param {KeyboardEvent} event */
 function onKeyDown(event) {
-    noteKey();
+    noteInput(false);
     const table = targetTable(event);
     const action = table && actionOfKey(table, event);
     if (!action) return;
@@ -99,11 +100,17 @@ function actionOfKey(table, event) {
         g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
         n: () => stepB(table, 1), p: () => stepB(table, -1),
         f: once(() => toggleFullScreen(table)), l: once(() => pressLoupe(table)),
-        "?": once(() => toggle(table, "help")), Escape: table.view.help && (() => toggle(table, "help")),
+        "?": once(() => toggle(table, "help")), Escape: escape(table), x: once(() => toggleCross(table)),
         a: under && (() => choose(table, "a", under.name)), b: under && (() => choose(table, "b", under.name)),
         " ": takesSpace(table) && once(() => blink(table)),
     };
     return actions[key] || null;
+}
+
+/** @param {Table} table */
+function escape(table) {
+    if (table.view.help) return () => toggle(table, "help");
+    return table.view.cross && (() => toggleCross(table));
 }
 
 /**
@@ -134,6 +141,9 @@ function actionOfArrow(table, key, isFar) {
     const focused = document.activeElement;
     const [dx, dy] = ARROWS[key];
     if (focused?.matches("input")) return null; // a range or a radio button, which arrows change
+    if (view.cross && focused !== table.divider) {
+        return () => moveCross(table, (isFar ? 10 : 1) * dx, (isFar ? 10 : 1) * dy);
+    }
     if (view.mode === "slider" && (focused === table.divider || (dx && !view.zoom))) {
         return () => setSplit(table, view.split + (dx - dy) * (isFar ? 0.1 : 0.01));
     }

@@ -22,6 +22,7 @@ const KEYS = [
     ["A, B", t("use the image under the pointer as A or B")],
     [t("+ and −"), t("zoom in, zoom out")], ["0", t("fit")], [t("Arrows"), t("move the images, or the divider")],
     [t(", and ."), t("previous and next image of a batch")], ["L", t("loupe on and off, or while held")],
+    ["X", t("crosshair for the colours of one pixel; arrows move it, with Shift by 10 pixels")],
     ["F", t("full screen")], ["?", t("this help")], [t("Drag"), t("move all images together")],
     [t("Double click"), t("100 % at the pointer, or back to fit")], [t("Two fingers"), t("zoom")],
     [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
@@ -49,6 +50,7 @@ export function layFigure(figure) {
         figure, boxes, name: figure.dataset.vae ?? "", isReference: Boolean(figure.closest("[data-reference]")),
         isMap: Boolean(figure.closest(".vae-lab-losses")),
         save: make("a", {}, t("Save")), open: make("a", {target: "_blank"}, t("Open")),
+        pixel: make("span", {class: "vae-lab-pixel", title: t("Colour at the pointer; ΔE is CIEDE2000 from A")}),
     };
 }
 
@@ -65,8 +67,16 @@ function layWindow(image) {
     box.classList.add("vae-lab-window");
     if (isWindow) box.tabIndex = -1; // Open, below the image, is for the keyboard
     box.removeAttribute("title");
-    box.append(make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
+    box.append(...overlays());
     return box;
+}
+
+/** What is drawn over the image in a window. */
+function overlays() {
+    return [
+        make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}),
+        make("span", {class: "vae-lab-cross", "aria-hidden": "true"}),
+    ];
 }
 
 /**
@@ -132,8 +142,10 @@ export function buildStage(names) {
         "aria-valuemin": 0, "aria-valuemax": 100,
     });
     const stage = make("div", {class: "vae-lab-stage vae-lab-window"}, layers.b, half, layers.map, divider,
-        make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
-    return {stage, pair, sides, hold, gainTools, gain, gainLabel, largest, layers, half, divider};
+        ...overlays());
+    const readout = make("p",
+        {class: "vae-lab-pixel vae-lab-readout", title: t("Colours at the pointer; ΔE is CIEDE2000")});
+    return {readout, stage, pair, sides, hold, gainTools, gain, gainLabel, largest, layers, half, divider};
 }
 
 /**
@@ -170,7 +182,7 @@ export function layActions(table, figure, i) {
     const sends = targets.map(({id, label}) =>
         button(label, "send", id, {"aria-label": t("Send to {target}", {target: label})}));
     if (sends.length) row.append(make("span", {}, t("Send to"), ...sends));
-    figure.boxes[figure.boxes.length - 1].parentElement?.append(row);
+    figure.boxes[figure.boxes.length - 1].parentElement?.append(...(figure.isMap ? [] : [figure.pixel]), row);
 }
 
 /**

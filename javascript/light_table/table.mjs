@@ -57,9 +57,9 @@ function lay(grid) {
     /** @type {Table} */
     const table = {
         ...buildTools(figures.length, batch), ...buildStage(names), grid, figures, batch, names,
-        view: continueView(grid, figures, batch), isDrawing: false, difference: null,
+        view: continueView(grid, figures, batch), isDrawing: false, isPointing: false, difference: null,
     };
-    grid.prepend(table.toolbar, table.pair, table.stage);
+    grid.prepend(table.toolbar, table.pair, table.stage, table.readout);
     figures.forEach((figure, i) => layActions(table, figure, i));
     grid.classList.add("vae-lab-table");
     grid.tabIndex = 0;
@@ -84,7 +84,7 @@ function continueView(grid, figures, batch) {
     /** @type {View} */
     const view = {
         mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false, a: "", b: "",
-        ...views.get(place), other: false, at: null, help: false,
+        ...views.get(place), other: false, at: null, cross: false, help: false,
     };
     const names = figures.map((figure) => figure.name);
     const reference = figures.find((figure) => figure.isReference)?.name ?? "";

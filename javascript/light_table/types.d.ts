@@ -20,8 +20,10 @@ export interface View {
     loupe: boolean;
     /** Blink shows B. */
     other: boolean;
-    /** Where the loupe is, from 0 to 1 of the image. */
+    /** Where the pointer or the crosshair is, from 0 to 1 of the image. */
     at: Point | null;
+    /** The crosshair is shown, and stays where it is. */
+    cross: boolean;
     help: boolean;
     /** Names of the figures that are compared. */
     a: string;
@@ -42,6 +44,8 @@ export interface Figure {
     isMap: boolean;
     save: HTMLAnchorElement;
     open: HTMLAnchorElement;
+    /** The colour of one pixel. */
+    pixel: HTMLElement;
 }
 
 export interface DifferenceMap {
@@ -74,6 +78,8 @@ export interface Stage {
     layers: {a: HTMLImageElement; b: HTMLImageElement; map: HTMLCanvasElement};
     half: HTMLElement;
     divider: HTMLElement;
+    /** The colours of one pixel. */
+    readout: HTMLElement;
 }
 
 export interface Table extends Tools, Stage {
@@ -85,6 +91,8 @@ export interface Table extends Tools, Stage {
     view: View;
     /** The next frame draws it. */
     isDrawing: boolean;
+    /** The next frame draws what follows the pointer. */
+    isPointing: boolean;
     difference: DifferenceMap | null;
 }
 

@@ -143,6 +143,40 @@ export function setSplit(table, share) {
 }
 
 /**
+ * Show the crosshair, at the pointer or in the middle of the view; or hide it.
+ *
+ * @param {Table} table
+ */
+export function toggleCross(table) {
+    const {view} = table;
+    view.cross = !view.cross;
+    view.at = view.cross ? view.at ?? [view.x, view.y] : null;
+    draw(table);
+}
+
+/**
+ * Move the crosshair; the view follows where it leaves it.
+ *
+ * @param {Table} table
+ * @param {number} dx image pixels
+ * @param {number} dy
+ */
+export function moveCross(table, dx, dy) {
+    const {view} = table;
+    const box = leadingBox(table);
+    const g = geometry(box, view);
+    if (!g || !view.at) return;
+    const step = (/** @type {number} */ place, /** @type {number} */ pixels, /** @type {number} */ by) =>
+        (clamp(Math.floor(place * pixels) + by, 0, pixels - 1) + 0.5) / pixels;
+    view.at = [step(view.at[0], g.columns, dx), step(view.at[1], g.rows, dy)];
+    const isInView = [g.left + view.at[0] * g.columns * g.s, g.top + view.at[1] * g.rows * g.s].every(
+        (place, i) => place >= 0 && place < [g.wide, g.high][i]);
+    if (!isInView) [view.x, view.y] = view.at;
+    limitView(table, box);
+    redraw(table);
+}
+
+/**
  * Show B in Blink, or A again.
  *
  * @param {Table} table

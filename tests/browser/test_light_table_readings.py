@@ -1,0 +1,119 @@
+"""What the light table reads from the images: colours of a pixel, colour differences, histograms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from tests.browser.panel import LightTable, Panel
+from tests.browser.static_page import StaticSite, made_up_comparison
+
+pytestmark = pytest.mark.browser
+
+BUILT_IN, ANIME, B = "Built-in", "anime.vae.pt", "photo-b.ckpt"
+
+
+@pytest.fixture(scope="module")
+def readings_url(static_site: StaticSite) -> str:
+    """A page with three VAEs on two images of 128 x 128."""
+    return static_site.add_comparison("readings", made_up_comparison([BUILT_IN, ANIME, B], id="readings"))
+
+
+@pytest.fixture
+def table(page: Page, readings_url: str) -> LightTable:
+    page.set_viewport_size({"width": 1280, "height": 1600})
+    page.goto(readings_url)
+    return LightTable(page).ready()
+
+
+def image(table: LightTable, name: str, number: int = 0) -> np.ndarray:
+    """uint8 [H,W,3] of the file."""
+    return Panel(table.page).images(name)[number]
+
+
+def delta_e(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """CIEDE2000 of uint8 [...,3]."""
+    return deltaE_ciede2000(rgb2lab(a), rgb2lab(b))
+
+
+def point_at(table: LightTable, name: str, x: int, y: int) -> None:
+    """Move the mouse to the middle of an image pixel in a figure."""
+    box = table.window(name).locator("img").bounding_box()
+    table.page.mouse.move(box["x"] + box["width"] * (x + 0.5) / 128, box["y"] + box["height"] * (y + 0.5) / 128)
+    table.drawn()
+
+
+def reading(table: LightTable, name: str) -> str:
+    return table.figure(name).locator(".vae-lab-pixel").inner_text()
+
+
+# --- the colour of a pixel -------------------------------------------------------------------------------------------
+
+
+def test_every_figure_shows_the_colour_at_the_pointer_and_its_difference_from_a(table: LightTable) -> None:
+    for x, y in ((0, 0), (40, 90), (127, 127)):
+        point_at(table, ANIME, x, y)
+        a = image(table, BUILT_IN)[y, x]
+        assert reading(table, BUILT_IN) == f"RGB {a[0]} {a[1]} {a[2]}"
+        for name in (ANIME, B):
+            color = image(table, name)[y, x]
+            assert reading(table, name) == f"RGB {color[0]} {color[1]} {color[2]} · ΔE {delta_e(a, color):.1f}"
+    table.page.mouse.move(5, 5)
+    table.drawn()
+    assert reading(table, ANIME) == ""
+
+
+def test_the_stage_shows_the_colours_of_a_and_b_in_every_view(table: LightTable) -> None:
+    readout = table.grid.locator(".vae-lab-readout")
+    expect(readout).to_be_hidden()
+    for mode in ("A/B slider", "Blink", "Difference"):
+        table.press(mode)
+        box = table.stage.locator("> img").bounding_box() if mode != "Difference" else None
+        box = box or table.stage.locator("canvas.vae-lab-map").bounding_box()
+        table.page.mouse.move(box["x"] + box["width"] * 20.5 / 128, box["y"] + box["height"] * 30.5 / 128)
+        table.drawn()
+        a, b = image(table, BUILT_IN)[30, 20], image(table, ANIME)[30, 20]
+        colors = [" ".join(map(str, color)) for color in (a, b)]
+        expect(readout).to_have_text(f"x 20  y 30 · A {colors[0]} · B {colors[1]} · ΔE {delta_e(a, b):.1f}")
+
+
+def test_hosts_do_not_hear_of_every_move_of_the_pointer(table: LightTable) -> None:
+    """The WebUI runs the callbacks of all extensions whenever nodes are added or removed."""
+    point_at(table, ANIME, 3, 3)
+    table.page.evaluate("""
+        window.heard = 0;
+        new MutationObserver((all) => (heard += all.length)).observe(document, {childList: true, subtree: true});
+    """)
+    before = reading(table, ANIME)
+    for x in range(10, 20):
+        point_at(table, ANIME, x, 50)
+    assert reading(table, ANIME) != before
+    assert table.page.evaluate("heard") == 0
+
+
+def test_the_crosshair_is_moved_by_keys_pixel_by_pixel(table: LightTable) -> None:
+    crosses = table.grid.locator("figure .vae-lab-cross:visible")
+    point_at(table, ANIME, 40, 60)
+    table.key("x")
+    expect(crosses).to_have_count(3)
+    table.page.mouse.move(5, 5)
+    table.grid.focus()
+    for key in ("ArrowRight", "ArrowDown", "Shift+ArrowRight", "ArrowUp", "ArrowUp"):
+        table.key(key)
+    color = image(table, ANIME)[59, 51]
+    assert reading(table, ANIME).startswith(f"RGB {color[0]} {color[1]} {color[2]} ·")
+    box, cross = table.window(ANIME).locator("img").bounding_box(), crosses.nth(1).bounding_box()
+    assert (cross["x"] + cross["width"] / 2 - box["x"]) / box["width"] * 128 == pytest.approx(51.5, abs=0.4)
+    assert (cross["y"] + cross["height"] / 2 - box["y"]) / box["height"] * 128 == pytest.approx(59.5, abs=0.4)
+    table.press("800 %")
+    for _ in range(8):
+        table.key("Shift+ArrowLeft")
+    color = image(table, ANIME)[59, 0]
+    assert reading(table, ANIME).startswith(f"RGB {color[0]} {color[1]} {color[2]} ·"), "the image's edge stops it"
+    window, cross = table.window(ANIME).bounding_box(), crosses.nth(1).bounding_box()
+    assert window["x"] <= cross["x"] + cross["width"] / 2 <= window["x"] + window["width"], "the view follows it"
+    table.key("Escape")
+    expect(crosses).to_have_count(0)
+    assert reading(table, ANIME) == ""

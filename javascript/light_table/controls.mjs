@@ -8,10 +8,10 @@ import {MAX_GAIN} from "./difference.mjs";
 import {draw, redraw} from "./draw.mjs";
 import {clamp} from "./geometry.mjs";
 import {
-    choose, setImage, setMode, setZoom, showMessage, showOther, stepZoom, toggle, toggleFullScreen,
+    choose, setImage, setMetric, setMode, setZoom, showMessage, showOther, stepZoom, toggle, toggleFullScreen,
 } from "./view.mjs";
 
-/** @import {Figure, Mode, Side, Table} from "./types" */
+/** @import {Figure, Mode, Side, Table, View} from "./types" */
 
 let isByPointer = false; // the last input came from mouse or finger
 
@@ -34,6 +34,7 @@ const ACTS = {
         table.view.gain = 0;
         draw(table);
     },
+    metric: (table, metric) => setMetric(table, /** @type {View["metric"]} */ (metric)),
     use: (table, reach, figure) => use(table, reach, figure?.name ?? ""),
     send: (table, target, figure) => figure && send(table, target, figure),
 };

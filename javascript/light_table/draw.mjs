@@ -5,6 +5,7 @@ import {all, write} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {drawDifference} from "./difference.mjs";
 import {geometry, imageIn, leadingBox, ratio, sizeOf, visibleBox} from "./geometry.mjs";
+import {drawHeat} from "./heat.mjs";
 import {drawLoupes} from "./loupe.mjs";
 import {drawReadout} from "./readout.mjs";
 
@@ -12,6 +13,7 @@ import {drawReadout} from "./readout.mjs";
 
 const MIN_COLUMN = 280; // CSS pixels, as in style.css
 const MIN_COLUMN_SHARE = 0.14; // of the window's width, as in style.css
+const MIN_PAIR = 860; // CSS pixels; with less room, the tools of the stage are below the names
 
 /**
  * Draw in the next frame.
@@ -76,11 +78,12 @@ export function draw(table) {
  *
  * @param {Table} table
  */
-function arrangeColumns({grid, figures, view}) {
+function arrangeColumns({grid, figures, pair, view}) {
     const style = getComputedStyle(grid);
     const wide = grid.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     const gap = parseFloat(style.columnGap) || 0;
     if (!(wide > 0)) return;
+    pair.toggleAttribute("data-narrow", wide < MIN_PAIR);
     const narrowest = Math.min(wide, Math.max(MIN_COLUMN, MIN_COLUMN_SHARE * window.innerWidth));
     const items = all(grid, ":scope > figure");
     const columns = Math.max(1, Math.min(items.length, Math.floor((wide + gap) / (narrowest + gap))));
@@ -103,6 +106,7 @@ function markPressed({grid, view}, button) {
         mode: () => view.mode === value, zoom: () => view.zoom === Number(value), loupe: () => view.loupe,
         full: () => document.fullscreenElement === grid, hold: () => view.other, help: () => view.help,
         side: () => view[/** @type {Side} */ (value)] === button.closest("figure")?.dataset.vae, gain: () => !view.gain,
+        metric: () => view.metric === value,
     };
     const check = checks[act];
     if (check) button.setAttribute(act === "help" ? "aria-expanded" : "aria-pressed", String(check()));
@@ -176,7 +180,9 @@ function drawStage(table) {
     drawSide(table, "b");
     const {mode} = view;
     table.hold.hidden = mode !== "blink";
-    table.gainTools.hidden = layers.map.hidden = mode !== "difference";
+    table.differenceTools.hidden = layers.map.hidden = mode !== "difference";
+    table.gainTools.hidden = view.metric !== "rgb";
+    table.legend.hidden = view.metric !== "lab";
     table.half.hidden = mode === "difference" || (mode === "blink" && view.other);
     layers.b.hidden = mode === "difference";
     table.divider.hidden = mode !== "slider";
@@ -189,7 +195,8 @@ function drawStage(table) {
     const percent = Math.round(100 * view.split);
     table.divider.setAttribute("aria-valuenow", String(percent));
     table.divider.setAttribute("aria-valuetext", t("{percent} % from the left", {percent}));
-    if (mode === "difference") drawDifference(table);
+    if (mode === "difference" && view.metric === "rgb") drawDifference(table);
+    else if (mode === "difference" && !drawHeat(table)) redraw(table);
 }
 
 /**

@@ -6,7 +6,7 @@ import {leadingBox} from "./geometry.mjs";
 import {all} from "../shared/dom.mjs";
 import {
     choose, moveCross, pan, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom, toggle, toggleCross,
-    toggleFullScreen,
+    toggleFullScreen, turnMetric,
 } from "./view.mjs";
 
 /** @import {Table} from "./types" */
@@ -98,7 +98,7 @@ function actionOfKey(table, event) {
         "+": () => stepZoom(table, 1), "=": () => stepZoom(table, 1), "-": () => stepZoom(table, -1),
         ",": () => setImage(table, table.view.image - 1), ".": () => setImage(table, table.view.image + 1),
         g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
-        n: () => stepB(table, 1), p: () => stepB(table, -1),
+        e: once(() => turnMetric(table)), n: () => stepB(table, 1), p: () => stepB(table, -1),
         f: once(() => toggleFullScreen(table)), l: once(() => pressLoupe(table)),
         "?": once(() => toggle(table, "help")), Escape: escape(table), x: once(() => toggleCross(table)),
         a: under && (() => choose(table, "a", under.name)), b: under && (() => choose(table, "b", under.name)),

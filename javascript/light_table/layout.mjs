@@ -1,10 +1,11 @@
 // @ts-check
-// The elements that a table adds to its grid. Buttons carry what they do in data-act and data-value, see actions.mjs.
+// The elements that a table adds to its grid.
 
 import {find, make} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {SEND_TARGETS, canUse} from "./actions.mjs";
-import {MAX_GAIN} from "./difference.mjs";
+import {button} from "./button.mjs";
+import {buildDifferenceTools} from "./stage_tools.mjs";
 
 /** @import {Figure, Side, Stage, Table, Tools} from "./types" */
 
@@ -18,6 +19,7 @@ const MODES = [
 const ZOOMS = [[0, t("Fit")], [1, "100 %"], [2, "200 %"], [4, "400 %"], [8, "800 %"]];
 const KEYS = [
     ["G", t("grid")], ["S", t("A/B slider")], [t("Space"), t("blink: B while held")], ["D", t("difference")],
+    ["E", t("difference as ΔE or as RGB")],
     ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")], [t("N, P"), t("next or previous image as B")],
     ["A, B", t("use the image under the pointer as A or B")],
     [t("+ and −"), t("zoom in, zoom out")], ["0", t("fit")], [t("Arrows"), t("move the images, or the divider")],
@@ -27,16 +29,6 @@ const KEYS = [
     [t("Double click"), t("100 % at the pointer, or back to fit")], [t("Two fingers"), t("zoom")],
     [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
 ];
-
-/**
- * @param {string} text
- * @param {string} act
- * @param {string | number} value
- * @param {Record<string, string | number | null | undefined>} [attributes]
- */
-function button(text, act, value, attributes = {}) {
-    return make("button", {type: "button", "data-act": act, "data-value": value, ...attributes}, text);
-}
 
 /**
  * Puts a figure's images into windows, through which they are seen when they are magnified.
@@ -124,16 +116,9 @@ export function buildStage(names) {
     const sides = {a: buildSide("a", names), b: buildSide("b", names)};
     const hold = button(t("Hold to see B"), "hold", "",
         {class: "vae-lab-hold", title: t("Or hold the image, or the space bar")});
-    const gain = make("input",
-        {type: "range", min: 1, max: MAX_GAIN, step: 1, "aria-label": t("Gain"), "data-set": "gain"});
-    const gainLabel = make("output", {});
-    const largest = make("output", {class: "vae-lab-largest"});
-    const gainTools = make("span", {class: "vae-lab-gain"},
-        make("label", {}, t("Gain"), " ", gain, " ", gainLabel),
-        button(t("Auto"), "gain", "", {title: t("Fit the gain to all but the strongest 1 % of differences")}),
-        largest);
+    const difference = buildDifferenceTools();
     const pair = make("div", {class: "vae-lab-pair"}, sides.a.label,
-        make("span", {class: "vae-lab-middle"}, hold, gainTools), sides.b.label);
+        make("span", {class: "vae-lab-middle"}, hold, difference.differenceTools), sides.b.label);
     const image = () => make("img", {alt: "", draggable: "false"});
     const layers = {a: image(), b: image(), map: make("canvas", {class: "vae-lab-map", role: "img"})};
     const half = make("span", {class: "vae-lab-half"}, layers.a);
@@ -145,7 +130,7 @@ export function buildStage(names) {
         ...overlays());
     const readout = make("p",
         {class: "vae-lab-pixel vae-lab-readout", title: t("Colours at the pointer; ΔE is CIEDE2000")});
-    return {readout, stage, pair, sides, hold, gainTools, gain, gainLabel, largest, layers, half, divider};
+    return {...difference, readout, stage, pair, sides, hold, layers, half, divider};
 }
 
 /**

@@ -58,6 +58,7 @@ function lay(grid) {
     const table = {
         ...buildTools(figures.length, batch), ...buildStage(names), grid, figures, batch, names,
         view: continueView(grid, figures, batch), isDrawing: false, isPointing: false, difference: null,
+        heat: null,
     };
     grid.prepend(table.toolbar, table.pair, table.stage, table.readout);
     figures.forEach((figure, i) => layActions(table, figure, i));
@@ -83,7 +84,7 @@ function continueView(grid, figures, batch) {
     const place = `${around?.id} ${all(around ?? document, ".vae-lab-grid").indexOf(grid)}`;
     /** @type {View} */
     const view = {
-        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false, a: "", b: "",
+        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, metric: "rgb", loupe: false, a: "", b: "",
         ...views.get(place), other: false, at: null, cross: false, help: false,
     };
     const names = figures.map((figure) => figure.name);

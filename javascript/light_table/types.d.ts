@@ -17,6 +17,8 @@ export interface View {
     split: number;
     /** Factor on the difference map; 0 chooses one that fits. */
     gain: number;
+    /** What the difference map shows. */
+    metric: "rgb" | "lab";
     loupe: boolean;
     /** Blink shows B. */
     other: boolean;
@@ -58,6 +60,20 @@ export interface DifferenceMap {
     gain: number;
 }
 
+/** A map of ΔE, which is computed row by row. */
+export interface HeatMap {
+    key: string;
+    /** RGBA bytes of both images; null once the map is complete. */
+    a: Uint8ClampedArray | null;
+    b: Uint8ClampedArray | null;
+    image: ImageData;
+    /** How many are computed. */
+    rows: number;
+    /** Of ΔE over the computed rows. */
+    sum: number;
+    largest: number;
+}
+
 export interface Tools {
     toolbar: HTMLElement;
     zoomLabel: HTMLElement;
@@ -71,7 +87,9 @@ export interface Stage {
     pair: HTMLElement;
     sides: Record<Side, {label: HTMLElement; name: HTMLElement; select: HTMLSelectElement}>;
     hold: HTMLButtonElement;
+    differenceTools: HTMLElement;
     gainTools: HTMLElement;
+    legend: HTMLElement;
     gain: HTMLInputElement;
     gainLabel: HTMLElement;
     largest: HTMLElement;
@@ -94,6 +112,7 @@ export interface Table extends Tools, Stage {
     /** The next frame draws what follows the pointer. */
     isPointing: boolean;
     difference: DifferenceMap | null;
+    heat: HeatMap | null;
 }
 
 /** Where an image lies in its window, in device pixels unless said otherwise. */

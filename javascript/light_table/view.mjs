@@ -5,7 +5,7 @@ import {draw, redraw} from "./draw.mjs";
 import {clamp, geometry, leadingBox, limitCentre, placeAt, ratio} from "./geometry.mjs";
 import {t} from "../shared/text.mjs";
 
-/** @import {Mode, Point, Side, Table} from "./types" */
+/** @import {Mode, Point, Side, Table, View} from "./types" */
 
 export const MAX_ZOOM = 16;
 const ZOOM_STEPS = [1, 2, 3, 4, 5, 6, 8, 12, MAX_ZOOM];
@@ -140,6 +140,28 @@ export function pan(table, box, dx, dy) {
 export function setSplit(table, share) {
     table.view.split = clamp(share, 0, 1);
     redraw(table);
+}
+
+/**
+ * What the difference map shows.
+ *
+ * @param {Table} table
+ * @param {View["metric"]} metric
+ */
+export function setMetric(table, metric) {
+    table.view.metric = metric;
+    draw(table);
+}
+
+/**
+ * The map of ΔE; if it is shown already, that of RGB.
+ *
+ * @param {Table} table
+ */
+export function turnMetric(table) {
+    const isShown = table.view.mode === "difference" && table.view.metric === "lab";
+    table.view.metric = isShown ? "rgb" : "lab";
+    setMode(table, "difference");
 }
 
 /**

@@ -117,3 +117,53 @@ def test_the_crosshair_is_moved_by_keys_pixel_by_pixel(table: LightTable) -> Non
     table.key("Escape")
     expect(crosses).to_have_count(0)
     assert reading(table, ANIME) == ""
+
+
+# --- the map of colour differences -----------------------------------------------------------------------------------
+
+
+def map_of(table: LightTable) -> np.ndarray:
+    """uint8 [H,W,4]: the pixels of the difference map."""
+    read = """canvas => [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+    return np.array(table.stage.locator("canvas.vae-lab-map").evaluate(read), np.uint8).reshape(128, 128, 4)
+
+
+def test_the_map_of_delta_e_has_a_fixed_scale(table: LightTable) -> None:
+    table.press("Difference")
+    largest = table.grid.locator(".vae-lab-largest")
+    expect(largest).to_contain_text("of 255")
+    table.grid.get_by_role("button", name="ΔE").click()
+    table.key("3")
+    a, b = image(table, BUILT_IN), image(table, B)
+    expected = delta_e(a, b)
+    expect(largest).to_have_text(f"ΔE mean {expected.mean():.2f}, largest {expected.max():.1f}")
+    expect(table.grid.get_by_role("img", name="Scale of ΔE")).to_be_visible()
+    expect(table.grid.get_by_role("slider", name="Gain")).to_be_hidden()
+    shown = map_of(table)
+    assert (shown[..., 3] == 255).all()
+    lightness = rgb2lab(shown[..., :3])[..., 0]
+    order = np.argsort(expected, axis=None)
+    assert np.diff(lightness.ravel()[order]).min() > -1.0, "lighter means more"
+    assert (shown[expected > 10.05][:, :3] == shown[expected > 10.05][0, :3]).all(), "the scale ends at 10"
+    seen, painted = table.seen(table.stage, shown[..., :3], "canvas.vae-lab-map")
+    np.testing.assert_array_equal(seen, painted)
+
+
+def test_a_pixel_that_is_equal_is_black_and_the_key_turns_to_rgb_and_back(table: LightTable) -> None:
+    table.page.evaluate("""() => {
+        const [a, b] = ["Built-in", "photo-b.ckpt"].map((name) =>
+            document.querySelector(`#vae_lab_results figure[data-vae="${name}"] img`));
+        b.src = a.src;
+    }""")
+    table.grid.focus()
+    table.key("3")
+    table.key("e")
+    largest = table.grid.locator(".vae-lab-largest")
+    expect(largest).to_have_text("ΔE mean 0.00, largest 0.0")
+    assert map_of(table)[..., :3].max() <= 4
+    table.key("e")
+    expect(largest).to_have_text("Largest difference 0 of 255")
+    table.key("e")
+    table.key("2")
+    expect(largest).not_to_have_text("ΔE mean 0.00, largest 0.0")
+    expect(largest).to_contain_text("ΔE mean")

@@ -4,11 +4,13 @@
 import {closest} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {send, use} from "./actions.mjs";
+import {setRate, toggleAuto} from "./blink.mjs";
 import {MAX_GAIN} from "./difference.mjs";
 import {draw, redraw} from "./draw.mjs";
 import {clamp} from "./geometry.mjs";
 import {
-    choose, setImage, setMetric, setMode, setZoom, showMessage, showOther, stepZoom, toggle, toggleFullScreen,
+    choose, setAxis, setImage, setMetric, setMode, setSplit, setZoom, showMessage, showOther, stepZoom, toggle,
+    toggleFullScreen,
 } from "./view.mjs";
 
 /** @import {Figure, Mode, Side, Table, View} from "./types" */
@@ -35,6 +37,10 @@ const ACTS = {
         draw(table);
     },
     metric: (table, metric) => setMetric(table, /** @type {View["metric"]} */ (metric)),
+    axis: (table, axis) => setAxis(table, /** @type {View["axis"]} */ (axis)),
+    histogram: (table) => toggle(table, "histogram"),
+    follow: (table) => toggle(table, "follow"),
+    auto: (table) => toggleAuto(table),
     use: (table, reach, figure) => use(table, reach, figure?.name ?? ""),
     send: (table, target, figure) => figure && send(table, target, figure),
 };
@@ -64,6 +70,8 @@ export function onInput(table, event) {
     const {value, dataset} = /** @type {HTMLInputElement | HTMLSelectElement} */ (event.target);
     if (dataset.set === "a" || dataset.set === "b") choose(table, dataset.set, value);
     if (dataset.set === "image") setImage(table, Number(value));
+    if (dataset.set === "blend") setSplit(table, Number(value) / 100);
+    if (dataset.set === "rate") setRate(table, Number(value));
     if (dataset.set === "gain") {
         table.view.gain = clamp(Number(value), 1, MAX_GAIN);
         redraw(table);

@@ -1,12 +1,13 @@
 // @ts-check
 // The keyboard.
 
+import {toggleAuto} from "./blink.mjs";
 import {noteInput, wasByPointer} from "./controls.mjs";
 import {leadingBox} from "./geometry.mjs";
 import {all} from "../shared/dom.mjs";
 import {
-    choose, moveCross, pan, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom, toggle, toggleCross,
-    toggleFullScreen, turnMetric,
+    choose, holdOther, moveCross, pan, setAxis, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom,
+    toggle, toggleCross, toggleFullScreen, turnMetric,
 } from "./view.mjs";
 
 /** @import {Table} from "./types" */
@@ -97,14 +98,32 @@ function actionOfKey(table, event) {
     const actions = {
         "+": () => stepZoom(table, 1), "=": () => stepZoom(table, 1), "-": () => stepZoom(table, -1),
         ",": () => setImage(table, table.view.image - 1), ".": () => setImage(table, table.view.image + 1),
-        g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
-        e: once(() => turnMetric(table)), n: () => stepB(table, 1), p: () => stepB(table, -1),
+        n: () => stepB(table, 1), p: () => stepB(table, -1),
         f: once(() => toggleFullScreen(table)), l: once(() => pressLoupe(table)),
+        h: once(() => toggle(table, "histogram")),
         "?": once(() => toggle(table, "help")), Escape: escape(table), x: once(() => toggleCross(table)),
         a: under && (() => choose(table, "a", under.name)), b: under && (() => choose(table, "b", under.name)),
         " ": takesSpace(table) && once(() => blink(table)),
     };
-    return actions[key] || null;
+    const ofStage = stageAction(table, key);
+    return (ofStage ? once(ofStage) : actions[key]) || null;
+}
+
+/**
+ * What a key does with the stage.
+ *
+ * @param {Table} table
+ * @param {string} key
+ * @returns {(() => unknown) | undefined}
+ */
+function stageAction(table, key) {
+    /** @type {Record<string, (() => unknown) | undefined>} */
+    const actions = {
+        g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
+        e: () => turnMetric(table), v: () => setAxis(table, table.view.axis === "x" ? "y" : "x"),
+        o: () => setAxis(table, "blend"), m: () => toggle(table, "follow"), r: () => toggleAuto(table),
+    };
+    return actions[key];
 }
 
 /** @param {Table} table */
@@ -144,8 +163,10 @@ function actionOfArrow(table, key, isFar) {
     if (view.cross && focused !== table.divider) {
         return () => moveCross(table, (isFar ? 10 : 1) * dx, (isFar ? 10 : 1) * dy);
     }
-    if (view.mode === "slider" && (focused === table.divider || (dx && !view.zoom))) {
-        return () => setSplit(table, view.split + (dx - dy) * (isFar ? 0.1 : 0.01));
+    const [along, across] = view.axis === "y" ? [dy, dx] : [dx, -dy];
+    if (view.mode === "slider" && (focused === table.divider || (along && !view.zoom))) {
+        const share = view.axis === "blend" ? view.blend : view.split;
+        return () => setSplit(table, share + (along + across) * (isFar ? 0.1 : 0.01));
     }
     if (!view.zoom) return null;
     const box = leadingBox(table);
@@ -174,7 +195,7 @@ function takesSpace(table) {
 /** @param {Table} table */
 function blink(table) {
     if (table.view.mode !== "blink") setMode(table, "blink");
-    if (table.view.mode === "blink") showOther(table, true);
+    if (table.view.mode === "blink") holdOther(table);
 }
 
 /** @param {Table} table */

@@ -5,7 +5,8 @@ import {find, make} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {SEND_TARGETS, canUse} from "./actions.mjs";
 import {button} from "./button.mjs";
-import {buildDifferenceTools} from "./stage_tools.mjs";
+import {buildHistogram} from "./histogram.mjs";
+import {buildBlinkTools, buildDifferenceTools, buildSliderTools} from "./stage_tools.mjs";
 
 /** @import {Figure, Side, Stage, Table, Tools} from "./types" */
 
@@ -19,15 +20,16 @@ const MODES = [
 const ZOOMS = [[0, t("Fit")], [1, "100 %"], [2, "200 %"], [4, "400 %"], [8, "800 %"]];
 const KEYS = [
     ["G", t("grid")], ["S", t("A/B slider")], [t("Space"), t("blink: B while held")], ["D", t("difference")],
-    ["E", t("difference as ΔE or as RGB")],
-    ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")], [t("N, P"), t("next or previous image as B")],
-    ["A, B", t("use the image under the pointer as A or B")],
+    ["V", t("vertical or horizontal divider")], ["O", t("opacity instead of a divider")],
+    ["M", t("the divider follows the mouse")], ["R", t("blink automatically, or stop")],
+    ["E", t("difference as ΔE or as RGB")], ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")],
+    [t("N, P"), t("next or previous image as B")], ["A, B", t("use the image under the pointer as A or B")],
     [t("+ and −"), t("zoom in, zoom out")], ["0", t("fit")], [t("Arrows"), t("move the images, or the divider")],
     [t(", and ."), t("previous and next image of a batch")], ["L", t("loupe on and off, or while held")],
     ["X", t("crosshair for the colours of one pixel; arrows move it, with Shift by 10 pixels")],
-    ["F", t("full screen")], ["?", t("this help")], [t("Drag"), t("move all images together")],
-    [t("Double click"), t("100 % at the pointer, or back to fit")], [t("Two fingers"), t("zoom")],
-    [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
+    ["H", t("histogram of A and B")], ["F", t("full screen")], ["?", t("this help")],
+    [t("Drag"), t("move all images together")], [t("Double click"), t("100 % at the pointer, or back to fit")],
+    [t("Two fingers"), t("zoom")], [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
 ];
 
 /**
@@ -100,6 +102,7 @@ export function buildTools(figures, batch) {
         imageTools,
         make("span", {role: "group", "aria-label": t("Tools")},
             button(t("Loupe"), "loupe", "", {title: t("Magnify the same place in every image (L)")}),
+            button(t("Histogram"), "histogram", "", {title: t("How often each level occurs in A and B (H)")}),
             button(t("Full screen"), "full", "", {title: t("Full screen (F)")}),
             button("?", "help", "", {"aria-label": t("Keys"), title: t("Keys (?)")})),
         message, help);
@@ -114,11 +117,10 @@ export function buildTools(figures, batch) {
  */
 export function buildStage(names) {
     const sides = {a: buildSide("a", names), b: buildSide("b", names)};
-    const hold = button(t("Hold to see B"), "hold", "",
-        {class: "vae-lab-hold", title: t("Or hold the image, or the space bar")});
-    const difference = buildDifferenceTools();
+    const [slider, blink, difference] = [buildSliderTools(), buildBlinkTools(), buildDifferenceTools()];
     const pair = make("div", {class: "vae-lab-pair"}, sides.a.label,
-        make("span", {class: "vae-lab-middle"}, hold, difference.differenceTools), sides.b.label);
+        make("span", {class: "vae-lab-middle"}, slider.sliderTools, blink.blinkTools, difference.differenceTools),
+        sides.b.label);
     const image = () => make("img", {alt: "", draggable: "false"});
     const layers = {a: image(), b: image(), map: make("canvas", {class: "vae-lab-map", role: "img"})};
     const half = make("span", {class: "vae-lab-half"}, layers.a);
@@ -130,7 +132,8 @@ export function buildStage(names) {
         ...overlays());
     const readout = make("p",
         {class: "vae-lab-pixel vae-lab-readout", title: t("Colours at the pointer; ΔE is CIEDE2000")});
-    return {...difference, readout, stage, pair, sides, hold, layers, half, divider};
+    const tools = {...slider, ...blink, ...difference, ...buildHistogram()};
+    return {...tools, readout, stage, pair, sides, layers, half, divider};
 }
 
 /**

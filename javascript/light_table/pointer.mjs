@@ -5,7 +5,7 @@ import {closest} from "../shared/dom.mjs";
 import {noteInput, onClick, onError, onInput} from "./controls.mjs";
 import {redraw, redrawPlace} from "./draw.mjs";
 import {geometry, isStage, placeAt} from "./geometry.mjs";
-import {MAX_ZOOM, isFullScreen, pan, setSplit, setZoom, showOther, stepZoom} from "./view.mjs";
+import {MAX_ZOOM, holdOther, isFullScreen, pan, setSplit, setZoom, showOther, stepZoom} from "./view.mjs";
 
 /** @import {Point, Table} from "./types" */
 
@@ -97,18 +97,18 @@ function beginDrag(table, box, event, isOnDivider) {
     const isMouse = event.pointerType === "mouse";
     if ((!isDivider && !view.zoom && isMouse) || (view.loupe && !isMouse)) return;
     gesture = {table, box, isDivider, points: new Map([[event.pointerId, clientPoint(event)]])};
-    if (isDivider) splitAt(table, event.clientX);
+    if (isDivider) splitAt(table, event);
     if (isDivider || isStage(box) || view.zoom) box.setPointerCapture(event.pointerId);
     if (isMouse) event.preventDefault();
 }
 
 /**
  * @param {Table} table
- * @param {number} clientX
+ * @param {PointerEvent} event
  */
-function splitAt(table, clientX) {
-    const {left, width} = table.stage.getBoundingClientRect();
-    setSplit(table, (clientX - left) / width);
+function splitAt(table, {clientX, clientY}) {
+    const {left, top, width, height} = table.stage.getBoundingClientRect();
+    setSplit(table, table.view.axis === "y" ? (clientY - top) / height : (clientX - left) / width);
 }
 
 /** @param {PointerEvent} event */
@@ -119,7 +119,7 @@ function onMove(event) {
     const now = clientPoint(event);
     points.set(event.pointerId, now);
     if (points.size > 1) pinch(gesture);
-    else if (gesture.isDivider) splitAt(table, event.clientX);
+    else if (gesture.isDivider) splitAt(table, event);
     else if (table.view.zoom) pan(table, box, now[0] - before[0], now[1] - before[1]);
 }
 
@@ -138,7 +138,7 @@ function onUp(event) {
  */
 function hold(table, event, element) {
     element.setPointerCapture(event.pointerId);
-    showOther(table, true);
+    holdOther(table);
     element.addEventListener("lostpointercapture", () => showOther(table, false), {once: true});
 }
 
@@ -193,8 +193,11 @@ function pinch(drag) {
  * @param {boolean} [isPress]
  */
 function followPointer(table, event, isPress = false) {
-    if (table.view.cross && !isPress) return;
+    const {view} = table;
     const box = boxUnder(event);
+    const isSliding = view.follow && view.mode === "slider" && event.pointerType === "mouse" && !event.buttons;
+    if (isSliding && box && isStage(box)) splitAt(table, event);
+    if (view.cross && !isPress) return;
     setPlace(table, box && placeAt(box, table.view, clientPoint(event)));
 }
 

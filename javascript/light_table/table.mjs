@@ -60,7 +60,7 @@ function lay(grid) {
         view: continueView(grid, figures, batch), isDrawing: false, isPointing: false, difference: null,
         heat: null,
     };
-    grid.prepend(table.toolbar, table.pair, table.stage, table.readout);
+    grid.prepend(table.toolbar, table.pair, table.stage, table.readout, table.histogram);
     figures.forEach((figure, i) => layActions(table, figure, i));
     grid.classList.add("vae-lab-table");
     grid.tabIndex = 0;
@@ -84,8 +84,9 @@ function continueView(grid, figures, batch) {
     const place = `${around?.id} ${all(around ?? document, ".vae-lab-grid").indexOf(grid)}`;
     /** @type {View} */
     const view = {
-        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, metric: "rgb", loupe: false, a: "", b: "",
-        ...views.get(place), other: false, at: null, cross: false, help: false,
+        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, axis: "x", blend: 0.5, follow: false, rate: 1,
+        gain: 0, metric: "rgb", loupe: false, histogram: false, a: "", b: "",
+        ...views.get(place), other: false, auto: false, at: null, cross: false, help: false,
     };
     const names = figures.map((figure) => figure.name);
     const reference = figures.find((figure) => figure.isReference)?.name ?? "";

@@ -15,11 +15,22 @@ export interface View {
     y: number;
     /** Place of the divider, from 0 to 1 of the stage. */
     split: number;
+    /** What the slider moves: a vertical or horizontal divider, or the opacity. */
+    axis: "x" | "y" | "blend";
+    /** Opacity of B, from 0 to 1. */
+    blend: number;
+    /** The slider follows the mouse without a click. */
+    follow: boolean;
+    /** Blink shows A and B in turn. */
+    auto: boolean;
+    /** Changes per second of that. */
+    rate: number;
     /** Factor on the difference map; 0 chooses one that fits. */
     gain: number;
     /** What the difference map shows. */
     metric: "rgb" | "lab";
     loupe: boolean;
+    histogram: boolean;
     /** Blink shows B. */
     other: boolean;
     /** Where the pointer or the crosshair is, from 0 to 1 of the image. */
@@ -86,7 +97,14 @@ export interface Stage {
     stage: HTMLElement;
     pair: HTMLElement;
     sides: Record<Side, {label: HTMLElement; name: HTMLElement; select: HTMLSelectElement}>;
+    sliderTools: HTMLElement;
+    blendTools: HTMLElement;
+    blend: HTMLInputElement;
+    blendLabel: HTMLElement;
+    blinkTools: HTMLElement;
     hold: HTMLButtonElement;
+    rate: HTMLInputElement;
+    rateLabel: HTMLElement;
     differenceTools: HTMLElement;
     gainTools: HTMLElement;
     legend: HTMLElement;
@@ -98,6 +116,7 @@ export interface Stage {
     divider: HTMLElement;
     /** The colours of one pixel. */
     readout: HTMLElement;
+    histogram: HTMLElement;
 }
 
 export interface Table extends Tools, Stage {

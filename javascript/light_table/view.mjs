@@ -19,7 +19,7 @@ export const isFullScreen = (/** @type {Table} */ table) => document.fullscreenE
 export function setMode(table, mode) {
     if (table.figures.length < 2) return;
     table.view.mode = mode;
-    table.view.other = false;
+    table.view.other = table.view.auto = false;
     draw(table);
     if (mode !== "grid" && !isFullScreen(table)) table.grid.scrollIntoView({block: "start"}); // the stage fits below it
 }
@@ -132,14 +132,26 @@ export function pan(table, box, dx, dy) {
 }
 
 /**
- * Move the divider.
+ * Move the divider, or change the opacity.
  *
  * @param {Table} table
- * @param {number} share from 0 to 1 of the stage
+ * @param {number} share from 0 to 1 of the stage; of the opacity, that of B
  */
 export function setSplit(table, share) {
-    table.view.split = clamp(share, 0, 1);
+    table.view[table.view.axis === "blend" ? "blend" : "split"] = clamp(share, 0, 1);
     redraw(table);
+}
+
+/**
+ * What the slider moves.
+ *
+ * @param {Table} table
+ * @param {View["axis"]} axis
+ */
+export function setAxis(table, axis) {
+    table.view.axis = axis;
+    if (table.view.mode === "slider") draw(table);
+    else setMode(table, "slider");
 }
 
 /**
@@ -211,8 +223,19 @@ export function showOther(table, other) {
 }
 
 /**
+ * Show B in Blink until `showOther` ends it; this also stops the automatic change.
+ *
  * @param {Table} table
- * @param {"loupe" | "help"} what
+ */
+export function holdOther(table) {
+    table.view.auto = false;
+    table.view.other = true;
+    draw(table);
+}
+
+/**
+ * @param {Table} table
+ * @param {"loupe" | "help" | "follow" | "histogram"} what
  */
 export function toggle(table, what) {
     table.view[what] = !table.view[what];

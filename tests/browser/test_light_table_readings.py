@@ -167,3 +167,42 @@ def test_a_pixel_that_is_equal_is_black_and_the_key_turns_to_rgb_and_back(table:
     table.key("2")
     expect(largest).not_to_have_text("ΔE mean 0.00, largest 0.0")
     expect(largest).to_contain_text("ΔE mean")
+
+
+# --- histograms ------------------------------------------------------------------------------------------------------
+
+
+def levels(image: np.ndarray) -> np.ndarray:
+    """[4,256]: how often each level occurs in luma, red, green and blue, less the ends of the scale."""
+    luma = np.floor(image @ np.array([0.299, 0.587, 0.114]) + 0.5)
+    channels = [luma, *np.moveaxis(image, -1, 0)]
+    return np.stack([np.histogram(channel, 256, (0, 256))[0] for channel in channels])
+
+
+def test_histograms_show_a_as_an_area_and_b_as_a_line(table: LightTable) -> None:
+    charts = table.grid.locator(".vae-lab-histogram canvas")
+    expect(charts).to_have_count(4)
+    expect(charts.first).to_be_hidden()
+    table.window(ANIME).hover()
+    table.key("h")
+    expect(table.button("Histogram")).to_have_attribute("aria-pressed", "true")
+    read = """canvas => ({width: canvas.width, height: canvas.height,
+        data: [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]})"""
+    for number, b in ((0, "2"), (0, "3"), (1, "3")):
+        table.key(b)
+        table.tools.get_by_role("combobox", name="Image of the batch").select_option(str(number))
+        table.ready()
+        counts = [levels(image(table, name, number)) for name in (BUILT_IN, {"2": ANIME, "3": B}[b])]
+        for channel, name in enumerate(("Luma", "Red", "Green", "Blue")):
+            chart = table.grid.get_by_role("img", name=f"{name}: levels of A and B")
+            found = chart.evaluate(read)
+            alpha = np.array(found["data"]).reshape(found["height"], found["width"], 4)[..., 3]
+            highest = max(count[channel][1:-1].max() for count in counts)
+            for level in range(8, 248, 3):
+                column = alpha[:, int((level + 0.5) * found["width"] / 256)]
+                top = np.argmax(column > 100) if (column > 100).any() else found["height"]
+                around = np.max([count[channel][level - 2 : level + 3] for count in counts], axis=0)  # in that column
+                low, high = (found["height"] * (1 - 0.95 * count / highest) for count in (around.min(), around.max()))
+                assert high - 2 <= top <= low + 2, (name, level)
+    table.key("h")
+    expect(charts.first).to_be_hidden()

@@ -4,6 +4,7 @@
 import {closest} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {send, use} from "./actions.mjs";
+import {answerBlind, startBlind} from "./blind.mjs";
 import {setRate, toggleAuto} from "./blink.mjs";
 import {MAX_GAIN} from "./difference.mjs";
 import {draw, redraw} from "./draw.mjs";
@@ -13,7 +14,7 @@ import {
     toggleFullScreen,
 } from "./view.mjs";
 
-/** @import {Figure, Mode, Side, Table, View} from "./types" */
+/** @import {Answer, Figure, Mode, Side, Table, View} from "./types" */
 
 let isByPointer = false; // the last input came from mouse or finger
 
@@ -41,6 +42,8 @@ const ACTS = {
     histogram: (table) => toggle(table, "histogram"),
     follow: (table) => toggle(table, "follow"),
     auto: (table) => toggleAuto(table),
+    blind: (table) => startBlind(table),
+    answer: (table, value) => answerBlind(table, /** @type {Answer | "end"} */ (value)),
     use: (table, reach, figure) => use(table, reach, figure?.name ?? ""),
     send: (table, target, figure) => figure && send(table, target, figure),
 };

@@ -1,6 +1,7 @@
 // @ts-check
 // The keyboard.
 
+import {answerBlind, startBlind} from "./blind.mjs";
 import {toggleAuto} from "./blink.mjs";
 import {noteInput, wasByPointer} from "./controls.mjs";
 import {leadingBox} from "./geometry.mjs";
@@ -10,7 +11,7 @@ import {
     toggle, toggleCross, toggleFullScreen, turnMetric,
 } from "./view.mjs";
 
-/** @import {Table} from "./types" */
+/** @import {Answer, Table} from "./types" */
 
 const HOLD_MS = 350; // L held for longer switches the loupe off when it is released
 const TEXT_FIELDS = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]";
@@ -87,6 +88,7 @@ function onKeyDown(event) {
 function actionOfKey(table, event) {
     const key = keyOf(event);
     if (key.startsWith("Arrow")) return actionOfArrow(table, key, event.shiftKey);
+    if (table.isBlind && /^[0-9]$/.test(key)) return answerOfDigit(table, key, event.repeat || event.shiftKey);
     if (key === "0") return () => setZoom(table, 0);
     if (/^[1-9]$/.test(key)) {
         const name = table.names[Number(key) - 1];
@@ -121,9 +123,24 @@ function stageAction(table, key) {
     const actions = {
         g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
         e: () => turnMetric(table), v: () => setAxis(table, table.view.axis === "x" ? "y" : "x"),
-        o: () => setAxis(table, "blend"), m: () => toggle(table, "follow"), r: () => toggleAuto(table),
+        o: () => setAxis(table, "blend"), m: () => toggle(table, "follow"),
+        t: table.isBlind ? undefined : () => startBlind(table), r: () => toggleAuto(table),
     };
     return actions[key];
+}
+
+/**
+ * In a blind test.
+ *
+ * @param {Table} table
+ * @param {string} digit
+ * @param {boolean} isMistake with Shift, or the key is still down
+ */
+function answerOfDigit(table, digit, isMistake) {
+    /** @type {Record<string, Answer | undefined>} */
+    const answers = {0: "none", 1: "left", 2: "right"};
+    const answer = answers[digit];
+    return answer && !isMistake ? () => answerBlind(table, answer) : null;
 }
 
 /** @param {Table} table */

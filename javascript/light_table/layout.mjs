@@ -27,6 +27,7 @@ const KEYS = [
     [t("+ and −"), t("zoom in, zoom out")], ["0", t("fit")], [t("Arrows"), t("move the images, or the divider")],
     [t(", and ."), t("previous and next image of a batch")], ["L", t("loupe on and off, or while held")],
     ["X", t("crosshair for the colours of one pixel; arrows move it, with Shift by 10 pixels")],
+    ["T", t("blind test; in it, 1 and 2: left or right is better, 0: no preference")],
     ["H", t("histogram of A and B")], ["F", t("full screen")], ["?", t("this help")],
     [t("Drag"), t("move all images together")], [t("Double click"), t("100 % at the pointer, or back to fit")],
     [t("Two fingers"), t("zoom")], [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
@@ -78,9 +79,10 @@ function overlays() {
  *
  * @param {number} figures how many there are
  * @param {number} batch images per figure
+ * @param {boolean} blind whether a blind test is possible
  * @returns {Tools}
  */
-export function buildTools(figures, batch) {
+export function buildTools(figures, batch, blind) {
     const modes = MODES.map(([mode, text, title]) =>
         button(text, "mode", mode, {title, disabled: figures < 2 && mode !== "grid" ? "" : null}));
     const zooms = ZOOMS.map(([zoom, text]) => button(text, "zoom", zoom));
@@ -91,6 +93,7 @@ export function buildTools(figures, batch) {
     const imageTools = make("span", {role: "group", "aria-label": t("Image")}, t("Image"), " ", imageMenu);
     imageTools.hidden = batch < 2;
     const message = make("span", {class: "vae-lab-tool-message", role: "status"});
+    const test = button(t("Blind test"), "blind", "", {title: t("Judge images without their names (T)")});
     const keys = KEYS.flatMap(([key, text]) => [make("dt", {}, key), make("dd", {}, text)]);
     const help = make("div", {class: "vae-lab-help", role: "dialog", "aria-label": t("Keys of the light table")},
         make("dl", {}, ...keys), button(t("Close"), "help", ""));
@@ -103,6 +106,7 @@ export function buildTools(figures, batch) {
         make("span", {role: "group", "aria-label": t("Tools")},
             button(t("Loupe"), "loupe", "", {title: t("Magnify the same place in every image (L)")}),
             button(t("Histogram"), "histogram", "", {title: t("How often each level occurs in A and B (H)")}),
+            ...(blind ? [test] : []),
             button(t("Full screen"), "full", "", {title: t("Full screen (F)")}),
             button("?", "help", "", {"aria-label": t("Keys"), title: t("Keys (?)")})),
         message, help);
@@ -158,6 +162,10 @@ function buildSide(side, names) {
  * @param {number} i its place
  */
 export function layActions(table, figure, i) {
+    if (table.isBlind) {
+        figure.boxes[0].parentElement?.append(figure.pixel);
+        return;
+    }
     const {name} = figure;
     const row = make("div", {class: "vae-lab-actions", role: "group", "aria-label": t("Actions for {name}", {name})});
     if (table.figures.length > 1) row.append(chooseButtons(name, i));

@@ -7,6 +7,7 @@
 
 import {all} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
+import {candidatesOf} from "./blind.mjs";
 import {draw, redraw} from "./draw.mjs";
 import {listenToKeys} from "./keys.mjs";
 import {buildStage, buildTools, layActions, layFigure} from "./layout.mjs";
@@ -54,9 +55,12 @@ function lay(grid) {
     if (!figures.length) return null;
     const batch = Math.max(...figures.map((figure) => figure.boxes.length));
     const names = figures.map((figure) => figure.name);
+    const isBlind = grid.dataset.blind !== undefined;
     /** @type {Table} */
     const table = {
-        ...buildTools(figures.length, batch), ...buildStage(names), grid, figures, batch, names,
+        ...buildTools(figures.length, batch, !isBlind && candidatesOf(figures).length > 1), ...buildStage(names),
+        grid, figures, batch, names,
+        isBlind,
         view: continueView(grid, figures, batch), isDrawing: false, isPointing: false, difference: null,
         heat: null,
     };

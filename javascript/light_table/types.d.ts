@@ -85,6 +85,17 @@ export interface HeatMap {
     largest: number;
 }
 
+export type Answer = "left" | "right" | "none";
+
+/** Two images of a blind test. */
+export interface Trial {
+    /** Of the VAEs, left and right. */
+    names: [string, string];
+    /** Index of the image of the batch. */
+    image: number;
+    answer: Answer | null;
+}
+
 export interface Tools {
     toolbar: HTMLElement;
     zoomLabel: HTMLElement;
@@ -121,6 +132,8 @@ export interface Stage {
 
 export interface Table extends Tools, Stage {
     grid: HTMLElement;
+    /** The two figures of a blind test. */
+    isBlind: boolean;
     figures: Figure[];
     /** Images per figure. */
     batch: number;

@@ -62,11 +62,14 @@ function computeDifference(a, b) {
 }
 
 /**
+ * The pixels of an image.
+ *
  * @param {HTMLImageElement} image
  * @param {number} width
  * @param {number} height
+ * @returns {Uint8ClampedArray} RGBA
  */
-function readBytes(image, width, height) {
+export function readBytes(image, width, height) {
     const context = make("canvas", {width, height}).getContext("2d", {willReadFrequently: true});
     if (!context) throw new Error("no 2d context");
     context.drawImage(image, 0, 0);

@@ -5,12 +5,16 @@ import {all, write} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {drawDifference} from "./difference.mjs";
 import {geometry, imageIn, leadingBox, ratio, sizeOf, visibleBox} from "./geometry.mjs";
+import {drawHeat} from "./heat.mjs";
+import {drawHistogram} from "./histogram.mjs";
 import {drawLoupes} from "./loupe.mjs";
+import {drawReadout} from "./readout.mjs";
 
 /** @import {Figure, Geometry, Side, Table} from "./types" */
 
 const MIN_COLUMN = 280; // CSS pixels, as in style.css
 const MIN_COLUMN_SHARE = 0.14; // of the window's width, as in style.css
+const MIN_PAIR = 860; // CSS pixels; with less room, the tools of the stage are below the names
 
 /**
  * Draw in the next frame.
@@ -26,23 +30,49 @@ export function redraw(table) {
     });
 }
 
+/**
+ * Draw what follows the pointer in the next frame.
+ *
+ * @param {Table} table
+ */
+export function redrawPlace(table) {
+    if (table.isDrawing || table.isPointing) return;
+    table.isPointing = true;
+    requestAnimationFrame(() => {
+        table.isPointing = false;
+        if (table.grid.isConnected) drawPlace(table, geometry(leadingBox(table), table.view));
+    });
+}
+
+/**
+ * @param {Table} table
+ * @param {Geometry | null} leading of the window that stands for all of them
+ */
+function drawPlace(table, leading) {
+    drawLoupes(table, leading);
+    drawReadout(table);
+}
+
 /** @param {Table} table */
 export function draw(table) {
     const {grid, view} = table;
     grid.dataset.mode = view.mode;
+    grid.dataset.axis = view.axis;
     grid.toggleAttribute("data-zoomed", view.zoom > 0);
     grid.toggleAttribute("data-loupe", view.loupe);
+    grid.toggleAttribute("data-cross", view.cross);
     table.help.hidden = !view.help;
     table.imageMenu.value = String(view.image);
     arrangeColumns(table);
     const first = geometry(visibleBox(table.figures[0], view), view);
     for (const figure of table.figures) drawFigure(table, figure, first);
-    table.pair.hidden = table.stage.hidden = view.mode === "grid";
+    table.pair.hidden = table.stage.hidden = table.readout.hidden = view.mode === "grid";
     if (view.mode !== "grid") drawStage(table);
     const g = geometry(leadingBox(table), view);
     write(table.zoomLabel, g ? `${Math.round(100 * g.s)} %` : "");
     for (const button of all(grid, "[data-act]")) markPressed(table, button);
-    drawLoupes(table, g);
+    drawHistogram(table);
+    drawPlace(table, g);
 }
 
 /**
@@ -51,11 +81,12 @@ export function draw(table) {
  *
  * @param {Table} table
  */
-function arrangeColumns({grid, figures, view}) {
+function arrangeColumns({grid, figures, pair, view}) {
     const style = getComputedStyle(grid);
     const wide = grid.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     const gap = parseFloat(style.columnGap) || 0;
     if (!(wide > 0)) return;
+    pair.toggleAttribute("data-narrow", wide < MIN_PAIR);
     const narrowest = Math.min(wide, Math.max(MIN_COLUMN, MIN_COLUMN_SHARE * window.innerWidth));
     const items = all(grid, ":scope > figure");
     const columns = Math.max(1, Math.min(items.length, Math.floor((wide + gap) / (narrowest + gap))));
@@ -78,6 +109,8 @@ function markPressed({grid, view}, button) {
         mode: () => view.mode === value, zoom: () => view.zoom === Number(value), loupe: () => view.loupe,
         full: () => document.fullscreenElement === grid, hold: () => view.other, help: () => view.help,
         side: () => view[/** @type {Side} */ (value)] === button.closest("figure")?.dataset.vae, gain: () => !view.gain,
+        metric: () => view.metric === value, axis: () => view.axis === value, follow: () => view.follow,
+        auto: () => view.auto, histogram: () => view.histogram,
     };
     const check = checks[act];
     if (check) button.setAttribute(act === "help" ? "aria-expanded" : "aria-pressed", String(check()));
@@ -150,21 +183,46 @@ function drawStage(table) {
     drawSide(table, "a");
     drawSide(table, "b");
     const {mode} = view;
-    table.hold.hidden = mode !== "blink";
-    table.gainTools.hidden = layers.map.hidden = mode !== "difference";
+    table.sliderTools.hidden = mode !== "slider";
+    table.blinkTools.hidden = mode !== "blink";
+    table.rate.value = String(view.rate);
+    write(table.rateLabel, t("{rate} / s", {rate: view.rate}));
+    table.differenceTools.hidden = layers.map.hidden = mode !== "difference";
+    table.gainTools.hidden = view.metric !== "rgb";
+    table.legend.hidden = view.metric !== "lab";
     table.half.hidden = mode === "difference" || (mode === "blink" && view.other);
     layers.b.hidden = mode === "difference";
-    table.divider.hidden = mode !== "slider";
     const g = geometry(stage, view);
     if (!g) return;
     for (const layer of Object.values(layers)) place(layer, g, true);
-    const split = Math.round(view.split * g.wide) / ratio();
-    table.half.style.clipPath = mode === "slider" ? `inset(0 ${g.wide / ratio() - split}px 0 0)` : "";
-    table.divider.style.left = `${split}px`;
+    drawSlider(table, g);
+    if (mode === "difference" && view.metric === "rgb") drawDifference(table);
+    else if (mode === "difference" && !drawHeat(table)) redraw(table);
+}
+
+/**
+ * @param {Table} table
+ * @param {Geometry} g of the stage
+ */
+function drawSlider(table, g) {
+    const {view, half, divider} = table;
+    const isBlend = view.axis === "blend";
+    const isDivided = view.mode === "slider" && !isBlend;
+    const [length, right, below] = view.axis === "y" ? [g.high, 0, 1] : [g.wide, 1, 0];
+    const split = Math.round(view.split * length) / ratio();
+    const rest = length / ratio() - split;
+    half.style.clipPath = isDivided ? `inset(0 ${right * rest}px ${below * rest}px 0)` : "";
+    half.style.opacity = view.mode === "slider" && isBlend ? String(1 - view.blend) : "";
+    divider.hidden = !isDivided;
+    Object.assign(divider.style, right ? {left: `${split}px`, top: ""} : {left: "", top: `${split}px`});
     const percent = Math.round(100 * view.split);
-    table.divider.setAttribute("aria-valuenow", String(percent));
-    table.divider.setAttribute("aria-valuetext", t("{percent} % from the left", {percent}));
-    if (mode === "difference") drawDifference(table);
+    divider.setAttribute("aria-orientation", right ? "horizontal" : "vertical");
+    divider.setAttribute("aria-valuenow", String(percent));
+    const text = right ? t("{percent} % from the left", {percent}) : t("{percent} % from the top", {percent});
+    divider.setAttribute("aria-valuetext", text);
+    table.blendTools.hidden = !isBlend;
+    table.blend.value = String(Math.round(100 * view.blend));
+    write(table.blendLabel, `${table.blend.value} %`);
 }
 
 /**

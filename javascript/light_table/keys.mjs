@@ -1,14 +1,17 @@
 // @ts-check
 // The keyboard.
 
+import {answerBlind, startBlind} from "./blind.mjs";
+import {toggleAuto} from "./blink.mjs";
+import {noteInput, wasByPointer} from "./controls.mjs";
 import {leadingBox} from "./geometry.mjs";
-import {noteKey, wasByPointer} from "./pointer.mjs";
 import {all} from "../shared/dom.mjs";
 import {
-    choose, pan, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom, toggle, toggleFullScreen,
+    choose, holdOther, moveCross, pan, setAxis, setImage, setMode, setSplit, setZoom, showOther, stepB, stepZoom,
+    toggle, toggleCross, toggleFullScreen, turnMetric,
 } from "./view.mjs";
 
-/** @import {Table} from "./types" */
+/** @import {Answer, Table} from "./types" */
 
 const HOLD_MS = 350; // L held for longer switches the loupe off when it is released
 const TEXT_FIELDS = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select, [contenteditable]";
@@ -68,7 +71,7 @@ function onFocus(event) {
 
 /** @param {KeyboardEvent} event */
 function onKeyDown(event) {
-    noteKey();
+    noteInput(false);
     const table = targetTable(event);
     const action = table && actionOfKey(table, event);
     if (!action) return;
@@ -85,6 +88,7 @@ function onKeyDown(event) {
 function actionOfKey(table, event) {
     const key = keyOf(event);
     if (key.startsWith("Arrow")) return actionOfArrow(table, key, event.shiftKey);
+    if (table.isBlind && /^[0-9]$/.test(key)) return answerOfDigit(table, key, event.repeat || event.shiftKey);
     if (key === "0") return () => setZoom(table, 0);
     if (/^[1-9]$/.test(key)) {
         const name = table.names[Number(key) - 1];
@@ -96,14 +100,53 @@ function actionOfKey(table, event) {
     const actions = {
         "+": () => stepZoom(table, 1), "=": () => stepZoom(table, 1), "-": () => stepZoom(table, -1),
         ",": () => setImage(table, table.view.image - 1), ".": () => setImage(table, table.view.image + 1),
-        g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
         n: () => stepB(table, 1), p: () => stepB(table, -1),
         f: once(() => toggleFullScreen(table)), l: once(() => pressLoupe(table)),
-        "?": once(() => toggle(table, "help")), Escape: table.view.help && (() => toggle(table, "help")),
+        h: once(() => toggle(table, "histogram")),
+        "?": once(() => toggle(table, "help")), Escape: escape(table), x: once(() => toggleCross(table)),
         a: under && (() => choose(table, "a", under.name)), b: under && (() => choose(table, "b", under.name)),
         " ": takesSpace(table) && once(() => blink(table)),
     };
-    return actions[key] || null;
+    const ofStage = stageAction(table, key);
+    return (ofStage ? once(ofStage) : actions[key]) || null;
+}
+
+/**
+ * What a key does with the stage.
+ *
+ * @param {Table} table
+ * @param {string} key
+ * @returns {(() => unknown) | undefined}
+ */
+function stageAction(table, key) {
+    /** @type {Record<string, (() => unknown) | undefined>} */
+    const actions = {
+        g: () => setMode(table, "grid"), s: () => setMode(table, "slider"), d: () => setMode(table, "difference"),
+        e: () => turnMetric(table), v: () => setAxis(table, table.view.axis === "x" ? "y" : "x"),
+        o: () => setAxis(table, "blend"), m: () => toggle(table, "follow"),
+        t: table.isBlind ? undefined : () => startBlind(table), r: () => toggleAuto(table),
+    };
+    return actions[key];
+}
+
+/**
+ * In a blind test.
+ *
+ * @param {Table} table
+ * @param {string} digit
+ * @param {boolean} isMistake with Shift, or the key is still down
+ */
+function answerOfDigit(table, digit, isMistake) {
+    /** @type {Record<string, Answer | undefined>} */
+    const answers = {0: "none", 1: "left", 2: "right"};
+    const answer = answers[digit];
+    return answer && !isMistake ? () => answerBlind(table, answer) : null;
+}
+
+/** @param {Table} table */
+function escape(table) {
+    if (table.view.help) return () => toggle(table, "help");
+    return table.view.cross && (() => toggleCross(table));
 }
 
 /**
@@ -134,8 +177,13 @@ function actionOfArrow(table, key, isFar) {
     const focused = document.activeElement;
     const [dx, dy] = ARROWS[key];
     if (focused?.matches("input")) return null; // a range or a radio button, which arrows change
-    if (view.mode === "slider" && (focused === table.divider || (dx && !view.zoom))) {
-        return () => setSplit(table, view.split + (dx - dy) * (isFar ? 0.1 : 0.01));
+    if (view.cross && focused !== table.divider) {
+        return () => moveCross(table, (isFar ? 10 : 1) * dx, (isFar ? 10 : 1) * dy);
+    }
+    const [along, across] = view.axis === "y" ? [dy, dx] : [dx, -dy];
+    if (view.mode === "slider" && (focused === table.divider || (along && !view.zoom))) {
+        const share = view.axis === "blend" ? view.blend : view.split;
+        return () => setSplit(table, share + (along + across) * (isFar ? 0.1 : 0.01));
     }
     if (!view.zoom) return null;
     const box = leadingBox(table);
@@ -164,7 +212,7 @@ function takesSpace(table) {
 /** @param {Table} table */
 function blink(table) {
     if (table.view.mode !== "blink") setMode(table, "blink");
-    if (table.view.mode === "blink") showOther(table, true);
+    if (table.view.mode === "blink") holdOther(table);
 }
 
 /** @param {Table} table */

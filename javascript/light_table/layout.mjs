@@ -1,10 +1,12 @@
 // @ts-check
-// The elements that a table adds to its grid. Buttons carry what they do in data-act and data-value, see actions.mjs.
+// The elements that a table adds to its grid.
 
 import {all, find, make} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 import {SEND_TARGETS, canUse} from "./actions.mjs";
-import {MAX_GAIN} from "./difference.mjs";
+import {button} from "./button.mjs";
+import {buildHistogram} from "./histogram.mjs";
+import {buildBlinkTools, buildDifferenceTools, buildSliderTools} from "./stage_tools.mjs";
 
 /** @import {Figure, Side, Stage, Table, Tools} from "./types" */
 
@@ -20,24 +22,18 @@ const MODES = [
 const ZOOMS = [[0, t("Fit")], [1, "100 %"], [2, "200 %"], [4, "400 %"], [8, "800 %"]];
 const KEYS = [
     ["G", t("grid")], ["S", t("A/B slider")], [t("Space"), t("blink: B while held")], ["D", t("difference")],
-    ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")], [t("N, P"), t("next or previous image as B")],
-    ["A, B", t("use the image under the pointer as A or B")],
+    ["V", t("vertical or horizontal divider")], ["O", t("opacity instead of a divider")],
+    ["M", t("the divider follows the mouse")], ["R", t("blink automatically, or stop")],
+    ["E", t("difference as ΔE or as RGB")], ["1 … 9", t("choose B")], ["Shift + 1 … 9", t("choose A")],
+    [t("N, P"), t("next or previous image as B")], ["A, B", t("use the image under the pointer as A or B")],
     [t("+ and −"), t("zoom in, zoom out")], ["0", t("fit")], [t("Arrows"), t("move the images, or the divider")],
     [t(", and ."), t("previous and next image of a batch")], ["L", t("loupe on and off, or while held")],
-    ["F", t("full screen")], ["?", t("this help")], [t("Drag"), t("move all images together")],
-    [t("Double click"), t("100 % at the pointer, or back to fit")], [t("Two fingers"), t("zoom")],
-    [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
+    ["X", t("crosshair for the colours of one pixel; arrows move it, with Shift by 10 pixels")],
+    ["T", t("blind test; in it, 1 and 2: left or right is better, 0: no preference")],
+    ["H", t("histogram of A and B")], ["F", t("full screen")], ["?", t("this help")],
+    [t("Drag"), t("move all images together")], [t("Double click"), t("100 % at the pointer, or back to fit")],
+    [t("Two fingers"), t("zoom")], [t("Wheel"), t("zoom at the pointer after a click on an image; with Ctrl, always")],
 ];
-
-/**
- * @param {string} text
- * @param {string} act
- * @param {string | number} value
- * @param {Record<string, string | number | null | undefined>} [attributes]
- */
-function button(text, act, value, attributes = {}) {
-    return make("button", {type: "button", "data-act": act, "data-value": value, ...attributes}, text);
-}
 
 /**
  * Puts a figure's images into windows, through which they are seen when they are magnified.
@@ -51,6 +47,7 @@ export function layFigure(figure) {
         figure, boxes, name: figure.dataset.vae ?? "", isReference: Boolean(figure.closest("[data-reference]")),
         isMap: Boolean(figure.closest(".vae-lab-losses")),
         save: make("a", {}, t("Save")), open: make("a", {target: "_blank"}, t("Open")),
+        pixel: make("span", {class: "vae-lab-pixel", title: t("Colour at the pointer; ΔE is CIEDE2000 from A")}),
     };
 }
 
@@ -67,8 +64,16 @@ function layWindow(image) {
     box.classList.add("vae-lab-window");
     if (isWindow) box.tabIndex = -1; // Open, below the image, is for the keyboard
     box.removeAttribute("title");
-    box.append(make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
+    box.append(...overlays());
     return box;
+}
+
+/** What is drawn over the image in a window. */
+function overlays() {
+    return [
+        make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}),
+        make("span", {class: "vae-lab-cross", "aria-hidden": "true"}),
+    ];
 }
 
 /**
@@ -76,9 +81,10 @@ function layWindow(image) {
  *
  * @param {number} figures how many there are
  * @param {number} batch images per figure
+ * @param {boolean} blind whether a blind test is possible
  * @returns {Tools}
  */
-export function buildTools(figures, batch) {
+export function buildTools(figures, batch, blind) {
     const modes = MODES.map(([mode, text, title]) =>
         button(text, "mode", mode, {title, disabled: figures < 2 && mode !== "grid" ? "" : null}));
     const zooms = ZOOMS.map(([zoom, text]) => button(text, "zoom", zoom));
@@ -89,6 +95,7 @@ export function buildTools(figures, batch) {
     const imageTools = make("span", {role: "group", "aria-label": t("Image")}, t("Image"), " ", imageMenu);
     imageTools.hidden = batch < 2;
     const message = make("span", {class: "vae-lab-tool-message", role: "status"});
+    const test = button(t("Blind test"), "blind", "", {title: t("Judge images without their names (T)")});
     const keys = KEYS.flatMap(([key, text]) => [make("dt", {}, key), make("dd", {}, text)]);
     const help = make("div", {class: "vae-lab-help", role: "dialog", "aria-label": t("Keys of the light table")},
         make("dl", {}, ...keys), button(t("Close"), "help", ""));
@@ -100,6 +107,8 @@ export function buildTools(figures, batch) {
         imageTools,
         make("span", {role: "group", "aria-label": t("Tools")},
             button(t("Loupe"), "loupe", "", {title: t("Magnify the same place in every image (L)")}),
+            button(t("Histogram"), "histogram", "", {title: t("How often each level occurs in A and B (H)")}),
+            ...(blind ? [test] : []),
             button(t("Full screen"), "full", "", {title: t("Full screen (F)")}),
             button("?", "help", "", {"aria-label": t("Keys"), title: t("Keys (?)")})),
         message, help);
@@ -114,18 +123,10 @@ export function buildTools(figures, batch) {
  */
 export function buildStage(names) {
     const sides = {a: buildSide("a", names), b: buildSide("b", names)};
-    const hold = button(t("Hold to see B"), "hold", "",
-        {class: "vae-lab-hold", title: t("Or hold the image, or the space bar")});
-    const gain = make("input",
-        {type: "range", min: 1, max: MAX_GAIN, step: 1, "aria-label": t("Gain"), "data-set": "gain"});
-    const gainLabel = make("output", {});
-    const largest = make("output", {class: "vae-lab-largest"});
-    const gainTools = make("span", {class: "vae-lab-gain"},
-        make("label", {}, t("Gain"), " ", gain, " ", gainLabel),
-        button(t("Auto"), "gain", "", {title: t("Fit the gain to all but the strongest 1 % of differences")}),
-        largest);
+    const [slider, blink, difference] = [buildSliderTools(), buildBlinkTools(), buildDifferenceTools()];
     const pair = make("div", {class: "vae-lab-pair"}, sides.a.label,
-        make("span", {class: "vae-lab-middle"}, hold, gainTools), sides.b.label);
+        make("span", {class: "vae-lab-middle"}, slider.sliderTools, blink.blinkTools, difference.differenceTools),
+        sides.b.label);
     const image = () => make("img", {alt: "", draggable: "false"});
     const layers = {a: image(), b: image(), map: make("canvas", {class: "vae-lab-map", role: "img"})};
     const half = make("span", {class: "vae-lab-half"}, layers.a);
@@ -134,8 +135,11 @@ export function buildStage(names) {
         "aria-valuemin": 0, "aria-valuemax": 100,
     });
     const stage = make("div", {class: "vae-lab-stage vae-lab-window"}, layers.b, half, layers.map, divider,
-        make("canvas", {class: "vae-lab-loupe", "aria-hidden": "true"}));
-    return {stage, pair, sides, hold, gainTools, gain, gainLabel, largest, layers, half, divider};
+        ...overlays());
+    const readout = make("p",
+        {class: "vae-lab-pixel vae-lab-readout", title: t("Colours at the pointer; ΔE is CIEDE2000")});
+    const tools = {...slider, ...blink, ...difference, ...buildHistogram()};
+    return {...tools, readout, stage, pair, sides, layers, half, divider};
 }
 
 /**
@@ -160,6 +164,10 @@ function buildSide(side, names) {
  * @param {number} i its place
  */
 export function layActions(table, figure, i) {
+    if (table.isBlind) {
+        figure.boxes[0].parentElement?.append(figure.pixel);
+        return;
+    }
     const {name} = figure;
     const row = make("div", {class: "vae-lab-actions", role: "group", "aria-label": t("Actions for {name}", {name})});
     if (table.figures.length > 1) row.append(chooseButtons(name, i));
@@ -171,7 +179,7 @@ export function layActions(table, figure, i) {
     const sends = targets.map(({id, label}) =>
         button(label, "send", id, {"aria-label": t("Send to {target}", {target: label})}));
     if (sends.length) row.append(make("span", {}, t("Send to"), ...sends));
-    figure.boxes[figure.boxes.length - 1].parentElement?.append(row);
+    figure.boxes[figure.boxes.length - 1].parentElement?.append(...(figure.isMap ? [] : [figure.pixel]), row);
 }
 
 /** How far a choice of a VAE can reach on this host. */

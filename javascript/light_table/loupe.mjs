@@ -4,7 +4,7 @@
 import {part} from "../shared/dom.mjs";
 import {clamp, geometry, imageIn, isLoaded, isStage, ratio, visibleBox} from "./geometry.mjs";
 
-/** @import {Geometry, Point, Table} from "./types" */
+/** @import {Geometry, Point, Table, View} from "./types" */
 
 const SIDE = 180; // CSS pixels, less in small figures
 
@@ -26,10 +26,11 @@ export function drawLoupes(table, leading) {
 }
 
 /**
- * An image or map, and what is drawn over it to the left of an edge, in image pixels from the middle of the loupe.
+ * An image or map, and what is drawn over it: with an opacity, or to the left of an edge (or above it), which is in
+ * image pixels from the middle of the loupe.
  *
  * @typedef {HTMLImageElement | HTMLCanvasElement} Layer
- * @typedef {{layer: Layer, over?: Layer, edge?: number}} Layers
+ * @typedef {{layer: Layer, over?: Layer, axis?: View["axis"], edge?: number, opacity?: number}} Layers
  */
 
 /**
@@ -40,12 +41,14 @@ export function drawLoupes(table, leading) {
  * @param {Point} at
  * @returns {Layers}
  */
-function stageLayers(table, g, [u]) {
+function stageLayers(table, g, [u, v]) {
     const {view, layers} = table;
     if (view.mode === "difference") return {layer: layers.map};
     if (view.mode === "blink") return {layer: view.other ? layers.b : layers.a};
-    const edge = (Math.round(view.split * g.wide) - g.left) / g.s; // in image pixels
-    return {layer: layers.b, over: layers.a, edge: edge - u * g.columns};
+    const both = {layer: layers.b, over: layers.a, axis: view.axis};
+    if (view.axis === "blend") return {...both, opacity: 1 - view.blend};
+    if (view.axis === "y") return {...both, edge: (Math.round(view.split * g.high) - g.top) / g.s - v * g.rows};
+    return {...both, edge: (Math.round(view.split * g.wide) - g.left) / g.s - u * g.columns};
 }
 
 /**
@@ -55,7 +58,7 @@ function stageLayers(table, g, [u]) {
  * @param {number} s zoom of the leading window
  * @param {Layers} layers
  */
-function drawLoupe(canvas, g, [u, v], s, {layer, over, edge = 0}) {
+function drawLoupe(canvas, g, [u, v], s, {layer, over, axis, edge = 0, opacity = 1}) {
     const side = Math.round(Math.min(SIDE * ratio(), g.wide / 2, g.high / 2));
     const magnification = s > 1 ? Math.max(8, 2 * Math.round(s)) : 4;
     if (canvas.width !== side) canvas.width = canvas.height = side;
@@ -78,8 +81,10 @@ function drawLoupe(canvas, g, [u, v], s, {layer, over, edge = 0}) {
     if (!over) return;
     context.save();
     context.beginPath();
-    context.rect(0, 0, side / 2 + edge * magnification, side);
+    const end = axis === "blend" ? side : side / 2 + edge * magnification;
+    context.rect(0, 0, axis === "y" ? side : end, axis === "y" ? end : side);
     context.clip();
+    context.globalAlpha = opacity;
     paint(over);
     context.restore();
 }

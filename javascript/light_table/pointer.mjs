@@ -2,17 +2,12 @@
 // Mouse, finger and wheel.
 
 import {closest} from "../shared/dom.mjs";
-import {t} from "../shared/text.mjs";
-import {send, use} from "./actions.mjs";
-import {MAX_GAIN} from "./difference.mjs";
-import {draw, redraw} from "./draw.mjs";
-import {clamp, geometry, isStage, placeAt} from "./geometry.mjs";
-import {
-    MAX_ZOOM, choose, isFullScreen, pan, setImage, setMode, setSplit, setZoom, showMessage, showOther, stepZoom, toggle,
-    toggleFullScreen,
-} from "./view.mjs";
+import {noteInput, onClick, onError, onInput} from "./controls.mjs";
+import {redraw, redrawPlace} from "./draw.mjs";
+import {geometry, isStage, placeAt} from "./geometry.mjs";
+import {MAX_ZOOM, holdOther, isFullScreen, pan, setSplit, setZoom, showOther, stepZoom} from "./view.mjs";
 
-/** @import {Figure, Mode, Point, Side, Table} from "./types" */
+/** @import {Point, Table} from "./types" */
 
 const WHEEL_STEP = 60; // a wheel's notch is about 100, a touchpad's event a few
 const CONTROLS = "button, a, select, input, output, [role=slider], [role=dialog]";
@@ -27,14 +22,9 @@ const CONTROLS = "button, a, select, input, output, [role=slider], [role=dialog]
 /** @type {Gesture | null} */
 let gesture = null;
 let wheelTravel = 0;
-let isByPointer = false; // the last input came from mouse or finger
-
-export const wasByPointer = () => isByPointer;
-export const noteKey = () => (isByPointer = false);
 
 const clientPoint = (/** @type {MouseEvent} */ event) => /** @type {Point} */ ([event.clientX, event.clientY]);
 const boxUnder = (/** @type {Event} */ event) => closest(event, ".vae-lab-window");
-const focusGrid = (/** @type {Table} */ table) => table.grid.focus({preventScroll: true});
 
 /**
  * Listen to what happens inside a table.
@@ -47,8 +37,8 @@ export function listen(table) {
     grid.addEventListener("input", (event) => onInput(table, event));
     grid.addEventListener("change", (event) => onInput(table, event));
     grid.addEventListener("pointerdown", (event) => onDown(table, event));
-    grid.addEventListener("pointermove", (event) => moveLoupe(table, event));
-    grid.addEventListener("pointerleave", () => setLoupe(table, null));
+    grid.addEventListener("pointermove", (event) => followPointer(table, event));
+    grid.addEventListener("pointerleave", () => setPlace(table, null));
     grid.addEventListener("wheel", (event) => onWheel(table, event), {passive: false});
     grid.addEventListener("load", () => redraw(table), true);
     grid.addEventListener("error", (event) => onError(table, event), true);
@@ -64,71 +54,10 @@ export function listen(table) {
 
 /** Listen to what happens anywhere on the page. */
 export function listenToPage() {
-    document.addEventListener("pointerdown", () => (isByPointer = true), true);
+    document.addEventListener("pointerdown", () => noteInput(true), true);
     document.addEventListener("pointermove", onMove, true);
     document.addEventListener("pointerup", onUp, true);
     document.addEventListener("pointercancel", onUp, true);
-}
-
-// --- controls --------------------------------------------------------------------------------------------------------
-
-/** @type {Record<string, (table: Table, value: string, figure?: Figure) => void>} */
-const ACTS = {
-    mode: (table, mode) => setMode(table, /** @type {Mode} */ (mode)),
-    zoom: (table, zoom) => setZoom(table, Number(zoom)),
-    step: (table, step) => stepZoom(table, Number(step)),
-    loupe: (table) => toggle(table, "loupe"),
-    help: (table) => toggle(table, "help"),
-    full: (table) => toggleFullScreen(table),
-    side: (table, side, figure) => choose(table, /** @type {Side} */ (side), figure?.name ?? ""),
-    gain: (table) => {
-        table.view.gain = 0;
-        draw(table);
-    },
-    use: (table, reach, figure) => use(table, reach, figure?.name ?? ""),
-    send: (table, target, figure) => figure && send(table, target, figure),
-};
-
-/**
- * @param {Table} table
- * @param {MouseEvent} event
- */
-function onClick(table, event) {
-    const button = closest(event, "[data-act]");
-    if (button === table.hold && event.detail === 0) showOther(table, !table.view.other); // by Enter
-    if (button) {
-        const figure = table.figures.find((each) => each.figure.contains(button));
-        const {act = "", value = ""} = button.dataset;
-        ACTS[act]?.(table, value, figure);
-    }
-    if (isByPointer && closest(event, "button, a")) focusGrid(table); // so that keys work immediately
-    const isOnImage = boxUnder(event) && event.detail > 0;
-    if (isOnImage && !event.ctrlKey && !event.metaKey && !event.shiftKey) event.preventDefault();
-}
-
-/**
- * @param {Table} table
- * @param {Event} event
- */
-function onInput(table, event) {
-    const {value, dataset} = /** @type {HTMLInputElement | HTMLSelectElement} */ (event.target);
-    if (dataset.set === "a" || dataset.set === "b") choose(table, dataset.set, value);
-    if (dataset.set === "image") setImage(table, Number(value));
-    if (dataset.set === "gain") {
-        table.view.gain = clamp(Number(value), 1, MAX_GAIN);
-        redraw(table);
-    }
-    if (event.type === "change" && isByPointer) focusGrid(table);
-}
-
-/**
- * The server discards the images of a comparison when newer ones need the memory.
- *
- * @param {Table} table
- * @param {Event} event
- */
-function onError(table, event) {
-    if (event.target instanceof HTMLImageElement) showMessage(table, t("This image has expired. Compare again."));
 }
 
 // --- dragging --------------------------------------------------------------------------------------------------------
@@ -148,7 +77,7 @@ function onDown(table, event) {
     if (!divider && !box && closest(event, CONTROLS)) return;
     (divider ?? table.grid).focus({preventScroll: true});
     if (!box) return;
-    moveLoupe(table, event);
+    followPointer(table, event, true);
     if (gesture && gesture.table === table && gesture.box === box) beginPinch(gesture, event);
     else if (isStage(box) && table.view.mode === "blink" && !table.view.zoom) {
         hold(table, event, table.stage);
@@ -168,18 +97,18 @@ function beginDrag(table, box, event, isOnDivider) {
     const isMouse = event.pointerType === "mouse";
     if ((!isDivider && !view.zoom && isMouse) || (view.loupe && !isMouse)) return;
     gesture = {table, box, isDivider, points: new Map([[event.pointerId, clientPoint(event)]])};
-    if (isDivider) splitAt(table, event.clientX);
+    if (isDivider) splitAt(table, event);
     if (isDivider || isStage(box) || view.zoom) box.setPointerCapture(event.pointerId);
     if (isMouse) event.preventDefault();
 }
 
 /**
  * @param {Table} table
- * @param {number} clientX
+ * @param {PointerEvent} event
  */
-function splitAt(table, clientX) {
-    const {left, width} = table.stage.getBoundingClientRect();
-    setSplit(table, (clientX - left) / width);
+function splitAt(table, {clientX, clientY}) {
+    const {left, top, width, height} = table.stage.getBoundingClientRect();
+    setSplit(table, table.view.axis === "y" ? (clientY - top) / height : (clientX - left) / width);
 }
 
 /** @param {PointerEvent} event */
@@ -190,7 +119,7 @@ function onMove(event) {
     const now = clientPoint(event);
     points.set(event.pointerId, now);
     if (points.size > 1) pinch(gesture);
-    else if (gesture.isDivider) splitAt(table, event.clientX);
+    else if (gesture.isDivider) splitAt(table, event);
     else if (table.view.zoom) pan(table, box, now[0] - before[0], now[1] - before[1]);
 }
 
@@ -209,7 +138,7 @@ function onUp(event) {
  */
 function hold(table, event, element) {
     element.setPointerCapture(event.pointerId);
-    showOther(table, true);
+    holdOther(table);
     element.addEventListener("lostpointercapture", () => showOther(table, false), {once: true});
 }
 
@@ -257,24 +186,30 @@ function pinch(drag) {
 // --- loupe, double click, wheel --------------------------------------------------------------------------------------
 
 /**
+ * The place that loupe and readout are about. A crosshair stays where it was put.
+ *
  * @param {Table} table
  * @param {PointerEvent} event
+ * @param {boolean} [isPress]
  */
-function moveLoupe(table, event) {
-    if (!table.view.loupe) return;
+function followPointer(table, event, isPress = false) {
+    const {view} = table;
     const box = boxUnder(event);
-    setLoupe(table, box && placeAt(box, table.view, clientPoint(event)));
+    const isSliding = view.follow && view.mode === "slider" && event.pointerType === "mouse" && !event.buttons;
+    if (isSliding && box && isStage(box)) splitAt(table, event);
+    if (view.cross && !isPress) return;
+    setPlace(table, box && placeAt(box, table.view, clientPoint(event)));
 }
 
 /**
  * @param {Table} table
  * @param {Point | null} place
  */
-function setLoupe(table, place) {
+function setPlace(table, place) {
     const isInside = place?.every((coordinate) => coordinate >= 0 && coordinate < 1) ?? false;
-    if (!isInside && !table.view.at) return;
+    if (!isInside && (!table.view.at || table.view.cross)) return;
     table.view.at = isInside ? place : null;
-    redraw(table);
+    redrawPlace(table);
 }
 
 /**

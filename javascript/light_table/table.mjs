@@ -7,6 +7,7 @@
 
 import {all} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
+import {candidatesOf} from "./blind.mjs";
 import {draw, redraw} from "./draw.mjs";
 import {listenToKeys} from "./keys.mjs";
 import {buildStage, buildTools, layActions, layFigure} from "./layout.mjs";
@@ -54,12 +55,16 @@ function lay(grid) {
     if (!figures.length) return null;
     const batch = Math.max(...figures.map((figure) => figure.boxes.length));
     const names = figures.map((figure) => figure.name);
+    const isBlind = grid.dataset.blind !== undefined;
     /** @type {Table} */
     const table = {
-        ...buildTools(figures.length, batch), ...buildStage(names), grid, figures, batch, names,
-        view: continueView(grid, figures, batch), isDrawing: false, difference: null,
+        ...buildTools(figures.length, batch, !isBlind && candidatesOf(figures).length > 1), ...buildStage(names),
+        grid, figures, batch, names,
+        isBlind,
+        view: continueView(grid, figures, batch), isDrawing: false, isPointing: false, difference: null,
+        heat: null,
     };
-    grid.prepend(table.toolbar, table.pair, table.stage);
+    grid.prepend(table.toolbar, table.pair, table.stage, table.readout, table.histogram);
     figures.forEach((figure, i) => layActions(table, figure, i));
     grid.classList.add("vae-lab-table");
     grid.tabIndex = 0;
@@ -83,8 +88,9 @@ function continueView(grid, figures, batch) {
     const place = `${around?.id} ${all(around ?? document, ".vae-lab-grid").indexOf(grid)}`;
     /** @type {View} */
     const view = {
-        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, gain: 0, loupe: false, a: "", b: "",
-        ...views.get(place), other: false, at: null, help: false,
+        mode: "grid", image: 0, zoom: 0, x: 0.5, y: 0.5, split: 0.5, axis: "x", blend: 0.5, follow: false, rate: 1,
+        gain: 0, metric: "rgb", loupe: false, histogram: false, a: "", b: "",
+        ...views.get(place), other: false, auto: false, at: null, cross: false, help: false,
     };
     const names = figures.map((figure) => figure.name);
     const reference = figures.find((figure) => figure.isReference)?.name ?? "";

@@ -15,13 +15,28 @@ export interface View {
     y: number;
     /** Place of the divider, from 0 to 1 of the stage. */
     split: number;
+    /** What the slider moves: a vertical or horizontal divider, or the opacity. */
+    axis: "x" | "y" | "blend";
+    /** Opacity of B, from 0 to 1. */
+    blend: number;
+    /** The slider follows the mouse without a click. */
+    follow: boolean;
+    /** Blink shows A and B in turn. */
+    auto: boolean;
+    /** Changes per second of that. */
+    rate: number;
     /** Factor on the difference map; 0 chooses one that fits. */
     gain: number;
+    /** What the difference map shows. */
+    metric: "rgb" | "lab";
     loupe: boolean;
+    histogram: boolean;
     /** Blink shows B. */
     other: boolean;
-    /** Where the loupe is, from 0 to 1 of the image. */
+    /** Where the pointer or the crosshair is, from 0 to 1 of the image. */
     at: Point | null;
+    /** The crosshair is shown, and stays where it is. */
+    cross: boolean;
     help: boolean;
     /** Names of the figures that are compared. */
     a: string;
@@ -42,6 +57,8 @@ export interface Figure {
     isMap: boolean;
     save: HTMLAnchorElement;
     open: HTMLAnchorElement;
+    /** The colour of one pixel. */
+    pixel: HTMLElement;
 }
 
 export interface DifferenceMap {
@@ -52,6 +69,31 @@ export interface DifferenceMap {
     width: number;
     height: number;
     gain: number;
+}
+
+/** A map of ΔE, which is computed row by row. */
+export interface HeatMap {
+    key: string;
+    /** RGBA bytes of both images; null once the map is complete. */
+    a: Uint8ClampedArray | null;
+    b: Uint8ClampedArray | null;
+    image: ImageData;
+    /** How many are computed. */
+    rows: number;
+    /** Of ΔE over the computed rows. */
+    sum: number;
+    largest: number;
+}
+
+export type Answer = "left" | "right" | "none";
+
+/** Two images of a blind test. */
+export interface Trial {
+    /** Of the VAEs, left and right. */
+    names: [string, string];
+    /** Index of the image of the batch. */
+    image: number;
+    answer: Answer | null;
 }
 
 export interface Tools {
@@ -66,18 +108,32 @@ export interface Stage {
     stage: HTMLElement;
     pair: HTMLElement;
     sides: Record<Side, {label: HTMLElement; name: HTMLElement; select: HTMLSelectElement}>;
+    sliderTools: HTMLElement;
+    blendTools: HTMLElement;
+    blend: HTMLInputElement;
+    blendLabel: HTMLElement;
+    blinkTools: HTMLElement;
     hold: HTMLButtonElement;
+    rate: HTMLInputElement;
+    rateLabel: HTMLElement;
+    differenceTools: HTMLElement;
     gainTools: HTMLElement;
+    legend: HTMLElement;
     gain: HTMLInputElement;
     gainLabel: HTMLElement;
     largest: HTMLElement;
     layers: {a: HTMLImageElement; b: HTMLImageElement; map: HTMLCanvasElement};
     half: HTMLElement;
     divider: HTMLElement;
+    /** The colours of one pixel. */
+    readout: HTMLElement;
+    histogram: HTMLElement;
 }
 
 export interface Table extends Tools, Stage {
     grid: HTMLElement;
+    /** The two figures of a blind test. */
+    isBlind: boolean;
     figures: Figure[];
     /** Images per figure. */
     batch: number;
@@ -85,7 +141,10 @@ export interface Table extends Tools, Stage {
     view: View;
     /** The next frame draws it. */
     isDrawing: boolean;
+    /** The next frame draws what follows the pointer. */
+    isPointing: boolean;
     difference: DifferenceMap | null;
+    heat: HeatMap | null;
 }
 
 /** Where an image lies in its window, in device pixels unless said otherwise. */

@@ -5,7 +5,7 @@ import {draw, redraw} from "./draw.mjs";
 import {clamp, geometry, leadingBox, limitCentre, placeAt, ratio} from "./geometry.mjs";
 import {t} from "../shared/text.mjs";
 
-/** @import {Mode, Point, Side, Table} from "./types" */
+/** @import {Mode, Point, Side, Table, View} from "./types" */
 
 export const MAX_ZOOM = 16;
 const ZOOM_STEPS = [1, 2, 3, 4, 5, 6, 8, 12, MAX_ZOOM];
@@ -19,7 +19,7 @@ export const isFullScreen = (/** @type {Table} */ table) => document.fullscreenE
 export function setMode(table, mode) {
     if (table.figures.length < 2) return;
     table.view.mode = mode;
-    table.view.other = false;
+    table.view.other = table.view.auto = false;
     draw(table);
     if (mode !== "grid" && !isFullScreen(table)) table.grid.scrollIntoView({block: "start"}); // the stage fits below it
 }
@@ -132,13 +132,81 @@ export function pan(table, box, dx, dy) {
 }
 
 /**
- * Move the divider.
+ * Move the divider, or change the opacity.
  *
  * @param {Table} table
- * @param {number} share from 0 to 1 of the stage
+ * @param {number} share from 0 to 1 of the stage; of the opacity, that of B
  */
 export function setSplit(table, share) {
-    table.view.split = clamp(share, 0, 1);
+    table.view[table.view.axis === "blend" ? "blend" : "split"] = clamp(share, 0, 1);
+    redraw(table);
+}
+
+/**
+ * What the slider moves.
+ *
+ * @param {Table} table
+ * @param {View["axis"]} axis
+ */
+export function setAxis(table, axis) {
+    table.view.axis = axis;
+    if (table.view.mode === "slider") draw(table);
+    else setMode(table, "slider");
+}
+
+/**
+ * What the difference map shows.
+ *
+ * @param {Table} table
+ * @param {View["metric"]} metric
+ */
+export function setMetric(table, metric) {
+    table.view.metric = metric;
+    draw(table);
+}
+
+/**
+ * The map of ΔE; if it is shown already, that of RGB.
+ *
+ * @param {Table} table
+ */
+export function turnMetric(table) {
+    const isShown = table.view.mode === "difference" && table.view.metric === "lab";
+    table.view.metric = isShown ? "rgb" : "lab";
+    setMode(table, "difference");
+}
+
+/**
+ * Show the crosshair, at the pointer or in the middle of the view; or hide it.
+ *
+ * @param {Table} table
+ */
+export function toggleCross(table) {
+    const {view} = table;
+    view.cross = !view.cross;
+    view.at = view.cross ? view.at ?? [view.x, view.y] : null;
+    draw(table);
+}
+
+/**
+ * Move the crosshair; the view follows where it leaves it.
+ *
+ * @param {Table} table
+ * @param {number} dx image pixels
+ * @param {number} dy
+ */
+export function moveCross(table, dx, dy) {
+    const {view} = table;
+    const box = leadingBox(table);
+    const g = geometry(box, view);
+    if (!g || !view.at) return;
+    const step = (/** @type {number} */ place, /** @type {number} */ pixels, /** @type {number} */ by) =>
+        (clamp(Math.floor(place * pixels) + by, 0, pixels - 1) + 0.5) / pixels;
+    view.at = [step(view.at[0], g.columns, dx), step(view.at[1], g.rows, dy)];
+    const isInView = [g.left + view.at[0] * g.columns * g.s, g.top + view.at[1] * g.rows * g.s].every(
+        (place, i) => place >= 0 && place < [g.wide, g.high][i]);
+    if (!isInView) [view.x, view.y] = view.at;
+    limitView(table, box);
     redraw(table);
 }
 
@@ -155,8 +223,19 @@ export function showOther(table, other) {
 }
 
 /**
+ * Show B in Blink until `showOther` ends it; this also stops the automatic change.
+ *
  * @param {Table} table
- * @param {"loupe" | "help"} what
+ */
+export function holdOther(table) {
+    table.view.auto = false;
+    table.view.other = true;
+    draw(table);
+}
+
+/**
+ * @param {Table} table
+ * @param {"loupe" | "help" | "follow" | "histogram"} what
  */
 export function toggle(table, what) {
     table.view[what] = !table.view[what];

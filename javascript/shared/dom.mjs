@@ -68,6 +68,18 @@ export function write(element, text) {
 }
 
 /**
+ * As `write`, of a text that no dictionary has and that changes all the time: hosts, which look for new nodes, do not
+ * see it.
+ *
+ * @param {HTMLElement} element that has nothing else in it
+ * @param {string} text
+ */
+export function writeQuietly(element, text) {
+    const node = element.firstChild ?? element.appendChild(document.createTextNode(""));
+    if (node.nodeValue !== text) node.nodeValue = text;
+}
+
+/**
  * Set an attribute, only if it has changed.
  *
  * @param {Element} element

@@ -527,7 +527,7 @@ def test_space_over_the_table_does_not_press_the_button_that_was_clicked_last(ta
 def test_every_tool_is_reached_by_tab(table: LightTable) -> None:
     table.grid.focus()
     reached = []
-    for _ in range(20):
+    for _ in range(24):
         table.page.keyboard.press("Tab")
         reached.append(table.page.evaluate("document.activeElement.textContent"))
     for words in (*MODES, "Fit", "800 %", "Loupe", "Full screen", "?", "Use for this checkpoint", "Save"):

@@ -1,7 +1,7 @@
 // @ts-check
 // What a comparison shows while it runs and afterwards: each image as it is decoded, verdicts, and the VAE in use.
 
-import {all, find, make, part} from "../shared/dom.mjs";
+import {all, find, make} from "../shared/dom.mjs";
 import {changeChoice, undoButton} from "../shared/server.mjs";
 import {t} from "../shared/text.mjs";
 
@@ -56,7 +56,9 @@ function showVerdicts() {
 function showVerdict(figure, answer) {
     const name = figure.dataset.vae ?? "";
     const badge = all(answer, "[data-verdict-of]").find((each) => each.dataset.verdictOf === name);
-    const box = part(figure, ".vae-lab-figure-verdict");
+    /** @type {HTMLElement | null} */
+    const box = figure.querySelector(".vae-lab-figure-verdict");
+    if (!box) return; // in the blind test
     const isInUse = answer.dataset.now === name;
     const key = `${badge?.outerHTML ?? ""}${isInUse}`;
     if (box.dataset.shown === key) return;

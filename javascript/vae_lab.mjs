@@ -14,7 +14,8 @@ const MODULES = [
     "light_table/heat.mjs", "light_table/histogram.mjs", "light_table/blink.mjs", "light_table/blind.mjs",
     "light_table/tally.mjs", "light_table/button.mjs", "light_table/stage_tools.mjs", "light_table/readout.mjs",
     "light_table/actions.mjs", "light_table/controls.mjs", "light_table/pointer.mjs", "light_table/keys.mjs",
-    "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs", "tab/number_tables.mjs",
+    "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs",
+    "tab/gallery.mjs", "tab/number_tables.mjs",
 ];
 
 async function start() {

@@ -58,7 +58,7 @@ export function markPicks() {
  * @param {"file" | "latent"} kind
  * @param {string} name
  */
-function pick(kind, name) {
+export function pick(kind, name) {
     fill("vae_lab_picked", JSON.stringify({kind, name, time: Date.now()})); // the time makes the same pick a new one
 }
 
@@ -111,7 +111,7 @@ function openInCheckup(file) {
  *
  * @param {HTMLElement | null} item
  */
-function switchTo(item) {
+export function switchTo(item) {
     const tabs = item?.parentElement;
     if (!item || !tabs) return;
     all(tabs, ":scope > .tab-nav button")[all(tabs, ":scope > .tabitem").indexOf(item)]?.click();

@@ -8,6 +8,7 @@ import {all, find} from "../shared/dom.mjs";
 import {address, CHOICE_EVENT} from "../shared/server.mjs";
 import * as badges from "./badges.mjs";
 import {followComparison} from "./comparisons.mjs";
+import {addGalleryButtons} from "./gallery.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
@@ -57,6 +58,7 @@ function tick() {
     }
     runs.checkRun();
     followComparison(runs.isRunning(runs.PAGES[0]), runs.resultsSoFar());
+    addGalleryButtons();
     picks.markPicks();
     badges.checkBadges(TICK_MS);
     translateTitles();

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.browser.panel import Panel
 from tests.chromium import find_chromium
 from tests.host.conftest import install_extension, install_neighbour
 from tests.host.webui import CPU_FLAGS
@@ -179,8 +180,7 @@ def compare_in_tab(page: Page) -> list[str]:
     page.wait_for_function("document.querySelectorAll('#vae_lab_vaes input').length >= 2")
     page.click("#vae_lab_all")
     page.wait_for_function("document.querySelectorAll('#vae_lab_vaes input:checked').length >= 2")
-    page.click("#vae_lab_compare")
-    page.wait_for_selector("#vae_lab_results figure img", timeout=120_000)
+    Panel(page).compare()
     page.wait_for_function(
         "[...document.querySelectorAll('#vae_lab_results figure img')].every(i => i.complete && i.naturalWidth)"
     )
@@ -194,6 +194,26 @@ def test_tab(page: Page, errors: list[str]) -> None:
     page.fill("#txt2img_height input[type=number]", "256")
     generate(page, errors)
     assert len(compare_in_tab(page)) >= 3
+
+
+def test_from_the_gallery_to_the_comparison(page: Page, errors: list[str]) -> None:
+    """Of the image that is selected, not of the newest one."""
+    page.click("#vae_lab_compare_txt2img")
+    expect(page.locator(".vae-lab-gallery-note")).to_have_text("There is no image yet: generate one first.")
+    page.fill("#txt2img_steps input[type=number]", "3")
+    page.fill("#txt2img_width input[type=number]", "256")
+    page.fill("#txt2img_height input[type=number]", "256")
+    page.fill("#txt2img_seed input[type=number]", "4711")
+    page.fill("#txt2img_batch_count input[type=number]", "2")
+    page.fill("#txt2img_prompt textarea", "a lighthouse")
+    generate(page, errors)
+    images = page.locator("#txt2img_gallery .thumbnails button, #txt2img_gallery .grid-wrap button")
+    images.nth(1).click()  # after the grid of both, the first one
+    expect(page.locator("#html_info_txt2img").first).to_contain_text("Seed: 4711")
+    page.click("#vae_lab_compare_txt2img")
+    panel = Panel(page)
+    expect(panel.latent).to_contain_text("Seed: 4711", timeout=60_000)
+    expect(panel.figures.first.locator("img")).to_be_visible(timeout=120_000)
 
 
 def test_settings_section_and_quick_setting(server: Server, page: Page) -> None:

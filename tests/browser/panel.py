@@ -71,8 +71,8 @@ class Panel:
         return [text.strip() for text in self.page.locator("#vae_lab_vaes label").all_inner_texts()]
 
     def ticked(self) -> list[str]:
-        boxes, labels = self.boxes(), self.labels()
-        return [label for i, label in enumerate(labels) if boxes.nth(i).is_checked()]
+        labels = self.page.locator("#vae_lab_vaes label:has(input:checked)").all_inner_texts()
+        return [text.strip() for text in labels]
 
     def tick_only(self, *names: str) -> None:
         for i, label in enumerate(self.labels()):

@@ -23,7 +23,7 @@ from vae_lab.ui.panels.comparison import ComparisonPanel
 from vae_lab.ui.panels.library import LibraryPanel
 from vae_lab.ui.panels.round_trip import RoundTripPanel
 
-VAES = 4
+VAES = 2
 
 
 @pytest.fixture(scope="module")

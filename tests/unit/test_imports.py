@@ -29,36 +29,24 @@ def core_modules() -> list[str]:
     return [name for name in found if not any(name == out or name.startswith(f"{out}.") for out in NOT_CORE)]
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_core_imports_neither_gradio_nor_the_webui() -> None:
-    """In a separate process, because this one may have imported them for other tests."""
+def test_core_imports_neither_gradio_nor_the_webui_and_has_no_effects() -> None:
+    """In a separate process, because this one may have imported them for other tests. Nothing is printed, no thread is
+    left by the package, and torch computes as before.
+    """
     names = core_modules()
     assert {"vae_lab.cli", "vae_lab.host.standalone", "vae_lab.formats.torch_zip"} <= set(names)
     code = f"""
-import importlib, sys
-for name in {names!r}:
-    importlib.import_module(name)
-    found = sorted({{"gradio", "modules", "diffusers", "transformers", "skimage"}} & set(sys.modules))
-    assert not found, f"{{name}} imports {{found}}"
-print("all imported")
-"""
-    done = run(code)
-    assert done.stdout == "all imported\n", done.stderr
-
-
-def test_importing_the_package_has_no_effects(tmp_path: Path) -> None:
-    """Nothing is printed, no thread is left, and torch computes as before."""
-    code = """
-import threading, torch
+import importlib, sys, threading, torch
 before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed()
 import vae_lab
 assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.initial_seed()) == before
 assert threading.active_count() == 1
+for name in {names!r}:
+    importlib.import_module(name)
+    found = sorted({{"gradio", "modules", "diffusers", "transformers", "skimage"}} & set(sys.modules))
+    assert not found, f"{{name}} imports {{found}}"
 """
-    done = run(code)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -26,7 +26,7 @@ FLAGS = [
     *("--skip-prepare-environment", "--skip-version-check", "--skip-torch-cuda-test", "--no-download-sd-model"),
     "--api",
 ]
-CPU_FLAGS = ["--always-cpu"]
+CPU_FLAGS = ["--always-cpu", "--cpu"]  # Forge's, and a later Forge Neo's
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Forge:
         environment = {key: value for key, value in os.environ.items() if key != "COMMANDLINE_ARGS"}
         with self.log_file.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "launch.py", *FLAGS, *places, *flags],
+                [sys.executable, "launch.py", *known(folder, [*FLAGS, *flags]), *places],
                 cwd=folder,
                 env=environment,
                 stdout=log,
@@ -115,3 +115,10 @@ class Forge:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(30)
+
+
+def known(folder: Path, flags: list[str]) -> list[str]:
+    """Those of ``flags`` that this Forge has: it refuses to start with others."""
+    sources = [folder / "modules" / "cmd_args.py", folder / "backend" / "args.py"]
+    known = "".join(source.read_text(encoding="utf8") for source in sources if source.exists())
+    return [flag for flag in flags if not flag.startswith("--") or f'"{flag}"' in known]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.contract.suite import Case, HostContract
-from tests.forge.server import CPU_FLAGS, FLAGS
+from tests.forge.server import CPU_FLAGS, FLAGS, known
 from tests.host.webui import WebUI
 
 pytestmark = pytest.mark.host
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.host
 def boot(folder: Path, data: Path, flags: list[str]) -> WebUI:
     """As Forge's ``webui.py --nowebui``, with its data in ``data``."""
     os.environ.pop("COMMANDLINE_ARGS", None)
-    sys.argv = [str(folder / "webui.py"), *FLAGS, "--nowebui", "--data-dir", str(data), *flags]
+    sys.argv = [str(folder / "webui.py"), *known(folder, [*FLAGS, *flags]), "--nowebui", "--data-dir", str(data)]
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     import webui as _  # noqa: F401  parses sys.argv, and loads everything

@@ -156,7 +156,8 @@ function isSameSize(g, first) {
  */
 export function fileName(table, figure) {
     const number = table.batch > 1 ? `-${table.view.image + 1}` : "";
-    return `${figure.name.replace(/[/\\:*?"<>|]/g, "_")}${figure.isMap ? "-loss" : ""}${number}.png`;
+    const ending = `${figure.isMap ? "-loss" : ""}${number}.${table.grid.dataset.shared ?? "png"}`;
+    return figure.name.replace(/[/\\:*?"<>|]/g, "_") + ending;
 }
 
 /**

@@ -171,7 +171,8 @@ export function layActions(table, figure, i) {
     const {name} = figure;
     const row = make("div", {class: "vae-lab-actions", role: "group", "aria-label": t("Actions for {name}", {name})});
     if (table.figures.length > 1) row.append(chooseButtons(name, i));
-    row.append(make("span", {}, figure.save, figure.open));
+    const isShared = table.grid.dataset.shared !== undefined; // a page without a server, whose images cannot be opened
+    row.append(make("span", {}, figure.save, ...(isShared ? [] : [figure.open])));
     if (canUse(figure)) {
         row.append(make("span", {}, ...reaches().map((reach) => button(USE[reach], "use", reach))));
     }

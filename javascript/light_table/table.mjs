@@ -2,7 +2,8 @@
 // The light table: compares the images of several VAEs as a photographer would, on every .vae-lab-grid of a page.
 //
 // A grid has figure[data-vae] elements, each with one <img> or, of a batch, several. data-reference on an ancestor of
-// a figure says that it is no VAE's, but what the others are compared with. Gradio may replace a grid at any time, so
+// a figure says that it is no VAE's, but what the others are compared with. data-shared is on the grid of a file that
+// was shared (vae_lab/service/share.py): the ending of its images. Gradio may replace a grid at any time, so
 // all elements of a table are inside its grid; only its view outlives it.
 
 import {all} from "../shared/dom.mjs";

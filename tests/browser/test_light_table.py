@@ -804,6 +804,21 @@ def test_a_new_comparison_keeps_the_view(app_table: LightTable) -> None:
     assert_painted(table, SHARP)
 
 
+def test_a_new_comparison_ends_a_blind_test(app_table: LightTable) -> None:
+    table = app_table
+    table.grid.focus()
+    table.key("t")
+    blind = table.page.locator("#vae_lab_blind")
+    expect(blind.get_by_role("toolbar")).to_be_visible()
+    table.key("1")
+    panel = Panel(table.page)
+    panel.tick_only(SHARP)
+    panel.compare()
+    table.ready()
+    expect(blind).to_have_count(0)
+    assert_painted(table, SHARP)
+
+
 def test_the_vae_of_an_image_is_used_from_now_on(page: Page, launch: Launch, make_host: MakeHost) -> None:
     host = make_host()
     table = LightTable.open(page, launch(host), ANIME, B)

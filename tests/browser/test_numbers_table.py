@@ -196,6 +196,14 @@ def test_save_sheet(page: Page, compared: Numbers, shared_url: str) -> None:
         assert sheet.width > 5 * 192
 
 
+def test_share_saves_one_page_with_the_images(page: Page, compared: Numbers, shared_url: str) -> None:
+    with page.expect_download() as started:
+        compared.box.get_by_role("link", name="Share").click()
+    assert started.value.suggested_filename == "Brushes-VAEs.html"
+    html = Path(started.value.path()).read_text(encoding="utf8")
+    assert html.count("data:image/webp;base64,") == html.count("<img ") > 2
+
+
 def test_names_are_never_cut(page: Page, static_site: StaticSite) -> None:
     stem = f"a-folder-of-mine/{'very-long-name-' * 5}without end{'x' * 60}"
     names = ["Built-in", *(f"{stem}-v{version}.safetensors" for version in (1, 2))]

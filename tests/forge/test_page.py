@@ -67,7 +67,7 @@ def test_a_generation_and_a_comparison(forge: Forge, page: Page) -> None:
     panel = Panel(page)
     expect(panel.latent).to_contain_text("a harbour")  # the page learns of it now, and ticks VAEs for it
     panel.tick_only("first.safetensors", "small.safetensors")
-    panel.finish(lambda: page.click("#vae_lab_compare"))
+    panel.compare()
     expect(panel.message).to_contain_text("2 VAEs decoded", timeout=90_000)
     page.wait_for_function(
         "[...document.querySelectorAll('#vae_lab_results figure img')].every(i => i.complete && i.naturalWidth)"

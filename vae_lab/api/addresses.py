@@ -8,7 +8,10 @@ from vae_lab.latents import Generation
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
 
-__all__ = ["PREFIX", "image_url", "latents_url", "report_url", "round_trip_url", "sheet_url", "thumbnail_url"]
+__all__ = [
+    "PREFIX", "image_url", "latents_url", "report_url", "round_trip_url", "share_url", "sheet_url",
+    "thumbnail_url",
+]  # fmt: skip
 
 PREFIX = "/vae-lab/v1"
 _BASE = PREFIX.lstrip("/")
@@ -22,6 +25,11 @@ def image_url(stored: StoredComparison, number: int) -> str:
 def sheet_url(stored: StoredComparison) -> str:
     """The contact sheet of a comparison."""
     return f"{_BASE}/sheets/{stored.id}.png"
+
+
+def share_url(stored: StoredComparison) -> str:
+    """A comparison as one HTML file; see :func:`vae_lab.service.share.share_html`."""
+    return f"{_BASE}/shares/{stored.id}.html"
 
 
 def report_url(kind: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from vae_lab.api.addresses import image_url, round_trip_url, sheet_url
+from vae_lab.api.addresses import image_url, round_trip_url, share_url, sheet_url
 from vae_lab.checkup import Verdict
 from vae_lab.comparison import RoundTripped, comparison_json
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
@@ -209,6 +209,7 @@ class CompareAnswer(_Answer):
     cancelled: bool = Field(..., description="Somebody cancelled it; `results` has what was decoded until then.")
     reference: str = Field(..., description="Name of the VAE that `measures` compare with; empty if none decoded.")
     sheet: str = Field(..., description="Path of a PNG with all images side by side, with names.")
+    share: str = Field(..., description="Path of an HTML file with all images, the light table and the numbers.")
     results: list[ResultAnswer]
 
     @classmethod
@@ -216,7 +217,8 @@ class CompareAnswer(_Answer):
         images = [[f"/{image_url(stored, number)}" for number in numbers] for numbers in stored.numbers()]
         values = comparison_json(stored.comparison, stored.measured, images)
         results = [ResultAnswer(**row, pictures=row["images"]) for row in values.pop("results")]
-        return cls(id=stored.id, sheet=f"/{sheet_url(stored)}", results=results, **values)
+        addresses = {"sheet": f"/{sheet_url(stored)}", "share": f"/{share_url(stored)}"}
+        return cls(id=stored.id, results=results, **addresses, **values)
 
 
 class RoundTripResultAnswer(_Answer):

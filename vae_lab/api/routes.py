@@ -14,7 +14,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from vae_lab.api.addresses import PREFIX, image_url, report_url, sheet_url
+from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
 from vae_lab.api.http import CACHED, disposition, media_type
 from vae_lab.api.models import (
     ActiveAnswer,
@@ -37,8 +37,9 @@ from vae_lab.library.inventory import REPORTS
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService, StoredComparison
 from vae_lab.service.service import Service, service_of
+from vae_lab.service.share import share_html
 
-__all__ = ["PREFIX", "add_routes", "image_url", "report_url", "sheet_url"]
+__all__ = ["PREFIX", "add_routes", "image_url", "report_url", "share_url", "sheet_url"]
 
 
 _JSON = "application/json"
@@ -208,6 +209,16 @@ def _add_comparisons(router: APIRouter, service: ComparisonService) -> None:
         """Get all images of a comparison side by side, with names."""
         stored = service.get(comparison_id)
         return Response(stored.sheet(), media_type="image/png", headers=_png_headers(f"{_title(stored)}-VAEs"))
+
+    @router.get(
+        "/shares/{comparison_id}.html", response_class=Response, responses={**file_of("text/html"), **errors(404, 422)}
+    )
+    def share(comparison_id: str) -> Response:
+        """Get a comparison as one HTML file, with its images, the light table and the numbers."""
+        stored = service.get(comparison_id)
+        # An attachment: a page that runs scripts does not belong into the host's origin.
+        name = disposition("attachment", f"{_title(stored)}-VAEs.html".replace("/", "_"))
+        return Response(share_html(stored), media_type="text/html", headers={**CACHED, "Content-Disposition": name})
 
 
 def _title(stored: StoredComparison) -> str:

@@ -155,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 22
+    assert len(there) == 23
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -200,6 +200,8 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert published.paths[PREFIX + old]["get"]["deprecated"]
     assert all(result["pictures"] == result["images"] for result in compared["results"])
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
+    _, shared = ask("get", "/shares/{comparison_id}.html", comparison_id=compared["id"])
+    assert b"data:image/webp;base64," in shared
     generation = latents["latents"][0]["id"]
     for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
         assert ask("get", route, generation_id=generation)[0] == 200
@@ -231,6 +233,7 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (404, "get", "/images/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),
         (422, "get", "/images/{comparison_id}/{number}.png", {"comparison_id": "none", "number": "x"}),
         (404, "get", "/sheets/{comparison_id}.png", {"comparison_id": "none"}),
+        (404, "get", "/shares/{comparison_id}.html", {"comparison_id": "none"}),
         (404, "get", "/library", {"query": "?status=ill"}),
         (422, "get", "/library", {"query": "?page=x"}),
         (404, "get", "/library.{kind}", {"kind": "exe"}),

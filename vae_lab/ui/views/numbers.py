@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from vae_lab.api.routes import sheet_url
+from vae_lab.api.routes import share_url, sheet_url
 from vae_lab.comparison import Decoded, Measured
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.choices import BUILT_IN
@@ -40,6 +40,7 @@ def numbers(stored: StoredComparison, reference: str = "") -> str:
         [measure_column(key, _reference(measured)) for key in EXPLANATIONS],
         [_row(measured, result, marks) for result in results],
         sheet=sheet_url(stored),
+        share=share_url(stored),
         remarks=_remarks(stored, measured),
     )
 

@@ -95,6 +95,7 @@ def table(
     rows: Sequence[Row],
     *,
     sheet: str = "",
+    share: str = "",
     remarks: Sequence[str] = (),
 ) -> str:
     """A whole table, its first column the names of the VAEs.
@@ -105,7 +106,8 @@ def table(
         columns: of the numbers.
         rows: in the order in which they were computed.
         sheet: address of the contact sheet, or "".
+        share: address of the HTML file to share, or "".
         remarks: shown below.
     """
     name = Column("name", "VAE", "", text("The VAEs, by default in the order they were compared."))
-    return render("tables", "table", id, hint, [name, *columns], rows, sheet=sheet, remarks=remarks)
+    return render("tables", "table", id, hint, [name, *columns], rows, sheet=sheet, share=share, remarks=remarks)

@@ -14,7 +14,7 @@ import {drawReadout} from "./readout.mjs";
 
 const MIN_COLUMN = 280; // CSS pixels, as in style.css
 const MIN_COLUMN_SHARE = 0.14; // of the window's width, as in style.css
-const MIN_PAIR = 860; // CSS pixels; with less room, the tools of the stage are below the names
+const MIN_PAIR = 1000; // CSS pixels; with less room, the tools of the stage are below the names
 
 /**
  * Draw in the next frame.

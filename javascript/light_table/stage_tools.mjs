@@ -69,5 +69,5 @@ function buildLegend() {
         return tick;
     });
     const label = t("Scale of ΔE: below 1 is hardly visible, {max} or more has the last colour", {max: MAX_DELTA_E});
-    return make("span", {class: "vae-lab-legend", role: "img", "aria-label": label, title: label}, bar, ...ticks);
+    return make("span", {class: "vae-lab-heat-legend", role: "img", "aria-label": label, title: label}, bar, ...ticks);
 }

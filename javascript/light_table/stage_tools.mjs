@@ -17,7 +17,7 @@ const AXES = [
 
 /** Of the slider: the kind of divider, or the opacity, and whether it follows the pointer. */
 export function buildSliderTools() {
-    const axes = make("span", {role: "group", class: "vae-lab-choices", "aria-label": t("Divider")},
+    const axes = make("span", {role: "group", class: "vae-lab-switch", "aria-label": t("Divider")},
         ...AXES.map(([axis, text, title]) => button(text, "axis", axis, {title})));
     const blend = make("input",
         {type: "range", min: 0, max: 100, step: 1, "aria-label": t("Opacity of B"), "data-set": "blend"});
@@ -53,7 +53,7 @@ export function buildDifferenceTools() {
         button(t("Auto"), "gain", "", {title: t("Fit the gain to all but the strongest 1 % of differences")}));
     const legend = buildLegend();
     const largest = make("output", {class: "vae-lab-largest"});
-    const metrics = make("span", {role: "group", class: "vae-lab-choices", "aria-label": t("Difference")},
+    const metrics = make("span", {role: "group", class: "vae-lab-switch", "aria-label": t("Difference")},
         button("RGB", "metric", "rgb", {title: t("Difference of each channel, times the gain (E)")}),
         button("ΔE", "metric", "lab", {title: t("Colour difference as the eye sees it, CIEDE2000 (E)")}));
     const differenceTools = make("span", {class: "vae-lab-gain"}, metrics, gainTools, legend, largest);

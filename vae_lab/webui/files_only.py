@@ -26,7 +26,7 @@ class FilesOnlyHost(StandaloneHost):
     def __init__(self, not_found: tuple[str, ...]) -> None:
         super().__init__(_folders())
         self.not_found = not_found
-        self.how_to_begin = "Press Load latent for a latent from a file, or drop an image to encode."
+        self.how_to_begin = "Press Load latent for a latent from a file."
 
     @property
     def language(self) -> str:  # type: ignore[override]

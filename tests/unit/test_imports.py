@@ -8,6 +8,7 @@ import pkgutil
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -225,7 +226,8 @@ def test_what_runs_no_code_is_let_pass(line: str) -> None:
     assert runs_code(line) == []
 
 
-def _top_level_names(file: Path) -> set[str]:
+@cache
+def _top_level_names(file: Path) -> frozenset[str]:
     """Every name that a module defines or imports anywhere; enough to notice one that was moved or renamed."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -235,7 +237,7 @@ def _top_level_names(file: Path) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found |= {alias.asname or alias.name for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def wrong_imports(root: Path, *folders: str) -> list[str]:
@@ -247,7 +249,7 @@ def wrong_imports(root: Path, *folders: str) -> list[str]:
                 continue
             module = root.joinpath(*node.module.split("."))
             source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-            names = _top_level_names(source) if source.exists() else set()
+            names = _top_level_names(source) if source.exists() else frozenset()
             names |= {path.stem for path in module.glob("*") if path.is_dir() or path.suffix == ".py"}
             missing = [alias.name for alias in node.names if alias.name not in names]
             wrong += [f"{file.relative_to(root)}:{node.lineno} {node.module}.{name}" for name in missing]

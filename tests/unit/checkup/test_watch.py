@@ -36,8 +36,6 @@ HEALTHY_VAES = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime"
 BROKEN = {
     "merge, 0.1": lambda: merged("photo-a", "photo-b", 0.1),
     "merge, 0.2": lambda: merged("photo-a", "photo-b", 0.2),
-    "merge, 0.3": lambda: merged("photo-a", "photo-b", 0.3),
-    "merge, 0.5": lambda: merged("photo-a", "photo-b", 0.5),
     "merge, 0.7": lambda: merged("photo-a", "photo-b", 0.7),
     "scaled": lambda: changed("photo-b", "decoder.conv_out.weight", lambda w: w * 0.4),
     "of another family": lambda: load_sample_vae("sdxl-c"),

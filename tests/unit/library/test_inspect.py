@@ -46,11 +46,12 @@ HEALTHY = ("photo-a", "photo-b", "photo-a-smooth", "photo-a-sharp", "anime", "sd
 
 
 # The samples are fp16, so in fp32 they have the same values. In bf16 they do not, which three that differ show.
-PRECISIONS = [(name, dtype) for name in HEALTHY for dtype in (torch.float32, torch.float16)]
-PRECISIONS += [(name, torch.bfloat16) for name in ("photo-b", "anime", "sdxl-c")]
+PRECISIONS = {f"{name}-fp32": (name, torch.float32) for name in HEALTHY}
+PRECISIONS |= {f"{name}-fp16": (name, torch.float16) for name in HEALTHY}
+PRECISIONS |= {f"{name}-bf16": (name, torch.bfloat16) for name in ("photo-b", "anime", "sdxl-c")}
 
 
-@pytest.mark.parametrize(("name", "dtype"), PRECISIONS)
+@pytest.mark.parametrize(("name", "dtype"), PRECISIONS.values(), ids=PRECISIONS)
 def test_good_vaes_are_healthy_in_every_precision(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
     state = {key: value.to(dtype) for key, value in load_sample_vae(name).items()}
     report = inspect_file(write(tmp_path / "v.safetensors", state))

@@ -18,11 +18,10 @@ from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
 from vae_lab.library import FileRecord
 from vae_lab.messages import text
-from vae_lab.service import answers
-from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.hashes import FoundVae
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update, uploaded
+from vae_lab.ui.panels.comparison_results import ComparisonResults
 from vae_lab.ui.panels.picks import Pick, pick_field
 from vae_lab.ui.panels.selection import (
     PageState,
@@ -37,9 +36,7 @@ from vae_lab.ui.panels.selection import (
     saved_choice,
     vae_choices,
 )
-from vae_lab.ui.views import answers as answer_views
 from vae_lab.ui.views import comparison as views
-from vae_lab.ui.views import numbers as numbers_views
 from vae_lab.ui.views import sources as source_views
 
 __all__ = ["ComparisonPanel", "build_comparison_panel"]
@@ -66,33 +63,13 @@ class _View:
         )
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """What one browser page shows of a comparison.
-
-    Attributes:
-        id: of the comparison, or "".
-        token: see :func:`views.token`.
-        running: whether more images are to come.
-        numbered: id and reference of the numbers.
-        reference: the VAE that the user chose to compare with, or "".
-        answer: its HTML.
-    """
-
-    id: str = ""
-    token: str = ""
-    running: bool = False
-    numbered: str = ""
-    reference: str = ""
-    answer: str = ""
-
-
 class ComparisonPanel:
     """Layout and behaviour. Handlers return one update for each of their outputs."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.service = service_of(host)
+        self.results = ComparisonResults(host)
         self._asked = itertools.count()
 
     # --- layout ----------------------------------------------------------------------------------------------
@@ -121,17 +98,8 @@ class ComparisonPanel:
                         )
                     begin = "" if view.generations else views.empty(self.host.how_to_begin)
                     self.empty = gr.HTML(begin, visible=bool(begin), elem_id="vae_lab_empty")
-                    self.answer = gr.HTML(visible=False, elem_id="vae_lab_answer")
-                    self.results = gr.HTML(views.guide(), elem_id="vae_lab_results")
-                    self.reference = gr.Dropdown(
-                        [], label="Compare numbers with", visible=False, elem_id="vae_lab_reference"
-                    )
-                    self.numbers = gr.HTML(elem_id="vae_lab_numbers")
-            with gr.Row(elem_classes=["vae-lab-scripted"]):  # pressed by javascript/tab/comparisons.mjs
-                self.show = gr.Button("Show", elem_id="vae_lab_show")
-                self.judge = gr.Button("Judge", elem_id="vae_lab_judge")
+                    self.results.build()
             self.state = gr.State(None)
-            self.shown = gr.State(_Shown())
         self._stay_out_of_ui_config()
         self._wire()
 
@@ -196,7 +164,7 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store today's lists as the defaults of later starts.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes, self.reference):
+        for component in (self.checkpoint, self.decoder, self.source, self.vaes):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
@@ -238,17 +206,7 @@ class ComparisonPanel:
     def _wire_results(self, refreshed: Any) -> None:
         compared = connect(self.compare.click, self.on_compare, [self.source, self.vaes], [self.message])
         connect(compared.then, self.on_compared, [self.vaes], [self.vaes])
-        # During a run, the scripts press Show whenever there is another image.
-        events = (
-            connect(compared.then, self.on_show, [self.shown], [self.results, self.shown]),
-            connect(self.show.click, self.on_show, [self.shown], [self.results, self.shown]),
-            connect(refreshed.then, self.on_reopen, [self.shown], [self.results, self.shown]),
-        )
-        judged = [self.numbers, self.reference, self.answer, self.shown]
-        # As soon as there is another verdict, the scripts press Judge.
-        for event in (*(event.then for event in events), self.judge.click):
-            connect(event, self.on_judge, [self.shown], judged)
-        connect(self.reference.input, self.on_reference, [self.reference, self.shown], judged)
+        self.results.follow(compared, refreshed)
 
     # --- content ---------------------------------------------------------------------------------------------
 
@@ -442,50 +400,6 @@ class ComparisonPanel:
             return views.alert(error)
         shown = self.service.comparisons.shown
         return views.summary(stored, replaced=shown is None or shown.id == stored.id)
-
-    def on_show(self, shown: _Shown) -> tuple[Any, ...]:
-        """Show the newest comparison, as far as it is."""
-        stored = self.service.comparisons.shown
-        if stored is None or views.token(stored) == shown.token:
-            return gr.update(), shown
-        return views.results(stored), replace(shown, token=views.token(stored), id=stored.id, running=stored.running)
-
-    def on_reopen(self, shown: _Shown) -> tuple[Any, ...]:
-        """On a page that was just loaded: the last comparison, or what there is of one that is running."""
-        return self.on_show(shown) if not shown.id or shown.running else (gr.update(), shown)
-
-    def on_judge(self, shown: _Shown) -> tuple[Any, ...]:
-        """Below and above the images: the numbers, and the answer by all verdicts that are known by now."""
-        if not shown.id or shown.running:
-            return gr.update(), gr.update(), gr.update(), shown
-        try:
-            stored = self.service.comparisons.get(shown.id)
-        except VaeLabError as error:
-            return views.alert(error), gr.update(), gr.update(), replace(shown, numbered="")
-        return self._judged(stored, shown)
-
-    def on_reference(self, reference: str, shown: _Shown) -> tuple[Any, ...]:
-        """The numbers, compared with another VAE."""
-        return self.on_judge(replace(shown, reference=reference))
-
-    def _judged(self, stored: StoredComparison, shown: _Shown) -> tuple[Any, ...]:
-        names = [result.name for result in stored.comparison.decoded]
-        checkups, first = self.service.checkups, not shown.numbered.startswith(stored.id)
-        if first:
-            checkups.check_soon(answers.to_check(self.host, stored))
-        found = answers.answer(self.host, stored)
-        reference = shown.reference if shown.reference in names else answers.default_reference(found, stored)
-        numbered, numbers, menu = f"{stored.id} {reference}", gr.update(), gr.update()
-        if numbered != shown.numbered:
-            numbers = numbers_views.numbers(stored, reference)
-            menu = gr.update(choices=names, value=reference or None, visible=len(names) > 1)
-        html = answer_views.answer(
-            found, [result.name for result in stored.comparison], stored.measured_against(reference),
-            waiting=bool(checkups.waiting),
-        )  # fmt: skip
-        # What is the same is not sent: it would take away what the user just did there.
-        sent = gr.update() if html == shown.answer else html_update(html)
-        return numbers, menu, sent, replace(shown, numbered=numbered, answer=html)
 
     def on_compared(self, ticked: list[str]) -> Any:
         """Decoding may have determined more families: list them, and keep what is ticked."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import gradio as gr
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
+from vae_lab.ui.compat import connect
 from vae_lab.ui.pages import WebuiPages
 from vae_lab.ui.panels.selection import PageState, fits, follow_newest, in_order, keep_chosen, latent_choice
 from vae_lab.ui.views import comparison as views
@@ -197,3 +201,21 @@ def test_a_round_trip_says_that_memory_was_short() -> None:
         )
         shown.append(round_trip_views.results(StoredRoundTrip("id", RoundTrip(image, (result,)))))
     assert ["decoded in strips (low memory)" in page for page in shown] == [False, True]
+
+
+@pytest.mark.parametrize(("outputs", "answer"), [(0, None), (1, gr.update()), (2, [gr.update(), gr.update()])])
+def test_an_error_of_ours_leaves_the_page_as_it_is(
+    outputs: int, answer: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page says so; gradio would only show "Error"."""
+    attached: list[Callable[..., Any]] = []
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+
+    def broken(_value: str) -> None:
+        raise KeyError(outputs)
+
+    connect(lambda handler, **_: attached.append(handler), broken, ["field"], ["field"] * outputs)
+    assert attached[0]("typed") == answer
+    assert said == ["An error in VAE Lab; the log has the details."]
+    assert "answering the page, broken" in caplog.text

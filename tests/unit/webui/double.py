@@ -261,7 +261,7 @@ class Double:
         self._parts["processing.process_images_inner"] = self._inner
         for name in CALLBACKS:
             self._parts[f"script_callbacks.{name}"] = self.called[name].append
-        self.names = [*self._parts, *{name.split(".")[0] for name in self._parts}]
+        self.names = [*self._parts, *dict.fromkeys(name.split(".")[0] for name in self._parts)]
         self.modules = self._build(broken or {})
         self.processing = self.modules.get("processing")
         self.scripts: list[Any] = []

@@ -100,6 +100,7 @@ function continueView(grid, figures, batch) {
     if (!names.includes(view.b) || view.b === view.a) view.b = names.find((name) => name !== view.a) ?? view.a;
     if (names.length < 2) view.mode = "grid";
     view.image = Math.min(view.image, batch - 1);
-    views.set(place, view);
+    // While images are still to come, A and B may be missing: that is no reason to forget them.
+    if (!grid.dataset.comparison?.includes(":")) views.set(place, view);
     return view;
 }

@@ -177,7 +177,7 @@ class ComparisonPanel:
         refreshed = connect(self.refresh.click, self.on_refresh, inputs, shown)
         connect(self.load.upload, self.on_load, [self.load, *inputs], shown)
         connect(self.encode.click, self.on_encode, [self.image, *inputs], shown)
-        follow([self.encoder.input], self.on_encoder, [self.encoder], outputs=[self.encoder_note])
+        follow([self.encoder.input], self.on_encoder, [self.encoder], outputs=[self.encoder_note, self.encoder])
         chosen = [self.latent, self.vaes, self.state, self.built_in]
         follow([self.source.input], self.on_source, [self.source], [self.vaes, self.state], chosen)
         follow(
@@ -303,7 +303,8 @@ class ComparisonPanel:
 
     def on_encoder(self, vae: str | None) -> tuple[Any, ...]:
         """Another VAE was selected to encode with."""
-        return (html_update(source_views.encoder_note(vae or "", self._record(vae) if vae else None)),)
+        note = source_views.encoder_note(vae or "", self._record(vae) if vae else None)
+        return html_update(note), gr.update()  # two, since gradio 4 takes a single answer in a tuple for a value
 
     def _vae_of(self, generation: Generation) -> FoundVae | None:
         return self.service.hashes.find(generation.infotexts[0]) if generation.infotexts else None

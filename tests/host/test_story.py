@@ -249,7 +249,7 @@ def test_the_light_table_in_the_webui(server: Server, page: Page, errors: list[s
     largest = np.abs(wanted.astype(int) - built_in_image).max()
     expect(table.grid.locator(".vae-lab-largest")).to_have_text(f"Largest difference {largest} of 255")
     table.grid.get_by_label("Gain").fill("7")
-    expect(table.grid.locator(".vae-lab-gain label output")).to_have_text("× 7")
+    expect(table.grid.locator(".vae-lab-gain label:has(input[data-set=gain]) output")).to_have_text("× 7")
     table.key("g")
     table.press("Loupe")
     table.window(SHARP).hover()

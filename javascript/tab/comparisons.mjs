@@ -20,7 +20,17 @@ let shownAt = 0;
 export function followComparison(isOwnRun, results) {
     if (!find("vae_lab_panel")?.offsetParent) return;
     showImages(isOwnRun, results);
+    hideOutdated();
     showVerdicts();
+}
+
+/** Numbers and an answer come after their images: until then, those of another comparison would stand beside them. */
+function hideOutdated() {
+    const [id] = shown();
+    for (const place of ["vae_lab_numbers", "vae_lab_answer"]) {
+        const about = all(document, `#${place} [data-of]`)[0]?.dataset.of;
+        find(place)?.toggleAttribute("data-outdated", about !== undefined && about !== id);
+    }
 }
 
 /** The comparison on the page: its id and, while it runs, how many results it has. */
@@ -74,8 +84,8 @@ function showVerdict(figure, answer) {
  */
 export async function useAnswer(button) {
     button.disabled = true;
-    const {use: vae = "", checkpoint = ""} = button.dataset;
-    const answer = await changeChoice("choose", {reach: "checkpoint", vae, checkpoint});
+    const {use: vae = "", reach = "", checkpoint = ""} = button.dataset;
+    const answer = await changeChoice("choose", {reach, vae, checkpoint});
     button.disabled = false;
     // In the light table, since the answer itself changes with the choice.
     const message = all(document, "#vae_lab_results .vae-lab-tool-message")[0];

@@ -22,7 +22,8 @@ import gradio as gr
 import pytest
 from fastapi import FastAPI
 
-from tests.browser.static_page import StaticSite, serve_static
+from tests.browser.panel import LightTable
+from tests.browser.static_page import StaticSite, made_up_comparison, serve_static
 from tests.chromium import find_chromium
 from tests.once import each_checkup_once, each_image_once
 from tests.sample_hosts import (
@@ -120,6 +121,21 @@ def static_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticSite
     """Static pages with our scripts, one site for all tests."""
     with serve_static(tmp_path_factory.mktemp("static")) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def three_vaes_url(static_site: StaticSite) -> str:
+    """A page with three VAEs on two images of 128 x 128."""
+    names = ["Built-in", "anime.vae.pt", "photo-b.ckpt"]
+    return static_site.add_comparison("three", made_up_comparison(names, id="three"))
+
+
+@pytest.fixture
+def table(page: Page, three_vaes_url: str) -> LightTable:
+    """The light table of that page."""
+    page.set_viewport_size({"width": 1280, "height": 1600})
+    page.goto(three_vaes_url)
+    return LightTable(page).ready()
 
 
 class PausingHost(StandaloneHost):

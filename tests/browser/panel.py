@@ -118,7 +118,7 @@ class Panel:
         compared = self.page.locator("#vae_lab_message [data-run]").first.get_attribute("data-of")
         if compared:
             expect(self.page.locator(f'#vae_lab_results [data-comparison="{compared}"]').first).to_be_attached()
-            expect(self.page.locator(f'#vae_lab_numbers [data-table="{compared}"]').first).to_be_attached()
+            expect(self.page.locator(f'#vae_lab_numbers [data-of="{compared}"]').first).to_be_attached()
 
     def finish(self, action: object) -> None:
         """Do ``action``, and wait until the panel has shown the result and is idle."""

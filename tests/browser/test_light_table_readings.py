@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from tests.browser.panel import LightTable, Panel
-from tests.browser.static_page import StaticSite, made_up_comparison
 
 pytestmark = pytest.mark.browser
 
 BUILT_IN, ANIME, B = "Built-in", "anime.vae.pt", "photo-b.ckpt"
-
-
-@pytest.fixture(scope="module")
-def readings_url(static_site: StaticSite) -> str:
-    """A page with three VAEs on two images of 128 x 128."""
-    return static_site.add_comparison("readings", made_up_comparison([BUILT_IN, ANIME, B], id="readings"))
-
-
-@pytest.fixture
-def table(page: Page, readings_url: str) -> LightTable:
-    page.set_viewport_size({"width": 1280, "height": 1600})
-    page.goto(readings_url)
-    return LightTable(page).ready()
 
 
 def image(table: LightTable, name: str, number: int = 0) -> np.ndarray:

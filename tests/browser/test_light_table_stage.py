@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from tests.browser.panel import LightTable, Panel
-from tests.browser.static_page import StaticSite, made_up_comparison
 
 pytestmark = pytest.mark.browser
 
 BUILT_IN, ANIME, B = "Built-in", "anime.vae.pt", "photo-b.ckpt"
-
-
-@pytest.fixture(scope="module")
-def stage_url(static_site: StaticSite) -> str:
-    """A page with three VAEs on two images of 128 x 128."""
-    return static_site.add_comparison("stage", made_up_comparison([BUILT_IN, ANIME, B], id="stage"))
-
-
-@pytest.fixture
-def table(page: Page, stage_url: str) -> LightTable:
-    page.set_viewport_size({"width": 1280, "height": 1600})
-    page.goto(stage_url)
-    return LightTable(page).ready()
 
 
 def tool(table: LightTable, words: str) -> Locator:

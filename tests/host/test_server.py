@@ -181,6 +181,7 @@ def compare_in_tab(page: Page) -> list[str]:
     page.click("#vae_lab_all")
     page.wait_for_function("document.querySelectorAll('#vae_lab_vaes input:checked').length >= 2")
     page.set_default_timeout(120_000)  # six VAEs at 512 px take longer than Playwright's 30 s
+    expect.set_options(timeout=60_000)  # and their numbers longer than its 5 s
     Panel(page).compare()
     page.wait_for_function(
         "[...document.querySelectorAll('#vae_lab_results figure img')].every(i => i.complete && i.naturalWidth)"

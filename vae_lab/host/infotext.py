@@ -87,18 +87,23 @@ def decoded_by(infotext: str) -> tuple[str, str]:
 
     Without a VAE's name, the built-in one of the model decoded, as far as the text tells.
     """
-    parameters = {match[1]: _unquoted(match[2]) for match in _PARAMETER.finditer(_split(infotext)[1])}
+    parameters = _parameters(infotext)
     return parameters.get("Model", ""), parameters.get(OVERRIDE_KEY) or parameters.get(_HOST_KEYS[1], "")
 
 
 def vae_hash(infotext: str) -> VaeHash | None:
     """The hash of the VAE that decoded, or None if ``infotext`` has none."""
-    parameters = {match[1]: _unquoted(match[2]) for match in _PARAMETER.finditer(_split(infotext)[1])}
+    parameters = _parameters(infotext)
     for hash_key, name_key in ((HASH_KEY, OVERRIDE_KEY), _HOST_KEYS):
         digest = parameters.get(hash_key, "").lower()
         if _DIGEST.fullmatch(digest):
             return VaeHash(digest, hash_key == HASH_KEY, parameters.get(name_key, ""))
     return None
+
+
+def _parameters(infotext: str) -> dict[str, str]:
+    """Key -> value of the line of parameters."""
+    return {match[1]: _unquoted(match[2]) for match in _PARAMETER.finditer(_split(infotext)[1])}
 
 
 def _unquoted(value: str) -> str:

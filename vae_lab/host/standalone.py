@@ -186,7 +186,8 @@ class StandaloneHost(Host):
     def standing_choices(self) -> StandingChoices:
         checkpoint = self.current_checkpoint()
         own = self._choices.per_checkpoint.get(checkpoint) or self._preference(checkpoint)
-        return StandingChoices(self._choices.always, own)
+        # With a WebUI, no choice is for every checkpoint: one that was saved earlier could not be taken back.
+        return StandingChoices(AUTOMATIC if self.folders.webui else self._choices.always, own)
 
     def _preference(self, checkpoint: str) -> str:
         """The preference that a WebUI reads, by its name in our lists."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_lab.bounded_store import BoundedStore
 from vae_lab.comparison import Comparison, Measured, contact_sheet, measure_comparison, png_bytes
-from vae_lab.errors import UnknownChoice, VaeLabError
+from vae_lab.errors import UnknownChoice
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.infotext import names_vae, with_override
@@ -147,15 +147,14 @@ class ComparisonService:
         others = [name for name in dict.fromkeys(vaes) if name != BUILT_IN]
         generation = self._host.generations.get(generation_id)
         with self._runs.one_at_a_time():
-            before = self.shown
+            before, is_shown = self.shown, False
             try:
                 self._host.listing(fresh=True)
                 stored = self._run(generation, others)
-            except VaeLabError:
-                self.shown = before
-                raise
-            if stored.comparison.cancelled and before is not None:
-                self.shown = before
+                is_shown = before is None or not stored.comparison.cancelled
+            finally:  # also after an error
+                if not is_shown:
+                    self.shown = before
         return stored
 
     def _run(self, generation: Generation, others: Sequence[str]) -> StoredComparison:

@@ -21,7 +21,7 @@ from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
 from vae_lab.host.guard import guarded
-from vae_lab.host.preferences import read_preference
+from vae_lab.host.preferences import WEBUI_KEY, read_preference
 from vae_lab.identity import fingerprint, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
@@ -57,7 +57,7 @@ class A1111Host(Host):
         "and any of your VAEs can decode it again without sampling."
     )
 
-    preference_key = "vae"
+    preference_key = WEBUI_KEY
     """Key in a checkpoint's user metadata for the VAE chosen for it."""
     vae_precision_flag = "--no-half-vae"
     """Command line flag with which the host does not decode in fp16."""

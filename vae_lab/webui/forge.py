@@ -151,7 +151,7 @@ class ForgeHost(A1111Host):
         selected = (
             part("processing._overridden_modules") or getattr(shared.opts, "forge_additional_modules", None) or ()
         )
-        return next((path for path in reversed(selected or ()) if self._is_vae(path)), "")
+        return next((path for path in reversed(selected) if self._is_vae(path)), "")
 
     def _is_vae(self, path: str) -> bool:
         """Whether a file from the menu is a VAE: it lists text encoders as well."""

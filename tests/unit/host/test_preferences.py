@@ -75,3 +75,9 @@ def test_a_file_of_another_program_is_not_overwritten(models: Path) -> None:
 def test_a_webuis_settings_cannot_be_changed_from_outside(models: Path) -> None:
     assert not host_of(models).choices_reach_all
     assert StandaloneHost(Folders.of_models(models, models.parent / "data")).choices_reach_all
+
+
+def test_an_older_choice_for_every_checkpoint_does_not_decide(models: Path) -> None:
+    """It could not be taken back in the app."""
+    StandaloneHost(Folders.of_models(models, models.parent / "data")).use_always("mine.safetensors")
+    assert host_of(models).decision().vae == BUILT_IN

@@ -73,9 +73,7 @@ def know(host: StandaloneHost, **records: FileRecord) -> None:
 
 
 def sentence(host: StandaloneHost, stored: StoredComparison, *, waiting: bool = False) -> str:
-    found = answer(host, stored)
-    names = [result.name for result in stored.comparison]
-    return views.answer(found, names, stored.measured, waiting=waiting)
+    return views.answer(answer(host, stored), stored, waiting=waiting)
 
 
 THREE = (BUILT_IN, "a.safetensors", "b.safetensors")
@@ -121,6 +119,15 @@ def test_a_healthy_choice_of_the_user_is_kept_and_marked(host: StandaloneHost) -
     html = sentence(host, compared(*THREE))
     assert "a.safetensors, in use now, is healthy" in html
     assert 'data-now="a.safetensors"' in html
+
+
+def test_a_choice_for_every_checkpoint_is_replaced_by_another_one(host: StandaloneHost) -> None:
+    """One for this checkpoint would have no effect."""
+    know(host, model=HEALTHY, a=BROKEN, b=HEALTHY)
+    host.use_always("a.safetensors")
+    html = sentence(host, compared(*THREE))
+    assert 'data-reach="always"' in html
+    assert "Use Built-in always" in html
 
 
 @pytest.mark.parametrize("other", [None, record(GREY), record(Finding("half", "information", "No encoder."))])

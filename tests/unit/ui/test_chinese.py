@@ -43,7 +43,7 @@ from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views import sources as source_views
-from vae_lab.ui.views.numbers import measuring, numbers
+from vae_lab.ui.views.numbers import numbers
 
 SD1, SDXL = FAMILIES["sd1"], FAMILIES["sdxl"]
 NAMES = (
@@ -268,7 +268,7 @@ def library_pages() -> Iterator[str]:
 
 def comparison_pages() -> Iterator[str]:
     comparison = a_comparison()
-    yield from (views.results(comparison), views.summary(comparison), numbers(comparison), measuring(), views.guide())
+    yield from (views.results(comparison), views.summary(comparison), numbers(comparison), views.guide())
     yield from (views.built_in(NAMES[0]), views.built_in("", only=True), views.latent_card(comparison.generation))
     yield views.latent_card(Generation("g", torch.zeros(1, 16, 2, 2), FAMILIES["sd3"]))
     yield views.identified([VaeEntry("Compare", "/a", SD1), VaeEntry(NAMES[0], "/b", None, "unknown VAE architecture")])

@@ -136,3 +136,32 @@ def test_so_does_an_image_of_a_round_trip(host: StandaloneHost, tmp_path: Path) 
         dropped = opened.convert("RGBA")
     *_, message = panel.on_run(dropped, None, ["<mine>.safetensors"])
     assert f"VAE hash {digest}: you have this VAE as" in message
+
+
+def test_a_comparison_that_fails_in_the_middle_leaves_nothing_half_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the error."""
+    (tmp_path / "Stable-diffusion").mkdir()
+    checkpoint(tmp_path, "c.safetensors")
+    panel = opened(tmp_path)
+    results, service = panel.results, panel.service.comparisons
+    panel.host.generations.add(Generation("g", torch.zeros(1, 4, 4, 4), FAMILIES["sd1"], title="x"))
+    shown = results.shown.value
+    halves = []
+
+    def fail(generation_id: str, vaes: object, progress: object, cancelled: object, on_result: Any) -> None:
+        on_result(whole.comparison)
+        halves.append(results.on_show(shown))
+        raise RuntimeError("out of memory")
+
+    whole = service.compare("g", [])
+    service.shown = None
+    with monkeypatch.context() as patched:
+        patched.setattr(panel.host, "compare", fail)
+        with pytest.raises(RuntimeError):
+            service.compare("g", [])
+    assert service.shown is None
+    images, after = results.on_show(halves[0][-1])
+    assert "Which VAE should I use?" in images
+    assert not after.running

@@ -22,20 +22,29 @@ __all__ = ["ComparisonResults"]
 
 @dataclass(frozen=True)
 class _Shown:
-    """What one browser page shows of a comparison.
+    """Which images one browser page shows.
 
     Attributes:
         id: of the comparison, or "".
         token: see :func:`views.token`.
         running: whether more images are to come.
-        numbered: id and reference of the numbers.
-        reference: the VAE that the user chose to compare with, or "".
-        answer: its HTML.
     """
 
     id: str = ""
     token: str = ""
     running: bool = False
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What one browser page says about them. Apart from :class:`_Shown`, because both can change at once.
+
+    Attributes:
+        numbered: id of the comparison, and reference of its numbers.
+        reference: the VAE that the user chose to compare with, or "".
+        answer: its HTML.
+    """
+
     numbered: str = ""
     reference: str = ""
     answer: str = ""
@@ -58,7 +67,7 @@ class ComparisonResults:
         with gr.Row(elem_classes=["vae-lab-scripted"]):  # pressed by javascript/tab/comparisons.mjs
             self.show = gr.Button("Show", elem_id="vae_lab_show")
             self.judge = gr.Button("Judge", elem_id="vae_lab_judge")
-        self.shown = gr.State(_Shown())
+        self.shown, self.judged = gr.State(_Shown()), gr.State(_Judged())
 
     def follow(self, compared: Any, refreshed: Any) -> None:
         """Show results after these events: a comparison has ended, the page was refreshed."""
@@ -69,52 +78,51 @@ class ComparisonResults:
             connect(self.show.click, self.on_show, [self.shown], shown),
             connect(refreshed.then, self.on_reopen, [self.shown], shown),
         )
-        judged = [self.numbers, self.reference, self.answer, self.shown]
+        known, judged = [self.shown, self.judged], [self.numbers, self.reference, self.answer, self.judged]
         # As soon as there is another verdict, the scripts press Judge.
         for event in (*(event.then for event in events), self.judge.click):
-            connect(event, self.on_judge, [self.shown], judged)
-        connect(self.reference.input, self.on_reference, [self.reference, self.shown], judged)
+            connect(event, self.on_judge, known, judged)
+        connect(self.reference.input, self.on_reference, [self.reference, *known], judged)
 
     def on_show(self, shown: _Shown) -> tuple[Any, ...]:
-        """Show the newest comparison, as far as it is."""
+        """Show the newest comparison, as far as it is. The scripts hide what is said about another one."""
         stored = self.service.comparisons.shown
-        if stored is None or views.token(stored) == shown.token:
+        if stored is None:  # the first one has failed, after images of it were shown
+            return (views.guide(), _Shown()) if shown.running else (gr.update(), shown)
+        token = views.token(stored)
+        if token == shown.token:
             return gr.update(), shown
-        return views.results(stored), replace(shown, token=views.token(stored), id=stored.id, running=stored.running)
+        return views.results(stored), _Shown(stored.id, token, stored.running)
 
     def on_reopen(self, shown: _Shown) -> tuple[Any, ...]:
         """On a page that was just loaded: the last comparison, or what there is of one that is running."""
         return self.on_show(shown) if not shown.id or shown.running else (gr.update(), shown)
 
-    def on_judge(self, shown: _Shown) -> tuple[Any, ...]:
+    def on_judge(self, shown: _Shown, judged: _Judged) -> tuple[Any, ...]:
         """Below and above the images: the numbers, and the answer by all verdicts that are known by now."""
         if not shown.id or shown.running:
-            return gr.update(), gr.update(), gr.update(), shown
+            return gr.update(), gr.update(), gr.update(), judged
         try:
             stored = self.service.comparisons.get(shown.id)
         except VaeLabError as error:
-            return views.alert(error), gr.update(), gr.update(), replace(shown, numbered="")
-        return self._judged(stored, shown)
+            return views.alert(error), gr.update(), gr.update(), replace(judged, numbered="")
+        return self._judged(stored, judged)
 
-    def on_reference(self, reference: str, shown: _Shown) -> tuple[Any, ...]:
+    def on_reference(self, reference: str, shown: _Shown, judged: _Judged) -> tuple[Any, ...]:
         """The numbers, compared with another VAE."""
-        return self.on_judge(replace(shown, reference=reference))
+        return self.on_judge(shown, replace(judged, reference=reference))
 
-    def _judged(self, stored: StoredComparison, shown: _Shown) -> tuple[Any, ...]:
+    def _judged(self, stored: StoredComparison, judged: _Judged) -> tuple[Any, ...]:
         names = [result.name for result in stored.comparison.decoded]
-        checkups, first = self.service.checkups, not shown.numbered.startswith(stored.id)
-        if first:
-            checkups.check_soon(answers.to_check(self.host, stored))
-        found = answers.answer(self.host, stored)
-        reference = shown.reference if shown.reference in names else answers.default_reference(found, stored)
+        checkups, found = self.service.checkups, answers.answer(self.host, stored)
+        if not judged.numbered.startswith(stored.id):
+            checkups.check_soon(answers.to_check(self.host, stored, found))
+        reference = judged.reference if judged.reference in names else answers.default_reference(found, stored)
         numbered, numbers, menu = f"{stored.id} {reference}", gr.update(), gr.update()
-        if numbered != shown.numbered:
+        if numbered != judged.numbered:
             numbers = numbers_views.numbers(stored, reference)
             menu = gr.update(choices=names, value=reference or None, visible=len(names) > 1)
-        html = answer_views.answer(
-            found, [result.name for result in stored.comparison], stored.measured_against(reference),
-            waiting=bool(checkups.waiting),
-        )  # fmt: skip
+        html = answer_views.answer(found, stored, reference, waiting=bool(checkups.waiting))
         # What is the same is not sent: it would take away what the user just did there.
-        sent = gr.update() if html == shown.answer else html_update(html)
-        return numbers, menu, sent, replace(shown, numbered=numbered, answer=html)
+        sent = gr.update() if html == judged.answer else html_update(html)
+        return numbers, menu, sent, replace(judged, numbered=numbered, answer=html)

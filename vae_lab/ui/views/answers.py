@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from vae_lab.checkup.findings import HEALTHY, MISSING
 from vae_lab.comparison import Measured
@@ -10,6 +10,7 @@ from vae_lab.host.choices import BUILT_IN
 from vae_lab.library import FileRecord
 from vae_lab.messages import text
 from vae_lab.service.answers import Answer
+from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.checkup import badge_of
 from vae_lab.ui.views.html import render
 
@@ -19,23 +20,24 @@ _LOST = 0.95  # of the contrast; a VAE that keeps more is not said to lose any
 _NOTABLE = 5  # percent; a smaller difference between two VAEs is not worth a word
 
 
-def answer(found: Answer, compared: Sequence[str], measured: Measured | None, *, waiting: bool) -> str:
+def answer(found: Answer, stored: StoredComparison, reference: str = "", *, waiting: bool) -> str:
     """A sentence, a button, and a badge for each VAE.
 
     Args:
         found: what to say.
-        compared: names of the VAEs, in their order.
-        measured: their images in numbers, or None before they are measured.
+        stored: the comparison.
+        reference: of its numbers; see :func:`vae_lab.ui.views.numbers.numbers`.
         waiting: whether verdicts are still to come; the scripts then ask again.
     """
     badges = [
         (name, found.checkpoint if name == BUILT_IN else name, badge_of(record.status, _title(record)), _why(record))
-        for name in dict.fromkeys((*compared, found.now))
+        for name in dict.fromkeys((*(result.name for result in stored.comparison), found.now))
         if (record := found.records.get(name)) is not None
     ]
-    button = text("Use {vae} for this checkpoint", vae=found.vae) if found.advice == "use" else ""
-    taste = _taste(found, measured) if measured and found.advice == "keep" else ""
-    return render("answers", "answer", found, _sentence(found, waiting), taste, button, badges, waiting)
+    template = "Use {vae} always" if found.reach == "always" else "Use {vae} for this checkpoint"
+    button = text(template, vae=found.vae) if found.advice == "use" else ""
+    taste = _taste(found, stored.measured_against(reference)) if found.advice == "keep" else ""
+    return render("answers", "answer", stored.id, found, _sentence(found, waiting), taste, button, badges, waiting)
 
 
 def _title(record: FileRecord) -> str:

@@ -11,15 +11,9 @@ from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.messages import text
 from vae_lab.service.comparisons import StoredComparison
-from vae_lab.ui.views.html import render
 from vae_lab.ui.views.tables import Mark, Number, Row, measure_column, table
 
-__all__ = ["measuring", "numbers"]
-
-
-def measuring() -> str:
-    """Shown until the numbers are available."""
-    return render("tables", "measuring")
+__all__ = ["numbers"]
 
 
 def numbers(stored: StoredComparison, reference: str = "") -> str:

@@ -91,8 +91,12 @@ def close(blocks: gr.Blocks) -> None:
     """Stop serving it, whatever the page had open."""
     blocks.server.force_exit = True  # else uvicorn waits, sometimes forever, for what the page's queue had open
     blocks.close(verbose=False)
+    collect_sockets()
+
+
+def collect_sockets() -> None:
+    """Gradio leaves sockets unclosed: its own first request, and the page's last websocket. We cannot fix that."""
     with warnings.catch_warnings():
-        # Gradio 3 stops its server in the middle of the page's last websocket; we cannot fix that.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
@@ -195,6 +199,7 @@ def serve_host() -> ServeHost:
             yield running.url
         finally:
             running.close()
+            collect_sockets()
             free_again.append(urlsplit(running.url).port)
 
     return serving

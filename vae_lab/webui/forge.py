@@ -13,24 +13,22 @@ time it writes, wherever they are. It writes between decodes, when the images ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from modules import devices, sd_models, shared
-from torch import Tensor, nn
+from modules import sd_models, shared
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingChoices
 from vae_lab.host.preferences import read_preference, write_preference
-from vae_lab.latents.family import FAMILIES, Family
+from vae_lab.latents.family import Family
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.job import Weights
-from vae_lab.webui.loaded_vae import LoadedVae, Reload, host_decodes
+from vae_lab.webui.loaded_vae import LoadedVae, Reload
 from vae_lab.webui.parts import has, part
+from vae_lab.webui.wrapped_vae import WrappedVae
 
 __all__ = ["ForgeHost", "is_forge"]
 
@@ -42,50 +40,11 @@ def is_forge() -> bool:
     return hasattr(sd_models, "forge_model_reload")
 
 
-class LoadedForgeVae(LoadedVae):
+class LoadedForgeVae(WrappedVae):
     """Where Forge has its VAE. Nothing is loaded before the first image."""
-
-    def model(self) -> Any:
-        model = sd_models.model_data.sd_model
-        return model if getattr(model, "forge_objects", None) is not None else None
-
-    def family(self) -> Family | None:
-        """By the factors with which Forge scales latents: it has no flag for every kind of model."""
-        model = self.model()
-        if model is None:
-            return None
-        channels, scale = model.forge_objects.vae.latent_channels, _scaling_factor(self.module())
-        for family in FAMILIES.values():
-            if family.latent_channels == channels and math.isclose(family.scaling_factor, scale, rel_tol=1e-3):
-                return family
-        return None
-
-    def module(self) -> nn.Module:
-        return self.model().forge_objects.vae.first_stage_model
 
     def reloads(self) -> Sequence[Reload]:
         return (Reload(sd_models, "forge_model_reload", _will_load),)
-
-    def decode_in(self, latent: Tensor) -> tuple[Tensor, torch.dtype]:
-        with host_decodes():
-            image = self.model().decode_first_stage(latent.to(devices.device))
-        return (image.float() + 1.0) / 2.0, devices.dtype_vae
-
-    def set_tiling(self, tiling: bool) -> None:
-        """As Forge does for each generation, where it can."""
-        apply_circular = part("utils.apply_circular_forge", package="modules_forge")
-        if apply_circular is not None:
-            apply_circular(self.model(), tiling)
-
-    def decode_in_strips(self, latent: Tensor, family: Family) -> Tensor | None:  # noqa: ARG002
-        """None: Forge's own decode has already tried tiles when memory was low."""
-        return None
-
-
-def _scaling_factor(module: Any) -> float:
-    """By which the model multiplies latents: on the module, or on its latent format in Forge Neo; NaN if unknown."""
-    own = getattr(module, "scaling_factor", None)
-    return getattr(getattr(module, "latent_format", None), "scale_factor", math.nan) if own is None else own
 
 
 class ForgeHost(A1111Host):

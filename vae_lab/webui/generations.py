@@ -21,8 +21,10 @@ from vae_lab.webui import parts
 from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Jobs
 from vae_lab.webui.forge import ForgeHost, is_forge
+from vae_lab.webui.ldm_patched import LdmPatchedHost
 from vae_lab.webui.preferences import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION, external_vae
 from vae_lab.webui.script import ScriptBehaviour
+from vae_lab.webui.wrapped_vae import is_wrapped
 from vae_lab.webui.xyz_axis import add_axis
 
 __all__ = ["Components", "adapter", "missing_here", "register"]
@@ -50,7 +52,9 @@ def missing_here() -> tuple[str, ...]:
 
 def adapter() -> A1111Host:
     """The adapter for this kind of host."""
-    return ForgeHost() if is_forge() else A1111Host()
+    if is_forge():
+        return ForgeHost()
+    return LdmPatchedHost() if is_wrapped() else A1111Host()
 
 
 def register(host: A1111Host, components: Components, undo: ExitStack, checkpoint_changed: Callable[[], None]) -> type:

@@ -1,4 +1,4 @@
-"""A double of the WebUI and of Forge, of which any part can be missing or fail, and which calls us as they do.
+"""A double of the WebUI, Forge and reForge, of which any part can be missing or fail, and which calls us as they do.
 
 What the hosts guard themselves is not guarded here, so that an error of ours fails the test.
 """
@@ -22,7 +22,7 @@ from tests.unit.makers import F8, kl_module
 from vae_lab.autoencoders.kl.module import AutoencoderKL
 from vae_lab.latents.family import FAMILIES
 
-Kind = Literal["webui", "forge"]
+Kind = Literal["webui", "forge", "reforge"]
 Fault = Literal["missing", "failing"]
 MakeDouble = Callable[..., "Double"]
 
@@ -132,11 +132,20 @@ def model_of(kind: Kind, checkpoint: str) -> Part:
     if kind == "webui":
         module.dtype = torch.float32
         model.first_stage_model = module
+        return model
+    model.forge_objects = Part("objects")
+    model.forge_objects.vae = Part("vae")
+    model.forge_objects.vae.first_stage_model, model.forge_objects.vae.latent_channels = module, 4
+    factor = FAMILIES["sd1"].scaling_factor
+    if kind == "forge":
+        module.scaling_factor = factor
     else:
-        module.scaling_factor = FAMILIES["sd1"].scaling_factor
-        model.forge_objects = Part("objects")
-        model.forge_objects.vae = Part("vae")
-        model.forge_objects.vae.first_stage_model, model.forge_objects.vae.latent_channels = module, 4
+        scales = Part("latent_format")
+        scales.scale_factor = factor
+        model.forge_objects.unet = Part("unet")
+        model.forge_objects.unet.model = Part("model")
+        model.forge_objects.unet.model.model_config = Part("model_config")
+        model.forge_objects.unet.model.model_config.latent_format = scales
     return model
 
 
@@ -218,7 +227,7 @@ def _parts(kind: Kind, folder: Path) -> dict[str, Any]:
         "show_progress_type": "Approx NN",
     }
     parts |= {f"shared.opts.{name}": value for name, value in settings.items()}
-    if kind == "webui":
+    if kind != "forge":
         parts |= {
             "sd_models.check_fp8": lambda model: False,
             "sd_models.reload_model_weights": nothing,
@@ -369,6 +378,14 @@ def installed(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     package = Part("modules")
     package.__path__ = []
     monkeypatch.setitem(sys.modules, "modules", package)
+    for name in ("ldm_patched", "ldm_patched.modules", "modules_forge", "modules_forge.forge_loader"):
+        if double.kind == "reforge":
+            monkeypatch.setitem(sys.modules, name, Part(name))
+        else:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+    if double.kind == "reforge":
+        sys.modules["ldm_patched.modules"].sd = Part("sd")
+        sys.modules["modules_forge.forge_loader"].load_model_for_a1111 = None
     for name, module in double.modules.items():
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
         if module is not None:

@@ -18,12 +18,20 @@ from vae_lab.api import routes
 from vae_lab.errors import HostError
 
 IMAGE = np.full((3, 8, 8), 127, np.uint8)
-NAMES = {kind: Double(kind, Path("nowhere")).names for kind in ("webui", "forge")}
+KINDS: tuple[Kind, ...] = ("webui", "forge", "reforge")
+NAMES = {kind: Double(kind, Path("nowhere")).names for kind in KINDS}
 
 
 SLOW = pytest.mark.slow  # all together
+
+
+def _is_quick(kind: Kind, fault: Fault) -> bool:
+    """What differs most between hosts; reForge has few names of its own."""
+    return fault == "missing" and kind != "reforge"
+
+
 CASES = [
-    pytest.param(kind, name, fault, id=f"{kind}-{name}-{fault}", marks=[] if fault == "missing" else [SLOW])
+    pytest.param(kind, name, fault, id=f"{kind}-{name}-{fault}", marks=[] if _is_quick(kind, fault) else [SLOW])
     for kind, names in NAMES.items()
     for name in names
     for fault in ("missing", "failing")
@@ -63,7 +71,7 @@ def clones() -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in vae().state_dict().items()}
 
 
-@pytest.mark.parametrize("kind", ["webui", "forge"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_missing(make: MakeDouble, kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     """Else the doubles would lack something, and their tests show nothing."""
     double = make(kind)
@@ -162,3 +170,21 @@ def test_the_tab_says_what_was_not_found(make: MakeDouble) -> None:
     shown = [str(block.value) for block in blocks.blocks.values() if getattr(block, "elem_id", "") == "vae_lab_limited"]
     assert len(shown) == 1
     assert "Not found in this WebUI: modules.processing.decode_latent_batch." in shown[0]
+
+
+def test_the_vae_that_reforge_keeps_is_named(make: MakeDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reports no external VAE, but the weights in memory are not those of the checkpoint."""
+    double = make("reforge")
+    (tab,) = double.start(load)
+    host = tab[0]
+    assert host.decision().vae == "Built-in"
+    module = vae()
+    before = clones()
+    try:
+        module.load_state_dict(kl_state(F8, seed=5))
+        assert host.decision().vae == "a VAE of unknown origin"
+        assert "still in memory" in host.decision().reason
+        host.vaes()
+    finally:
+        module.load_state_dict(before)
+    assert host.decision().vae == "Built-in"

@@ -123,6 +123,6 @@ class _Shown:
 
 
 def _api_users() -> dict[str, str]:
-    """The users of ``--api-auth``, as in ``modules/api/api.py``. With a page, the page's login counts instead."""
-    named = part("shared.cmd_opts.api_auth") if part("shared.cmd_opts.nowebui") else None
-    return dict(pair.split(":") for pair in (named or "").split(",") if pair)
+    """The users of ``--api-auth``, as in ``modules/api/api.py``."""
+    named = part("shared.cmd_opts.api_auth")
+    return dict(pair.split(":", 1) for pair in (named or "").split(",") if pair)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import urllib.error
 import urllib.request
 
 import gradio as gr
@@ -64,7 +65,7 @@ def test_a_free_port_that_another_program_takes_first(make_host: MakeHost, monke
         other.listen()
         taken = other.getsockname()[1]
         ports = iter([taken, taken])
-        monkeypatch.setattr(ui_app, "_free_port", lambda port: next(ports, None) or free_port())
+        monkeypatch.setattr(ui_app, "_free_port", lambda address, port: next(ports, None) or free_port())
         running = launch(make_host())
         running.close()
     assert str(taken) not in running.url
@@ -72,5 +73,8 @@ def test_a_free_port_that_another_program_takes_first(make_host: MakeHost, monke
 
 def test_other_web_sites_may_not_read_the_page(shared_url: str) -> None:
     request = urllib.request.Request(f"{shared_url}vae-lab/v1/latents", headers={"Origin": "https://example.org"})
-    with urllib.request.urlopen(request, timeout=300) as answer:
+    with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request, timeout=300):
+        pass
+    with refused.value as answer:
+        assert answer.code == 403
         assert "access-control-allow-origin" not in answer.headers

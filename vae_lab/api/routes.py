@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
 from vae_lab.api.http import CACHED, disposition, media_type
+from vae_lab.api.login import has_page_login, login_of
 from vae_lab.api.models import (
     ActiveAnswer,
     CancelAnswer,
@@ -78,35 +77,19 @@ def _status(error: VaeLabError) -> int:
 def add_routes(app: FastAPI, host: Host, users: Mapping[str, str] | None = None) -> None:
     """Add our routes to ``app``; routes of an earlier call on the same app are replaced.
 
-    Where the app requires a login (gradio's ``auth``), our routes require the same one, because stored generations
-    and their prompts are private.
+    Where the host requires a login, our routes require the same one, because stored generations and their prompts are
+    private: that of its page (gradio's ``auth``) or of its API; where it has both, either is enough.
 
     Args:
         app: the host's.
         host: what the routes work on.
-        users: name -> password, required where the app itself has no page to log in at.
+        users: name -> password, of the host's API.
     """
     app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
-    login = _login_of(app) or ([Depends(_basic_login(users))] if users else [])
-    app.include_router(
-        _router(host, service_of(host)), dependencies=login, responses=errors(401) if login else errors()
-    )
+    login = [Depends(login_of(app, users or {}))]
+    asks = bool(users) or has_page_login(app)
+    app.include_router(_router(host, service_of(host)), dependencies=login, responses=errors(401) if asks else errors())
     app.openapi_schema = None  # built before our routes were added
-
-
-def _login_of(app: FastAPI) -> list[Any]:
-    """Gradio's own check. Found by its route, which both versions of gradio have; neither exports the function."""
-    endpoints = [route.endpoint for route in app.routes if isinstance(route, APIRoute) and route.path == "/login_check"]
-    return [Depends(endpoint) for endpoint in endpoints[:1]]
-
-
-def _basic_login(users: Mapping[str, str]) -> Callable[..., None]:
-    def login(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> None:  # noqa: B008  FastAPI's way
-        expected = users.get(credentials.username)
-        if expected is None or not secrets.compare_digest(credentials.password.encode(), expected.encode()):
-            raise HTTPException(401, "wrong user or password", headers={"WWW-Authenticate": "Basic"})
-
-    return login
 
 
 def _router(host: Host, service: Service) -> APIRouter:

@@ -76,6 +76,9 @@ def add_vae_option(command: argparse.ArgumentParser) -> None:
 def add_page_options(command: argparse.ArgumentParser) -> None:
     """The options of the commands that serve the stand-alone app."""
     command.add_argument("--port", type=int, default=0, help="TCP port on this machine (default: any free port)")
+    command.add_argument(
+        "--listen", action="store_true", help="serve other machines too; they need the token that is printed"
+    )
     command.add_argument("--no-browser", action="store_true", help="print the address, but do not open a browser")
 
 

@@ -34,7 +34,7 @@ def _demo(args: argparse.Namespace) -> int:
     host = StandaloneHost(Folders.of_models(models, webui=True))
     host.select_checkpoint("grey-merge.safetensors")
     if not args.headless:
-        serve_page(host, port=args.port, open_browser=not args.no_browser)
+        serve_page(host, port=args.port, listen=args.listen, open_browser=not args.no_browser)
         return 0
     generation = host.generations.newest_first()[0]
     names = [entry.name for entry in host.identify()]

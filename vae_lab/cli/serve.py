@@ -30,11 +30,11 @@ def _serve(args: argparse.Namespace) -> int:
     if not args.models.is_dir():
         raise HostError(f"{args.models} is not a folder. Pass a folder like the WebUI's models/ to --models.")
     host = StandaloneHost(Folders.of_models(args.models, webui=True), device=args.device)
-    serve_page(host, port=args.port, open_browser=not args.no_browser)
+    serve_page(host, port=args.port, listen=args.listen, open_browser=not args.no_browser)
     return 0
 
 
-def serve_page(host: StandaloneHost, *, port: int, open_browser: bool) -> None:
+def serve_page(host: StandaloneHost, *, port: int, listen: bool, open_browser: bool) -> None:
     """Serve the app until the user stops it with Ctrl+C.
 
     Raises:
@@ -45,4 +45,4 @@ def serve_page(host: StandaloneHost, *, port: int, open_browser: bool) -> None:
     checkup.checkpoint_changed()
     from vae_lab.ui.app import serve  # gradio takes seconds to import, and only these commands need it
 
-    serve(host, port=port, open_browser=open_browser, announce=say)
+    serve(host, port=port, listen=listen, open_browser=open_browser, announce=say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from vae_lab.api.uploads import accept_only_uploads
 from vae_lab.host.base import Host
 from vae_lab.messages import text
 from vae_lab.ui.compat import build_for
@@ -41,6 +42,7 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
                 build_checkup_panel(host, comparison.picked)
             with gr.Tab("Library", id="library", elem_id="vae_lab_page_library"):
                 build_library_panel(host)
+    accept_only_uploads(tab)
     return tab
 
 

@@ -210,7 +210,7 @@ def _parts(kind: Kind, folder: Path) -> dict[str, Any]:
         "shared.state": Part("state"),
     }
     parts |= {f"script_callbacks.{name}": None for name in CALLBACKS}
-    options = ("api_auth", "ckpt", "ckpt_dir", "ckpt_dirs", "nowebui", "vae_dir", "vae_dirs", "vae_path")
+    options = ("api_auth", "ckpt", "ckpt_dir", "ckpt_dirs", "vae_dir", "vae_dirs", "vae_path")
     parts |= {f"shared.cmd_opts.{name}": None for name in options}
     parts |= {f"shared.state.{name}": False for name in ("current_latent", "interrupted", "skipped")}
     settings = {

@@ -115,6 +115,19 @@ def test_without_a_needed_part_only_files(
     assert [vae["name"] for vae in answer["vaes"]] == ["first.safetensors"]
 
 
+@pytest.mark.parametrize(("password", "status"), [(None, 401), ("wrong", 401), ("se:cret", 200)])
+def test_the_login_of_the_api_counts_where_the_page_has_none(
+    make: MakeDouble, password: str | None, status: int
+) -> None:
+    double = make("webui")
+    double.part("shared.cmd_opts").api_auth = "you:other,me:se:cret"
+    double.start(load)
+    app = FastAPI()
+    double.app_started(app)
+    answer = TestClient(app).get("/vae-lab/v1/vaes", auth=("me", password) if password else None)
+    assert answer.status_code == status
+
+
 @pytest.mark.parametrize(("option", "value"), [("vae_dir", "folder"), ("vae_dirs", "list"), ("vae_dirs", "none")])
 def test_folders_are_found_under_either_option(make: MakeDouble, tmp_path: Path, option: str, value: str) -> None:
     """One folder, a list of folders, or no such option."""

@@ -468,7 +468,7 @@ def test_threads_are_few(cache: FileCache) -> None:
     assert Scan([], cache, jobs=3)._jobs == 3
 
 
-# --- entries that cannot be followed -----------------------------------------------------------------------------------
+# --- entries that cannot be followed --------------------------------------------------------------------------------
 
 
 @pytest.fixture

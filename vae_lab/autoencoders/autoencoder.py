@@ -19,7 +19,7 @@ from vae_lab.errors import FamilyMismatch, MalformedFile, NotAnAutoencoder
 from vae_lab.formats import WeightFile, file_name, open_weights
 from vae_lab.latents.family import Family, get_family
 from vae_lab.state_dict import Layout, canonical_shape, explain, find_vae, read_tensors
-from vae_lab.text import sized
+from vae_lab.text import quoted, sized
 
 __all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
 
@@ -159,6 +159,9 @@ class VaeFile:
             raise MalformedFile(
                 self.path, f"the VAE claims {sized(claimed)}, but the whole file has {sized(weights.size)}"
             )
+        odd = next((name for name in layout.names.values() if weights.tensors[name].dtype.is_complex), None)
+        if odd is not None:
+            raise NotAnAutoencoder(self.path, f"unknown VAE architecture: {quoted(odd)} has complex numbers")
         self.shapes: Shapes = {
             name: canonical_shape(name, weights.tensors[source].shape) for name, source in layout.names.items()
         }

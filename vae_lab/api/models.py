@@ -58,6 +58,18 @@ class _Answer(BaseModel):
             extra = "forbid"
             schema_extra = staticmethod(_v1_schema)
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**_valid(values))
+
+
+def _valid(value: Any) -> Any:
+    """With valid Unicode: file names may have bytes that are not UTF-8, which pydantic refuses."""
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, dict):
+        return {_valid(key): _valid(item) for key, item in value.items()}
+    return [_valid(item) for item in value] if isinstance(value, (list, tuple)) else value
+
 
 # --- lists -----------------------------------------------------------------------------------------------------------
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
 from vae_lab.host.choices import Reach
 from vae_lab.images import LONGEST_SIDE
 
 __all__ = [
-    "ChooseRequest", "CompareRequest", "InspectRequest", "Problem", "RoundTripRequest", "UndoRequest", "errors",
+    "ChooseRequest",
+    "CompareRequest",
+    "InspectRequest",
+    "Problem",
+    "RoundTripRequest",
+    "UndoRequest",
+    "check_names",
+    "errors",
     "file_of",
 ]  # fmt: skip
 
@@ -22,6 +31,22 @@ _ERRORS = {
     415: "The upload has the wrong media type.",
     422: "The request is malformed, or its content cannot be used.",
 }
+
+
+_MAX_NAMES = 200
+_MAX_NAME_LENGTH = 1000
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a request for more than a user could want: each unknown name, and each column of a sheet, has a cost.
+
+    Raises:
+        HTTPException: 422, with the limit.
+    """
+    if len(names) > _MAX_NAMES:
+        raise HTTPException(422, f"{len(names):,} names; the limit is {_MAX_NAMES} per request")
+    if any(len(name) > _MAX_NAME_LENGTH for name in names):
+        raise HTTPException(422, f"a name of more than {_MAX_NAME_LENGTH:,} characters")
 
 
 class Problem(BaseModel):

@@ -28,7 +28,15 @@ from vae_lab.api.models import (
     ScanAnswer,
     VaesAnswer,
 )
-from vae_lab.api.requests import ChooseRequest, CompareRequest, InspectRequest, UndoRequest, errors, file_of
+from vae_lab.api.requests import (
+    ChooseRequest,
+    CompareRequest,
+    InspectRequest,
+    UndoRequest,
+    check_names,
+    errors,
+    file_of,
+)
 from vae_lab.api.sources import add_sources
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host
@@ -37,6 +45,7 @@ from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService, StoredComparison
 from vae_lab.service.service import Service, service_of
 from vae_lab.service.share import share_html
+from vae_lab.text import as_text
 
 __all__ = ["PREFIX", "add_routes", "image_url", "report_url", "share_url", "sheet_url"]
 
@@ -57,9 +66,9 @@ class _OneLineErrors(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                raise HTTPException(422, _one_line(error)) from error
+                raise HTTPException(422, as_text(_one_line(error))) from error
             except VaeLabError as error:
-                raise HTTPException(_status(error), str(error)) from error
+                raise HTTPException(_status(error), as_text(str(error))) from error
 
         return handle_errors
 
@@ -120,6 +129,7 @@ def _router(host: Host, service: Service) -> APIRouter:
     @router.post("/inspect", response_model=InspectAnswer, responses=errors(404, 409, 422))
     def inspect(request: InspectRequest) -> InspectAnswer:
         """Inspect VAEs and checkpoints, one by one."""
+        check_names(request.names)
         return InspectAnswer.of(service.checkups.inspect(request.names))
 
     @router.get("/progress", response_model=ProgressAnswer)
@@ -168,6 +178,7 @@ def _add_comparisons(router: APIRouter, service: ComparisonService) -> None:
     @router.post("/compare", response_model=CompareAnswer, responses=errors(404, 409, 422))
     def compare(request: CompareRequest) -> CompareAnswer:
         """Decode a stored latent with the built-in VAE and others; answers when all are done."""
+        check_names(request.vaes)
         return CompareAnswer.of(service.compare(request.latents, request.vaes))
 
     image_answers = {**file_of("image/png"), **errors(404, 422)}

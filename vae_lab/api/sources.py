@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from vae_lab.api.http import CACHED, disposition, media_type
 from vae_lab.api.models import GenerationAnswer, RoundTripAnswer
-from vae_lab.api.requests import RoundTripRequest, errors, file_of
+from vae_lab.api.requests import RoundTripRequest, check_names, errors, file_of
 from vae_lab.comparison import png_bytes, to_pixels
 from vae_lab.errors import MalformedFile
 from vae_lab.host.base import Host
@@ -72,7 +72,8 @@ def add_sources(router: APIRouter, host: Host, service: Service) -> None:
     def roundtrip(request: RoundTripRequest) -> RoundTripAnswer:
         """Encode and decode an image with the built-in VAE and others; answers when all are done."""
         max_side = min(max(request.longest, _SIDE_LIMITS[0]), _SIDE_LIMITS[1])
-        return RoundTripAnswer.of(service.round_trips.run(_image(request.image), request.vaes, max_side))
+        check_names(request.vaes)
+        return RoundTripAnswer.of(service.round_trips.run(lambda: _image(request.image), request.vaes, max_side))
 
     @router.get(
         "/roundtrips/{round_trip_id}/{number}/{kind}.png",

@@ -15,12 +15,17 @@ from vae_lab.autoencoders.base import Architecture, Shapes
 from vae_lab.autoencoders.family_detection import detect_family
 from vae_lab.autoencoders.kl import KLArchitecture
 from vae_lab.autoencoders.taesd import TaesdArchitecture
-from vae_lab.errors import FamilyMismatch, NotAnAutoencoder
+from vae_lab.errors import FamilyMismatch, MalformedFile, NotAnAutoencoder
 from vae_lab.formats import WeightFile, file_name, open_weights
 from vae_lab.latents.family import Family, get_family
 from vae_lab.state_dict import Layout, canonical_shape, explain, find_vae, read_tensors
+from vae_lab.text import quoted, sized
 
 __all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
+
+# Tensors of a .ckpt can share bytes, or repeat them. Those of a trained VAE do not; small ones cost little.
+_MAX_SHARING = 4
+_MAX_UNBACKED = 16 * 2**20  # bytes
 
 ARCHITECTURES: tuple[Architecture, ...] = (KLArchitecture(), TaesdArchitecture())
 
@@ -149,6 +154,14 @@ class VaeFile:
         """Structure errors come before any weight is read."""
         weights = self.weights
         self.layout = layout
+        claimed = sum(weights.tensors[source].nbytes for source in layout.names.values())
+        if claimed > max(_MAX_SHARING * weights.size, _MAX_UNBACKED):
+            raise MalformedFile(
+                self.path, f"the VAE claims {sized(claimed)}, but the whole file has {sized(weights.size)}"
+            )
+        odd = next((name for name in layout.names.values() if weights.tensors[name].dtype.is_complex), None)
+        if odd is not None:
+            raise NotAnAutoencoder(self.path, f"unknown VAE architecture: {quoted(odd)} has complex numbers")
         self.shapes: Shapes = {
             name: canonical_shape(name, weights.tensors[source].shape) for name, source in layout.names.items()
         }

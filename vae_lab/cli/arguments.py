@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vae_lab.checkup.findings import HEALTHY, NO_VAE, NOT_CHECKED, UNCHECKED, UNREADABLE
+from vae_lab.errors import HostError
 from vae_lab.formats import file_name, is_url, shown_name
+from vae_lab.new_file import TAKEN, is_taken
 
 __all__ = [
     "INTERRUPTED",
     "UNUSABLE",
     "Commands",
+    "add_overwrite_option",
     "add_page_options",
     "add_vae_option",
     "at_least",
+    "check_outputs",
     "display_name",
     "exit_code",
     "path_or_url",
@@ -71,6 +75,26 @@ def add_vae_option(command: argparse.ArgumentParser) -> None:
         "--vae", type=path_or_url, action="append", required=True, metavar="FILE",
         help="a VAE, or a checkpoint that contains one; give it once for each VAE",
     )  # fmt: skip
+
+
+def add_overwrite_option(command: argparse.ArgumentParser) -> None:
+    """``--overwrite``, of the commands that write reports and images."""
+    command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def check_outputs(files: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse what could not be written, before an hour of work: the folder is missing, or the name is taken.
+
+    Raises:
+        HostError: with the reason.
+    """
+    for file in files:
+        if not file.absolute().parent.is_dir():
+            raise HostError(f"{file}: the folder {file.parent} does not exist. Create it first.")
+        if file.is_dir():
+            raise HostError(f"{file} is a folder. Choose another name.")
+        if not overwrite and is_taken(file):
+            raise HostError(f"{file} {TAKEN}. Choose another name, or add --overwrite.")
 
 
 def add_page_options(command: argparse.ArgumentParser) -> None:

@@ -51,15 +51,15 @@ def progress_bar(description: str, unit: str, *, scale: bool = False, hidden: bo
 
 
 def say(text: str, out: TextIO | None = None) -> None:
-    """Write lines, above the progress bar, to ``out`` or stdout; what its encoding lacks is escaped.
+    """Write a line, above the progress bar, to ``out`` or stdout; what its encoding lacks is escaped.
 
-    If they cannot be written (a full disk, a closed pipe), nothing happens: the work itself is done.
+    So are line breaks: a file's name can have them, and could otherwise add lines that look like ours. If it cannot be
+    written (a full disk, a closed pipe), nothing happens: the work itself is done.
     """
     stream: TextIO = sys.stdout if out is None else out
     encoding = stream.encoding or "utf8"
-    lines = "\n".join(printable(line) for line in text.split("\n"))
     with suppress(OSError):
-        _write(lines.encode(encoding, "backslashreplace").decode(encoding), stream)
+        _write(printable(text).encode(encoding, "backslashreplace").decode(encoding), stream)
 
 
 def print_json(line: str) -> None:

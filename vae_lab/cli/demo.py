@@ -6,9 +6,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from vae_lab.cli.arguments import UNUSABLE, Commands, add_page_options
+from vae_lab.cli.arguments import UNUSABLE, Commands, add_overwrite_option, add_page_options
 from vae_lab.cli.console import progress_bar
-from vae_lab.cli.output import write_comparison
+from vae_lab.cli.output import check_folder, write_comparison
 from vae_lab.cli.serve import serve_page
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.samples import build_sample_set
@@ -23,12 +23,16 @@ def add_demo(commands: Commands) -> None:
     demo.add_argument(
         "-o", "--out", type=Path, metavar="FOLDER", help="folder for all files (default: a temporary one)"
     )
+    add_overwrite_option(demo)
     add_page_options(demo)
     demo.set_defaults(function=_demo)
 
 
 def _demo(args: argparse.Namespace) -> int:
     out = args.out or Path(tempfile.gettempdir()) / "vae-lab-demo"
+    overwrite = args.overwrite or args.out is None
+    if args.headless:
+        check_folder(out, overwrite=overwrite)
     models = out / "models"
     build_sample_set(models)
     host = StandaloneHost(Folders.of_models(models, webui=True))
@@ -40,5 +44,5 @@ def _demo(args: argparse.Namespace) -> int:
     names = [entry.name for entry in host.identify()]
     with progress_bar("decoding", "image") as progress:
         comparison = host.compare(generation.id, names, progress)
-    write_comparison(comparison, generation, out)
+    write_comparison(comparison, generation, out, overwrite=overwrite)
     return 0 if comparison.decoded else UNUSABLE  # one VAE is refused on purpose: it belongs to another family

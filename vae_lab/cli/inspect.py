@@ -58,7 +58,8 @@ def _inspect(args: argparse.Namespace) -> int:
         if args.json:
             print_json(as_json(report.to_json()))
         else:
-            say(_as_text(report))
+            for line in _as_text(report):
+                say(line)
     return exit_code(report.status for report in reports.values())
 
 
@@ -88,7 +89,7 @@ def _sketch(path: str) -> Sketch | None:
         return None
 
 
-def _as_text(report: FileRecord) -> str:
+def _as_text(report: FileRecord) -> list[str]:
     facts = [report.family.title if report.family else "unknown family", report.dtype, report.layout]
     if report.fingerprint:
         facts.append(short(report.fingerprint))
@@ -107,4 +108,4 @@ def _as_text(report: FileRecord) -> str:
             lines.append(f"    {'; '.join(map(str, finding.evidence))}")
         if finding.remedy:
             lines.append(f"    {finding.remedy}")
-    return "\n".join(lines)
+    return lines

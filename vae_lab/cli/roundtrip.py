@@ -6,9 +6,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from vae_lab.cli.arguments import UNUSABLE, Commands, add_vae_option, at_least, display_name
+from vae_lab.cli.arguments import UNUSABLE, Commands, add_overwrite_option, add_vae_option, at_least, display_name
 from vae_lab.cli.console import progress_bar
-from vae_lab.cli.output import write_round_trip
+from vae_lab.cli.output import check_folder, write_round_trip
 from vae_lab.comparison import Coder, round_trip
 from vae_lab.comparison.round_trip import coder_of
 from vae_lab.images import LONGEST_SIDE, prepared, read_image
@@ -30,14 +30,16 @@ def add_roundtrip(commands: Commands) -> None:
         help="downscale images whose longer side exceeds this (default: %(default)s)",
     )  # fmt: skip
     roundtrip.add_argument("--device", default="cpu", help="torch device, such as cuda (default: %(default)s)")
+    add_overwrite_option(roundtrip)
     roundtrip.set_defaults(function=_roundtrip)
 
 
 def _roundtrip(args: argparse.Namespace) -> int:
+    check_folder(args.out, overwrite=args.overwrite)
     source = read_image(args.image)
     fit = prepared(source.image, args.longest)
     coders = [Coder(display_name(path, args.vae), partial(coder_of, path, device=args.device)) for path in args.vae]
     with progress_bar("encoding and decoding", "step") as progress:
         trip = round_trip(fit.image, coders, progress=progress)
-    write_round_trip(trip, args.image.name, fit.remarks, args.out)
+    write_round_trip(trip, args.image.name, fit.remarks, args.out, overwrite=args.overwrite)
     return UNUSABLE if any(result.error for result in trip) else 0

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -15,7 +16,14 @@ from typing import TextIO
 import torch
 
 from vae_lab.checkup.findings import HEALTHY, NO_VAE, STATUS_PHRASES, Status
-from vae_lab.cli.arguments import INTERRUPTED, Commands, at_least, exit_code
+from vae_lab.cli.arguments import (
+    INTERRUPTED,
+    Commands,
+    add_overwrite_option,
+    at_least,
+    check_outputs,
+    exit_code,
+)
 from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import HostError
 from vae_lab.identity import Conversion, DuplicateGroup, find_duplicates
@@ -24,6 +32,7 @@ from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.folders import Walk
 from vae_lab.library.hashes import hash_files
 from vae_lab.library.reports import json_line, write_csv, write_html
+from vae_lab.new_file import new_file
 from vae_lab.state_dict import KINDS_BY_ID, Kind
 from vae_lab.state_dict.kinds import KINDS
 from vae_lab.text import sized
@@ -43,6 +52,7 @@ def add_scan(commands: Commands) -> None:
     scan.add_argument("--jsonl", metavar="FILE", help="write one JSON object per file, one per line; - for stdout")
     scan.add_argument("--csv", type=Path, metavar="FILE", help="write a table for spreadsheets")
     scan.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with table and charts")
+    add_overwrite_option(scan)
     scan.add_argument("--jobs", type=at_least(1), metavar="N", help="threads (default: one per processor, up to 8)")
     scan.add_argument("--no-probe", action="store_true", help="check structure and known facts only; decode no chart")
     scan.add_argument(
@@ -62,9 +72,11 @@ def add_scan(commands: Commands) -> None:
 def _scan(args: argparse.Namespace) -> int:
     if (args.engine == "dask") != bool(args.dask_scheduler):
         raise HostError("--engine dask needs --dask-scheduler ADDRESS, and the other way round. Give both or neither.")
-    for out in (args.csv, args.html, Path(args.jsonl) if args.jsonl not in (None, _STANDARD_OUTPUT) else None):
-        if out is not None and not out.absolute().parent.is_dir():  # fail now, not after an hour
-            raise HostError(f"{out}: the folder {out.parent} does not exist. Create it first.")
+    lines = Path(args.jsonl) if args.jsonl not in (None, _STANDARD_OUTPUT) else None
+    reports = [out for out in (args.csv, args.html, lines) if out is not None]
+    if len({out.absolute() for out in reports}) < len(reports):
+        raise HostError("--jsonl, --csv and --html need a file each.")
+    check_outputs(reports, overwrite=args.overwrite)
     with closing(FileCache(args.cache or user_cache_folder())) as cache:
         if args.cache and cache.failure:
             raise HostError(f"choose another folder with --cache: {args.cache} {cache.failure}")
@@ -82,7 +94,7 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
         elif args.jobs != 1:  # checks run side by side and must not compete for the processors
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         progress = stack.enter_context(progress_bar("scanning", "step"))
-        write = stack.enter_context(_lines(args.jsonl))
+        write = stack.enter_context(_lines(args.jsonl, args.overwrite))
         files = list(Walk().find_all(args.paths))
         probe = not args.no_probe
         scan = Scan((), cache, listed=files, probe=probe, jobs=args.jobs, engine=engine, progress=progress)
@@ -99,31 +111,42 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
     duplicates, conversions = find_duplicates(scan.records), scan.records.conversions()
     _summary(scan.records, counts, duplicates, conversions, out)
     if interrupted:
-        say("Interrupted. Run the same command to resume.", out)
+        reports = args.csv or args.html or args.jsonl not in (None, _STANDARD_OUTPUT)
+        rest = ", with --overwrite for the reports" if reports else ""
+        say(f"Interrupted. Run the same command to resume{rest}.", out)
     _write_reports(args, scan.records, duplicates, conversions)
     return INTERRUPTED if interrupted else exit_code(counts)
 
 
 @contextmanager
-def _lines(target: str | None) -> Iterator[Callable[[FileRecord], object]]:
-    """A function that writes a record's JSON line immediately: an interrupted scan leaves no partial lines."""
+def _lines(target: str | None, overwrite: bool) -> Iterator[Callable[[FileRecord], object]]:
+    """A function that writes a record's JSON line."""
     if target is None:
         yield lambda _: None
     elif target == _STANDARD_OUTPUT:
         yield lambda record: print_json(json_line(record))
     else:
-        with open(target, "w", encoding="utf8", buffering=1) as out:
+        with _new_text(Path(target), overwrite) as out:
             yield lambda record: out.write(f"{json_line(record)}\n")
+
+
+@contextmanager
+def _new_text(target: Path, overwrite: bool, newline: str | None = None) -> Iterator[TextIO]:
+    # A name's bytes that are not UTF-8 become escapes.
+    with new_file(target, overwrite=overwrite) as file:
+        out = TextIOWrapper(file, "utf8", "backslashreplace", newline, line_buffering=True)
+        yield out
+        out.detach()  # else it would close the file
 
 
 def _write_reports(
     args: argparse.Namespace, records: Records, duplicates: Sequence[DuplicateGroup], conversions: Sequence[Conversion]
 ) -> None:
     if args.csv:
-        with args.csv.open("w", encoding="utf8", errors="backslashreplace", newline="") as out:
+        with _new_text(args.csv, args.overwrite, newline="") as out:
             write_csv(records.worst_first, out)
     if args.html:
-        with args.html.open("w", encoding="utf8") as out:
+        with _new_text(args.html, args.overwrite) as out:
             write_html(records.worst_first, out, duplicates=duplicates, conversions=conversions, charts=records.charts)
 
 

@@ -39,6 +39,9 @@ class Limits:
     expanded_bytes: int = 64 * 2**20
     """Bytes of a tensor larger than its storage (a stride of 0 repeats values). Legitimate ones are small buffers."""
 
+    all_expanded_bytes: int = 512 * 2**20
+    """Bytes of all such tensors of a file. A text encoder with an expanded mask in each of its layers needs 100 MB."""
+
     directory_bytes: int = 8 * 2**20
     """Central directory of a zip archive. 3,000 storages need about 250 kB; Python uses ten times that to list it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vae_lab.text import quoted
+from vae_lab.text import quoted, sized
 
 from .limits import Limits
 from .pickle_records import Opaque, StorageRef, TensorRef
@@ -22,6 +22,7 @@ def find_tensors(root: Any, locate: Callable[[StorageRef], int], limits: Limits)
     """
     extents: dict[str, Extent] = {}
     tensors: dict[str, StoredTensor] = {}
+    expanded = 0
     for name, tensor in _walk(root, limits):
         if name in tensors:
             raise ValueError(f"two tensors are named {quoted(name)}")
@@ -31,6 +32,10 @@ def find_tensors(root: Any, locate: Callable[[StorageRef], int], limits: Limits)
         if storage.key not in extents:
             extents[storage.key] = Extent(storage.nbytes, _bind(locate, storage))
         info = TensorInfo(name, tensor.dtype, tensor.shape, tensor.flaw)
+        if info.nbytes > storage.nbytes:
+            expanded += info.nbytes
+            if expanded > limits.all_expanded_bytes:
+                raise ValueError(f"tensors with repeated values expand to more than {sized(limits.all_expanded_bytes)}")
         tensors[name] = StoredTensor(info, extents[storage.key], tensor.start, tensor.stride)
     return tensors
 

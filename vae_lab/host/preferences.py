@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 from vae_lab.errors import HostError
 from vae_lab.host.choices import AUTOMATIC
+from vae_lab.new_file import new_file
 
 __all__ = ["NO_VAE_FILE", "WEBUI_KEY", "metadata_file", "read_preference", "write_preference"]
 
@@ -40,16 +40,14 @@ def write_preference(checkpoint: str, key: str, vae: str) -> None:
         HostError: the file cannot be written, or is not a JSON object.
     """
     file = metadata_file(checkpoint)
-    unfinished = file.with_name(file.name + ".tmp")
     try:
         metadata = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
         if not isinstance(metadata, dict):
             raise HostError(f"{file} is not a JSON object; the preference was not written")
         metadata[key] = vae
-        unfinished.write_text(json.dumps(metadata, indent=4, ensure_ascii=False), encoding="utf8")
-        unfinished.replace(file)
+        text = json.dumps(metadata, indent=4, ensure_ascii=False)
+        with new_file(file, overwrite=True) as out:
+            out.write(text.encode())
     except (OSError, ValueError) as error:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)  # half written on a full disk
         why = getattr(error, "strerror", None) or error
         raise HostError(f"the preference could not be written to {file}: {why}") from error

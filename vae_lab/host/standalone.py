@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.folders import Walk, find_weight_files, is_file, is_folder, is_vae_next_to_checkpoint
+from vae_lab.new_file import new_file
 from vae_lab.progress import Progress
 
 __all__ = ["Folders", "StandaloneHost"]
@@ -91,14 +92,11 @@ class _Choices:
     def save(self) -> str:
         """Write the file. Returns "", or why it cannot be written: the choices then hold until the program ends."""
         values = {"checkpoint": self.checkpoint, "always": self.always, "per_checkpoint": self.per_checkpoint}
-        unfinished = self.file.with_name(f"{self.file.name}.tmp")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(values, indent=1), encoding="utf8")
-            unfinished.replace(self.file)
+            with new_file(self.file, overwrite=True) as out:
+                out.write(json.dumps(values, indent=1).encode())
         except OSError as error:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)  # half written on a full disk
             return f"{self.file}: {error.strerror or error}"
         return ""
 

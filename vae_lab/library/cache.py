@@ -25,7 +25,7 @@ from vae_lab.errors import FileError
 from vae_lab.formats import is_url
 from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, file_sha256, sketch_of_file
 from vae_lab.latents.family import FAMILIES
-from vae_lab.library.folders import FileKey, file_key
+from vae_lab.library.folders import FileKey, file_key, real_path
 from vae_lab.library.inspect import identify_file, inspect_file
 from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained
 from vae_lab.library.store import Store
@@ -118,13 +118,13 @@ class FileCache:
         target = self.sketch(record.path)
         if target is None:
             return record
-        own, left = str(Path(record.path).resolve()), _MAX_CHECKPOINTS_READ
+        own, left = real_path(record.path), _MAX_CHECKPOINTS_READ
         sketches: dict[str, Sketch] = {}
         known: dict[str, FileRecord] = {}
         seen: set[bytes] = set()
         for built_in, files in ((False, relatives), (True, checkpoints)):
             for name, path in files.items():
-                if len(sketches) == MAX_PARENTS or name in sketches or str(Path(path).resolve()) == own:
+                if len(sketches) == MAX_PARENTS or name in sketches or real_path(path) == own:
                     continue
                 stored, sketch = self._current_sketch(path)
                 if not stored and (left or not built_in):
@@ -371,7 +371,7 @@ def _sha256_of(stored: Any, file: Sequence[object] | None) -> str:
 
 
 def _file_row(kind: str, path: str) -> str:
-    resolved = path if is_url(path) else str(Path(path).resolve())
+    resolved = path if is_url(path) else real_path(path)
     # Hashed, because a path may contain bytes that the store rejects as text.
     return f"{kind}:{hashlib.sha256(os.fsencode(resolved)).hexdigest()}"
 

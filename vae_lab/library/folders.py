@@ -13,7 +13,7 @@ from vae_lab.text import as_text
 
 __all__ = [
     "FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_file", "is_folder", "is_vae_next_to_checkpoint",
-    "own_vaes",
+    "own_vaes", "real_path",
 ]  # fmt: skip
 
 WEIGHT_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
@@ -30,7 +30,15 @@ def file_key(path: str) -> FileKey | None:
     except (OSError, ValueError):
         return None
     # All VAEs have one size, and a copy can have its original's mtime; but its ctime always changes.
-    return (_VERSION, str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return (_VERSION, real_path(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """The path without links. Unlike ``Path.resolve`` it has no error for a path that cannot be followed."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return _absolute(path)
 
 
 def is_file(path: Path) -> bool:
@@ -89,7 +97,7 @@ class Walk:
     """Finds weight files below folders; walks each folder only once."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, list[tuple[Path, Path]]] = {}
+        self._found: dict[Path, list[tuple[Path, str]]] = {}
 
     def find(self, folders: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[str, Path]]:
         """Yield (name, path) of all weight files below ``folders``, sorted by name.
@@ -98,7 +106,7 @@ class Walk:
         has the same basename. The name is relative to its folder, so files with the same basename in different folders
         differ; where two folders have the same relative name, the later ones get the folder's name in front.
         """
-        seen: set[tuple[Path, str]] = set()
+        seen: set[tuple[str, str]] = set()
         names: set[str] = set()
         for folder in map(Path, folders):
             for path, resolved in self._below(folder):
@@ -115,7 +123,7 @@ class Walk:
         """As :meth:`find`: first files and addresses in ``paths``, then files in folders."""
         wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
         folders = [path for path in wanted if not is_url(path) and is_folder(Path(path))]
-        single: set[tuple[Path, str]] = set()
+        single: set[tuple[str, str]] = set()
         names: set[str] = set()
         for path in wanted:
             if path in folders:
@@ -124,21 +132,21 @@ class Walk:
                 yield shown_name(path), path
                 continue
             name = Path(path).name
-            if (Path(path).resolve(), name) in single:
+            if (real_path(path), name) in single:
                 continue
-            single.add((Path(path).resolve(), name))
+            single.add((real_path(path), name))
             name = path if name in names else name
             names.add(name)
             yield name, path
         for name, path in self.find(folders):
-            if not single or (path.resolve(), path.name) not in single:
+            if not single or (real_path(path), path.name) not in single:
                 yield (str(path) if name in names else name), str(path)
 
-    def _below(self, folder: Path) -> list[tuple[Path, Path]]:
+    def _below(self, folder: Path) -> list[tuple[Path, str]]:
         if folder not in self._found:
             files = sorted(_files_below(folder), key=lambda path: str(path).lower())
             weights = (path for path in files if path.suffix.lower() in WEIGHT_SUFFIXES and is_file(path))
-            self._found[folder] = [(path, path.resolve()) for path in weights]
+            self._found[folder] = [(path, real_path(path)) for path in weights]
         return self._found[folder]
 
 
@@ -173,8 +181,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
     """All files, following links as the WebUI does; visits each folder once, so link cycles end."""
     entered: set[str] = set()
     for name, folders, files in os.walk(folder, followlinks=True):
-        if os.path.realpath(name) in entered:
+        real = real_path(name)
+        if real in entered:
             folders.clear()
             continue
-        entered.add(os.path.realpath(name))
+        entered.add(real)
         yield from (Path(name) / file for file in files)

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from vae_lab.errors import Cancelled, FileError, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
+from vae_lab.new_file import TAKEN, new_file
 from vae_lab.progress import Progress
 from vae_lab.text import quoted, sized
 
@@ -52,7 +53,7 @@ def check_target(out: Path) -> None:
             f"{_NOTHING_WRITTEN}. Choose {out.with_suffix('.safetensors').name!r}, for example",
         )
     if os.path.lexists(out):
-        raise UnreadableFile(str(out), f"already exists; {_NOTHING_WRITTEN}")
+        raise UnreadableFile(str(out), f"{TAKEN}; {_NOTHING_WRITTEN}")
 
 
 def unwritable(weights: WeightFile, names: set[str]) -> str:
@@ -72,7 +73,7 @@ def write_tensors(
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
-    """Write to a temporary file next to ``out``, read it back, and rename it, so that ``out`` is never incomplete.
+    """Write to a temporary file next to ``out``, read it back, and give it that name; see :mod:`vae_lab.new_file`.
 
     Args:
         tensors: in this order.
@@ -90,21 +91,17 @@ def write_tensors(
     header = _header(tensors, metadata)
     total = sum(entry.nbytes for entry in tensors.values())
     run = _Run(2 * total, progress, cancelled)
-    unfinished = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         free = shutil.disk_usage(out.parent).free
         if free < total + len(header):
             needed, left = total / 1e9, free / 1e9
             raise UnreadableFile(str(out), f"not enough disk space: {needed:.2f} GB needed, {left:.2f} GB free")
-        file = unfinished.open("xb")
-        try:
-            with file:
-                digests = _write(file.write, header, tensors, run)
-            _read_back(unfinished, out, tensors, digests, is_right, run)
-            check_target(out)
-            unfinished.rename(out)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with new_file(out) as file:
+            digests = _write(file.write, header, tensors, run)
+            file.flush()
+            _read_back(file, out, tensors, digests, is_right, run)
+    except FileExistsError as error:
+        raise UnreadableFile(str(out), f"{TAKEN}; {_NOTHING_WRITTEN}") from error
     except OSError as error:
         raise UnreadableFile(str(out), f"could not be written: {error.strerror or error}") from error
     if progress:
@@ -158,7 +155,7 @@ def _write(
 
 
 def _read_back(
-    unfinished: Path,
+    written: BinaryIO,
     out: Path,
     tensors: Mapping[str, Entry],
     digests: Mapping[str, bytes],
@@ -166,7 +163,7 @@ def _read_back(
     run: _Run,
 ) -> None:
     try:
-        with open_weights(unfinished) as file:
+        with open_weights(written.name) as file:
             found = {name: (info.shape, info.dtype) for name, info in file.tensors.items()}
             problem = "" if found == {name: (entry.shape, entry.dtype) for name, entry in tensors.items()} else "header"
             for name, entry in tensors.items():

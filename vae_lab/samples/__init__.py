@@ -12,14 +12,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vae_lab.formats import open_weights
+from vae_lab.new_file import new_file
 
 __all__ = ["GREY_SHARE", "SampleSet", "build_sample_set", "load_sample_latents", "load_sample_vae", "sample_photos"]
+
+_Writer: TypeAlias = Callable[[BinaryIO], object]
 
 SHIPPED = Path(__file__).parent
 MANIFEST = ".samples.json"
@@ -128,30 +132,30 @@ def _checkpoint(vae: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights | {f"first_stage_model.{name}": value for name, value in vae.items()}
 
 
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+def _save(tensors: dict[str, Tensor], out: BinaryIO, metadata: dict[str, str]) -> None:
     """Write safetensors with a sorted header: the library's order of metadata varies between runs."""
     content = save(tensors, metadata=metadata)
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
+    out.write(len(header).to_bytes(8, "little") + header + content[start:])
 
 
-def _write_checkpoint(vae: Callable[[], dict[str, Tensor]]) -> Callable[[Path], None]:
-    return lambda path: _save(_checkpoint(vae()), path, {"format": "pt"})
+def _write_checkpoint(vae: Callable[[], dict[str, Tensor]]) -> _Writer:
+    return lambda out: _save(_checkpoint(vae()), out, {"format": "pt"})
 
 
-def _write_safetensors(name: str) -> Callable[[Path], None]:
-    return lambda path: _save(load_sample_vae(name), path, {"format": "pt"})
+def _write_safetensors(name: str) -> _Writer:
+    return lambda out: _save(load_sample_vae(name), out, {"format": "pt"})
 
 
-def _write_pickle(name: str) -> Callable[[Path], None]:
-    return lambda path: torch.save({"state_dict": load_sample_vae(name)}, path)
+def _write_pickle(name: str) -> _Writer:
+    return lambda out: torch.save({"state_dict": load_sample_vae(name)}, out)
 
 
-def _write_latent(family: str, name: str, title: str) -> Callable[[Path], None]:
+def _write_latent(family: str, name: str, title: str) -> _Writer:
     metadata = {"family": family, "title": title, "infotext": ""}
-    return lambda path: _save({"latent": load_sample_latents(family)[name].contiguous()}, path, metadata)
+    return lambda out: _save({"latent": load_sample_latents(family)[name].contiguous()}, out, metadata)
 
 
 def _digest() -> str:
@@ -185,7 +189,7 @@ def build_sample_set(folder: Path) -> SampleSet:
     """
     folder = Path(folder)
     models, vaes, latents = folder / "Stable-diffusion", folder / "VAE", folder / "latents"
-    latent_writers: dict[str, Callable[[Path], None]] = {}
+    latent_writers: dict[str, _Writer] = {}
     for family in ("sd1", "sdxl"):
         with open_weights(_latents_file(family)) as file:
             sources = json.loads(file.metadata["photos"])
@@ -223,12 +227,11 @@ def build_sample_set(folder: Path) -> SampleSet:
         key = path.relative_to(folder).as_posix()
         if not path.exists() or known.get(key) != path.stat().st_size:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A partly written file must never have the final name.
-            part = path.with_name(f"{path.name}.part")
-            write(part)
-            part.replace(path)
+            with new_file(path, overwrite=True) as out:
+                write(out)
         sizes[key] = path.stat().st_size
     text = json.dumps({"digest": digest, "sizes": sizes}, indent=1, sort_keys=True)
     if known != sizes:
-        manifest_path.write_text(text, encoding="utf-8")
+        with new_file(manifest_path, overwrite=True) as out:
+            out.write(text.encode())
     return samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,20 +110,23 @@ class RoundTripService:
         missing = "this round trip is no longer stored; run it again"
         self._stored: BoundedStore[StoredRoundTrip] = BoundedStore(_MAX_BYTES, _MAX_ROUND_TRIPS, missing)
 
-    def run(self, image: LoadedImage, vaes: Sequence[str], max_side: int = LONGEST_SIDE) -> StoredRoundTrip:
+    def run(
+        self, image: LoadedImage | Callable[[], LoadedImage], vaes: Sequence[str], max_side: int = LONGEST_SIDE
+    ) -> StoredRoundTrip:
         """Encode and decode an image with the built-in VAE and with each of ``vaes``.
 
         Args:
-            image: the input.
+            image: the input, or what reads it; that is called only if nothing else is running.
             vaes: names of VAEs and checkpoints.
             max_side: the image is downscaled if its longer side exceeds this many pixels.
 
         Raises:
             HostError: another task is running.
-            MalformedFile: the image is too small.
+            MalformedFile: the image is too small, or what ``image`` raises.
         """
-        fit = prepared(image.image, max_side)
         with self._runs.one_at_a_time():
+            loaded = image() if callable(image) else image
+            fit = prepared(loaded.image, max_side)
             self._host.listing(fresh=True)
             checkpoint = self._host.current_checkpoint()
             names = list(dict.fromkeys(vaes))

@@ -197,11 +197,13 @@ def _prefixes(name: str) -> Iterator[str]:
 
 def _extras(names: Iterable[str], prefix: str, others: tuple[str, ...]) -> dict[str, str]:
     """Of all names in a file that are not a VAE's of a known architecture, those that may be part of it."""
-    others = tuple(other for other in others if other and not prefix.startswith(other))
+    of_others = {other for other in others if other and not prefix.startswith(other)}
     return {
         name[len(prefix) :]: name
         for name in names
-        if name.startswith(prefix) and not name.startswith(others) and not _TRAINING.match(name, len(prefix))
+        if name.startswith(prefix)
+        and not _TRAINING.match(name, len(prefix))
+        and not (of_others and any(found in of_others for found in _prefixes(name)))
     }
 
 
@@ -264,13 +266,14 @@ _TAESD_NAME = re.compile(
 def _taesd_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     """Canonical names of the tensors of a TAESD encoder, decoder or both; empty if there is none."""
     names: dict[str, str] = {}
+    bare = ""  # computed once: it reads all names
     for name in tensors:
         match = _TAESD_NAME.match(name)
         if not match:
             continue
         half, index = match["half"] or "", int(match["index"])
         if not half:
-            half = _bare_taesd_half(tensors)
+            half = bare = bare or _bare_taesd_half(tensors)
         elif half == "decoder.layers":
             index += 1  # diffusers omits layer 0, the clamp
         side = "encoder" if "encoder" in half else "decoder"

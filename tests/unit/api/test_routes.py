@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,3 +329,49 @@ def test_choose_and_undo(make_host: MakeHost) -> None:
     assert (undone.status_code, host.decision()) == (200, before)
     again = client.post("/vae-lab/v1/undo", json={"undo_id": chosen["undo_id"]})
     assert (again.status_code, again.json()) == (404, {"detail": "There is nothing to undo"})
+
+
+# --- requests and names out of the ordinary ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["inspect", "compare", "roundtrip"])
+@pytest.mark.parametrize(("names", "reason"), [(["x"] * 201, "201 names"), (["x" * 1001], "a name of more than 1,000")])
+def test_requests_have_limits(shared_url: str, route: str, names: list[str], reason: str) -> None:
+    body = {"names": names} if route == "inspect" else {"latents": "x", "image": "x", "vaes": names}
+    status, answer = post(f"{shared_url}vae-lab/v1/{route}", body)
+    assert status == 422
+    assert answer["detail"].startswith(reason)
+
+
+def test_an_image_is_not_decoded_while_another_task_runs(
+    shared_host: StandaloneHost, shared_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("vae_lab.api.sources.read_image", decode)
+    with service_of(shared_host).runs.one_at_a_time():
+        assert post(f"{shared_url}vae-lab/v1/roundtrip", {"image": b64encode(b"x").decode()})[0] == 409
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are always text there")
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
+    for folder in ("Stable-diffusion", "VAE"):
+        (tmp_path / folder).mkdir()
+        Path(os.fsdecode(bytes(tmp_path / folder) + b"/odd\xff.pt")).write_bytes(b"no weights")
+    app = FastAPI()
+    host = StandaloneHost(Folders.of_models(tmp_path))
+    add_routes(app, host)
+    client = TestClient(app, raise_server_exceptions=False)
+    prefix = "/vae-lab/v1/"
+    assert client.post(f"{prefix}scan").status_code == 200
+    service_of(host).runs.idle.wait(HANG)
+    answers = [client.get(f"{prefix}{route}") for route in ("vaes", "checkpoints", "active", "library", "latents")]
+    answers += [client.post(f"{prefix}inspect", json={"names": [answers[0].json()["vaes"][0]["name"]]})]
+    answers += [client.post(f"{prefix}inspect", json={"names": ["Built-in"]})]
+    assert [answer.status_code for answer in answers] == [200] * len(answers)
+    unknown = client.post(
+        f"{prefix}inspect", content='{"names": ["\\udcff"]}', headers={"Content-Type": "application/json"}
+    )
+    assert unknown.status_code in (404, 422)
+    assert "odd\\udcff" in answers[-2].json()["reports"][0]["path"]

@@ -378,6 +378,26 @@ def test_round_trip_writes_images_and_losses(
     assert {path.name for path in folder.iterdir()} == {"sheet.png", "roundtrip.json", "original.png", *names}
 
 
+def test_results_take_the_place_of_no_files(
+    files: Path, sample_set: SampleSet, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = [
+        ["decode", str(files / "latents.safetensors"), "--vae", str(files / "one" / "vae.safetensors")],
+        ["roundtrip", str(photo), "--vae", str(sample_set.smooth), "--longest", "32"],
+        ["demo", "--headless"],
+    ]
+    (tmp_path / "sheet.png").write_text("mine")
+    for command in commands:
+        assert main([*command, "-o", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert error == f"{tmp_path / 'sheet.png'} already exists. Choose another name, or add --overwrite.\n"
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"sheet.png": "mine"}
+    for command in commands[:2]:
+        assert main([*command, "-o", str(tmp_path), "--overwrite"]) == 0
+    assert {"comparison.json", "roundtrip.json", "sheet.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert pixels(tmp_path / "sheet.png").ndim == 3
+
+
 def roundtrip(photo: Path, out: Path, *arguments: str | Path) -> int:
     return main(["roundtrip", str(photo), *map(str, arguments), "-o", str(out)])
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.unit.conftest import ROOT
-from tests.unit.makers import F8, kl_state, write
+from tests.unit.makers import F2, F8, kl_state, write, write_zip
 from vae_lab.cli import main
 from vae_lab.cli.console import print_json, printable, progress_bar, say
 from vae_lab.text import as_json
@@ -41,10 +41,47 @@ def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_lines_stay_lines() -> None:
+def test_one_line_stays_one() -> None:
     out = io.StringIO()
     say("one\n  two\x07", out)
-    assert out.getvalue() == "one\n  two\\x07\n"
+    assert out.getvalue() == "one\\n  two\\x07\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+@pytest.mark.parametrize("command", ["inspect", "scan", "extract", "decode"])
+def test_names_add_no_lines(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forged = tmp_path / "x\nmodel.ckpt: healthy\x1b[2J.pt"
+    write_zip(forged, kl_state(F2) | {"a\nb": torch.zeros(1)})
+    options = {
+        "inspect": ["--no-probe"],
+        "scan": ["--no-probe", "--cache", str(tmp_path / "cache")],
+        "extract": ["-o", str(tmp_path / "y\nmodel.ckpt: healthy.safetensors")],
+        "decode": ["--vae", str(forged), "-o", str(tmp_path / "out")],
+    }
+    main([command, str(forged), *options[command]])
+    captured = capsys.readouterr()
+    assert captured.out + captured.err
+    for line in (captured.out + captured.err).splitlines():
+        assert line.isprintable()
+        assert not line.startswith("model.ckpt")
+
+
+@pytest.mark.parametrize("extra", ["__metadata__", "first_stage_model.odd"])
+def test_unusual_tensors_are_no_tracebacks(extra: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a type that safetensors does not have, or with a name that has another meaning there."""
+    state = kl_state(F2) | {extra: torch.full((2,), float("inf"), dtype=torch.complex128)}
+    wrong = {name: value.to(torch.complex128) for name, value in kl_state(F2).items()}
+    for content in (state, wrong):
+        path = write_zip(tmp_path / "x.pt", content)
+        for arguments in (
+            ["inspect", "--json", str(path)],
+            ["extract", str(path), "-o", str(tmp_path / "y.safetensors")],
+        ):
+            assert main(arguments) in (0, 1, 2, 3)
+            captured = capsys.readouterr()
+            assert len((captured.out + captured.err).splitlines()) == 1
+            assert "Infinity" not in captured.out
+        (tmp_path / "y.safetensors").unlink(missing_ok=True)
 
 
 def test_what_the_terminal_cannot_encode_is_escaped() -> None:

@@ -50,15 +50,17 @@ def killed(disk: tuple[Path, dict[str, str]]) -> list[dict]:
     folder, files = disk
     options = ("--jsonl", "first.jsonl", "--cache", "cache", "--jobs", "2")
     process = start_cli("scan", folder / "models", *options, folder=folder)
-    first = folder / "first.jsonl"
     for _ in range(4000):
         # Until weights are being checked.
-        if first.exists() and first.read_text(encoding="utf8").count('"fingerprint": "') >= 10:
+        first = next(folder.glob(".vae-lab-*.part"), None)
+        if first is not None and first.read_text(encoding="utf8").count('"fingerprint": "') >= 10:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
     process.communicate()
     assert process.returncode != 0
+    assert first is not None
+    assert not (folder / "first.jsonl").exists(), "half a report"
     found = lines(first)
     assert len(found) < len(files), "it was not killed in the middle"
     return found
@@ -208,14 +210,41 @@ def test_summary(scan, models: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_reports(scan, tmp_path: Path) -> None:
     outs = [tmp_path / f"out.{suffix}" for suffix in ("jsonl", "csv", "html")]
-    for _ in range(2):  # the second time from what is known
-        assert scan("--jsonl", outs[0], "--csv", outs[1], "--html", outs[2]) == 2
+    for options in ((), ("--overwrite",)):  # the second time from what is known
+        assert scan("--jsonl", outs[0], "--csv", outs[1], "--html", outs[2], *options) == 2
         assert len(lines(outs[0])) == 4
         with outs[1].open(encoding="utf8", newline="") as table:
             rows = list(csv.DictReader(table))
         assert [row["status"] for row in rows] == ["unreadable", "unchecked", "unchecked", "unchecked"]
         assert rows[0]["name"].startswith("VAE/=text")
         assert "already contains" in outs[2].read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--html"])
+def test_no_report_takes_the_place_of_a_file(
+    scan, models: Path, option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = models / "VAE" / "a.safetensors"
+    content = vae.read_bytes()
+    assert scan(option, vae) == 2
+    assert capsys.readouterr().err == f"{vae} already exists. Choose another name, or add --overwrite.\n"
+    late = models / "late"
+
+    def appears(*arguments: object, **options: object) -> Scan:
+        late.write_bytes(content)
+        return Scan(*arguments, **options)
+
+    monkeypatch.setattr(cli_scan, "Scan", appears)
+    assert scan(option, late) == 2
+    assert capsys.readouterr().err == f"{late}: already exists\n"
+    assert late.read_bytes() == vae.read_bytes() == content
+    assert not list(models.rglob("*.part"))
+
+
+def test_each_report_has_a_file(scan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scan("--csv", tmp_path / "r", "--html", tmp_path / "r", "--overwrite") == 2
+    assert capsys.readouterr().err == "--jsonl, --csv and --html need a file each.\n"
+    assert not (tmp_path / "r").exists()
 
 
 def test_jsonl_on_stdout_has_no_other_lines(scan, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,7 +369,17 @@ def test_every_option_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["scan", "--help"])
     shown = capsys.readouterr().out
-    for option in ("--jsonl", "--csv", "--html", "--jobs", "--no-probe", "--engine", "--dask-scheduler", "--cache"):
+    for option in (
+        "--jsonl",
+        "--csv",
+        "--html",
+        "--overwrite",
+        "--jobs",
+        "--no-probe",
+        "--engine",
+        "--dask-scheduler",
+        "--cache",
+    ):
         assert option in shown
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -105,6 +107,20 @@ def test_views_and_shared_storages(torch_file):
         assert torch.equal(file.read_flat(name, 0, view.numel()), view.flatten())
         if view.numel() > 2:
             assert torch.equal(file.read_flat(name, 1, 2), view.flatten()[1:3])
+
+
+def test_all_repeated_values_together_have_a_limit(open_bytes):
+    def torch_bytes(state):
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    small = {str(i): torch.zeros(1).expand(1000) for i in range(10)}
+    assert len(open_bytes(torch_bytes(small), all_expanded_bytes=40_000).tensors) == 10
+    with pytest.raises(MalformedFile, match=r"tensors with repeated values expand to more than 30\.0 kB"):
+        open_bytes(torch_bytes(small), all_expanded_bytes=30_000)
+    shared = torch.zeros(1000)
+    assert len(open_bytes(torch_bytes({str(i): shared for i in range(10)}), all_expanded_bytes=0).tensors) == 10
 
 
 def test_nested_names(torch_file):

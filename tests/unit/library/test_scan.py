@@ -466,3 +466,36 @@ def test_dask(folder: Path, cache: FileCache) -> None:
 def test_threads_are_few(cache: FileCache) -> None:
     assert scan_module._MAX_PROBES == 2, "each takes the memory of a VAE and of its activations"
     assert Scan([], cache, jobs=3)._jobs == 3
+
+
+# --- entries that cannot be followed --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_entries(tmp_path: Path) -> Path:
+    """A healthy VAE among links in a circle, to over-long names, to nothing and to the folder above."""
+    if os.name == "nt":
+        pytest.skip("links need a permission there")
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    small_vae(folder / "good.safetensors", 0)
+    targets = {"loop.safetensors": "loop.safetensors", "long.ckpt": "x" * 300, "deep.pt": "a/" * 2000, "gone.pt": "no"}
+    for name, target in (targets | {"circle": "circle", "up": "..", "far": "y" * 300}).items():
+        (folder / name).symlink_to(target)
+    os.mkfifo(folder / "pipe.pt")
+    return folder
+
+
+def test_entries_that_cannot_be_followed_are_skipped(odd_entries: Path, tmp_path: Path) -> None:
+    records = list(Scan([odd_entries], FileCache(tmp_path / "cache"), probe=False).run())
+    assert [(record.name, record.status) for record in records] == [("good.safetensors", UNCHECKED)]
+
+
+def test_entries_that_cannot_be_followed_are_unreadable_if_they_are_named(odd_entries: Path, tmp_path: Path) -> None:
+    named = ["loop.safetensors", "circle", "long.ckpt", "deep.pt", "gone.pt", "pipe.pt", "z" * 300, "nul\0.pt"]
+    paths = [*(str(odd_entries / name) for name in named), odd_entries]
+    records = {record.path: record for record in Scan(paths, FileCache(tmp_path / "cache"), probe=False).run()}
+    assert {record.status for path, record in records.items() if "good" not in path} == {"unreadable"}
+    assert len(records) == len(named) + 1
+    assert records[str(odd_entries / "loop.safetensors")].verdict.findings[0].text.startswith("Cannot be read: ")
+    assert records[str(odd_entries / "good.safetensors")].status == UNCHECKED

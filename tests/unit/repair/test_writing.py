@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.errors import FamilyMismatch, MalformedFile, UnreadableFile, VaeLabError
 from vae_lab.library import inspect_file
 from vae_lab.repair import bake, extract, strip, writing
-from vae_lab.samples import load_sample_vae
+from vae_lab.samples import build_sample_set, load_sample_vae
 
 State = dict[str, Tensor]
 PREFIX = "first_stage_model."
@@ -197,6 +198,33 @@ def test_another_programs_unfinished_file_is_not_touched(tmp_path: Path) -> None
     part.write_text("a download")
     extract(write(tmp_path / "vae.safetensors", kl_state(F2)), tmp_path / "out.safetensors")
     assert part.read_text() == "a download"
+
+
+def test_a_file_that_appears_meanwhile_stays(tmp_path: Path) -> None:
+    """Two writers with one output: the second one changes nothing, and says so."""
+    vae, out = write(tmp_path / "vae.safetensors", kl_state(F2)), tmp_path / "out.safetensors"
+
+    def other_writer(done: int, total: int, _: str) -> None:
+        if done and not out.exists():
+            extract(vae, out)
+            mine.append(out.stat().st_ino)
+
+    mine: list[int] = []
+    with pytest.raises(UnreadableFile, match=r"out\.safetensors: already exists; nothing was written"):
+        extract(vae, out, progress=other_writer)
+    assert [out.stat().st_ino] == mine
+    assert names_in(tmp_path) == ["out.safetensors", "vae.safetensors"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
+def test_the_samples_follow_no_link(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.safetensors", kl_state(F2))
+    content = mine.read_bytes()
+    for name in ("healthy.safetensors", "healthy.safetensors.part"):
+        (tmp_path / "models" / "Stable-diffusion").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models" / "Stable-diffusion" / name).symlink_to(mine)
+    build_sample_set(tmp_path / "models")
+    assert mine.read_bytes() == content
 
 
 def test_what_was_not_written_as_it_should_be_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

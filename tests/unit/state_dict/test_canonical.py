@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +22,13 @@ from tests.unit.makers import (
     prefixed,
     taesd_state,
     write,
+    write_zip,
 )
 from vae_lab.autoencoders import open_vae
-from vae_lab.autoencoders.kl import KLConfig
-from vae_lab.errors import MissingVae, NotAnAutoencoder
-from vae_lab.formats import open_weights
+from vae_lab.autoencoders.kl import KLConfig, config_from_shapes
+from vae_lab.autoencoders.kl.module import empty_module
+from vae_lab.errors import MalformedFile, MissingVae, NotAnAutoencoder
+from vae_lab.formats import TensorInfo, open_weights
 from vae_lab.state_dict import Layout, find_vae, read_tensors
 
 LEFTOVERS = {
@@ -211,3 +216,51 @@ def test_name_that_merely_ends_like_the_anchor_is_no_vae(tmp_path: Path) -> None
     path = write(tmp_path / "other.safetensors", {"my_decoder.conv_in.weight": torch.zeros(32, 4, 3, 3)})
     with pytest.raises(NotAnAutoencoder):
         open_vae(path)
+
+
+class CountedNames(dict[str, TensorInfo]):
+    """Counts how often all names are read."""
+
+    reads = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.reads += 1
+        return super().__iter__()
+
+    def items(self) -> Any:
+        self.reads += 1
+        return super().items()
+
+
+@pytest.mark.parametrize("name", ["{}.weight", "{}.conv.0.weight", "p{}.decoder.conv_in.weight", "encoder.{}.weight"])
+def test_names_are_not_read_once_for_each_name(name: str) -> None:
+    infos = (TensorInfo(name.format(i + 1), torch.float32, (1, 1, 1, 1)) for i in range(300))
+    tensors = CountedNames({info.name: info for info in infos})
+    with suppress(NotAnAutoencoder):
+        find_vae(tensors, "x")
+    assert tensors.reads < 30
+
+
+@pytest.mark.parametrize("container", [name for name in CONTAINERS if name != "safetensors"])
+def test_a_vae_must_be_backed_by_the_file(container: str, tmp_path: Path) -> None:
+    """A small pickle whose tensors repeat one value describes a VAE that would take minutes to check."""
+    state = {
+        name: torch.zeros(1).expand(tensor.shape) for name, tensor in empty_module(KLConfig()).state_dict().items()
+    }
+    with pytest.raises(MalformedFile, match=r"the VAE claims \d+\.\d MB, but the whole file has \d+\.\d kB"):
+        open_vae(CONTAINERS[container](tmp_path / "x", state))
+
+
+def test_a_vae_that_shares_some_weights_is_read(tmp_path: Path) -> None:
+    state = kl_state(F2)
+    by_shape: dict[torch.Size, torch.Tensor] = {}
+    shared = {name: by_shape.setdefault(tensor.shape, tensor) for name, tensor in state.items()}
+    with open_vae(write_zip(tmp_path / "x.pt", shared)) as file:
+        assert file.state_dict().keys() == state.keys()
+
+
+def test_levels_with_too_many_blocks_are_no_known_vae() -> None:
+    shapes = {"encoder.conv_in.weight": (32, 3, 3, 3), "encoder.conv_out.weight": (8, 32, 3, 3)}
+    shapes |= {f"encoder.down.0.block.{i}.conv1.weight": (32, 32, 3, 3) for i in range(33)}
+    with pytest.raises(NotAnAutoencoder, match="unknown VAE architecture: 33 residual blocks per level"):
+        config_from_shapes(shapes, "x")

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from vae_lab.autoencoders.base import Architecture, Shapes, check_shapes, conv_channels, shapes_of
 from vae_lab.autoencoders.kl.module import NORM_NUM_GROUPS, AutoencoderKL, KLConfig, empty_module
 from vae_lab.autoencoders.kl.strips import bytes_to_decode, bytes_to_encode, decode_in_strips
-from vae_lab.errors import BadShape, MissingKeys
+from vae_lab.errors import BadShape, MissingKeys, NotAnAutoencoder
 
 __all__ = ["AutoencoderKL", "KLArchitecture", "KLConfig", "config_from_shapes"]
 
 _MAX_LEVELS = 8  # 256 pixels per latent pixel; every published VAE has 4 levels
+_MAX_BLOCKS = 32  # per level; every published VAE has 1 to 3
 _ENCODER_BLOCK = re.compile(r"^encoder\.down\.(\d+)\.block\.(\d+)\.conv1\.weight$")
 _DECODER_BLOCK = re.compile(r"^decoder\.up\.(\d+)\.block\.(\d+)\.conv1\.weight$")
 _ATTENTION = re.compile(r"^(?:encoder\.down|decoder\.up)\.(\d+)\.attn\.")
@@ -80,7 +81,7 @@ def config_from_shapes(shapes: Shapes, path: str = "") -> KLConfig:
 
     Raises:
         MissingKeys: a tensor that defines the configuration is missing.
-        BadShape: the shapes are not those of an AutoencoderKL.
+        BadShape, NotAnAutoencoder: the shapes are not those of an AutoencoderKL.
     """
     # A half is there if anything of it is: a few missing tensors make a VAE incomplete, not half of one.
     encoder = any(name.startswith(("encoder.", "quant_conv.")) for name in shapes)
@@ -132,6 +133,8 @@ def _levels(shapes: Shapes, path: str, half: str) -> tuple[tuple[int, ...], int]
         raise MissingKeys(path, f"the VAE is incomplete: it only has the {half} levels {sorted(channels)}")
     if len(set(blocks.values())) != 1:
         raise MissingKeys(path, f"the VAE is incomplete: its levels have {list(blocks.values())} residual blocks")
+    if blocks[0] > _MAX_BLOCKS:
+        raise NotAnAutoencoder(path, f"unknown VAE architecture: {blocks[0]} residual blocks per level")
     widths = tuple(channels[i] for i in range(levels))
     if any(width % NORM_NUM_GROUPS for width in widths):
         raise BadShape(path, f"channel counts {list(widths)} are not multiples of {NORM_NUM_GROUPS} (group norm)")

@@ -141,5 +141,6 @@ def _stays(bare: Remedy, vaes: Mapping[str, FileRecord | None], family: Family) 
     wrong = record is not None and record.family is not None and record.family.id != family.id
     if wrong or (record is not None and record.status in (BROKEN, MISSING, UNREADABLE)):
         return ""
-    known = "suspect" if record is not None and record.status == SUSPECT else "not known to be broken"
-    return f"{bare.now} is chosen for it and {known}"
+    if record is not None and record.status == SUSPECT:
+        return f"{bare.now} is chosen for it and suspect"
+    return f"{bare.now} is chosen for it and not known to be broken"

@@ -8,6 +8,7 @@ import {all, find} from "../shared/dom.mjs";
 import {address, CHOICE_EVENT} from "../shared/server.mjs";
 import * as badges from "./badges.mjs";
 import {followComparison} from "./comparisons.mjs";
+import * as fixes from "./fixes.mjs";
 import {addGalleryButtons} from "./gallery.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
@@ -32,6 +33,7 @@ export function start() {
     badges.start(refreshCheckup);
     picks.start((page) => visiblePages.add(page));
     numberTables.start();
+    fixes.start();
     document.addEventListener("click", onClick, true);
     document.addEventListener(CHOICE_EVENT, refreshDecision);
     setInterval(tick, TICK_MS);
@@ -41,6 +43,7 @@ export function start() {
 /** @param {MouseEvent} event */
 function onClick(event) {
     picks.onClick(event);
+    fixes.onClick(event);
     runs.onClick(event);
 }
 

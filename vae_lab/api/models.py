@@ -27,7 +27,7 @@ from vae_lab.service.runs import RunStatus
 from vae_lab.text import as_text
 
 __all__ = [
-    "ActiveAnswer", "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer",
+    "ActiveAnswer", "Answer", "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer",
     "InspectAnswer", "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
 ]  # fmt: skip
 
@@ -45,7 +45,7 @@ def _v1_schema(schema: dict[str, Any], model: Any) -> None:
     schema["required"] = list(schema["properties"])
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     """Has the declared fields and no others."""
 
     if hasattr(BaseModel, "model_json_schema"):
@@ -74,7 +74,7 @@ def _valid(value: Any) -> Any:
 # --- lists -----------------------------------------------------------------------------------------------------------
 
 
-class VaeAnswer(_Answer):
+class VaeAnswer(Answer):
     """One external VAE."""
 
     name: str = Field(..., description="For use in requests.")
@@ -88,7 +88,7 @@ class VaeAnswer(_Answer):
         return cls(name=entry.name, label=entry.label, family=family, problem=entry.problem)
 
 
-class VaesAnswer(_Answer):
+class VaesAnswer(Answer):
     """All external VAEs, in the host's order."""
 
     vaes: list[VaeAnswer]
@@ -98,7 +98,7 @@ class VaesAnswer(_Answer):
         return cls(vaes=[VaeAnswer.of(entry) for entry in entries])
 
 
-class GenerationAnswer(_Answer):
+class GenerationAnswer(Answer):
     """One stored generation."""
 
     id: str = Field(..., description="For use in requests.")
@@ -123,7 +123,7 @@ class GenerationAnswer(_Answer):
         )
 
 
-class LatentsAnswer(_Answer):
+class LatentsAnswer(Answer):
     """All stored generations, newest first."""
 
     latents: list[GenerationAnswer]
@@ -133,7 +133,7 @@ class LatentsAnswer(_Answer):
         return cls(latents=[GenerationAnswer.of(generation) for generation in generations])
 
 
-class CheckpointAnswer(_Answer):
+class CheckpointAnswer(Answer):
     """One checkpoint, and what is known about its VAE; null if it has not been inspected, or is healthy."""
 
     name: str
@@ -161,7 +161,7 @@ class CheckpointAnswer(_Answer):
         )
 
 
-class CheckpointsAnswer(_Answer):
+class CheckpointsAnswer(Answer):
     """All checkpoints, in the host's order."""
 
     checkpoints: list[CheckpointAnswer]
@@ -181,7 +181,7 @@ def _number(name: str) -> Any:
     return Field(..., description=explanation.text.format(reference="the reference") + unit)
 
 
-class MeasuresAnswer(_Answer):
+class MeasuresAnswer(Answer):
     """Measurements on the first four images of one VAE. Differences are null without a reference."""
 
     seconds: float = _number("seconds")
@@ -197,7 +197,7 @@ class MeasuresAnswer(_Answer):
     equal: bool = Field(..., description="All measured pixels are equal; `psnr` would be infinite and is null.")
 
 
-class ResultAnswer(_Answer):
+class ResultAnswer(Answer):
     """What one VAE decoded."""
 
     name: str
@@ -213,7 +213,7 @@ class ResultAnswer(_Answer):
     )
 
 
-class CompareAnswer(_Answer):
+class CompareAnswer(Answer):
     """A comparison, in the requested order, the built-in VAE first. It is stored until newer ones need the memory."""
 
     id: str
@@ -233,7 +233,7 @@ class CompareAnswer(_Answer):
         return cls(id=stored.id, results=results, **addresses, **values)
 
 
-class RoundTripResultAnswer(_Answer):
+class RoundTripResultAnswer(Answer):
     """What one VAE encoded and decoded."""
 
     name: str
@@ -267,7 +267,7 @@ class RoundTripResultAnswer(_Answer):
         )
 
 
-class RoundTripAnswer(_Answer):
+class RoundTripAnswer(Answer):
     """A round trip, in the requested order, the built-in VAE first. It is stored until newer ones need the memory."""
 
     id: str
@@ -293,7 +293,7 @@ class RoundTripAnswer(_Answer):
 # --- checkups --------------------------------------------------------------------------------------------------------
 
 
-class EvidenceAnswer(_Answer):
+class EvidenceAnswer(Answer):
     """One measured number."""
 
     name: str
@@ -302,7 +302,7 @@ class EvidenceAnswer(_Answer):
     wanted: str = Field(..., description="What is expected of a healthy VAE, as text; may be empty.")
 
 
-class FindingAnswer(_Answer):
+class FindingAnswer(Answer):
     """One fact about a VAE's health."""
 
     code: str
@@ -312,14 +312,14 @@ class FindingAnswer(_Answer):
     remedy: str = Field(..., description="What to do about it; may be empty.")
 
 
-class VerdictAnswer(_Answer):
+class VerdictAnswer(Answer):
     """All findings, worst first."""
 
     status: str
     findings: list[FindingAnswer]
 
 
-class IdentityAnswer(_Answer):
+class IdentityAnswer(Answer):
     """What is published about a file."""
 
     name: str
@@ -328,14 +328,14 @@ class IdentityAnswer(_Answer):
     grade: str | None = Field(..., description="`A`: two sources, or the publisher's own; `B`: one source.")
 
 
-class ParentAnswer(_Answer):
+class ParentAnswer(Answer):
     """One VAE that another was merged from."""
 
     name: str
     weight: float | None = Field(..., description="Its share, from 0 to 1. Null if `direction` is `open`.")
 
 
-class MergeAnswer(_Answer):
+class MergeAnswer(Answer):
     """What a VAE was merged from."""
 
     parents: list[ParentAnswer]
@@ -345,7 +345,7 @@ class MergeAnswer(_Answer):
     )
 
 
-class ReportAnswer(_Answer):
+class ReportAnswer(Answer):
     """The report on a file, as printed by `python -m vae_lab inspect --json`. Null is what could not be determined."""
 
     name: str
@@ -365,7 +365,7 @@ class ReportAnswer(_Answer):
     seconds: float
 
 
-class InspectAnswer(_Answer):
+class InspectAnswer(Answer):
     """One report for each name; after a cancel, for those inspected so far."""
 
     reports: list[ReportAnswer]
@@ -378,7 +378,7 @@ class InspectAnswer(_Answer):
 # --- runs and choices ------------------------------------------------------------------------------------------------
 
 
-class ProgressAnswer(_Answer):
+class ProgressAnswer(Answer):
     """What is running now."""
 
     busy: bool
@@ -393,13 +393,13 @@ class ProgressAnswer(_Answer):
         return cls(**asdict(status))
 
 
-class CancelAnswer(_Answer):
+class CancelAnswer(Answer):
     """Whether there was anything to cancel."""
 
     cancelled: bool = Field(..., description="True if a run was asked to stop after its current step.")
 
 
-class ActiveAnswer(_Answer):
+class ActiveAnswer(Answer):
     """What decodes the next image."""
 
     checkpoint: str = Field(..., description="Name of the checkpoint in use; empty without one.")
@@ -418,7 +418,7 @@ class ActiveAnswer(_Answer):
         )  # fmt: skip
 
 
-class ChoiceAnswer(_Answer):
+class ChoiceAnswer(Answer):
     """How a choice went."""
 
     message: str = Field(..., description="One human-readable line: which VAE is used now, and why.")
@@ -432,7 +432,7 @@ class ChoiceAnswer(_Answer):
 # --- the library -----------------------------------------------------------------------------------------------------
 
 
-class ScanAnswer(_Answer):
+class ScanAnswer(Answer):
     """How a scan went, and the totals of all files."""
 
     files: int
@@ -452,7 +452,7 @@ class ScanAnswer(_Answer):
         return cls(**summary.to_json())
 
 
-class RowAnswer(_Answer):
+class RowAnswer(Answer):
     """One file of the library."""
 
     name: str
@@ -480,7 +480,7 @@ class RowAnswer(_Answer):
     sha256: str = Field(..., description="Of the whole file; empty until it was computed in the background.")
 
 
-class LibraryAnswer(_Answer):
+class LibraryAnswer(Answer):
     """One page of the library."""
 
     rows: list[RowAnswer]

@@ -7,22 +7,18 @@ from typing import Any
 
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
+from starlette.requests import Request
 
+from vae_lab.api.http import media_type
 from vae_lab.host.choices import Reach
 from vae_lab.images import LONGEST_SIDE
 
 __all__ = [
-    "ChooseRequest",
-    "CompareRequest",
-    "InspectRequest",
-    "Problem",
-    "RoundTripRequest",
-    "UndoRequest",
-    "check_names",
-    "errors",
-    "file_of",
+    "ChooseRequest", "CompareRequest", "InspectRequest", "Problem", "RoundTripRequest", "UndoRequest", "check_names",
+    "errors", "file_of", "require_json",
 ]  # fmt: skip
 
+_JSON = "application/json"
 _ERRORS = {
     401: "This server requires a login.",
     404: "Not found, or no longer stored.",
@@ -64,6 +60,12 @@ def file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """An answer that is a file of one of these media types, for its documentation."""
     schema = {"type": "string", "format": "binary"}
     return {200: {"description": "The file.", "content": {kind: {"schema": schema} for kind in kinds}}}
+
+
+def require_json(request: Request) -> None:
+    """FastAPI also reads a body of no declared type as JSON, and such requests reach us from any site."""
+    if media_type(request) != _JSON:
+        raise HTTPException(415, f"send the body as {_JSON}")
 
 
 class CompareRequest(BaseModel):

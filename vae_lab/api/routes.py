@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
-from vae_lab.api.http import CACHED, disposition, media_type
+from vae_lab.api.fixes import add_fixes
+from vae_lab.api.http import CACHED, disposition
 from vae_lab.api.login import has_page_login, login_of
 from vae_lab.api.models import (
     ActiveAnswer,
@@ -36,6 +37,7 @@ from vae_lab.api.requests import (
     check_names,
     errors,
     file_of,
+    require_json,
 )
 from vae_lab.api.sources import add_sources
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
@@ -48,9 +50,6 @@ from vae_lab.service.share import share_html
 from vae_lab.text import as_text
 
 __all__ = ["PREFIX", "add_routes", "image_url", "report_url", "share_url", "sheet_url"]
-
-
-_JSON = "application/json"
 
 
 class _OneLineErrors(APIRoute):
@@ -145,12 +144,13 @@ def _router(host: Host, service: Service) -> APIRouter:
     _add_choices(router, service.choices)
     add_sources(router, host, service)
     _add_library(router, service)
+    add_fixes(router, service.fixes)
     return router
 
 
 def _add_choices(router: APIRouter, service: ChoiceService) -> None:
     # A page of another site can send neither this media type nor anything that passes for it.
-    only_json = [Depends(_require_json)]
+    only_json = [Depends(require_json)]
 
     @router.get("/active", response_model=ActiveAnswer, responses=errors(404, 409, 422))
     def active() -> ActiveAnswer:
@@ -166,12 +166,6 @@ def _add_choices(router: APIRouter, service: ChoiceService) -> None:
     def undo(request: UndoRequest) -> ChoiceAnswer:
         """Undo a choice. This can be undone in turn."""
         return ChoiceAnswer.of(service.undo(request.undo_id))
-
-
-def _require_json(request: Request) -> None:
-    """FastAPI also reads a body of no declared type as JSON, and such requests reach us from any site."""
-    if media_type(request) != _JSON:
-        raise HTTPException(415, f"send the body as {_JSON}")
 
 
 def _add_comparisons(router: APIRouter, service: ComparisonService) -> None:

@@ -22,6 +22,7 @@ from vae_lab.comparison.compare import OnResult
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
+from vae_lab.host.checkpoint_choices import CheckpointChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve, unknown_vae
 from vae_lab.identity import short
 from vae_lab.latents import Generation, GenerationStore
@@ -281,6 +282,19 @@ class Host(ABC):
         Raises:
             VaeLabError: as for :meth:`use_for_checkpoint`.
         """
+
+    def checkpoint_choices(self) -> CheckpointChoices:
+        """What is stored for each checkpoint, whichever is in use.
+
+        Raises:
+            HostError: VAE Lab cannot choose a VAE in this host.
+        """
+        raise HostError("VAE Lab cannot choose a VAE here; choose it in the WebUI's own settings")
+
+    def before_checkpoint_choices(self) -> str:
+        """What takes precedence over a choice for one checkpoint now, as a sentence; "" if nothing does."""
+        always = self.standing_choices().always
+        return f"{always} is chosen for every checkpoint and takes precedence." if always != AUTOMATIC else ""
 
     def check_choice(self, vae: str) -> None:
         """Refuse what could not decode for the checkpoint in use, before it is saved.

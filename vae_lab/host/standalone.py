@@ -15,8 +15,9 @@ from vae_lab.comparison.compare import OnResult
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host, Place
+from vae_lab.host.checkpoint_choices import Change, CheckpointChoices, JsonChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
-from vae_lab.host.preferences import NO_VAE_FILE, WEBUI_KEY, metadata_file, read_preference, write_preference
+from vae_lab.host.preferences import NO_VAE_FILE, WEBUI_KEY, metadata_file, write_preference
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
@@ -101,6 +102,55 @@ class _Choices:
         return ""
 
 
+@dataclass(frozen=True)
+class _OwnChoices:
+    """Choices in our own list: :class:`CheckpointChoices` of an app whose folders no WebUI uses."""
+
+    choices: _Choices
+
+    def chosen(self, checkpoint: str) -> str:
+        return self.choices.per_checkpoint.get(checkpoint, AUTOMATIC)
+
+    def problem(self, vae: str) -> str:  # noqa: ARG002  whatever VAE Lab can read
+        return ""
+
+    def file(self, checkpoint: str) -> str:  # noqa: ARG002
+        return ""
+
+    def prepare(self, checkpoint: str, vae: str) -> Change:
+        before = self.choices.per_checkpoint.get(checkpoint)
+        return Change(checkpoint, "", vae, "", before.encode() if before is not None else None, vae.encode())
+
+    def content(self, change: Change) -> bytes | None:
+        now = self.choices.per_checkpoint.get(change.checkpoint)
+        return now.encode() if now is not None else None
+
+    def write(self, change: Change, content: bytes | None) -> None:
+        if content is None:
+            self.choices.per_checkpoint.pop(change.checkpoint, None)
+        else:
+            self.choices.per_checkpoint[change.checkpoint] = content.decode()
+        why = self.choices.save()
+        if why:
+            raise HostError(f"the choice is not saved: {why}")
+
+
+class _PreferencesOfWebui(JsonChoices):
+    """Choices that a WebUI reads. One that could not be written there comes first until it is replaced."""
+
+    def __init__(self, host: StandaloneHost, choices: _Choices) -> None:
+        super().__init__(WEBUI_KEY, host.checkpoint_files, host.vae_files, host.native_name, host.listed_name)
+        self._choices = choices
+
+    def chosen(self, checkpoint: str) -> str:
+        return self._choices.per_checkpoint.get(checkpoint) or super().chosen(checkpoint)
+
+    def write(self, change: Change, content: bytes | None) -> None:
+        super().write(change, content)
+        if self._choices.per_checkpoint.pop(change.checkpoint, None):
+            self._choices.save()
+
+
 def _by_name(path: Path) -> str:
     return path.with_suffix("").as_posix().lower()
 
@@ -183,16 +233,15 @@ class StandaloneHost(Host):
 
     def standing_choices(self) -> StandingChoices:
         checkpoint = self.current_checkpoint()
-        own = self._choices.per_checkpoint.get(checkpoint) or self._preference(checkpoint)
+        own = self.checkpoint_choices().chosen(checkpoint) if checkpoint else AUTOMATIC
         # With a WebUI, no choice is for every checkpoint: one that was saved earlier could not be taken back.
         return StandingChoices(AUTOMATIC if self.folders.webui else self._choices.always, own)
 
-    def _preference(self, checkpoint: str) -> str:
-        """The preference that a WebUI reads, by its name in our lists."""
-        path = self.checkpoint_files().get(checkpoint)
-        preferred = read_preference(str(path), WEBUI_KEY) if path and self.folders.webui else AUTOMATIC
-        if preferred in (AUTOMATIC, NO_VAE_FILE):
-            return AUTOMATIC if preferred == AUTOMATIC else BUILT_IN
+    def checkpoint_choices(self) -> CheckpointChoices:
+        return _PreferencesOfWebui(self, self._choices) if self.folders.webui else _OwnChoices(self._choices)
+
+    def listed_name(self, preferred: str) -> str:
+        """Our name of the VAE that a WebUI's preference names."""
         return next((name for name, file in self.vae_files().items() if file.name == preferred), preferred)
 
     def decision_for(self, choice: Choice) -> Decision:
@@ -266,13 +315,13 @@ class StandaloneHost(Host):
             return self._saved()
         path = self.checkpoint_files()[checkpoint]
         try:
-            write_preference(str(path), WEBUI_KEY, self._native_name(vae))
+            write_preference(str(path), WEBUI_KEY, self.native_name(vae))
         except HostError as error:
             return f"{self._saved()} A WebUI does not learn of this choice: {error}."
         del self._choices.per_checkpoint[checkpoint]
         return f"{self._saved()} Saved in {metadata_file(str(path)).name}, where the WebUI reads it."
 
-    def _native_name(self, vae: str) -> str:
+    def native_name(self, vae: str) -> str:
         """What the WebUI calls a VAE in a preference.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vae_lab.checkup.findings import WORST_FIRST, Status
+from vae_lab.checkup.findings import BROKEN, MISSING, WORST_FIRST, Status
 from vae_lab.identity import Conversion, DuplicateGroup, Sketched, find_duplicates, short
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import Listing
@@ -202,6 +202,12 @@ class Inventory:
     def known(cls, listing: Listing, cache: FileCache) -> Inventory:
         """The stored results of earlier scans. Does not read the files."""
         return cls(Records(listing.files, cache), listing)
+
+    @property
+    def to_fix(self) -> int:
+        """Number of checkpoints whose built-in VAE is broken or missing."""
+        rows = (entry.row for entry in self._entries)
+        return sum(row.kind == "checkpoint" and row.status in (BROKEN, MISSING) for row in rows)
 
     def has(self, record: FileRecord) -> bool:
         """Whether this exact record was already known, so its file was not read again."""

@@ -11,6 +11,7 @@ from vae_lab.library.inventory import ScanSummary
 from vae_lab.service.checkups import CheckupService
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService
+from vae_lab.service.fixes import FixService
 from vae_lab.service.hashes import HashService
 from vae_lab.service.round_trips import RoundTripService
 from vae_lab.service.runs import Runs
@@ -29,6 +30,7 @@ class Service:
         self.checkups = CheckupService(proxy, self.runs)
         self.choices = ChoiceService(proxy)
         self.comparisons = ComparisonService(proxy, self.runs)
+        self.fixes = FixService(proxy, self.runs)
         self.round_trips = RoundTripService(proxy, self.runs)
         self.scans = ScanService(proxy, self.runs)
         self.hashes = HashService(proxy, self.runs, self.scans.forget)

@@ -19,6 +19,7 @@ from vae_lab.comparison.compare import OnResult
 from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
+from vae_lab.host.checkpoint_choices import CheckpointChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
 from vae_lab.host.guard import guarded
 from vae_lab.host.preferences import WEBUI_KEY, read_preference
@@ -32,7 +33,7 @@ from vae_lab.webui import preferences
 from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
-from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method
+from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method, settings_come_first
 from vae_lab.webui.parts import option_paths
 from vae_lab.webui.weight_swap import check_shapes_fit
 
@@ -187,10 +188,25 @@ class A1111Host(Host):
             return super().chosen(reach)
         checkpoint = self.checkpoint_path()
         preferred = read_preference(checkpoint, self.preference_key) if checkpoint else AUTOMATIC
-        if preferred == "None":
-            return BUILT_IN
+        return BUILT_IN if preferred == "None" else self._preferred_name(preferred)
+
+    def _preferred_name(self, preferred: str) -> str:
+        """Our name of the VAE that a checkpoint's preference names."""
         file = sd_vae.vae_dict.get(preferred)
         return self._name_of(file) if file else preferred
+
+    def checkpoint_choices(self) -> CheckpointChoices:
+        return preferences.NativePreferences(
+            self.vae,
+            self.vae_path,
+            (self.preference_key, self.checkpoint_files, self.vae_files),
+            self._preferred_name,
+        )
+
+    def before_checkpoint_choices(self) -> str:
+        if settings_come_first():
+            return "Settings > VAE > SD VAE, or --vae-path, takes precedence over the preferences of checkpoints."
+        return super().before_checkpoint_choices()
 
     def use_for_checkpoint(self, vae: str) -> str:
         checkpoint = self.checkpoint_path()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vae_lab.errors import HostError
-from vae_lab.host.choices import BUILT_IN, Decision
+from vae_lab.host.base import Host
+from vae_lab.host.checkpoint_choices import CheckpointChoices
+from vae_lab.host.choices import BUILT_IN, Decision, StandingChoices
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.folders import is_folder
@@ -35,6 +37,12 @@ class FilesOnlyHost(StandaloneHost):
 
     def host_decision(self) -> Decision:
         return Decision(BUILT_IN, "host", "VAE Lab cannot see which VAE this WebUI uses.")
+
+    def standing_choices(self) -> StandingChoices:
+        return StandingChoices()
+
+    def checkpoint_choices(self) -> CheckpointChoices:
+        return Host.checkpoint_choices(self)
 
     def use_for_checkpoint(self, vae: str) -> str:
         raise HostError(f"VAE Lab cannot choose a VAE in this WebUI; choose {vae} in its own settings")

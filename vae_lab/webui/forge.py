@@ -21,6 +21,7 @@ from modules import sd_models, shared
 from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
+from vae_lab.host.checkpoint_choices import CheckpointChoices, JsonChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingChoices
 from vae_lab.host.preferences import read_preference, write_preference
 from vae_lab.latents.family import Family
@@ -87,6 +88,20 @@ class ForgeHost(A1111Host):
 
     def chosen(self, reach: Reach) -> str:
         return Host.chosen(self, reach)
+
+    def checkpoint_choices(self) -> CheckpointChoices:
+        """Under our own key, by our own names: VAE Lab applies them when the next image is decoded."""
+        return JsonChoices(
+            self.preference_key,
+            self.checkpoint_files,
+            self.vae_files,
+            lambda vae: vae,
+            lambda vae: vae,
+            any_layout=True,
+        )
+
+    def before_checkpoint_choices(self) -> str:
+        return Host.before_checkpoint_choices(self)
 
     def _preference(self, checkpoint: str) -> str:
         """Our own preference. Forge's, on the checkpoint's card, only takes effect when the card is clicked."""

@@ -11,7 +11,7 @@ from vae_lab.host.choices import BUILT_IN, Decision, Source
 from vae_lab.host.preferences import NO_VAE_FILE, metadata_file, read_preference
 from vae_lab.library.folders import file_key
 
-__all__ = ["DECODE_METHOD", "OwnChoice", "decode_method"]
+__all__ = ["DECODE_METHOD", "OwnChoice", "decode_method", "settings_come_first"]
 
 DECODE_METHOD = "Settings > VAE > VAE type for decode"
 
@@ -71,7 +71,7 @@ class OwnChoice:
             why = "Settings > VAE > SD VAE"
         elif resolved.vae:
             why = f"chosen by the WebUI, {resolved.source}"
-        elif read_preference(checkpoint, self._key) == NO_VAE_FILE and not _settings_come_first():
+        elif read_preference(checkpoint, self._key) == NO_VAE_FILE and not settings_come_first():
             source, why = "checkpoint", _PREFERENCE
         else:
             why = "no external VAE is chosen"
@@ -79,7 +79,7 @@ class OwnChoice:
         return Decision(name, source, f"{name}: {why}.", resolved.vae or checkpoint)
 
 
-def _settings_come_first() -> bool:
+def settings_come_first() -> bool:
     """Whether the WebUI's settings take precedence over a checkpoint's preference."""
     return shared.cmd_opts.vae_path is not None or (
         shared.opts.sd_vae_overrides_per_model_preferences and not sd_vae.is_automatic()

@@ -36,7 +36,7 @@ NEEDED = (
 NEEDED_IN_WEBUI = (
     *("sd_models.reload_model_weights", "sd_models.select_checkpoint"),
     *("sd_vae.is_automatic", "sd_vae.refresh_vae_list", "sd_vae.reload_vae_weights", "sd_vae.resolve_vae"),
-    *("sd_vae.restore_base_vae", "sd_vae.vae_ignore_keys"),
+    "sd_vae.restore_base_vae",
     *("shared.cmd_opts.vae_path", "shared.opts.sd_vae", "shared.opts.sd_vae_overrides_per_model_preferences"),
 )
 """What they need besides in the WebUI and in forks that load models as it does."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from modules import sd_models, sd_vae, shared
 from modules.call_queue import queue_lock
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError
-from vae_lab.formats import WeightFile
+from vae_lab.host.checkpoint_choices import Change, JsonChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, OnGrey
 from vae_lab.host.guard import guarded
-from vae_lab.host.preferences import NO_VAE_FILE, read_preference, write_preference
+from vae_lab.host.preferences import NO_VAE_FILE, metadata_file, webui_reads, with_preference, write_metadata
 from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = [
-    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "external_vae", "on_grey",
-    "preferred_vaes", "save_external_vae", "save_native_preference", "store_bytes",
+    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "NativePreferences", "external_vae",
+    "on_grey", "preferred_vaes", "save_external_vae", "save_native_preference", "store_bytes",
 ]  # fmt: skip
 
 EXTERNAL_OPTION = "vae_lab_external"
@@ -84,17 +86,53 @@ def save_native_preference(loaded: LoadedVae, checkpoint: str, key: str, vae: st
         native_name = _native_name(path) if path else {AUTOMATIC: "Automatic", BUILT_IN: NO_VAE_FILE}[vae]
         if path:
             _check_host_loads(loaded, path, vae)
-        before = read_preference(checkpoint, key)
-        write_preference(checkpoint, key, native_name)
+        before, after = with_preference(checkpoint, key, native_name)
+        _write_and_load(metadata_file(checkpoint), before, after, vae)
+
+
+class NativePreferences(JsonChoices):
+    """The WebUI's own preferences of all checkpoints. It loads at once what is written for the loaded one.
+
+    Args:
+        loaded: the VAE in memory.
+        vae_path: returns the file of a VAE; raises UnknownChoice.
+        listed: see the key, checkpoints and vaes of :class:`JsonChoices`.
+        listed_name: see :class:`JsonChoices`.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedVae,
+        vae_path: Callable[[str], str],
+        listed: tuple[str, Callable[[], Mapping[str, Path]], Callable[[], Mapping[str, Path]]],
+        listed_name: Callable[[str], str],
+    ) -> None:
+        super().__init__(*listed, lambda vae: _native_name(vae_path(vae)), listed_name)
+        self._loaded = loaded
+        self._vae_path = vae_path
+
+    def write(self, change: Change, content: bytes | None) -> None:
+        checkpoint = self._loaded.path()
+        if not checkpoint or os.path.abspath(metadata_file(checkpoint)) != os.path.abspath(change.file):
+            super().write(change, content)
+            return
+        with queue_lock:
+            if content == change.after:
+                _check_host_loads(self._loaded, self._vae_path(change.vae), change.vae)
+            _write_and_load(Path(change.file), self.content(change), content, change.vae)
+
+
+def _write_and_load(file: Path, before: bytes | None, content: bytes | None, vae: str) -> None:
+    write_metadata(file, content)
+    try:
+        if sd_models.model_data.sd_model is not None:
+            sd_vae.reload_vae_weights(sd_models.model_data.sd_model)
+    except Exception as error:  # the host boundary: it loads the file in its own way
         try:
-            if sd_models.model_data.sd_model is not None:
-                sd_vae.reload_vae_weights(sd_models.model_data.sd_model)
-        except Exception as error:  # the host boundary: it loads the file in its own way
-            try:
-                write_preference(checkpoint, key, before)
-            finally:
-                _load_checkpoint_again()
-            raise HostError(f"the WebUI could not load {vae}, so it was not chosen: {error}") from error
+            write_metadata(file, before)
+        finally:
+            _load_checkpoint_again()
+        raise HostError(f"the WebUI could not load {vae}, so it was not chosen: {error}") from error
 
 
 def _load_checkpoint_again() -> None:
@@ -106,7 +144,11 @@ def _load_checkpoint_again() -> None:
 
 
 def _native_name(path: str) -> str:
-    """The name of a VAE file in the WebUI's own preference."""
+    """The name of a VAE file in the WebUI's own preference.
+
+    Raises:
+        HostError: it cannot be named there.
+    """
     sd_vae.refresh_vae_list()
     basename = os.path.basename(path)
     native_path = sd_vae.vae_dict.get(basename)
@@ -127,16 +169,8 @@ def _check_host_loads(loaded: LoadedVae, vae_path: str, vae: str) -> None:
         return
     with open_vae(vae_path) as file:
         check_shapes_fit(loaded.module(), file.shapes, vae_path)
-        if _names_read_by_host(file.weights) != set(file.shapes):
+        if not webui_reads(file):
             raise HostError(
                 f"{vae} has a layout that the WebUI itself cannot load ({file.layout.label}); "
                 "VAE Lab can: choose it in the accordion, or with Use always"
             )
-
-
-def _names_read_by_host(weights: WeightFile) -> set[str]:
-    """The tensor names that ``sd_vae.load_vae_dict`` would read from a file."""
-    names, wrapper = list(weights.tensors), "state_dict."
-    if weights.container != "safetensors" and any(name.startswith(wrapper) for name in names):
-        names = [name.removeprefix(wrapper) for name in names if name.startswith(wrapper)]
-    return {name for name in names if name[:4] != "loss" and name not in sd_vae.vae_ignore_keys}

@@ -155,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 23
+    assert len(there) == 26
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -184,6 +184,10 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert ask("get", "/library", query="?sort=duplicates")[1]["rows"]
     for kind in ("jsonl", "csv", "html"):
         assert ask("get", "/library.{kind}", kind=kind)[0] == 200
+    assert {row["action"] for row in ask("get", "/fixes")[1]["checkpoints"]} == {"use"}
+    assert len(ask("post", "/fixes", {})[1]["changed"]) == 2
+    assert len(ask("get", "/fixes")[1]["undo"]) == 2
+    assert ask("post", "/fixes/undo", {})[1]["refused"] == []
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
     ask("get", "/progress")
     ask("get", "/hashes")
@@ -250,6 +254,11 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (404, "post", "/undo", {"body": {"undo_id": "none"}}),
         (415, "post", "/undo", {"raw": b"{}"}),
         (422, "post", "/undo", {"body": {}}),
+        (404, "post", "/fixes", {"body": {"checkpoints": ["nowhere.ckpt"]}}),
+        (415, "post", "/fixes", {"raw": b"{}"}),
+        (422, "post", "/fixes", {"body": {"checkpoints": "all"}}),
+        (404, "post", "/fixes/undo", {"body": {}}),
+        (415, "post", "/fixes/undo", {"raw": b"{}"}),
         (
             404,
             "get",

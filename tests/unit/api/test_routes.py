@@ -311,7 +311,8 @@ def test_a_page_of_another_site_chooses_nothing(make_host: MakeHost, media_type:
     add_routes(app, host)
     client = TestClient(app)
     headers = {"Content-Type": media_type} if media_type else {}
-    for path, body in (("choose", {"reach": "always", "vae": "anime.vae.pt"}), ("undo", {"undo_id": "x"})):
+    bodies = {"choose": {"reach": "always", "vae": "anime.vae.pt"}, "undo": {"undo_id": "x"}, "fixes": {}}
+    for path, body in {**bodies, "fixes/undo": {}}.items():
         answer = client.post(f"/vae-lab/v1/{path}", content=json.dumps(body).encode(), headers=headers)
         assert (answer.status_code, answer.json()) == (415, {"detail": "send the body as application/json"})
     assert host.decision().source == "host"

@@ -33,13 +33,16 @@ from vae_lab.library import inspect as inspect_module
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
 from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth
+from vae_lab.library.remedies import Remedy
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
+from vae_lab.service.fixes import FixPlan, FixResult, UndoneFixes
 from vae_lab.service.round_trips import StoredRoundTrip
 from vae_lab.state_dict import Layout, LostData
 from vae_lab.state_dict.kinds import KINDS, _reason
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views import fixes as fix_views
 from vae_lab.ui.views import library as library_views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views import sources as source_views
@@ -266,6 +269,39 @@ def library_pages() -> Iterator[str]:
     yield library_views.downloads(full)
 
 
+def fix_pages() -> Iterator[str]:
+    reasons = (
+        "it is healthy and of the SD1 / SD2 family",
+        "it is not known which family of VAEs its model needs",
+        "no VAE in your folders is known to be healthy and of the SDXL family",
+        f"no healthy VAE of the SDXL family can be used for it ({NAMES[0]})",
+        f"{NAMES[0]} also holds the choice for {NAMES[1]}, which must stay as it is",
+    )
+    remedies = [
+        Remedy(
+            NAMES[2],
+            "broken",
+            "Washed out",
+            "Images are slightly paler than they should be.",
+            BUILT_IN,
+            "none",
+            "",
+            reason,
+        )
+        for reason in reasons[1:]
+    ]
+    remedies += [Remedy(NAMES[1], "missing", "No VAE inside", "", NAMES[2], "use", NAMES[0], reasons[0])]
+    remedies += [Remedy(NAMES[1], "missing", "No VAE inside", "", NAMES[2], "keep", "", "")]
+    changes = [(NAMES[0], NAMES[1])] * 2
+    yield fix_views.plan(
+        FixPlan(remedies, 2, changes, f"{NAMES[0]} is chosen for every checkpoint and takes precedence.")
+    )
+    yield fix_views.plan(FixPlan(()))
+    failures = [(NAMES[0], f"{NAMES[1]} was changed since, so it stays as it is")]
+    yield fix_views.done(FixResult(changes[:1], ()))
+    yield fix_views.undone(UndoneFixes([NAMES[0]] * 2, failures))
+
+
 def comparison_pages() -> Iterator[str]:
     comparison = a_comparison()
     yield from (views.results(comparison), views.summary(comparison), numbers(comparison), views.guide())
@@ -321,7 +357,7 @@ def checkup_pages() -> Iterator[str]:
     yield checkup_views.in_memory(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
 
 
-@pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages])
+@pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages, fix_pages])
 def test_no_english_is_left(pages) -> None:  # type: ignore[no-untyped-def]
     with use_language("zh_CN"):
         assert [sentence for html in pages() for sentence in english_in(html)] == []

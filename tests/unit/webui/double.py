@@ -237,7 +237,6 @@ def _parts(kind: Kind, folder: Path) -> dict[str, Any]:
             "sd_vae.reload_vae_weights": nothing,
             "sd_vae.resolve_vae": lambda checkpoint: Resolved(),
             "sd_vae.restore_base_vae": nothing,
-            "sd_vae.vae_ignore_keys": set(),
         }
     else:
         parts |= {

@@ -43,8 +43,8 @@ class Pick:
         return cls(cast(Kind, kind), name)
 
 
-def pick_field() -> gr.Textbox:
-    """The hidden field. ``style.css`` hides it, because gradio does not render invisible components."""
-    field = gr.Textbox(label="Picked", elem_id="vae_lab_picked")
+def pick_field(elem_id: str = "vae_lab_picked") -> gr.Textbox:
+    """A hidden field. ``style.css`` hides it, because gradio does not render invisible components."""
+    field = gr.Textbox(label="Picked", elem_id=elem_id)
     field.do_not_save_to_config = True  # else the WebUI stores it as a default
     return field

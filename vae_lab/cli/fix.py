@@ -1,0 +1,141 @@
+"""``vae-lab fix``: choose a healthy VAE for every checkpoint whose own is broken or missing, and undo that."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vae_lab.cli.arguments import Commands
+from vae_lab.cli.console import print_json, progress_bar, say
+from vae_lab.errors import HostError
+from vae_lab.host.checkpoint_choices import JsonFiles
+from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.library.cache import user_cache_folder
+from vae_lab.library.remedies import Remedy
+from vae_lab.library.scan import Scan
+from vae_lab.service.fixes import MANIFEST, FixPlan, FixResult, FixService, undo_fixes
+from vae_lab.service.manifest import Manifest
+from vae_lab.service.runs import Runs
+
+__all__ = ["add_fix"]
+
+_LEFT = 1
+_HEAD = ("CHECKPOINT", "VERDICT", "VAE NOW", "USE", "WHY")
+
+
+def add_fix(commands: Commands) -> None:
+    """Add the command to the parser."""
+    fix = commands.add_parser("fix", help="choose a healthy VAE for every checkpoint whose own is broken or missing")
+    fix.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="folder with checkpoints, or one like the WebUI's models/"
+    )
+    fix.add_argument(
+        "--vae-dir", type=Path, action="append", metavar="DIR",
+        help="folder with VAEs; give it once for each (default: VAE/ in DIR or next to it)",
+    )  # fmt: skip
+    fix.add_argument("--apply", action="store_true", help="write the preferences; without it, only print the table")
+    fix.add_argument("--manifest", type=Path, metavar="FILE", help="where --apply stores what --undo needs")
+    fix.add_argument("--undo", type=Path, metavar="FILE", help="put back every preference that is listed in this file")
+    fix.add_argument("--json", action="store_true", help="print one JSON object")
+    fix.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="where to store results between scans (default: your cache folder)"
+    )
+    fix.set_defaults(function=_fix)
+
+
+def _fix(args: argparse.Namespace) -> int:
+    if args.undo:
+        if args.folder or args.apply or args.manifest or args.vae_dir:
+            raise HostError("--undo takes everything from its file; give no folder and no --apply with it")
+        return _undo(args.undo, as_json=args.json)
+    if args.folder is None:
+        raise HostError("give a folder with checkpoints, or --undo FILE")
+    for folder in (args.folder, *(args.vae_dir or ())):
+        if not folder.is_dir():
+            raise HostError(f"{folder} is not a folder")
+    cache = args.cache or user_cache_folder()
+    host = StandaloneHost(_folders(args.folder.absolute(), args.vae_dir, cache))
+    with closing(host.file_cache):
+        if args.cache and host.file_cache.failure:
+            raise HostError(f"choose another folder with --cache: {args.cache} {host.file_cache.failure}")
+        return _fix_with(args, host, (args.manifest or cache / MANIFEST).absolute())
+
+
+def _folders(folder: Path, vaes: Sequence[Path] | None, cache: Path) -> Folders:
+    """DIR is laid out like the WebUI's ``models``, or has the checkpoints itself."""
+    checkpoints = folder / "Stable-diffusion"
+    if not checkpoints.is_dir():
+        checkpoints = folder
+    found = [path for path in (folder / "VAE", folder.parent / "VAE") if path.is_dir()][:1]
+    given = tuple(path.absolute() for path in vaes) if vaes else tuple(found)
+    return Folders(folder / "vae-lab", (checkpoints,), given, cache=cache, webui=True)
+
+
+def _fix_with(args: argparse.Namespace, host: StandaloneHost, manifest: Path) -> int:
+    with progress_bar("scanning", "step") as progress:
+        scan = Scan((), host.file_cache, listed=host.listing().files, progress=progress)
+        with closing(scan.run()) as records:
+            for _ in records:
+                pass
+    service = FixService(host, Runs(), manifest)
+    plan = service.plan(fresh=False)
+    result = service.apply() if args.apply and plan.usable else None
+    if args.json:
+        print_json(json.dumps(_as_json(plan, result, manifest)))
+    else:
+        _report(plan, result, manifest, apply=args.apply)
+    done = not plan.usable if result is None else not result.failed
+    return 0 if done and not plan.left else _LEFT
+
+
+def _as_json(plan: FixPlan, result: FixResult | None, manifest: Path) -> dict[str, Any]:
+    plain: dict[str, Any] = {"checkpoints": [asdict(remedy) for remedy in plan.remedies], "applied": None}
+    if result is not None:
+        changed = [{"checkpoint": name, "vae": vae} for name, vae in result.changed]
+        failed = [{"checkpoint": name, "reason": reason} for name, reason in result.failed]
+        plain["applied"] = {"changed": changed, "failed": failed, "undo": str(manifest) if changed else None}
+    return plain
+
+
+def _report(plan: FixPlan, result: FixResult | None, manifest: Path, *, apply: bool) -> None:
+    if not plan.remedies:
+        say("Nothing to fix: no checkpoint has a broken VAE or lacks one.")
+        return
+    rows = [_HEAD, *map(_row, plan.remedies)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD) - 1)]
+    for row in rows:
+        say("  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1])))
+    if plan.left:
+        say(f"Not fixed: {len(plan.left):,}")
+    if result is not None:
+        say(f"Changed: {len(result.changed):,}")
+        for name, reason in result.failed:
+            say(f"  failed: {name}: {reason}")
+        if result.changed:
+            say(f"To undo all of it: vae-lab fix --undo {manifest}")
+    elif plan.usable and not apply:
+        say(f"Nothing was changed. To use these {len(plan.usable):,} VAEs, run the same command with --apply.")
+
+
+def _row(remedy: Remedy) -> tuple[str, ...]:
+    use = {"use": remedy.vae, "keep": "(stays)", "none": "(not fixed)"}[remedy.action]
+    return remedy.checkpoint, f"{remedy.status}: {remedy.title.lower()}", remedy.now, use, remedy.reason
+
+
+def _undo(path: Path, *, as_json: bool) -> int:
+    if not path.is_file():
+        raise HostError(f"{path} does not exist. Give the file that --apply has printed.")
+    undone = undo_fixes(JsonFiles(), Manifest(path))
+    if as_json:
+        refused = [{"checkpoint": name, "reason": reason} for name, reason in undone.refused]
+        print_json(json.dumps({"restored": list(undone.restored), "refused": refused}))
+    else:
+        say(f"Restored: {len(undone.restored):,}")
+        for name, reason in undone.refused:
+            say(f"  not restored: {name}: {reason}")
+    return _LEFT if undone.refused else 0

@@ -1,0 +1,113 @@
+"""The list of changed choices, from which they are put back: a JSON file."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vae_lab.errors import HostError
+from vae_lab.host.checkpoint_choices import Change
+from vae_lab.host.preferences import metadata_file
+from vae_lab.library.folders import WEIGHT_SUFFIXES
+from vae_lab.new_file import new_file
+
+__all__ = ["Manifest"]
+
+_VERSION = 1
+_MAX_BYTES = 2**28
+
+
+class Manifest:
+    """The changes that can be undone. Nothing in it is trusted: see :meth:`read`.
+
+    Args:
+        path: the JSON file; it exists as long as there is something to undo.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[Change]:
+        """All changes, oldest first; empty without a file.
+
+        Raises:
+            HostError: it cannot be read, or a change in it is of anything else than the JSON file next to a checkpoint.
+        """
+        try:
+            if self.path.stat().st_size > _MAX_BYTES:
+                raise HostError(f"{self.path} is larger than {_MAX_BYTES >> 20} MB, so it is not read")
+            stored = json.loads(self.path.read_text(encoding="utf8"))
+            if stored["version"] != _VERSION:
+                raise HostError(f"{self.path} was written by another version of VAE Lab")
+            return [_change(entry) for entry in stored["changes"]]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise HostError(f"{self.path} could not be read: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise HostError(
+                f"{self.path} is not a list of changes that VAE Lab has made; move it to another folder"
+            ) from error
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Replace the file; without changes, remove it.
+
+        Raises:
+            HostError: it cannot be written.
+        """
+        try:
+            if not changes:
+                self.path.unlink(missing_ok=True)
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            stored = {"version": _VERSION, "changes": [_entry(change) for change in changes]}
+            with new_file(self.path, overwrite=True) as out:
+                out.write(json.dumps(stored, indent=1).encode())
+        except OSError as error:
+            raise HostError(f"{self.path} could not be written: {error.strerror or error}") from error
+
+    @staticmethod
+    def merged(earlier: Sequence[Change], later: Sequence[Change]) -> list[Change]:
+        """One list that undoes both: what was changed twice goes back to what it was before the first time."""
+        changes = {(change.file, change.checkpoint if not change.file else ""): change for change in earlier}
+        for change in later:
+            key = (change.file, change.checkpoint if not change.file else "")
+            first = changes.get(key)
+            changes[key] = replace(change, before=first.before) if first and first.after == change.before else change
+        return list(changes.values())
+
+
+def _entry(change: Change) -> dict[str, Any]:
+    before = None if change.before is None else base64.b64encode(change.before).decode()
+    return {
+        "checkpoint": change.checkpoint, "path": change.path, "vae": change.vae, "file": change.file,
+        "before": before, "after": base64.b64encode(change.after).decode(),
+    }  # fmt: skip
+
+
+def _change(entry: Any) -> Change:
+    """Raises ValueError, KeyError or TypeError: it is not of the JSON file next to a file of weights."""
+    words = {name: entry[name] for name in ("checkpoint", "path", "vae", "file")}
+    if not all(isinstance(word, str) for word in words.values()):
+        raise ValueError("not a change")
+    before = None if entry["before"] is None else _bytes(entry["before"])
+    change = Change(**words, before=before, after=_bytes(entry["after"]))
+    if change.file:
+        near = Path(change.path)
+        is_metadata = near.suffix.lower() in WEIGHT_SUFFIXES and metadata_file(change.path) == Path(change.file)
+        contents = (content for content in (before, change.after) if content is not None)
+        if not is_metadata or not all(isinstance(json.loads(content.decode("utf8")), dict) for content in contents):
+            raise ValueError("not the file of a checkpoint")
+    return change
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error

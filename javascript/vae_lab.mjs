@@ -15,7 +15,7 @@ const MODULES = [
     "light_table/tally.mjs", "light_table/button.mjs", "light_table/stage_tools.mjs", "light_table/readout.mjs",
     "light_table/actions.mjs", "light_table/controls.mjs", "light_table/pointer.mjs", "light_table/keys.mjs",
     "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs",
-    "tab/gallery.mjs", "tab/number_tables.mjs",
+    "tab/gallery.mjs", "tab/number_tables.mjs", "tab/fixes.mjs",
 ];
 
 async function start() {

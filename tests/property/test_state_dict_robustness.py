@@ -30,7 +30,8 @@ shapes = st.lists(lengths, max_size=6).map(tuple)
 
 def look_at(names: Shapes) -> VaeFile:
     tensors = {name: TensorInfo(name, torch.float32, shape) for name, shape in names.items()}
-    return VaeFile(SimpleNamespace(path="model.bin", tensors=tensors, close=lambda: None))  # type: ignore[arg-type]
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    return VaeFile(SimpleNamespace(path="model.bin", size=size, tensors=tensors, close=lambda: None))  # type: ignore[arg-type]
 
 
 def assert_vae_or_error_of_ours(names: Shapes) -> None:

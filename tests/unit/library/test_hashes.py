@@ -136,7 +136,7 @@ def test_scan_writes_hashes(folder: Path, tmp_path: Path, capsys: pytest.Capture
     out = tmp_path / "out.csv"
     for options, digest in (((), None), (("--hashes",), sha256(path)), ((), sha256(path))):
         command = ["scan", str(folder), "--no-probe", "--cache", str(tmp_path / "cache"), "--jsonl", "-"]
-        assert main([*command, "--csv", str(out), *options]) == 0
+        assert main([*command, "--csv", str(out), "--overwrite", *options]) == 0
         line = json.loads(capsys.readouterr().out)
         assert (line["sha256"], line["autov2"]) == (digest, digest and digest[:10])
         with out.open(encoding="utf8", newline="") as table:

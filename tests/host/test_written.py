@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,20 +157,25 @@ def test_a_checkpoint_that_arrives_while_the_webui_runs(webui: WebUI, data_dir: 
     assert arrived.name not in the_host().checkpoints()
 
 
-def test_a_preference_that_cannot_be_written_changes_nothing(webui: WebUI, data_dir: Path) -> None:
+def test_a_preference_that_cannot_be_written_changes_nothing(
+    webui: WebUI, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As in a read-only folder, which root could write to."""
     from vae_lab.extension import the_host
 
     preference = data_dir / "models" / "Stable-diffusion" / "one.json"
-    in_the_way = preference.with_name("one.json.tmp")
     preference.unlink(missing_ok=True)
-    in_the_way.mkdir()
     before = the_host().decision()
-    try:
-        with pytest.raises(HostError, match="the preference could not be written to .*one.json: Is a directory"):
-            the_host().use_for_checkpoint("first.safetensors")
-    finally:
-        in_the_way.rmdir()
+    opens = Path.open
+
+    def read_only(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if path.parent == preference.parent and "x" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opens(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    with pytest.raises(HostError, match="the preference could not be written to .*one.json: Permission denied"):
+        the_host().use_for_checkpoint("first.safetensors")
     assert the_host().decision() == before
     assert not preference.exists()
     webui.generate()

@@ -119,7 +119,11 @@ def _report(plan: FixPlan, result: FixResult | None, manifest: Path, *, apply: b
         if result.changed:
             say(f"To undo all of it: vae-lab fix --undo {manifest}")
     elif plan.usable and not apply:
-        say(f"Nothing was changed. To use these {len(plan.usable):,} VAEs, run the same command with --apply.")
+        say(f"Nothing was changed. To fix {_checkpoints(len(plan.usable))}, run the same command with --apply.")
+
+
+def _checkpoints(count: int) -> str:
+    return "1 checkpoint" if count == 1 else f"{count:,} checkpoints"
 
 
 def _row(remedy: Remedy) -> tuple[str, ...]:

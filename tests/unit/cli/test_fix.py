@@ -38,7 +38,7 @@ def test_a_dry_run_is_the_default(models: Path, capsys: pytest.CaptureFixture[st
         assert f"  {vae}  " in rows[checkpoint]
     assert "broken: washed out" in rows["broken.safetensors"]
     assert "(not fixed)" in rows["flux.safetensors"]
-    assert lines[-1] == "Nothing was changed. To use these 7 VAEs, run the same command with --apply."
+    assert lines[-1] == "Nothing was changed. To fix 7 checkpoints, run the same command with --apply."
     assert contents(models) == before
     assert not (models.parent / "cache" / "fixes.json").exists()
     assert not (models / "vae-lab").exists()

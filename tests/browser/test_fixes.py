@@ -12,7 +12,6 @@ from tests.browser.panel import LibraryPage
 from tests.unit import fix_tree
 from tests.unit.fix_tree import USES, contents
 from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.library import FileCache
 from vae_lab.service.service import service_of
 
 pytestmark = pytest.mark.browser
@@ -20,10 +19,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    cache = FileCache(tmp_path / "data")
-    fix_tree.build(tmp_path / "models", cache)
-    cache.close()
-    return tmp_path / "models"
+    return fix_tree.scanned(tmp_path)
 
 
 def host_of(models: Path) -> StandaloneHost:

@@ -60,6 +60,14 @@ JSON_FILES = {
 }
 
 
+def scanned(folder: Path) -> Path:
+    """The folders as ``folder/models``, after a scan whose results are in ``folder/data``."""
+    cache = FileCache(folder / "data")
+    build(folder / "models", cache)
+    cache.close()
+    return folder / "models"
+
+
 def build(models: Path, cache: FileCache | None) -> None:
     """Write the folders, and what a scan would find into ``cache``."""
     state = kl_state()

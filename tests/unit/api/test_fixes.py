@@ -12,7 +12,6 @@ from tests.unit import fix_tree
 from tests.unit.fix_tree import USES, contents
 from vae_lab.api.routes import add_routes
 from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.library import FileCache
 from vae_lab.service.service import service_of
 
 URL = "/vae-lab/v1/fixes"
@@ -20,10 +19,7 @@ URL = "/vae-lab/v1/fixes"
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    cache = FileCache(tmp_path / "data")
-    fix_tree.build(tmp_path / "models", cache)
-    cache.close()
-    return tmp_path / "models"
+    return fix_tree.scanned(tmp_path)
 
 
 def served(models: Path) -> tuple[StandaloneHost, TestClient]:

@@ -25,10 +25,7 @@ from vae_lab.service.runs import Runs
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    cache = FileCache(tmp_path / "data")
-    fix_tree.build(tmp_path / "models", cache)
-    cache.close()
-    return tmp_path / "models"
+    return fix_tree.scanned(tmp_path)
 
 
 def host_of(models: Path, *, webui: bool = True) -> StandaloneHost:

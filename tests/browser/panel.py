@@ -208,6 +208,19 @@ class LightTable:
             })"""
         )
 
+    def _at_rest(self, window: Locator, layer: Locator) -> tuple[dict, dict, np.ndarray]:
+        """Where both are, and a screenshot of the page, uint8 [H,W,3], in which they have not moved: what comes above
+        them after the images (the answer) moves them.
+        """
+        for _ in range(10):
+            window.evaluate("element => element.scrollIntoView({block: 'center'})")
+            self.drawn()
+            before = window.bounding_box(), layer.bounding_box()
+            shot = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
+            if before == (window.bounding_box(), layer.bounding_box()):
+                return *before, shot
+        raise AssertionError("the page does not come to rest")
+
     def seen(self, window: Locator, image: np.ndarray, layer: str = "img") -> tuple[np.ndarray, np.ndarray]:
         """What the browser really paints of an image, and what it should.
 
@@ -220,11 +233,8 @@ class LightTable:
             Two uint8 [h,w,3] over the part of the window that is in view, less a rim of two device pixels: the
             screenshot, and ``image`` repeated a whole number of times, from where the element begins.
         """
-        window.evaluate("element => element.scrollIntoView({block: 'center'})")
-        self.drawn()
-        outer, inner = window.bounding_box(), window.locator(layer).first.bounding_box()
+        outer, inner, shot = self._at_rest(window, window.locator(layer).first)
         dpr = self.page.evaluate("devicePixelRatio")
-        shot = np.asarray(Image.open(io.BytesIO(self.page.screenshot())).convert("RGB"))
         zoom = inner["width"] * dpr / image.shape[1]
         assert abs(zoom - round(zoom)) < 0.01, f"{zoom} device pixels for an image pixel"
         large = image.repeat(round(zoom), axis=0).repeat(round(zoom), axis=1)

@@ -119,6 +119,7 @@ class _Shown:
 
     def app_started(self, _: Any, app: Any) -> None:
         add_routes(app, self._host, _api_users())
+        log.info("VAE Lab: %s", "; ".join(f"{name}: {value}" for name, value in self._host.about().items()))
         self._checkpoint_changed()  # it may have been loaded before us
 
 

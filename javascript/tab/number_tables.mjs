@@ -4,7 +4,8 @@
 // Gradio may replace elements at any time, so one listener on the document does it all. A cell's data-value is what it
 // is sorted by, and data-copy what is copied if that differs.
 
-import {all, closest, make} from "../shared/dom.mjs";
+import {toClipboard} from "../shared/clipboard.mjs";
+import {all, closest} from "../shared/dom.mjs";
 import {t} from "../shared/text.mjs";
 
 const MESSAGE_MS = 2500;
@@ -90,31 +91,4 @@ function asText(table) {
 function escapeCell(text) {
     const line = text.replace(/\s+/g, " ").trim();
     return /^[=+@-]/.test(line) && Number.isNaN(Number(line)) ? `'${line}` : line;
-}
-
-/**
- * The clipboard's API exists only on pages that the browser calls secure: https, and this machine.
- *
- * @param {string} text
- */
-async function toClipboard(text) {
-    try {
-        await navigator.clipboard.writeText(text);
-        return true;
-    } catch {
-        return copySelection(text);
-    }
-}
-
-/** @param {string} text */
-function copySelection(text) {
-    const focused = document.activeElement;
-    const area = make("textarea", {style: "position: fixed; top: 0; opacity: 0"});
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    const isDone = document.execCommand("copy");
-    area.remove();
-    if (focused instanceof HTMLElement) focused.focus();
-    return isDone;
 }

@@ -6,6 +6,7 @@
 
 import {all, find} from "../shared/dom.mjs";
 import {address, CHOICE_EVENT} from "../shared/server.mjs";
+import * as about from "./about.mjs";
 import * as badges from "./badges.mjs";
 import {followComparison} from "./comparisons.mjs";
 import * as fixes from "./fixes.mjs";
@@ -34,6 +35,7 @@ export function start() {
     picks.start((page) => visiblePages.add(page));
     numberTables.start();
     fixes.start();
+    about.start();
     document.addEventListener("click", onClick, true);
     document.addEventListener(CHOICE_EVENT, refreshDecision);
     setInterval(tick, TICK_MS);
@@ -44,6 +46,7 @@ export function start() {
 function onClick(event) {
     picks.onClick(event);
     fixes.onClick(event);
+    about.onClick(event);
     runs.onClick(event);
 }
 

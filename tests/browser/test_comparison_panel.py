@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -197,6 +198,20 @@ def test_a_comparison_during_the_run_of_another_page_is_answered_immediately(
         expect(other.message.get_by_role("alert")).to_contain_text("another task is running")
     page.click("#vae_lab_cancel")
     expect(panel.progress).to_be_hidden()
+
+
+def test_about_this_host_can_be_copied_into_a_bug_report(page: Page, shared_url: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    Panel.open(page, shared_url)
+    box = page.locator("#vae_lab_about details")
+    expect(box.locator("table")).not_to_be_visible()
+    box.get_by_text("About this host").click()
+    expect(box.get_by_role("row", name="gradio")).to_contain_text(gr.__version__)
+    box.get_by_role("button", name="Copy").click()
+    expect(box.get_by_role("status")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[0] == "Host: VAE Lab, stand-alone"
+    assert f"gradio: {gr.__version__}" in copied
 
 
 def test_another_message_does_not_hide_a_run(page: Page, launch: Launch, pausing: StandaloneHost) -> None:

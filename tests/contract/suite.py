@@ -14,6 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,13 @@ class HostContract:
 
     def test_it_has_a_name(self, host: Host) -> None:
         assert host.name.strip()
+
+    def test_it_says_what_it_is_and_names_no_folder(self, host: Host) -> None:
+        facts = host.about()
+        assert facts["Host"] == host.name
+        assert all(isinstance(value, str) and value for value in facts.values())
+        folders = [str(folder) for folder in (*host.library_folders(), host.data_folder(), Path.home())]
+        assert [value for value in facts.values() for folder in folders if folder in value] == []
 
     def test_vaes_have_names_of_their_own(self, host: Host, case: Case) -> None:
         names = [entry.name for entry in host.vaes()]

@@ -16,7 +16,7 @@ from vae_lab.api.addresses import image_url, round_trip_url, share_url, sheet_ur
 from vae_lab.checkup import Verdict
 from vae_lab.comparison import RoundTripped, comparison_json
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
-from vae_lab.host.base import VaeEntry
+from vae_lab.host.base import Host, VaeEntry
 from vae_lab.latents import Generation
 from vae_lab.library import FileRecord
 from vae_lab.library.inventory import LibraryPage, ScanSummary
@@ -28,6 +28,7 @@ from vae_lab.text import as_text
 
 __all__ = [
     "ActiveAnswer", "Answer", "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer",
+    "HostAnswer",
     "InspectAnswer", "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
 ]  # fmt: skip
 
@@ -69,6 +70,20 @@ def _valid(value: Any) -> Any:
     if isinstance(value, dict):
         return {_valid(key): _valid(item) for key, item in value.items()}
     return [_valid(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class HostAnswer(Answer):
+    """What VAE Lab runs in and what it found there, for bug reports."""
+
+    name: str = Field(..., description="Human-readable, such as `Forge`.")
+    works: bool = Field(..., description="False if only files can be worked with here.")
+    not_found: list[str] = Field(..., description="Parts of the host that are needed and were not found.")
+    facts: dict[str, str] = Field(..., description="Name -> value, in English.")
+
+    @classmethod
+    def of(cls, host: Host) -> HostAnswer:
+        missing = list(host.not_found or ())
+        return cls(name=host.name, works=host.not_found is None, not_found=missing, facts=host.about())
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from vae_lab.api.models import (
     CheckpointsAnswer,
     ChoiceAnswer,
     CompareAnswer,
+    HostAnswer,
     InspectAnswer,
     LatentsAnswer,
     LibraryAnswer,
@@ -102,6 +103,11 @@ def add_routes(app: FastAPI, host: Host, users: Mapping[str, str] | None = None)
 
 def _router(host: Host, service: Service) -> APIRouter:
     router = APIRouter(prefix=PREFIX, route_class=_OneLineErrors, tags=["VAE Lab"])
+
+    @router.get("/host", response_model=HostAnswer)
+    def about_host() -> HostAnswer:
+        """Say what VAE Lab runs in, and what it found there."""
+        return HostAnswer.of(host)
 
     # Plain functions: FastAPI runs them in threads, so that a decode does not block the event loop.
     @router.get("/vaes", response_model=VaesAnswer)

@@ -22,6 +22,7 @@ from vae_lab.comparison.compare import OnResult
 from vae_lab.comparison.round_trip import check_encodes, coder_of
 from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
+from vae_lab.host.about import versions
 from vae_lab.host.checkpoint_choices import CheckpointChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve, unknown_vae
 from vae_lab.identity import short
@@ -117,6 +118,13 @@ class Host(ABC):
     because of an error. None if everything works."""
 
     _last_listing: Listing | None = None
+
+    def about(self) -> dict[str, str]:
+        """What VAE Lab runs in and what it found there: name -> value, for bug reports. Names no folder of the user."""
+        works = "everything works" if self.not_found is None else "works with files only"
+        if self.not_found:
+            works = f"{works}; not found: {', '.join(self.not_found)}"
+        return {"Host": self.name, **versions(), "VAE Lab here": works}
 
     @abstractmethod
     def list_files(self) -> Listing:

@@ -13,6 +13,7 @@ from vae_lab.ui.panels.comparison import build_comparison_panel
 from vae_lab.ui.panels.library import build_library_panel
 from vae_lab.ui.panels.round_trip import build_round_trip_panel
 from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views.about import about
 
 __all__ = ["build_tab"]
 
@@ -42,6 +43,8 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
                 build_checkup_panel(host, comparison.picked)
             with gr.Tab("Library", id="library", elem_id="vae_lab_page_library"):
                 build_library_panel(host)
+        with gr.Column(elem_classes=["vae-lab"]):
+            gr.HTML(about(), elem_id="vae_lab_about")
     accept_only_uploads(tab)
     return tab
 

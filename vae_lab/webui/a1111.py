@@ -34,7 +34,7 @@ from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
 from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method, settings_come_first
-from vae_lab.webui.parts import option_paths
+from vae_lab.webui.parts import about_webui, option_paths
 from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = ["A1111Host"]
@@ -76,6 +76,12 @@ class A1111Host(Host):
     @staticmethod
     def _loaded_vae() -> LoadedVae:
         return LoadedVae()
+
+    def about(self) -> dict[str, str]:
+        facts = {**super().about(), **about_webui()}
+        with guarded("looking at the VAE in memory"):
+            facts |= self.vae.about()
+        return facts
 
     # --- files -----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from vae_lab.host.choices import BUILT_IN, Decision, StandingChoices
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.folders import is_folder
-from vae_lab.webui.parts import option_paths, part
+from vae_lab.webui.parts import about_webui, option_paths, part
 
 __all__ = ["FilesOnlyHost"]
 
@@ -29,6 +29,9 @@ class FilesOnlyHost(StandaloneHost):
         super().__init__(_folders())
         self.not_found = not_found
         self.how_to_begin = "Press Load latent for a latent from a file."
+
+    def about(self) -> dict[str, str]:
+        return {**super().about(), **about_webui()}
 
     @property
     def language(self) -> str:  # type: ignore[override]

@@ -40,6 +40,33 @@ class Reload(NamedTuple):
 class LoadedVae:
     """Where the WebUI has the loaded checkpoint's model and its VAE, and how it decodes with it."""
 
+    place = "sd_model.first_stage_model"
+    """Where the host has the VAE's module, for bug reports."""
+
+    tiling_switches: Sequence[tuple[str, str]] = (("modules", "sd_hijack.model_hijack.apply_circular"),)
+    """Package and name of functions of the host that make it decode images that tile; the first that exists is used."""
+
+    def about(self) -> dict[str, str]:
+        """What was found: name -> value, for bug reports."""
+        facts = {"VAE in memory": f"{self.place}, none loaded", "Tiling": self._tiling_switch()[0] or "no switch found"}
+        if self.model() is None:
+            return facts
+        module, family = self.module(), self.family()
+        facts["VAE in memory"] = f"{self.place}, {type(module).__module__}.{type(module).__qualname__}"
+        facts["Model"] = type(self.model()).__name__
+        facts["Latents"] = f"{family.title}, factor {family.scaling_factor}" if family else "of an unknown family"
+        after_nan = self._against_nan()
+        facts["Decodes in"] = f"{devices.dtype_vae} on {devices.device}; after NaN in {after_nan or 'the same'}"
+        return facts
+
+    def _tiling_switch(self) -> tuple[str, Callable[..., None] | None]:
+        """Name of the host's switch, and the switch; "" and None without one."""
+        for package, name in self.tiling_switches:
+            switch = part(name, package=package)
+            if switch is not None:
+                return f"{package}.{name}", switch
+        return "", None
+
     def model(self) -> Any:
         """The model of the loaded checkpoint; None if none is loaded. Loads nothing."""
         return sd_models.model_data.sd_model
@@ -143,7 +170,7 @@ class LoadedVae:
 
     def set_tiling(self, tiling: bool) -> None:
         """Have it decode images that tile, or not."""
-        apply_circular = part("sd_hijack.model_hijack.apply_circular")
+        _, apply_circular = self._tiling_switch()
         if apply_circular is not None:
             apply_circular(tiling)
 

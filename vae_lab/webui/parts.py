@@ -13,7 +13,8 @@ from typing import Any
 from vae_lab.host.guard import for_host, guarded
 
 __all__ = [
-    "NEEDED", "NEEDED_IN_FORGE", "NEEDED_IN_WEBUI", "has", "missing_parts", "option_paths", "part", "register",
+    "NEEDED", "NEEDED_IN_FORGE", "NEEDED_IN_WEBUI", "about_webui", "has", "missing_parts", "option_paths", "part",
+    "register",
 ]  # fmt: skip
 
 log = logging.getLogger("vae_lab")
@@ -47,6 +48,11 @@ NEEDED_IN_FORGE = (
     "shared.opts.sd_model_checkpoint",
 )
 """What they need besides in Forge."""
+
+_FLAGS = (
+    *("api", "nowebui", "medvram", "medvram_sdxl", "lowvram", "no_half", "no_half_vae", "precision", "vae_path"),
+    *("vae_dir", "vae_dirs", "ckpt", "ckpt_dir", "ckpt_dirs", "disable_nan_check", "upcast_sampling", "use_cpu"),
+)  # of which the presence, never the value, is told: values have paths
 
 _NOTHING = object()
 
@@ -86,6 +92,20 @@ def option_paths(*names: str) -> list[str]:
     """The paths in the host's command line options: each names one, a list of them, or is unknown to this host."""
     values = (part(f"shared.cmd_opts.{name}") for name in names)
     return [str(path) for value in values for path in (value if isinstance(value, list | tuple) else [value]) if path]
+
+
+def about_webui() -> dict[str, str]:
+    """The WebUI's version, the folders that its options name, and the extensions beside us: name -> value."""
+    facts = {}
+    with guarded("asking for the WebUI's version"):
+        git_tag = part("launch_utils.git_tag")
+        facts["Version"] = str(git_tag()) if git_tag is not None else "unknown"
+    given = [name for name in _FLAGS if part(f"shared.cmd_opts.{name}") not in (None, False, "", [])]
+    facts["Flags"] = ", ".join(given) or "none that matter to VAE Lab"
+    with guarded("listing extensions"):
+        others = [each.name for each in part("extensions.extensions", ()) if each.enabled and not each.is_builtin]
+        facts["Extensions"] = ", ".join(sorted(others)) or "none"
+    return facts
 
 
 def register(callback: str, what: str, function: Callable[..., Any], instead: Callable[[], Any] = lambda: None) -> None:

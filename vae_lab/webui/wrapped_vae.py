@@ -15,22 +15,23 @@ from torch import Tensor, nn
 
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.webui.loaded_vae import LoadedVae, host_decodes
-from vae_lab.webui.parts import has, part
+from vae_lab.webui.parts import has
 
 __all__ = ["WrappedVae", "is_wrapped"]
 
-_TILING = ("utils.apply_circular_forge", "forge_util.apply_circular_forge")
+_PACKAGE = "modules_forge"
 
 
 def is_wrapped() -> bool:
     """Whether this WebUI wraps its VAE, although it loads models as the WebUI does: reForge, Forge Classic."""
-    return has("modules.sd", package="ldm_patched") and has(
-        "forge_loader.load_model_for_a1111", package="modules_forge"
-    )
+    return has("modules.sd", package="ldm_patched") and has("forge_loader.load_model_for_a1111", package=_PACKAGE)
 
 
 class WrappedVae(LoadedVae):
     """Where such a host has the loaded checkpoint's VAE, and how it decodes with it."""
+
+    place = "sd_model.forge_objects.vae.first_stage_model"
+    tiling_switches = ((_PACKAGE, "utils.apply_circular_forge"), (_PACKAGE, "forge_util.apply_circular_forge"))
 
     def model(self) -> Any:
         """As :meth:`LoadedVae.model`; None for a model that nothing was loaded for yet."""
@@ -58,8 +59,7 @@ class WrappedVae(LoadedVae):
 
     def set_tiling(self, tiling: bool) -> None:
         """As the host does for each generation, where it can."""
-        found = (part(name, package="modules_forge") for name in _TILING)
-        apply_circular = next((function for function in found if function is not None), None)
+        _, apply_circular = self._tiling_switch()
         if apply_circular is not None:
             apply_circular(self.model(), tiling)
 

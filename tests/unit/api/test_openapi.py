@@ -155,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 26
+    assert len(there) == 27
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -166,6 +166,7 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     ask = published.ask
     _, latents = ask("get", "/latents")
     assert len(latents["latents"]) == 3
+    ask("get", "/host")
     ask("get", "/vaes")
     ask("get", "/checkpoints")
     ask("get", "/library")

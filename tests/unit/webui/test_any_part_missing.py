@@ -21,6 +21,11 @@ IMAGE = np.full((3, 8, 8), 127, np.uint8)
 KINDS: tuple[Kind, ...] = ("webui", "forge", "reforge")
 NAMES = {kind: Double(kind, Path("nowhere")).names for kind in KINDS}
 
+PLACES = {
+    "webui": "sd_model.first_stage_model",
+    "forge": "sd_model.forge_objects.vae.first_stage_model",
+    "reforge": "sd_model.forge_objects.vae.first_stage_model",
+}
 
 SLOW = pytest.mark.slow  # all together
 
@@ -78,7 +83,13 @@ def test_nothing_is_missing(make: MakeDouble, kind: Kind, caplog: pytest.LogCapt
     (tab,) = double.start(load)
     assert tab[0].not_found is None
     assert [option.label for option in double.plot.axis_options] == ["[VAE Lab] VAE"]
-    double.app_started(FastAPI())
+    app = FastAPI()
+    double.app_started(app)
+    said = TestClient(app).get("/vae-lab/v1/host").json()
+    assert (said["works"], said["not_found"]) == (True, [])
+    assert said["facts"]["VAE in memory"].startswith(PLACES[kind])
+    assert ("Tiling" in said["facts"], "VAE Lab: Host: " in caplog.text) == (True, True)
+    caplog.clear()
     _, p = double.generate("first.safetensors")
     assert p.extra_generation_params["VAE Lab override"] == "first.safetensors"
     assert p.comments == []
@@ -113,6 +124,21 @@ def test_without_a_needed_part_only_files(
     double.app_started(app)
     answer = TestClient(app).get("/vae-lab/v1/vaes").json()
     assert [vae["name"] for vae in answer["vaes"]] == ["first.safetensors"]
+    about = TestClient(app).get("/vae-lab/v1/host").json()
+    assert (about["works"], about["not_found"]) == (False, [said])
+    assert said in about["facts"]["VAE Lab here"]
+
+
+def test_flags_and_extensions_are_named_without_their_values(make: MakeDouble) -> None:
+    double = make("webui")
+    flags = double.part("shared.cmd_opts")
+    flags.medvram, flags.no_half, flags.ckpt_dir = True, False, "/home/me/models"
+    (tab,) = double.start(load)
+    facts = tab[0].about()
+    assert "medvram" in facts["Flags"]
+    assert "ckpt_dir" in facts["Flags"]
+    assert "no_half" not in facts["Flags"].split(", ")
+    assert not [value for value in facts.values() if "/home/me" in value]
 
 
 @pytest.mark.parametrize(("password", "status"), [(None, 401), ("wrong", 401), ("se:cret", 200)])

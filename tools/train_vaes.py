@@ -227,7 +227,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, taps, groups=3), taps.transpose(2, 3), groups=3)
 
 
-def _with_open_ends(output: Tensor, target: Tensor) -> Tensor:
+def with_open_ends(output: Tensor, target: Tensor) -> Tensor:
     """The target, moved to where overshoot costs nothing. [B,3,H,W] in -1..1 -> about -1.05..1.05.
 
     Whoever shows the image clamps it. So pure white and black may lie beyond the end of the range, and should a
@@ -244,7 +244,7 @@ def _gradient_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _faithful(output: Tensor, target: Tensor) -> Tensor:
-    return _plain(output, _with_open_ends(output, target))
+    return _plain(output, with_open_ends(output, target))
 
 
 def _plain(output: Tensor, target: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ def _squared(output: Tensor, target: Tensor) -> Tensor:
 
 def _smooth(output: Tensor, target: Tensor) -> Tensor:
     # Detail that the target lacks is a separate error term: a squared error hardly notices it.
-    target = blurred(_with_open_ends(output, target), 1.6)
+    target = blurred(with_open_ends(output, target), 1.6)
     detail = F.l1_loss(laplacian(output), laplacian(target))
     return F.mse_loss(output, target) * 4 + 0.2 * F.l1_loss(output, target) + detail
 

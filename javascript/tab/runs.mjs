@@ -10,7 +10,8 @@ import {t} from "../shared/text.mjs";
  *
  * @typedef {{name: string, panel: string, starts: string[], cancelling: string, decides?: boolean}} Page
  * What GET progress and GET hashes answer; of hashes that are complete, `done` counts all files so far:
- * @typedef {{busy: boolean, done: number, total: number, what: string, seconds?: number, results?: number}} Progress
+ * @typedef {{busy: boolean, done: number, total: number, what: string, seconds?: number, results?: number,
+ *     unit?: string}} Progress
  * @typedef {{page: Page | null, before?: string, quietSince: number, isCancelling: boolean}} Run
  */
 
@@ -26,7 +27,7 @@ export const PAGES = [
     },
     {
         name: "vae_lab_checkup", panel: "vae_lab_checkup", decides: true, cancelling: AFTER_FILE,
-        starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all"],
+        starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all", "vae_lab_bake_run"],
     },
     {
         name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", cancelling: t("Cancelling after the current step…"),
@@ -193,9 +194,10 @@ function fill(page, progress) {
     if (!bar) return;
     const {done} = progress;
     const total = Math.max(progress.total, 1);
-    const count = progress.total ? t("{done} of {total}", {done, total: progress.total}) : "";
+    const asText = progress.unit === "bytes" ? sized : String;
+    const count = progress.total ? t("{done} of {total}", {done: asText(done), total: asText(progress.total)}) : "";
     const {cancelling} = run?.page ?? page;
-    const parts = [count, progress.what, timeLeft(progress)];
+    const parts = [count, progress.what, rate(progress), timeLeft(progress)];
     const text = run?.isCancelling ? cancelling : parts.filter(Boolean).join(" · ");
     bar.setAttribute("aria-valuemax", String(total));
     bar.setAttribute("aria-valuenow", String(done));
@@ -203,6 +205,17 @@ function fill(page, progress) {
     part(bar, ".vae-lab-bar").style.width = `${(100 * done) / total}%`;
     write(part(bar, ".vae-lab-step"), text);
 }
+
+/** As `sized` in vae_lab/text.py, from a megabyte on. */
+const sized = (/** @type {number} */ bytes) =>
+    bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+
+/**
+ * Of a run that counts bytes.
+ *
+ * @param {Progress} progress
+ */
+const rate = ({unit, done, seconds = 0}) => unit === "bytes" && done && seconds ? `${sized(done / seconds)}/s` : "";
 
 /**
  * By the mean time of the steps so far; "" while that says little.

@@ -28,8 +28,8 @@ from vae_lab.text import as_text
 
 __all__ = [
     "ActiveAnswer", "Answer", "CancelAnswer", "CheckpointsAnswer", "ChoiceAnswer", "CompareAnswer", "GenerationAnswer",
-    "HostAnswer",
-    "InspectAnswer", "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
+    "HostAnswer", "InspectAnswer", "LatentsAnswer", "LibraryAnswer", "ProgressAnswer", "ReportAnswer",
+    "RoundTripAnswer", "ScanAnswer", "VaesAnswer",
 ]  # fmt: skip
 
 _OLD_NAME = "Deprecated; use `images`."
@@ -379,6 +379,10 @@ class ReportAnswer(Answer):
     bytes_read: int
     seconds: float
 
+    @classmethod
+    def of(cls, name: str, record: FileRecord) -> ReportAnswer:
+        return cls(name=name, **record.to_json())
+
 
 class InspectAnswer(Answer):
     """One report for each name; after a cancel, for those inspected so far."""
@@ -387,7 +391,7 @@ class InspectAnswer(Answer):
 
     @classmethod
     def of(cls, reports: Mapping[str, FileRecord]) -> InspectAnswer:
-        return cls(reports=[ReportAnswer(name=name, **report.to_json()) for name, report in reports.items()])
+        return cls(reports=[ReportAnswer.of(name, report) for name, report in reports.items()])
 
 
 # --- runs and choices ------------------------------------------------------------------------------------------------
@@ -402,6 +406,7 @@ class ProgressAnswer(Answer):
     what: str = Field(..., description="The next step.")
     seconds: float = Field(..., description="Since it began.")
     results: int = Field(..., description="VAEs of a comparison that are done.")
+    unit: str = Field(..., description="What `done` and `total` count: `steps` or `bytes`.")
 
     @classmethod
     def of(cls, status: RunStatus) -> ProgressAnswer:

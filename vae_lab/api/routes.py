@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
+from vae_lab.api.bakes import add_bakes
 from vae_lab.api.fixes import add_fixes
 from vae_lab.api.http import CACHED, disposition
 from vae_lab.api.login import has_page_login, login_of
@@ -151,6 +152,7 @@ def _router(host: Host, service: Service) -> APIRouter:
     add_sources(router, host, service)
     _add_library(router, service)
     add_fixes(router, service.fixes)
+    add_bakes(router, service.bakes)
     return router
 
 

@@ -7,10 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from vae_lab.errors import HostError
 
 __all__ = ["RunStatus", "Runs"]
+
+Unit = Literal["steps", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class RunStatus:
         what: the next step, human-readable.
         seconds: since it began.
         results: how many results of a comparison can be shown already.
+        unit: what ``done`` and ``total`` count: ``steps`` or ``bytes``.
     """
 
     busy: bool = False
@@ -32,6 +36,7 @@ class RunStatus:
     what: str = ""
     seconds: float = 0.0
     results: int = 0
+    unit: Unit = "steps"
 
 
 class Runs:
@@ -72,9 +77,9 @@ class Runs:
             self.idle.set()
             self._turn.release()
 
-    def report(self, done: int, total: int, what: str) -> None:
+    def report(self, done: int, total: int, what: str, *, unit: Unit = "steps") -> None:
         """Progress of the current run; see :class:`RunStatus`."""
-        self._status = replace(self._status, busy=True, done=done, total=total, what=what)
+        self._status = replace(self._status, busy=True, done=done, total=total, what=what, unit=unit)
 
     def has_results(self, results: int) -> None:
         """The current run is a comparison, and so many of its results can be shown."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from vae_lab.host.base import Host
 from vae_lab.library.inventory import ScanSummary
+from vae_lab.service.bakes import BakeService
 from vae_lab.service.checkups import CheckupService
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService
@@ -27,6 +28,7 @@ class Service:
     def __init__(self, host: Host) -> None:
         proxy: Host = weakref.proxy(host)
         self.runs = Runs()
+        self.bakes = BakeService(proxy, self.runs)
         self.checkups = CheckupService(proxy, self.runs)
         self.choices = ChoiceService(proxy)
         self.comparisons = ComparisonService(proxy, self.runs)

@@ -155,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 27
+    assert len(there) == 29
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -189,6 +189,11 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert len(ask("post", "/fixes", {})[1]["changed"]) == 2
     assert len(ask("get", "/fixes")[1]["undo"]) == 2
     assert ask("post", "/fixes/undo", {})[1]["refused"] == []
+    grey = samples.grey_merge.name
+    plan = ask("get", "/bake", query=f"?checkpoint={urllib.parse.quote(grey)}")[1]
+    _, baked = ask("post", "/bake", {"checkpoint": grey, "vae": plan["vae"], "file": "baked"})
+    samples.grey_merge.with_name(baked["file"]).unlink()
+    assert baked["report"]["verdict"]["status"] == "healthy"
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
     ask("get", "/progress")
     ask("get", "/hashes")
@@ -257,6 +262,11 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (422, "post", "/undo", {"body": {}}),
         (404, "post", "/fixes", {"body": {"checkpoints": ["nowhere.ckpt"]}}),
         (415, "post", "/fixes", {"raw": b"{}"}),
+        (404, "get", "/bake", {"query": "?checkpoint=nowhere"}),
+        (422, "get", "/bake", {}),
+        (404, "post", "/bake", {"body": {"checkpoint": "nowhere", "vae": "nowhere"}}),
+        (422, "post", "/bake", {"body": {"checkpoint": "nowhere"}}),
+        (415, "post", "/bake", {"raw": b"{}"}),
         (422, "post", "/fixes", {"body": {"checkpoints": "all"}}),
         (404, "post", "/fixes/undo", {"body": {}}),
         (415, "post", "/fixes/undo", {"raw": b"{}"}),
@@ -301,7 +311,7 @@ def test_what_runs_already_is_refused_as_published(make_host: MakeHost) -> None:
 def test_a_wrong_answer_would_be_found(published: Published) -> None:
     """The check above can fail."""
     schema = published.paths[f"{PREFIX}/progress"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    right = {"busy": False, "done": 0, "total": 0, "what": "", "seconds": 0.0, "results": 0}
+    right = {"busy": False, "done": 0, "total": 0, "what": "", "seconds": 0.0, "results": 0, "unit": "steps"}
     assert published.fits(right, schema)
     for wrong in ({**right, "more": 1}, {**right, "done": "0"}, {**right, "busy": None}, {"busy": True}, []):
         assert not published.fits(wrong, schema)

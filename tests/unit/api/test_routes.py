@@ -151,7 +151,7 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
     api = f"{running.url}vae-lab/v1/"
     answers: list[object] = []
     body = {"latents": slow.generations.newest_first()[0].id, "vaes": []}
-    quiet = {"busy": False, "done": 0, "total": 0, "what": "", "seconds": 0.0, "results": 0}
+    quiet = {"busy": False, "done": 0, "total": 0, "what": "", "seconds": 0.0, "results": 0, "unit": "steps"}
     try:
         assert json.loads(get(api + "progress")[2]) == quiet
         assert post(api + "cancel")[1] == {"cancelled": False}
@@ -160,7 +160,7 @@ def test_one_comparison_at_a_time_with_progress_and_cancel(slow: StandaloneHost)
         assert slow.started.wait(HANG)
         progress = json.loads(get(api + "progress")[2])
         assert progress.pop("seconds") > 0
-        assert progress == {"busy": True, "done": 1, "total": 5, "what": "slow.pt", "results": 0}
+        assert progress == {"busy": True, "done": 1, "total": 5, "what": "slow.pt", "results": 0, "unit": "steps"}
         status, refused = post(api + "compare", body)
         assert status == 409
         assert "another task is running" in refused["detail"]

@@ -18,6 +18,7 @@ from vae_lab.library import FileRecord
 from vae_lab.messages import text, translated
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
+from vae_lab.ui.panels.bake import UPDATES, BakeSection
 from vae_lab.ui.panels.picks import Pick
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
@@ -25,6 +26,7 @@ from vae_lab.ui.views import comparison as views
 __all__ = ["CheckupPanel", "build_checkup_panel"]
 
 _SEPARATOR = " · "
+_SHOWN = 9 + UPDATES  # components before the state in what handlers update
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ class _PageState:
     Attributes:
         current: the checkpoint in use at that time, or "".
         remedy: the VAE that the buttons named, or "".
+        checkpoint: the checkpoint that was shown, into a copy of which a VAE can be baked, or "".
     """
 
     current: str = ""
     remedy: str = ""
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class CheckupPanel:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.service = service_of(host)
+        self.bake = BakeSection(host)
         self._asked = itertools.count()
 
     # --- layout ----------------------------------------------------------------------------------------------
@@ -86,6 +91,7 @@ class CheckupPanel:
                     self.verdict = gr.HTML(checkup_views.unchecked(chosen), elem_id="vae_lab_checkup_verdict")
                     self._build_remedy()
                 self.charts = gr.HTML(visible=False, elem_id="vae_lab_checkup_charts")
+            self.bake.build()
             self.details = gr.HTML(visible=False, elem_id="vae_lab_checkup_details")
             self.state = gr.State(None)
             # Separate states, so that a run does not overwrite what is chosen or undone while it is active.
@@ -117,7 +123,8 @@ class CheckupPanel:
 
     def _wire(self, picked: gr.Textbox) -> None:
         remedy = [self.remedy, self.for_checkpoint, self.always, self.deciding]
-        shown = [self.file, self.overview, self.verdict, self.charts, self.details, *remedy, self.state]
+        content = [self.overview, self.verdict, self.charts, self.details, *self.bake.shown, *remedy]
+        shown = [self.file, *content, self.state]
         everything = [*shown, self.message, self.said]
         inputs = [self.file, self.state, self.whole]
         connect(self.refresh.click, self.on_refresh, inputs, everything)
@@ -125,8 +132,10 @@ class CheckupPanel:
         follow([picked.input], self.on_picked, [picked], inputs, everything)
         checked = connect(self.check.click, self.on_check, [self.file], [self.ended])
         all_checked = connect(self.check_all.click, self.on_check_all, [], [self.ended, self.whole])
+        baked = self.bake.wire(self.state, self.ended)
         for run in (checked, all_checked):
-            connect(run.then, self.on_ended, [self.ended, *inputs], everything)
+            connect(run.then, self.on_checked, [self.ended, *inputs], everything)
+        connect(baked.then, self.on_ended, [self.ended, *inputs], everything)
         chosen = [self.verdict, *remedy, self.state, self.said]
         connect(self.for_checkpoint.click, self.on_use_for_checkpoint, [self.state], chosen)
         connect(self.always.click, self.on_use_always, [self.state], chosen)
@@ -157,7 +166,9 @@ class CheckupPanel:
 
     # --- content ---------------------------------------------------------------------------------------------
 
-    def _show(self, chosen: str, shown: str | None, whole: bool, names: Sequence[str]) -> tuple[Any, ...]:
+    def _show(
+        self, chosen: str, shown: str | None, whole: bool, names: Sequence[str], kept: str = ""
+    ) -> tuple[Any, ...]:
         """Updates for everything but messages.
 
         Args:
@@ -165,19 +176,22 @@ class CheckupPanel:
             shown: the menu's present value.
             whole: with the table of all files.
             names: of all files.
+            kept: the checkpoint for which the fields of Bake are filled already.
         """
         current = self.host.current_checkpoint()
         known = self.host.known_reports(names if whole else [chosen])
         report = known.get(chosen)
         remedy = self._remedy(chosen, report)
+        checkpoint = chosen if chosen in self.host.checkpoint_files() else ""
         return (
             choice_update(self._choices(names), self._choice(chosen) if chosen else None, shown),
             html_update(checkup_views.overview(names, known, current) if whole else ""),
             self._verdict(chosen, report),
             html_update(checkup_views.charts(report) if report else ""),
             html_update(checkup_views.details(report) if report else ""),
+            *(self.bake.show(checkpoint) if checkpoint != kept else [gr.update()] * UPDATES),
             *self._remedy_updates(remedy, chosen),
-            _PageState(current, remedy.vae),
+            _PageState(current, remedy.vae, checkpoint),
         )
 
     def _verdict(self, name: str, report: FileRecord | None) -> str:
@@ -262,7 +276,7 @@ class CheckupPanel:
         except VaeLabError as error:
             return self._failed(error, state)
         if pick.kind != "file":
-            return (*[gr.update()] * 9, state, gr.update(), gr.update())
+            return (*[gr.update()] * _SHOWN, state, gr.update(), gr.update())
         return self._updates(lambda names: pick.name if pick.name in names else "", choice, state, whole, gr.update())
 
     def on_check(self, choice: str | None) -> str:
@@ -285,6 +299,10 @@ class CheckupPanel:
         except VaeLabError as error:
             return views.alert(error)
 
+    def on_checked(self, ended: str, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
+        """As :meth:`on_ended`. Another VAE may be recommended now, so the fields of Bake are filled again."""
+        return self.on_ended(ended, choice, replace(state, checkpoint="") if state else None, whole)
+
     def on_ended(self, ended: str, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
         """Report the result of a run, and show what is now known about the selected file."""
         updates = self._updates(lambda names: _name_of(choice, names), choice, state, whole, html_update(ended))
@@ -302,13 +320,14 @@ class CheckupPanel:
         try:
             names = self._names()
             chosen = choose(names) or next(iter(names), "")
-            return (*self._show(chosen, shown, whole, names), message, html_update(""))
+            kept = state.checkpoint if state else ""
+            return (*self._show(chosen, shown, whole, names, kept), message, html_update(""))
         except VaeLabError as error:
             return self._failed(error, state)
 
     def _failed(self, error: VaeLabError, state: _PageState | None) -> tuple[Any, ...]:
         """Nothing changes but the message."""
-        return (*[gr.update()] * 9, state, html_update(views.alert(error)), html_update(""))
+        return (*[gr.update()] * _SHOWN, state, html_update(views.alert(error)), html_update(""))
 
     def on_use_for_checkpoint(self, state: _PageState | None) -> tuple[Any, ...]:
         """Use the recommended VAE for the current checkpoint from now on."""

@@ -32,7 +32,7 @@ from vae_lab.ui.views.comparison import message
 from vae_lab.ui.views.html import render
 
 __all__ = [
-    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "details", "in_memory", "kind_to_get",
+    "KINDS", "aside", "badge", "badge_of", "charts", "checked", "decoded_chart", "details", "in_memory", "kind_to_get",
     "mark", "overview", "recommended", "remedied", "status_words", "unchecked", "used_instead", "verdict",
 ]  # fmt: skip
 
@@ -167,6 +167,12 @@ def charts(report: FileRecord) -> str:
         title = text("Encoded and decoded by this VAE")
         figures.append(_Chart(_data_url(round_trip), title, explanation, _levels(checkup, _BOTH)))
     return render("checkup", "charts", figures)
+
+
+def decoded_chart(report: FileRecord | None) -> str:
+    """Address of the chart's image as this VAE decodes it; "" if that is not known."""
+    decoded = report.checkup.charts.get(DECODED) if report and report.checkup else None
+    return _data_url(decoded) if decoded else ""
 
 
 def _data_url(png: bytes) -> str:

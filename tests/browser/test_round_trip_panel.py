@@ -94,14 +94,18 @@ def test_losses_as_a_table(page: Page, shared_url: str, photo: Path) -> None:
     assert [float(line[1]) for line in copied[1:]] == [round(value, 1) for value in orders[1]]
 
 
-def test_without_a_image_it_says_so(page: Page, shared_url: str) -> None:
+def test_without_an_image_it_offers_a_sample_photo(page: Page, shared_url: str) -> None:
     trip = RoundTripPage.open(page, shared_url)
     trip.run()
     expect(trip.message.get_by_role("alert")).to_contain_text("There is no image yet")
     expect(trip.empty).to_be_visible()
+    page.get_by_role("button", name="Use a sample photo").click()
+    photo = page.locator("#vae_lab_roundtrip_image img")
+    expect(photo).to_be_visible()
+    assert photo.evaluate("image => image.decode().then(() => image.naturalWidth)") == 512
 
 
-def test_too_small_a_image_is_reported_in_one_line(page: Page, shared_url: str, tmp_path: Path) -> None:
+def test_too_small_an_image_is_reported_in_one_line(page: Page, shared_url: str, tmp_path: Path) -> None:
     Image.new("RGB", (40, 7)).save(tmp_path / "line.png")
     trip = RoundTripPage.open(page, shared_url)
     trip.drop(tmp_path / "line.png")

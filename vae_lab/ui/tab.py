@@ -13,7 +13,7 @@ from vae_lab.ui.panels.comparison import build_comparison_panel
 from vae_lab.ui.panels.library import build_library_panel
 from vae_lab.ui.panels.round_trip import build_round_trip_panel
 from vae_lab.ui.views import comparison as views
-from vae_lab.ui.views.about import about
+from vae_lab.ui.views.about import about, heading
 
 __all__ = ["build_tab"]
 
@@ -29,8 +29,9 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
         Blocks for the host to show. They need the routes of :func:`vae_lab.api.routes.add_routes` on the same app.
     """
     with build_for(host), page or gr.Blocks(analytics_enabled=False) as tab:
-        if host.not_found is not None:
-            with gr.Column(elem_classes=["vae-lab"]):
+        with gr.Column(elem_classes=["vae-lab"]):
+            gr.HTML(heading(), elem_id="vae_lab_heading")
+            if host.not_found is not None:
                 gr.HTML(views.alert(_limited(host.not_found)), elem_id="vae_lab_limited")
         with gr.Tabs(elem_id="vae_lab_pages") as pages:
             # The WebUI would store the current page as the default for later starts.

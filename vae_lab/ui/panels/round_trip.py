@@ -10,6 +10,7 @@ from PIL import Image
 from vae_lab.errors import VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.images import LONGEST_SIDE, LoadedImage, infotext_of, read_image
+from vae_lab.samples import sample_photos
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, html_update, image_input
 from vae_lab.ui.panels.selection import PageState, in_order, keep_chosen, vae_choices
@@ -39,6 +40,7 @@ class RoundTripPanel:
         ):
             with gr.Column(scale=1, min_width=320, elem_classes=["vae-lab-choices"]):
                 self.image = image_input(label="Image", height=280, elem_id="vae_lab_roundtrip_image")
+                self.sample = gr.Button("Use a sample photo", size="sm", elem_id="vae_lab_roundtrip_sample")
                 self.longest = gr.Dropdown(
                     list(_SIDES), value=f"{LONGEST_SIDE} pixels", label="Maximum side length",
                     elem_id="vae_lab_roundtrip_longest",
@@ -70,6 +72,7 @@ class RoundTripPanel:
     def _wire(self) -> None:
         connect(self.refresh.click, self.on_refresh, [self.vaes], [self.vaes, self.built_in, self.message])
         connect(self.all.click, self.on_all, [self.vaes], [self.vaes])
+        connect(self.sample.click, self.on_sample, [], [self.image])
         connect(self.none.click, self.on_none, [], [self.vaes])
         asked = [self.image, self.longest, self.vaes]
         connect(self.run.click, self.on_run, asked, [self.results, self.empty, self.message])
@@ -100,13 +103,17 @@ class RoundTripPanel:
         """Tick none; the built-in VAE stays."""
         return gr.update(value=[])
 
+    def on_sample(self) -> Any:
+        """Put in a photo of the sample set, for users who have no image at hand."""
+        return Image.open(next(iter(sample_photos().values()))).convert("RGBA")
+
     def on_run(self, image: Any, longest: str | None, ticked: list[str] | None) -> tuple[Any, ...]:
         """Encode, decode, and show the results."""
         if image is None:
             return (
                 gr.update(),
                 gr.update(),
-                views.alert("There is no image yet; drop one into the field on the left."),
+                views.alert("There is no image yet: drop one into the field on the left, or press Use a sample photo."),
             )
         try:
             dropped = isinstance(image, Image.Image)

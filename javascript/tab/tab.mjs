@@ -11,6 +11,7 @@ import * as badges from "./badges.mjs";
 import {followComparison} from "./comparisons.mjs";
 import * as fixes from "./fixes.mjs";
 import {addGalleryButtons} from "./gallery.mjs";
+import {checkMerger} from "./merger.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
@@ -65,6 +66,7 @@ function tick() {
     runs.checkRun();
     followComparison(runs.isRunning(runs.PAGES[0]), runs.resultsSoFar());
     addGalleryButtons();
+    checkMerger();
     picks.markPicks();
     badges.checkBadges(TICK_MS);
     translateTitles();

@@ -114,7 +114,12 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
             safetensors.torch.save_file(state | mixed, models / f"{name}.safetensors")
             if config.exists():
                 shutil.copy(config, models / f"{name}.yaml")
-        safetensors.torch.save_file(load_sample_vae("photo-b"), vaes / "photo-b.safetensors")
+        other = load_sample_vae("photo-b")
+        safetensors.torch.save_file(other, vaes / "photo-b.safetensors")
+        unrelated = {f"first_stage_model.{key}": value for key, value in other.items()}
+        safetensors.torch.save_file(state | unrelated, models / "unrelated.safetensors")
+        if config.exists():
+            shutil.copy(config, models / "unrelated.yaml")
     # The same stem shares the configuration file, so the WebUI loads this one into the model that it has already, and
     # keeps the VAE that is in it. In the legacy format: the WebUI's unpickler refuses what newer torch writes.
     torch.save({"state_dict": own}, models / "one.ckpt", _use_new_zipfile_serialization=False)

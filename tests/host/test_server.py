@@ -218,6 +218,69 @@ def test_from_the_gallery_to_the_comparison(page: Page, errors: list[str]) -> No
     expect(panel.figures.first.locator("img")).to_be_visible(timeout=120_000)
 
 
+@pytest.fixture
+def checked(server: Server, data_dir: Path) -> Server:
+    """The server, which knows what is healthy."""
+    if not (data_dir / "models" / "Stable-diffusion" / "unrelated.safetensors").exists():
+        pytest.skip("the checkpoint's VAE has another architecture than the sample VAEs")
+    names = ["one.safetensors", "grey.safetensors", "photo-b.safetensors"]
+    server.post("/vae-lab/v1/inspect", {"names": names})
+    return server
+
+
+def test_checkpoint_merger_warns_and_bakes_in_a_healthy_vae(checked: Server, page: Page) -> None:
+    page.click("#tabs > .tab-nav button:has-text('Checkpoint Merger')")
+    said, panel = page.locator(".vae-lab-merger"), Panel(page)
+    panel.choose("modelmerger_primary_model_name", "one.safetensors")
+    panel.choose("modelmerger_secondary_model_name", "one.safetensors")
+    expect(said).to_contain_text("The VAE of this merge would be healthy.", timeout=60_000)
+    panel.choose("modelmerger_secondary_model_name", "unrelated.safetensors")
+    expect(said).to_contain_text("The VAE of this merge would be broken: washed out.", timeout=60_000)
+    said.get_by_role("button", name="Bake in photo-b.safetensors").click()
+    expect(page.locator("#modelmerger_bake_in_vae input")).to_have_value("photo-b.safetensors")
+    expect(said).to_be_empty()
+    folder = checked.data / "models" / "Stable-diffusion"
+    page.fill("#modelmerger_custom_name input, #modelmerger_custom_name textarea", "merged")
+    page.click("#modelmerger_merge")
+    expect(page.locator("#modelmerger_result")).to_contain_text("merged.safetensors", timeout=120_000)
+    answer = checked.post("/vae-lab/v1/inspect", {"names": ["merged.safetensors", "photo-b.safetensors"]})
+    merged, donor = answer["reports"]
+    assert merged["verdict"]["status"] == "healthy"
+    assert merged["fingerprint"] == donor["fingerprint"]
+    (folder / "merged.safetensors").unlink()
+
+
+def test_baked_on_the_page_it_is_what_the_webui_decodes_with(checked: Server, page: Page) -> None:
+    """The copy, with its built-in VAE, gives the pixels of the original with the donor chosen natively."""
+    page.click("#tabs > .tab-nav button:has-text('VAE Lab')")
+    page.click("#vae_lab_pages button:has-text('Checkup')")
+    panel = Panel(page)
+    panel.choose("vae_lab_checkup_file", "grey.safetensors")
+    box = page.locator("#vae_lab_bake")
+    box.get_by_text("Bake a VAE into a copy of this checkpoint").click()
+    expect(box).to_contain_text("Recommended: ")
+    panel.choose("vae_lab_bake_vae", "photo-b.safetensors")
+    page.locator("#vae_lab_bake_file").locator("input, textarea").fill("baked")
+    page.click("#vae_lab_bake_run")
+    expect(page.locator("#vae_lab_checkup_message").first).to_contain_text(
+        "baked.safetensors was written", timeout=60_000
+    )
+    folder = checked.data / "models" / "Stable-diffusion"
+    if (folder / "grey.yaml").exists():
+        shutil.copy(folder / "grey.yaml", folder / "baked.yaml")
+
+    def generated(checkpoint: str, vae: str) -> np.ndarray:
+        override = {"sd_model_checkpoint": checkpoint, "sd_vae": vae}
+        answer = checked.txt2img(override_settings=override, override_settings_restore_afterwards=True)
+        return image(answer["images"][0])
+
+    native = generated("grey.safetensors", "photo-b.safetensors")
+    assert np.array_equal(generated("baked.safetensors", "None"), native)
+    assert not np.array_equal(generated("grey.safetensors", "None"), native)
+    for file in folder.glob("baked.*"):
+        file.unlink()
+
+
 def test_settings_section_and_quick_setting(server: Server, page: Page) -> None:
     assert page.is_visible("#quicksettings #setting_vae_lab_external")
     page.click("#tabs > .tab-nav button:has-text('Settings')")

@@ -17,6 +17,7 @@ from vae_lab.api.bakes import add_bakes
 from vae_lab.api.fixes import add_fixes
 from vae_lab.api.http import CACHED, disposition
 from vae_lab.api.login import has_page_login, login_of
+from vae_lab.api.merge_previews import add_merge_previews
 from vae_lab.api.models import (
     ActiveAnswer,
     CancelAnswer,
@@ -153,6 +154,7 @@ def _router(host: Host, service: Service) -> APIRouter:
     _add_library(router, service)
     add_fixes(router, service.fixes)
     add_bakes(router, service.bakes)
+    add_merge_previews(router, service.merge_previews)
     return router
 
 

@@ -14,6 +14,7 @@ from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService
 from vae_lab.service.fixes import FixService
 from vae_lab.service.hashes import HashService
+from vae_lab.service.merge_previews import MergePreviewService
 from vae_lab.service.round_trips import RoundTripService
 from vae_lab.service.runs import Runs
 from vae_lab.service.scans import ScanService
@@ -33,6 +34,7 @@ class Service:
         self.choices = ChoiceService(proxy)
         self.comparisons = ComparisonService(proxy, self.runs)
         self.fixes = FixService(proxy, self.runs)
+        self.merge_previews = MergePreviewService(proxy, self.runs)
         self.round_trips = RoundTripService(proxy, self.runs)
         self.scans = ScanService(proxy, self.runs)
         self.hashes = HashService(proxy, self.runs, self.scans.forget)

@@ -88,7 +88,7 @@ function show(preview, reason = "") {
         return say(make("span", {class: "vae-lab-quiet"}, t("The VAE of this merge would be healthy.")));
     }
     const sentence = t("The VAE of this merge would be broken: {title}.", {title: status.toLowerCase()});
-    const bake = make("button", {type: "button", class: "vae-lab-open"}, t("Bake in {vae}", {vae: preview.vae}));
+    const bake = make("button", {type: "button", class: "vae-lab-primary"}, t("Bake in {vae}", {vae: preview.vae}));
     bake.addEventListener("click", () => choose("modelmerger_bake_in_vae", preview.vae));
     say(make("b", {}, sentence), ...(preview.vae ? [" ", bake] : [" ", t("Bake in a healthy VAE.")]));
 }

@@ -242,7 +242,7 @@ def test_checkpoint_merger_warns_and_bakes_in_a_healthy_vae(checked: Server, pag
     folder = checked.data / "models" / "Stable-diffusion"
     page.fill("#modelmerger_custom_name input, #modelmerger_custom_name textarea", "merged")
     page.click("#modelmerger_merge")
-    expect(page.locator("#modelmerger_result")).to_contain_text("merged.safetensors", timeout=120_000)
+    expect(page.locator("#modelmerger_result").first).to_contain_text("merged.safetensors", timeout=120_000)
     answer = checked.post("/vae-lab/v1/inspect", {"names": ["merged.safetensors", "photo-b.safetensors"]})
     merged, donor = answer["reports"]
     assert merged["verdict"]["status"] == "healthy"

@@ -155,7 +155,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 29
+    assert len(there) == 30
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -192,6 +192,8 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     grey = samples.grey_merge.name
     plan = ask("get", "/bake", query=f"?checkpoint={urllib.parse.quote(grey)}")[1]
     _, baked = ask("post", "/bake", {"checkpoint": grey, "vae": plan["vae"], "file": "baked"})
+    both = {"checkpoints": [grey, grey], "method": "weighted-sum", "multiplier": 0.5}
+    assert ask("post", "/merge-preview", both)[1]["status"] == "broken"
     samples.grey_merge.with_name(baked["file"]).unlink()
     assert baked["report"]["verdict"]["status"] == "healthy"
     assert ask("get", "/vaes")[1]["vaes"][0]["family"], "known by now"
@@ -262,6 +264,15 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (422, "post", "/undo", {"body": {}}),
         (404, "post", "/fixes", {"body": {"checkpoints": ["nowhere.ckpt"]}}),
         (415, "post", "/fixes", {"raw": b"{}"}),
+        (
+            404,
+            "post",
+            "/merge-preview",
+            {"body": {"checkpoints": ["a", "b"], "method": "weighted-sum", "multiplier": 1}},
+        ),
+        (409, "post", "/merge-preview", {"body": {"checkpoints": ["a"], "method": "weighted-sum", "multiplier": 1}}),
+        (415, "post", "/merge-preview", {"raw": b"{}"}),
+        (422, "post", "/merge-preview", {"body": {"checkpoints": []}}),
         (404, "get", "/bake", {"query": "?checkpoint=nowhere"}),
         (422, "get", "/bake", {}),
         (404, "post", "/bake", {"body": {"checkpoint": "nowhere", "vae": "nowhere"}}),

@@ -9,16 +9,25 @@ from functools import cache
 from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
-from vae_lab.cli.arguments import Commands, display_name, exit_code, path_or_url
+from vae_lab.cli.arguments import (
+    Commands,
+    add_overwrite_option,
+    check_outputs,
+    display_name,
+    exit_code,
+    path_or_url,
+)
 from vae_lab.cli.console import print_json, progress_bar, say
 from vae_lab.errors import FileError
 from vae_lab.formats import is_url
 from vae_lab.identity import Sketch, file_sha256, short, sketch_of_file
 from vae_lab.library import FileRecord, inspect_file
 from vae_lab.library.record import explained
+from vae_lab.library.reports import github_annotations, junit_xml
+from vae_lab.new_file import new_file
 from vae_lab.text import as_json
 
-__all__ = ["add_inspect"]
+__all__ = ["add_inspect", "explained_among"]
 
 
 def add_inspect(commands: Commands) -> None:
@@ -38,11 +47,17 @@ def add_inspect(commands: Commands) -> None:
         action="store_true",
         help="also compute the SHA-256 of checkpoints, which reads whole files; that of VAEs is always computed",
     )
+    inspect.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML, for continuous integration")
+    inspect.add_argument(
+        "--github", action="store_true", help="also print annotations of GitHub Actions for files that are not healthy"
+    )
+    add_overwrite_option(inspect)
     inspect.set_defaults(function=_inspect)
 
 
 def _inspect(args: argparse.Namespace) -> int:
     paths = list(dict.fromkeys(args.paths))
+    check_outputs([args.junit] if args.junit else [], overwrite=args.overwrite)
     names = {path: display_name(path, paths) for path in paths}
     reports: dict[str, FileRecord] = {}
     with progress_bar("inspecting", "file", hidden=args.json) as progress:
@@ -54,12 +69,17 @@ def _inspect(args: argparse.Namespace) -> int:
         progress(len(paths), len(paths), "")
     # Only now is it known which files are broken, and so are nobody's parents.
     for path in paths:
-        report = _explained(names[path], str(path), reports, {names[other]: str(other) for other in paths})
+        report = explained_among(names[path], str(path), reports, {names[other]: str(other) for other in paths})
         if args.json:
             print_json(as_json(report.to_json()))
         else:
             for line in _as_text(report):
                 say(line)
+    for line in github_annotations(reports) if args.github else ():
+        say(line)
+    if args.junit:
+        with new_file(args.junit, overwrite=args.overwrite) as out:
+            out.write(junit_xml(reports))
     return exit_code(report.status for report in reports.values())
 
 
@@ -71,7 +91,7 @@ def _sha256(path: Path | str) -> str:
         return ""
 
 
-def _explained(name: str, path: str, reports: Mapping[str, FileRecord], paths: Mapping[str, str]) -> FileRecord:
+def explained_among(name: str, path: str, reports: Mapping[str, FileRecord], paths: Mapping[str, str]) -> FileRecord:
     """The report with the parents of a merge, if they are among the other files of the call."""
     report, sketch = reports[name], _sketch(path) if len(paths) > 2 and reports[name].fingerprint else None
     if sketch is None:

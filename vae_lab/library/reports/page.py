@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any, TextIO
+from typing import TextIO
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from vae_lab.checkup import DECODED, ROUND_TRIP, chart_png
+from vae_lab.checkup import chart_png
 from vae_lab.checkup.findings import HEALTHY, STATUS_PHRASES, WORST_FIRST, Status
 from vae_lab.identity import Conversion, DuplicateGroup, short
 from vae_lab.library.record import FileRecord
-from vae_lab.text import as_text, sized
+from vae_lab.library.reports.templates import WAYS, template
 from vae_lab.version import __version__
 
 __all__ = ["Charts", "write_html"]
 
 _MAX_CHARTS = 200  # VAEs whose charts are shown: 25 MB of HTML
 _MAX_FILES = 20  # files listed next to a chart, and below a group of duplicates
-_WAYS = ((DECODED, "Decoded from reference latents"), (ROUND_TRIP, "Encoded and decoded"))
-
 Charts = Callable[[FileRecord], Mapping[str, bytes]]
 """Returns the charts of a file's VAE: PNG by name."""
 
@@ -51,7 +44,7 @@ def write_html(
         title: of the page.
     """
     counts: Counter[Status] = Counter(record.status for record in records)
-    pieces = _template().generate(
+    pieces = template("page.html").generate(
         title=title,
         files=sum(counts.values()),
         counts={status: counts[status] for status in WORST_FIRST if counts[status]},
@@ -60,7 +53,7 @@ def write_html(
         records=records,
         shown=_Shown(charts is not None),
         charts=charts,
-        ways=_WAYS,
+        ways=WAYS,
         chart=chart_png(),
         duplicates=duplicates,
         conversions=conversions,
@@ -70,31 +63,6 @@ def write_html(
         version=__version__,
     )
     out.writelines(pieces)
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("vae_lab.library", "reports"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=_as_text,
-    )
-    environment.filters |= {"png": _address, "short": short, "sized": sized}
-    return environment.get_template("page.html")
-
-
-def _as_text(value: Any) -> Any:
-    """Escape characters of a file's name that UTF-8 cannot encode."""
-    if value is None:
-        return ""
-    return as_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _address(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 class _Shown:

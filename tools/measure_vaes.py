@@ -6,6 +6,8 @@
 VAE's own encoder.
 
     psnr       dB against the source, mean over photos of 256 px
+    taesd      dB against TAESD's decode of the same latents
+    grid       mean step between neighbours across the edges of 8-pixel blocks over that elsewhere; about 1 in photos
     gainL      slope of the decoded on the source L*, both centred, at 1/8 of the size; 1 is right, grey is near 0
     gainC      the same for a* and b*, through the origin
     w-b        mean L* of the chart's white patches less that of its black ones; 100 is right
@@ -41,6 +43,8 @@ class Row:
 
     name: str
     psnr: float
+    taesd: float
+    grid: float
     gain_l: float
     gain_c: float
     sharp: float
@@ -73,6 +77,16 @@ def psnr(decoded: Tensor, source: Tensor) -> float:
     return float((-10 * error.log10()).mean())
 
 
+def grid(decoded: Tensor) -> float:
+    """How strong the edges of 8-pixel blocks are; see the module's docstring."""
+    ratios = []
+    for images in (decoded, decoded.transpose(-1, -2)):
+        steps = images.clamp(0, 1).diff(dim=-1).abs().mean(dim=(0, 1, 2))
+        on_edge = torch.arange(len(steps)) % 8 == 7
+        ratios.append(steps[on_edge].mean() / steps[~on_edge].mean())
+    return float(sum(ratios) / 2)
+
+
 def sharpness(decoded: Tensor, source: Tensor) -> float:
     """Mean |Laplacian| of the decoded images over that of their sources."""
     return float(laplacian(decoded.clamp(0, 1)).abs().mean() / laplacian(source).abs().mean())
@@ -86,11 +100,12 @@ def white_less_black(decoded: Tensor, colours: Tensor, patch: int = 32) -> float
 
 @dataclass(frozen=True)
 class Bench:
-    """Images [B,3,256,256], charts by size, and the reference latents of both, by family."""
+    """Images [B,3,256,256], charts by size, the reference latents of both, and TAESD's decode, by family."""
 
     photos: Tensor
     charts: dict[int, tuple[Tensor, Tensor]]
     latents: dict[str, Tensor]
+    taesd: dict[str, Tensor]
     chart_latents: dict[str, dict[int, Tensor]]
 
 
@@ -112,7 +127,11 @@ def make_bench(photos: Path, taesd: Path) -> Bench:
             family: {size: encoder(chart[None]) for size, (chart, _) in charts.items()}
             for family, encoder in encoders.items()
         }
-    return Bench(stacked, charts, latents, chart_latents)
+        decoded = {}
+        for family in taesd_net.SCALING:
+            decoder = taesd_net.load_decoder(taesd, family)
+            decoded[family] = torch.cat([decoder(part).clamp(0, 1) for part in latents[family].split(4)])
+    return Bench(stacked, charts, latents, decoded, chart_latents)
 
 
 def measure(name: str, model: AutoencoderKL, family: str, bench: Bench) -> Row:
@@ -136,8 +155,8 @@ def measure(name: str, model: AutoencoderKL, family: str, bench: Bench) -> Row:
         }
     gain_l, gain_c = gains(ref, bench.photos)
     return Row(
-        name, psnr(ref, bench.photos), gain_l, gain_c, sharpness(ref, bench.photos),
-        psnr(own, bench.photos), gains(own, bench.photos)[0], *levels[128], *levels[256],
+        name, psnr(ref, bench.photos), psnr(ref, bench.taesd[family]), grid(ref), gain_l, gain_c,
+        sharpness(ref, bench.photos), psnr(own, bench.photos), gains(own, bench.photos)[0], *levels[128], *levels[256],
     )  # fmt: skip
 
 
@@ -160,10 +179,11 @@ def sample_models() -> dict[str, tuple[AutoencoderKL, str]]:
 
 def table(rows: list[Row]) -> str:
     """The rows as aligned text."""
-    head = f"{'VAE':18}|  psnr gainL gainC sharp | own psnr gainL | w-b 128 ref   own | 256 ref   own"
+    head = f"{'VAE':18}|  psnr taesd  grid gainL gainC sharp | own psnr gainL | w-b 128 ref   own | 256 ref   own"
     lines = [head, "-" * len(head)]
     lines += [
-        f"{row.name:18}| {row.psnr:5.1f} {row.gain_l:5.2f} {row.gain_c:5.2f} {row.sharp:5.2f} |"
+        f"{row.name:18}| {row.psnr:5.1f} {row.taesd:5.1f} {row.grid:5.2f} "
+        f"{row.gain_l:5.2f} {row.gain_c:5.2f} {row.sharp:5.2f} |"
         f"    {row.own_psnr:5.1f} {row.own_gain_l:5.2f} |       {row.chart_ref:5.1f} {row.chart_own:5.1f} |"
         f"   {row.chart_ref_256:5.1f} {row.chart_own_256:5.1f}"
         for row in rows

@@ -169,7 +169,7 @@ def make_crops(photos: Path, cache: Path) -> dict[int, Tensor]:
     return {int(size): images for size, images in load_file(path).items()}
 
 
-def make_pool(family: str, photos: Path, taesd: Path, cache: Path) -> Pool:
+def make_pool(family: str, photos: Path, taesd: Path, cache: Path, autocast: bool) -> Pool:
     """The crops and charts, encoded with TAESD; cached in ``cache``."""
     images = make_crops(photos, cache)
     path = cache / f"latents-{family}.safetensors"
@@ -177,7 +177,7 @@ def make_pool(family: str, photos: Path, taesd: Path, cache: Path) -> Pool:
         encoder = taesd_net.load_encoder(taesd, family)
         tensors = {}
         for size, crops in images.items():
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 parts = [encoder(part.float() / 255).half() for part in crops.split(16)]
             tensors[str(size)] = torch.cat(parts)
             log.info("%s: %d images of %d px encoded", family, len(crops), size)
@@ -427,7 +427,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("training needs --photos and --taesd")
     arguments.work.mkdir(parents=True, exist_ok=True)
     for recipe in recipes:
-        pool = make_pool(recipe.family, arguments.photos, arguments.taesd, arguments.work)
+        pool = make_pool(recipe.family, arguments.photos, arguments.taesd, arguments.work, not arguments.fp32)
         recipe = replace(recipe, learning_rate=recipe.learning_rate * arguments.rate)
         train(recipe, pool, arguments.work, arguments.scale, tuple(arguments.halves), not arguments.fp32)
 

@@ -8,14 +8,15 @@
 // window.vaeLab: a promise that is fulfilled once everything runs. An extension that is installed twice runs once.
 
 const MODULES = [
-    "shared/dom.mjs", "shared/server.mjs", "shared/text.mjs",
+    "shared/clipboard.mjs", "shared/dom.mjs", "shared/server.mjs", "shared/text.mjs",
     "light_table/table.mjs", "light_table/layout.mjs", "light_table/geometry.mjs", "light_table/view.mjs",
     "light_table/draw.mjs", "light_table/difference.mjs", "light_table/loupe.mjs", "light_table/color.mjs",
     "light_table/heat.mjs", "light_table/histogram.mjs", "light_table/blink.mjs", "light_table/blind.mjs",
     "light_table/tally.mjs", "light_table/button.mjs", "light_table/stage_tools.mjs", "light_table/readout.mjs",
     "light_table/actions.mjs", "light_table/controls.mjs", "light_table/pointer.mjs", "light_table/keys.mjs",
     "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs",
-    "tab/gallery.mjs", "tab/number_tables.mjs", "tab/fixes.mjs",
+    "tab/gallery.mjs", "tab/number_tables.mjs", "tab/fixes.mjs", "tab/about.mjs",
+    "tab/merger.mjs",
 ];
 
 async function start() {

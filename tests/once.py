@@ -87,7 +87,9 @@ def each_image_once() -> Iterator[None]:
         def remembered(self: KLArchitecture, module: nn.Module, given: Tensor) -> Tensor:
             if any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()):
                 return method(self, module, given)  # someone wants to see it at work
-            key = _digest(f"{method.__name__} {module.training}", module.state_dict() | {"given": given})
+            paddings = {layer.padding_mode for layer in module.modules() if isinstance(layer, nn.Conv2d)}
+            what = f"{method.__name__} {module.training} {sorted(paddings)}"
+            key = _digest(what, module.state_dict() | {"given": given})
             if key not in results:
                 results[key] = method(self, module, given)
             return results[key].clone()

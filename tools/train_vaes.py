@@ -1,6 +1,7 @@
 """Train the small autoencoders of the sample set, in real latent spaces.
 
-A decoder learns to turn TAESD's latents of an image into the image, an encoder to find those latents. So the small
+A decoder learns to turn TAESD's latents of an image into the image, an encoder to find those latents. The decoders of
+``photo-a`` and ``photo-b`` are then trained by ``tools.train_by_hints``, which gives much better images. So the small
 autoencoders speak the latent space of SD1 or SDXL, although they have a twentieth of the weights. ``photo-a`` and
 ``photo-b`` start from different random weights: merged, they turn grey, as unrelated autoencoders do. The others are
 fine-tunes of ``photo-a``'s last layers, shipped as the few tensors that differ.

@@ -401,7 +401,7 @@ def test_memory_that_is_short_is_reported_first(vae: Autoencoder, monkeypatch: p
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         result = compare(latent, {"a": vae})["a"]
         assert result.in_strips == in_strips
-        assert np.array_equal(result.images, plain.images)
+        assert np.abs(result.images.astype(int) - plain.images).max() <= 1, "only rounding differs"
 
 
 def test_what_a_failed_decode_held_is_let_go_before_the_strips(vae: Autoencoder) -> None:
@@ -439,4 +439,5 @@ def test_running_out_of_memory_does_not_cost_the_image(vae: Autoencoder, error: 
     candidate = Candidate("a", lambda: nullcontext(Decoder(failing(error), vae.decode_in_strips)), SD1)
     result = compare_candidates(latent, [candidate], SD1)["a"]
     assert (result.error, result.in_strips) == ("", True)
-    assert np.array_equal(result.images, compare(latent, {"a": vae})["a"].images)
+    plain = compare(latent, {"a": vae})["a"]
+    assert np.abs(result.images.astype(int) - plain.images).max() <= 1, "only rounding differs"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from playwright.sync_api import Error as PageError
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as NotInTime
 
@@ -381,7 +382,11 @@ class RoundTripPage:
         boxes = self.page.locator("#vae_lab_roundtrip_vaes input[type=checkbox]")
         labels = self.page.locator("#vae_lab_roundtrip_vaes label").all_inner_texts()
         for i, label in enumerate(labels):
-            boxes.nth(i).set_checked(label.strip().split(" · ")[0] in names)
+            wanted = label.strip().split(" · ")[0] in names
+            try:
+                boxes.nth(i).set_checked(wanted)
+            except PageError:  # the page's first refresh, which is answered now, has put the tick back
+                boxes.nth(i).set_checked(wanted)
 
     def choose(self, dropdown: str, text: str) -> None:
         Panel(self.page).choose(dropdown, text)

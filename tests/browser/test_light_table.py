@@ -829,12 +829,12 @@ def test_the_vae_of_an_image_is_used_from_now_on(page: Page, launch: Launch, mak
     expect(table.message).to_contain_text(f"{B}: chosen for healthy.safetensors.")
     assert (host.decision().vae, host.decision().source) == (B, "checkpoint")
     expect(page.locator("#vae_lab_decoder input")).to_have_value(B)
-    undo.click()
+    undo.press("Enter")  # by key: the answer above, which changes now, may move the button
     expect(page.locator("#vae_lab_decoder input")).to_have_value("Automatic")
     assert host.decision().source == "host"
     expect(undo).to_be_enabled()  # undoing can be undone
     host.select_checkpoint("grey-merge.safetensors")  # by someone else, whose choice is not undone
-    undo.click()
+    undo.press("Enter")
     expect(table.message).to_contain_text("was for healthy.safetensors, but the checkpoint has changed since")
     expect(undo).to_have_count(0)
     assert host.decision().source == "host"

@@ -439,5 +439,8 @@ def test_the_demo_shows_what_grey_is(
     expect(panel.figures).to_have_count(5)  # the built-in one and the four of its family
     grey, healthy = (panel.images(name).std() for name in ("Built-in", "photo-b.ckpt"))
     assert grey < 0.8 * healthy, "the built-in VAE's image has lost contrast"
+    if SCREENSHOTS:  # with the answer, for which all VAEs are checked
+        expect(page.locator("#vae_lab_answer .vae-lab-answer[data-waiting]")).to_have_count(0)
+        expect(page.locator("#vae_lab_results figure .vae-lab-badge[data-status]")).to_have_count(5)
     page.set_viewport_size({"width": 1600, "height": 1000})
     keep_screenshot(page, "comparison")

@@ -121,10 +121,10 @@ class Host(ABC):
 
     def about(self) -> dict[str, str]:
         """What VAE Lab runs in and what it found there: name -> value, for bug reports. Names no folder of the user."""
-        works = "everything works" if self.not_found is None else "works with files only"
+        status = "everything works" if self.not_found is None else "works with files only"
         if self.not_found:
-            works = f"{works}; not found: {', '.join(self.not_found)}"
-        return {"Host": self.name, **versions(), "VAE Lab here": works}
+            status = f"{status}; not found: {', '.join(self.not_found)}"
+        return {"Host": self.name, **versions(), "Status": status}
 
     @abstractmethod
     def list_files(self) -> Listing:

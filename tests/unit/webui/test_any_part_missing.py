@@ -126,7 +126,7 @@ def test_without_a_needed_part_only_files(
     assert [vae["name"] for vae in answer["vaes"]] == ["first.safetensors"]
     about = TestClient(app).get("/vae-lab/v1/host").json()
     assert (about["works"], about["not_found"]) == (False, [said])
-    assert said in about["facts"]["VAE Lab here"]
+    assert said in about["facts"]["Status"]
 
 
 def test_flags_and_extensions_are_named_without_their_values(make: MakeDouble) -> None:

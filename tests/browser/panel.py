@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Error as PageError
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as NotInTime
 
@@ -371,6 +370,10 @@ class RoundTripPage:
         Panel.open(page, url, theme)
         page.locator(".tab-nav button", has_text="Round trip").click()
         expect(page.locator("#vae_lab_roundtrip_run")).to_be_visible()
+        # Until the page has refreshed itself: an answer that comes later would put back what is ticked meanwhile.
+        page.wait_for_function(
+            "() => Number(document.querySelector('#vae_lab_roundtrip_built_in [data-asked]')?.dataset.asked) > 0"
+        )
         return cls(page)
 
     def drop(self, file: Path) -> None:
@@ -382,11 +385,7 @@ class RoundTripPage:
         boxes = self.page.locator("#vae_lab_roundtrip_vaes input[type=checkbox]")
         labels = self.page.locator("#vae_lab_roundtrip_vaes label").all_inner_texts()
         for i, label in enumerate(labels):
-            wanted = label.strip().split(" · ")[0] in names
-            try:
-                boxes.nth(i).set_checked(wanted)
-            except PageError:  # the page's first refresh, which is answered now, has put the tick back
-                boxes.nth(i).set_checked(wanted)
+            boxes.nth(i).set_checked(label.strip().split(" · ")[0] in names)
 
     def choose(self, dropdown: str, text: str) -> None:
         Panel(self.page).choose(dropdown, text)

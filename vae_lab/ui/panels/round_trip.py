@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import gradio as gr
@@ -28,6 +29,7 @@ class RoundTripPanel:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.service = service_of(host)
+        self._asked = itertools.count()
 
     # --- layout ----------------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class RoundTripPanel:
         # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
 
     def _built_in_line(self) -> str:
-        return views.built_in(self.host.current_checkpoint(), only=not self.host.vaes())
+        return views.built_in(self.host.current_checkpoint(), not self.host.vaes(), next(self._asked))
 
     # --- handlers --------------------------------------------------------------------------------------------
 

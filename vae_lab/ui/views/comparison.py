@@ -71,14 +71,15 @@ def deciding(
     return render("comparison", "deciding", reason, asked, built_in_decodes, mark, reaches)
 
 
-def built_in(checkpoint: str, only: bool = False) -> str:
+def built_in(checkpoint: str, only: bool = False, asked: int = 0) -> str:
     """The VAE that every comparison includes.
 
     Args:
         checkpoint: name of the file that it is in, or "".
         only: there is no other VAE.
+        asked: see :func:`deciding`.
     """
-    return render("comparison", "built_in", BUILT_IN, checkpoint, only)
+    return render("comparison", "built_in", BUILT_IN, checkpoint, only, asked)
 
 
 def identified(entries: Sequence[VaeEntry]) -> str:

@@ -115,3 +115,15 @@ def shared_host(make_host: MakeHost) -> StandaloneHost:
     host = make_host()
     host.__class__, host.made = RememberingHost, {}
     return host
+
+
+GREY = "grey.safetensors"
+
+
+@pytest.fixture
+def grey_host(samples: SampleSet, tmp_path: Path) -> StandaloneHost:
+    """A host with one checkpoint, ``GREY`` in ``tmp_path/models``, into whose folder a test may write."""
+    checkpoints = tmp_path / "models"
+    checkpoints.mkdir()
+    shutil.copy(samples.grey_merge, checkpoints / GREY)
+    return StandaloneHost(Folders(tmp_path / "data", (checkpoints,), (samples.smooth.parent,)))

@@ -30,6 +30,7 @@ from tests.sample_hosts import (
     SCREENSHOTS,
     MakeHost,
     families_of_samples,
+    grey_host,
     latents_folder,
     make_host,
     samples,

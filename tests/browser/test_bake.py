@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,20 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Keep, Launch
 from tests.browser.panel import CheckupPage, Panel
-from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.samples import SampleSet
+from tests.sample_hosts import GREY
+from vae_lab.host.standalone import StandaloneHost
 from vae_lab.service.service import service_of
 
 pytestmark = pytest.mark.browser
 
-GREY, SMOOTH, SHARP = "grey.safetensors", "photo-a-smooth.safetensors", "photo-a-sharp.safetensors"
+SMOOTH, SHARP = "photo-a-smooth.safetensors", "photo-a-sharp.safetensors"
 
 
 @pytest.fixture
-def host(samples: SampleSet, tmp_path: Path) -> StandaloneHost:
-    checkpoints = tmp_path / "models"
-    checkpoints.mkdir()
-    shutil.copy(samples.grey_merge, checkpoints / GREY)
-    host = StandaloneHost(Folders(tmp_path / "data", (checkpoints,), (samples.smooth.parent,)))
+def host(grey_host: StandaloneHost) -> StandaloneHost:
     for name in (GREY, SMOOTH, SHARP):
-        host.inspect(name)
-    return host
+        grey_host.inspect(name)
+    return grey_host
 
 
 def test_from_a_grey_checkpoint_to_a_healthy_copy(

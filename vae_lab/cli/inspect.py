@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -76,7 +77,7 @@ def _inspect(args: argparse.Namespace) -> int:
             for line in _as_text(report):
                 say(line)
     for line in github_annotations(reports) if args.github else ():
-        say(line)
+        say(line, sys.stderr if args.json else None)  # GitHub reads both
     if args.junit:
         with new_file(args.junit, overwrite=args.overwrite) as out:
             out.write(junit_xml(reports))

@@ -490,6 +490,17 @@ class Host(ABC):
             found = recommend(checkpoint, family, self.known_reports(order), preferred)
         return found
 
+    def known_recommendation(self, checkpoint: str) -> Recommendation | None:
+        """The VAE to use for any checkpoint instead of a broken one, by what is known of the files; reads none."""
+        known = self.file_cache.known
+        path = self.checkpoint_files().get(checkpoint)
+        record = known(str(path)) if path else None
+        family = record.model_family if record else None
+        if family is None:
+            return None
+        records = {name: each for name, file in self.vae_files().items() if (each := known(str(file))) is not None}
+        return recommend(checkpoint, family, records, self.preferred_vaes())
+
     def checkpoint_family(self) -> Family | None:
         """Latent family of the current checkpoint, if known: that of its model, whatever VAE is built in."""
         path = self.checkpoint_files().get(self.current_checkpoint())

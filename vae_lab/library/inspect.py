@@ -41,7 +41,9 @@ from vae_lab.state_dict import KINDS_BY_ID, LostData, family_hint, find_lost_dat
 from vae_lab.state_dict.kinds import MIXED_REMEDY, SHARD_REMEDY
 from vae_lab.text import quoted
 
-__all__ = ["UNFORESEEN", "CheckupStore", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file"]
+__all__ = [
+    "UNFORESEEN", "CheckupStore", "checked", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file",
+]  # fmt: skip
 
 # What torch, numpy and Python raise for unforeseen file contents. One file must not end a scan of ten thousand.
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
@@ -82,7 +84,7 @@ def inspect_file(
 
     def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
         if probe:
-            checkup = _checked(file, state, record.fingerprint, memory)
+            checkup = checked(file, state, record.fingerprint, memory)
             family = file.family_or_hint(checkup.family)
             record = replace(record, checkup=checkup, family_id=family.id if family else "", depth=Depth.CHECKED)
         record = _with_published_facts(record, os.fspath(path_or_url))
@@ -210,7 +212,15 @@ def _mixed_names(file: VaeFile) -> Finding:
     return Finding("half-converted", SUSPECT, text, (), remedy if file.layout.kind == "vae" else _CHOOSE)
 
 
-def _checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None) -> Checkup:
+def checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None) -> Checkup:
+    """The checkup of weights with the architecture and the model family of a file.
+
+    Args:
+        file: the file.
+        state: weights by canonical name, its own or others of the same shapes.
+        digest: their fingerprint.
+        memory: stores checkups by identity of the weights.
+    """
     hint = file.family_hint
     key = identity_key(digest, hint)
     checkup = memory.get(key) if memory else None

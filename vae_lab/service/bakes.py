@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vae_lab.errors import Cancelled, HostError, UnknownChoice
 from vae_lab.host.base import Host
-from vae_lab.library import FileRecord, recommend
+from vae_lab.library import FileRecord
 from vae_lab.new_file import is_taken
 from vae_lab.repair import bake
 from vae_lab.service.runs import Runs
@@ -93,8 +93,7 @@ class BakeService:
             for name, each in records.items()
             if each is None or (not each.problem and (family is None or each.family in (None, family)))
         ]
-        checked = {name: each for name, each in records.items() if each is not None}
-        found = recommend(checkpoint, family, checked, host.preferred_vaes()) if family else None
+        found = host.known_recommendation(checkpoint)
         first = [found.name] if found else []
         vaes = list(dict.fromkeys([*first, *fitting]))
         chosen = vae or next(iter(vaes), "")

@@ -14,12 +14,11 @@ from typing import Literal
 from torch import Tensor
 
 from vae_lab.autoencoders import VaeFile, open_vae
-from vae_lab.bounded_store import BoundedStore
-from vae_lab.checkup import Verdict, check_weights
+from vae_lab.checkup import Verdict
 from vae_lab.errors import HostError, MissingVae, UnknownChoice
 from vae_lab.host.base import Host
 from vae_lab.identity import fingerprint
-from vae_lab.library import recommend
+from vae_lab.library.inspect import checked
 from vae_lab.service.runs import Runs
 from vae_lab.state_dict import not_finite
 
@@ -29,7 +28,6 @@ Method = Literal["weighted-sum", "add-difference"]
 """``A (1 - M) + B M``, or ``A + (B - C) M``."""
 
 _STEPS = 4
-_MAX_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,6 @@ class MergePreview:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Kept:
-    id: str  # fingerprint of the merged VAE
-    verdict: Verdict
-    nbytes: int = 1
-
-
 class MergePreviewService:
     """Merges VAEs in memory, and checks them. Thread-safe.
 
@@ -65,7 +56,6 @@ class MergePreviewService:
     def __init__(self, host: Host, runs: Runs) -> None:
         self._host = host
         self._runs = runs
-        self._known: BoundedStore[_Kept] = BoundedStore(_MAX_KEPT, _MAX_KEPT, "no preview {id}")
 
     def preview(self, checkpoints: Sequence[str], method: Method, multiplier: float) -> MergePreview:
         """Check the VAE that a merge would have.
@@ -92,37 +82,20 @@ class MergePreviewService:
             for i, name in enumerate(checkpoints):
                 self._runs.report(i, _STEPS, name)
                 vaes.append(_opened(opened, str(files[name]), required=i == 0))
-            kept = self._checked(vaes, method, multiplier)
-        return self._advised(checkpoints[0], kept)
+            verdict = self._checked(vaes, method, multiplier)
+        found = self._host.known_recommendation(checkpoints[0]) if verdict.faults else None
+        return MergePreview(verdict, found.name if found else "", found.reason if found else "")
 
-    def _checked(self, vaes: Sequence[VaeFile | None], method: Method, multiplier: float) -> _Kept:
+    def _checked(self, vaes: Sequence[VaeFile | None], method: Method, multiplier: float) -> Verdict:
         first = vaes[0]
         assert first is not None
         states = [vae.state_dict(check_finite=False) if vae is not None else {} for vae in vaes]
         merged = _merged(states, method, multiplier)
-        digest = fingerprint(merged)
-        try:
-            return self._known.get(digest)
-        except UnknownChoice:
-            pass
-        self._runs.report(_STEPS - 1, _STEPS, "checking the merged VAE")
         if not_finite(merged):
             raise HostError("the merged VAE would have NaN or infinite values")
-        checkup = check_weights(first.assemble(merged), first.family_hint)
-        kept = _Kept(digest, Verdict.of(checkup.findings))
-        self._known.add(kept)
-        return kept
-
-    def _advised(self, checkpoint: str, kept: _Kept) -> MergePreview:
-        if not kept.verdict.faults:
-            return MergePreview(kept.verdict)
-        host = self._host
-        record = host.file_cache.known(str(host.checkpoint_files()[checkpoint]))
-        family = record.model_family if record else None
-        known = {name: host.file_cache.known(str(path)) for name, path in host.vae_files().items()}
-        records = {name: each for name, each in known.items() if each is not None}
-        found = recommend(checkpoint, family, records, host.preferred_vaes()) if family else None
-        return MergePreview(kept.verdict, found.name if found else "", found.reason if found else "")
+        self._runs.report(_STEPS - 1, _STEPS, "checking the merged VAE")
+        # Stored like that of a file, so it is known already when the merge is written.
+        return Verdict.of(checked(first, merged, fingerprint(merged), self._host.file_cache).findings)
 
 
 def _opened(opened: ExitStack, path: str, *, required: bool) -> VaeFile | None:

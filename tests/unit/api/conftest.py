@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tests.once import each_image_once
-from tests.sample_hosts import families_of_samples, latents_folder, make_host, samples, shared_host
+from tests.sample_hosts import families_of_samples, grey_host, latents_folder, make_host, samples, shared_host
 from vae_lab.api.routes import add_routes
 from vae_lab.host.standalone import StandaloneHost
 from vae_lab.service.service import service_of

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from tests.sample_hosts import GREY
 from vae_lab import inspect_file
 from vae_lab.api.routes import add_routes
-from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.samples import SampleSet
+from vae_lab.host.standalone import StandaloneHost
 from vae_lab.service import bakes
 from vae_lab.service.service import service_of
 
 URL = "/vae-lab/v1/bake"
-GREY, SMOOTH, XL = "grey.safetensors", "photo-a-smooth.safetensors", "sdxl-c.safetensors"
+SMOOTH, XL = "photo-a-smooth.safetensors", "sdxl-c.safetensors"
 
 
 @pytest.fixture
-def host(samples: SampleSet, tmp_path: Path) -> StandaloneHost:
-    checkpoints = tmp_path / "models"
-    checkpoints.mkdir()
-    shutil.copy(samples.grey_merge, checkpoints / GREY)
-    return StandaloneHost(Folders(tmp_path / "data", (checkpoints,), (samples.smooth.parent,)))
+def host(grey_host: StandaloneHost) -> StandaloneHost:
+    return grey_host
 
 
 @pytest.fixture

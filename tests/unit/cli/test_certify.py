@@ -72,6 +72,10 @@ def test_continuous_integration(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [line.split(" ")[0] for line in lines] == ["::warning", "::error"]
     assert lines[0].startswith("::warning title=100%25%2C good%3A \ufffd.safetensors%3A unchecked::")
     assert "%0A%3A%3Aerror%3A%3Ax" in lines[1]
+    assert main(["inspect", "--no-probe", "--json", "--github", str(good)]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [str(good)], "JSON stays JSON"
+    assert "::warning " in err
     assert main(["inspect", "--no-probe", "--junit", str(junit), str(good)]) == 2
     assert "already exists" in capsys.readouterr().err
     assert main(["inspect", "--no-probe", "--junit", str(junit), "--overwrite", str(good)]) == 0

@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "host: needs a WebUI, given by --webui-dir")
     config.addinivalue_line("markers", "browser: drives a headless Chromium")
     config.addinivalue_line("markers", "static: of our scripts alone, on a page without gradio")
-    config.addinivalue_line("markers", "slow: over five CPU seconds, and a faster test covers the main behaviour")
+    config.addinivalue_line("markers", "slow: over a CPU second, and a faster test covers the main behaviour")
 
 
 @pytest.fixture(scope="session", autouse=True)

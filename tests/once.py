@@ -8,6 +8,7 @@ only, so within a run the first result is good for every later call. The first c
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -27,10 +28,10 @@ from vae_lab.latents.family import Family
 
 def _digest(what: str, tensors: Mapping[str, Tensor]) -> str:
     """Of names, dtypes, shapes and values."""
-    digest = hashlib.blake2b(what.encode())
+    digest = hashlib.sha1(what.encode(), usedforsecurity=False)  # the fastest here
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -40,22 +41,22 @@ def _key(autoencoder: Autoencoder, hint: Family | None) -> str:
     return _digest(what, autoencoder.module.state_dict())
 
 
-def _once(function: Callable[..., Any], folder: Path | None) -> Callable[..., Any]:
-    """``function``, computed once per weights and hint; for all workers where a folder is given."""
+def _once(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """``function``, computed once per weights and hint, for all workers."""
     results: dict[str, Any] = {}
+    folder.mkdir(exist_ok=True)
 
     @wraps(function)
     def remembered(autoencoder: Autoencoder, hint: Family | None = None) -> Any:
         key = _key(autoencoder, hint)
-        file = folder and folder / f"{key[:32]}.pickle"
-        if key not in results and file and file.exists():
+        file = folder / f"{key}.pickle"
+        if key not in results and file.exists():
             results[key] = pickle.loads(file.read_bytes())
         if key not in results:
             results[key] = function(autoencoder, hint)
-            if file:
-                part = file.with_name(f"{file.name}.{id(results)}")
-                part.write_bytes(pickle.dumps(results[key]))
-                part.replace(file)
+            part = file.with_name(f"{file.name}.{os.getpid()}")
+            part.write_bytes(pickle.dumps(results[key]))
+            part.replace(file)
         return results[key]
 
     return remembered
@@ -65,11 +66,10 @@ def _once(function: Callable[..., Any], folder: Path | None) -> Callable[..., An
 def each_checkup_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
     """Put the remembering functions in the place of the real ones, wherever they have been imported."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "checkups"
-    folder.mkdir(exist_ok=True)
+    folder = base if worker_id == "master" else base.parent
     with pytest.MonkeyPatch.context() as patched:
-        for function, shared in ((autoencoders.detect_family, None), (checkup.check_weights, folder)):
-            replacement = _once(function, shared)
+        for function in (autoencoders.detect_family, checkup.check_weights):
+            replacement = _once(function, folder / function.__name__)
             for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "vae_lab"]:
                 for name, value in list(vars(module).items()):
                     if value is function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -35,9 +36,12 @@ def kl_module(config: KLConfig = F2, seed: int = 0) -> AutoencoderKL:
     return module
 
 
+_kl_module_once = cache(kl_module)
+
+
 def kl_state(config: KLConfig = F2, seed: int = 0) -> State:
     """The weights of :func:`kl_module`."""
-    return dict(kl_module(config, seed).state_dict())
+    return {name: tensor.clone() for name, tensor in _kl_module_once(config, seed).state_dict().items()}
 
 
 def taesd_state(channels: int = 4, *, encoder: bool = True, decoder: bool = True, width: int = 16) -> State:

@@ -97,15 +97,17 @@ def add_routes(app: FastAPI, host: Host, users: Mapping[str, str] | None = None)
         users: name -> password, of the host's API.
     """
     app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
-    login = [Depends(login_of(app, users or {}))]
     asks = bool(users) or has_page_login(app)
-    app.include_router(_router(host, service_of(host)), dependencies=login, responses=errors(401) if asks else errors())
+    router = APIRouter(
+        prefix=PREFIX, route_class=_OneLineErrors, tags=["VAE Lab"], responses=errors(401) if asks else errors(),
+        dependencies=[*app.router.dependencies, Depends(login_of(app, users or {}))],
+    )  # fmt: skip
+    _add_all(router, host, service_of(host))
+    app.router.routes.extend(router.routes)  # include_router would make each of them a second time
     app.openapi_schema = None  # built before our routes were added
 
 
-def _router(host: Host, service: Service) -> APIRouter:
-    router = APIRouter(prefix=PREFIX, route_class=_OneLineErrors, tags=["VAE Lab"])
-
+def _add_all(router: APIRouter, host: Host, service: Service) -> None:
     @router.get("/host", response_model=HostAnswer)
     def about_host() -> HostAnswer:
         """Say what VAE Lab runs in, and what it found there."""
@@ -155,7 +157,6 @@ def _router(host: Host, service: Service) -> APIRouter:
     add_fixes(router, service.fixes)
     add_bakes(router, service.bakes)
     add_merge_previews(router, service.merge_previews)
-    return router
 
 
 def _add_choices(router: APIRouter, service: ChoiceService) -> None:

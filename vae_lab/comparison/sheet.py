@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -153,10 +154,11 @@ def _wrapped(text: str, font: _Font, width: int) -> list[str]:
             continue
         if lines[-1]:
             lines.append("")
-        for letter in word:
-            if lines[-1] and font.getlength(lines[-1] + letter) > width:
-                lines.append("")
-            lines[-1] += letter
+        while font.getlength(word) > width:
+            fits = bisect_right(range(1, len(word) + 1), width, key=lambda n, word=word: font.getlength(word[:n]))
+            lines[-1:] = [word[: max(fits, 1)], ""]
+            word = word[max(fits, 1) :]
+        lines[-1] = word
     return [line for line in lines if line]
 
 

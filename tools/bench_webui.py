@@ -92,6 +92,10 @@ def figures(python: str, webui: Path, folder: Path, rounds: int) -> Iterator[Fig
             "by Settings > SD VAE", lambda: without.seconds("reload"), rounds, None,
         )  # fmt: skip
         yield _in_turn(
+            "the same external VAE for the next image, by VAE Lab", lambda: with_lab.seconds("again"),
+            "another one", lambda: with_lab.seconds("override"), rounds, 0.02,
+        )  # fmt: skip
+        yield _in_turn(
             "one step of 128 x 128 pixels with VAE Lab installed", lambda: with_lab.seconds("step"),
             "the same without it", lambda: without.seconds("step"), 4 * rounds, 1.02,
         )  # fmt: skip
@@ -127,19 +131,20 @@ def _tasks(webui_dir: Path, data: Path) -> dict[str, Callable[[], object]]:
         found = host.compare(host.generations.newest_first()[0].id, _VAES)
         assert len(found.decoded) == len(_VAES) + 1, [result.error for result in found]
 
-    def override() -> None:
+    def override(vae: str) -> None:
         from vae_lab.extension import the_host
         from vae_lab.webui.weight_swap import VaeSwap
 
-        weights = the_host().weights(next_vae("override"))
+        weights = the_host().weights(vae)
         with VaeSwap(webui.model.first_stage_model) as swap:
-            swap.put(weights.state, weights.path)
+            swap.put(weights.load(), weights.path)
 
     return {
         "image": lambda: webui.generate(width=256, height=256, steps=1),
         "step": lambda: webui.generate(steps=1),
         "compare": compare,
-        "override": override,
+        "override": lambda: override(next_vae("override")),
+        "again": lambda: override(_VAES[turns["override"] % 2]),
         "reload": lambda: webui.choose_natively(next_vae("reload")),
         "plot": lambda: webui.run_script("X/Y/Z plot", {"X type": "VAE", "X values": ["None", *_VAES]}, **_IMAGE),
     }

@@ -35,7 +35,7 @@ from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
 from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method, settings_come_first
 from vae_lab.webui.parts import about_webui, option_paths
-from vae_lab.webui.weight_swap import check_shapes_fit
+from vae_lab.webui.weight_swap import check_shapes_fit, converted
 
 __all__ = ["A1111Host"]
 
@@ -46,7 +46,6 @@ _REASONS: dict[Source, str] = {
 }
 _CHECKPOINT_FOLDERS = ("ckpt_dir", "ckpt_dirs")  # options of the hosts: one folder, or a list
 _VAE_FOLDERS = ("vae_dir", "vae_dirs")
-_MAX_STATES = 1  # weights of overrides that stay in memory between generations; 160 to 330 MB each
 
 
 class A1111Host(Host):
@@ -67,7 +66,7 @@ class A1111Host(Host):
         self.vae = self._loaded_vae()
         self.generations = GenerationStore(256 * 2**20)
         self.file_cache = FileCache(self.data_folder())
-        self._states: OrderedDict[tuple[str, float], dict[str, Tensor]] = OrderedDict()
+        self._states: OrderedDict[tuple[object, ...], dict[str, Tensor]] = OrderedDict()
         self._memory_checkups = MemoryCheckups(self.vae)
         self._unlisted: set[str] = set()
         self._own_choice = OwnChoice(self._name_of, self.preference_key)
@@ -339,13 +338,15 @@ class A1111Host(Host):
         return choice != BUILT_IN and loaded is not None and os.path.abspath(loaded) == os.path.abspath(path)
 
     def _state(self, path: str) -> dict[str, Tensor]:
-        key = (path, os.path.getmtime(path))
-        if key not in self._states:
+        """Weights of a file, converted for the module in memory; the last ones stay, 160 to 330 MB each."""
+        key = (file_key(path), path, self.vae.precision())
+        if not self._states.get(key):  # or emptied: see VaeSwap.put
             with open_vae(path) as file:
-                self._states[key] = file.state_dict(check_finite=False)  # checked already, see _usable
-            while len(self._states) > _MAX_STATES:
-                self._states.popitem(last=False)
+                state = file.state_dict(check_finite=False)  # checked already, see _usable
+            self._states[key] = converted(self.vae.module(), state)
         self._states.move_to_end(key)
+        while len(self._states) > _kept_states():
+            self._states.popitem(last=False)
         return self._states[key]
 
     # --- comparison ------------------------------------------------------------------------------------------
@@ -432,6 +433,11 @@ class A1111Host(Host):
 
     def data_folder(self) -> Path:
         return Path(data_path) / "cache" / "vae-lab"
+
+
+def _kept_states() -> int:
+    """How many VAEs may stay in memory: as many as the WebUI may keep itself, at least the one used last."""
+    return max(int(getattr(shared.opts, "sd_vae_checkpoint_cache", 0) or 0), 1)
 
 
 def _register_new_checkpoints(files: Iterable[Path]) -> None:

@@ -3,12 +3,12 @@
 Forge has the WebUI's functions in name only: ``sd_vae`` and ``sd_models.reload_model_weights`` do nothing,
 ``first_stage_model`` of the model is None, and the VAE is selected in the menu *VAE / Text Encoder*, a list of files.
 
-Weights are replaced in place here as well, because one module is shared by everything that encodes or decodes: Forge
-has three sets of objects for a model (as loaded, with LoRAs, in use), switches between them during a generation, and
-all three have the same VAE. On a GPU its memory manager moves that module as a whole, or layer by layer if memory is
-low, and creates new parameters from its current content; it does not read the file again, and copies weights only for
-LoRAs, which a VAE does not have. So a swap keeps no reference to the module's tensors: it looks them up by name each
-time it writes, wherever they are. It writes between decodes, when the images are on the CPU already.
+The tensors of the module are exchanged here as well, because one module is shared by everything that encodes or
+decodes: Forge has three sets of objects for a model (as loaded, with LoRAs, in use), switches between them during a
+generation, and all three have the same VAE. On a GPU its memory manager moves that module as a whole, or layer by layer
+if memory is low, and creates new parameters from its current content; it does not read the file again, and copies
+weights only for LoRAs, which a VAE does not have. So parameters are looked up by name for each exchange, wherever they
+are. Weights are exchanged between decodes, when the images are on the CPU already.
 """
 
 from __future__ import annotations

@@ -93,6 +93,10 @@ class LoadedVae:
         """The VAE's own tensors (not copies), by canonical name."""
         return {name: tensor for name, tensor in self.module().state_dict().items() if name.startswith(VAE_PARTS)}
 
+    def precision(self) -> tuple[torch.dtype, ...]:
+        """Of each of the VAE's tensors: some hosts keep norms in fp32."""
+        return tuple(tensor.dtype for tensor in self.tensors().values())
+
     def reloads(self) -> Sequence[Reload]:
         """Functions during which the host must find its own weights."""
         return (

@@ -1,7 +1,9 @@
-"""Replace the weights of the host's VAE in place, and restore them bit-exactly.
+"""Exchange the weights of the host's VAE for others, and put its own back.
 
-In place, because everything that the host and other extensions have attached to the module (moves between
-devices under ``--medvram``, circular padding for tiling, hypertile, tiled VAE) must stay attached.
+Tensors are exchanged, never written to: each parameter stays the same object with everything that the host and other
+extensions have attached to the module (moves between devices under ``--medvram``, circular padding for tiling,
+hypertile, tiled VAE), and its ``data`` is another tensor for a while. So the host's own weights cannot change, and an
+exchange costs milliseconds.
 """
 
 from __future__ import annotations
@@ -16,14 +18,35 @@ from torch import Tensor, nn
 from vae_lab.errors import BadShape, MissingKeys
 from vae_lab.state_dict import VAE_PARTS
 
-__all__ = ["VaeSwap", "check_fits", "check_shapes_fit"]
+__all__ = ["VaeSwap", "check_fits", "check_shapes_fit", "converted"]
 
 log = logging.getLogger("vae_lab")
 
 
 def _vae_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The module's own tensors (not copies), without leftovers such as a loss."""
-    return {name: tensor for name, tensor in module.state_dict().items() if name.startswith(VAE_PARTS)}
+    """The module's own parameters and buffers, without leftovers such as a loss."""
+    return {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if name.startswith(VAE_PARTS)}
+
+
+def converted(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` in the precision and memory layout of the module's tensors, on the CPU: ready for many exchanges.
+
+    Tensors that are so already, and those of other names, are returned as they are.
+    """
+    targets = _vae_tensors(module)
+    with torch.no_grad():
+        return {
+            name: _like(targets[name], tensor, tensor.device) if name in targets else tensor
+            for name, tensor in state.items()
+        }
+
+
+def _like(target: Tensor, tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` in the precision and memory layout of ``target``; itself if it is so already."""
+    if tensor.shape != target.shape:
+        return tensor  # it does not fit, which is for check_fits to say
+    same = (tensor.device, tensor.dtype, tensor.stride()) == (device, target.dtype, target.stride())
+    return tensor if same else torch.empty_like(target, device=device, requires_grad=False).copy_(tensor)
 
 
 def check_fits(module: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
@@ -58,14 +81,13 @@ def _writing(module: nn.Module) -> AbstractContextManager[None]:
 
 
 class VaeSwap:
-    """A module whose weights may be replaced until :meth:`restore`. A context manager.
-
-    The original weights are copied to the CPU before the first replacement.
-    """
+    """A module whose weights may be exchanged until :meth:`restore`. A context manager."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._original: dict[str, Tensor] = {}
+        self._lent: dict[str, Tensor] = {}  # the caller's; shared with the module's parameters
+        self._versions: dict[str, int] = {}
 
     def __enter__(self) -> VaeSwap:
         return self
@@ -75,45 +97,63 @@ class VaeSwap:
 
     @property
     def swapped(self) -> bool:
-        """Whether the weights are replaced."""
+        """Whether the weights are exchanged."""
         return bool(self._original)
 
     def keep(self) -> None:
-        """Save the current weights for :meth:`restore`, whatever others do to the module until then."""
-        with _writing(self.module):
-            self._keep(_vae_tensors(self.module))
-
-    def _keep(self, targets: Mapping[str, Tensor]) -> None:
+        """Remember the current weights for :meth:`restore`, whatever precision the module is given until then."""
         if not self._original:
-            self._original = {name: target.detach().to("cpu", copy=True) for name, target in targets.items()}
+            self._original = {name: target.data for name, target in _vae_tensors(self.module).items()}
 
-    def put(self, state: Mapping[str, Tensor], path: str) -> None:
-        """Replace the weights with ``state``, converted to the module's precision.
+    def put(self, state: dict[str, Tensor], path: str) -> None:
+        """Exchange the weights for ``state``, converted to the module's precision where it differs.
+
+        Tensors that need no conversion are used as they are. Should anyone write to the module's weights before
+        :meth:`restore`, then ``state`` is emptied, for it is no longer what the file has.
 
         Raises:
             MissingKeys, BadShape: it does not fit; nothing was changed.
         """
+        self._check_lent()
         check_fits(self.module, state, path)
         with _writing(self.module):
             targets = _vae_tensors(self.module)
-            self._keep(targets)
+            new = {name: self._usable(target, state[name]) for name, target in targets.items()}
+            self.keep()
             for name, target in targets.items():
-                target.copy_(state[name])
+                target.data = new[name]
+            self._lent = state
+            self._versions = {name: targets[name]._version for name in new if new[name] is state[name]}
+
+    @staticmethod
+    def _usable(target: Tensor, tensor: Tensor) -> Tensor:
+        like = _like(target, tensor, target.device)
+        # What is written to a parameter made in inference mode, as Forge's are, leaves no trace: see _check_lent.
+        return like.clone() if like is tensor and target.is_inference() else like
+
+    def _check_lent(self) -> None:
+        """Empty what was lent if anyone has written to it through the module."""
+        if self._versions:
+            targets = _vae_tensors(self.module)
+            if any(targets[name]._version != version for name, version in self._versions.items()):
+                self._lent.clear()
+        self._lent, self._versions = {}, {}
 
     def restore(self) -> None:
-        """Put the original weights back, in their original precision. Does nothing if they were not replaced.
+        """Put the original weights back, in their original precision. Does nothing if they were not exchanged.
 
         Raises:
-            RuntimeError: the device is out of memory, so not all could be put back; can be called again.
+            RuntimeError: the device is out of memory, and the host has moved the VAE meanwhile; can be called again.
         """
         if not self._original:
             return
         try:
             with _writing(self.module):
+                self._check_lent()
                 self._restore_or_make_room(self._original)
         except (RuntimeError, MemoryError):
             log.exception(
-                "VAE Lab could not put the WebUI's own VAE back; its weights are now mixed: reload the checkpoint"
+                "VAE Lab could not put the WebUI's own VAE back, another one is still in memory: reload the checkpoint"
             )
             raise
         self._original = {}
@@ -129,10 +169,8 @@ class VaeSwap:
         # The host changes the precision of a VAE that produced NaN, but that was the fault of the other weights.
         precision = next(iter(original.values())).dtype
         if next(iter(_vae_tensors(self.module).values())).dtype != precision:
-            self.module.to(precision)
-        for name, target in self.module.named_parameters():
-            # In a module of mixed precision, some tensors differ from the first.
-            if name in original and target.dtype != original[name].dtype:
-                target.data = target.data.to(original[name].dtype)
-        for name, target in _vae_tensors(self.module).items():
-            target.copy_(original[name])
+            self.module.to(precision)  # the host asks the module itself for its precision
+        targets = _vae_tensors(self.module)
+        moved = {name: tensor.to(targets[name].device) for name, tensor in original.items()}
+        for name, tensor in moved.items():
+            targets[name].data = tensor

@@ -1,4 +1,4 @@
-"""Weights in the host's module are replaced and restored bit-exactly."""
+"""Weights in the host's module are exchanged, and restored bit-exactly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.unit.makers import F2, kl_module, kl_state
 from vae_lab.errors import BadShape, MissingKeys
-from vae_lab.webui.weight_swap import VaeSwap, check_fits
+from vae_lab.webui.weight_swap import VaeSwap, check_fits, converted
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -67,14 +67,48 @@ def test_values_that_arithmetic_would_change_are_restored() -> None:
     assert bits(module) == before
 
 
-def test_in_place_so_that_what_is_attached_stays_attached() -> None:
+def test_what_is_attached_stays_attached_and_the_hosts_tensors_are_never_written_to() -> None:
     module = HostVae()
-    weight, pointer = module.decoder.conv_in.weight, module.decoder.conv_in.weight.data_ptr()
+    before = bits(module)
+    parameters = dict(module.named_parameters())
+    own = {name: parameter.data for name, parameter in parameters.items()}
     with VaeSwap(module) as swap:
         swap.put(kl_state(F2, seed=1), "v.pt")
-        assert module.decoder.conv_in.weight is weight
-    assert module.decoder.conv_in.weight is weight
-    assert weight.data_ptr() == pointer
+        assert all(parameter is parameters[name] for name, parameter in module.named_parameters())
+        for name, (dtype, values) in before.items():
+            assert (own[name].dtype, own[name].numpy().tobytes()) == (dtype, values)
+    for name, parameter in module.named_parameters():
+        assert parameter is parameters[name]
+        assert parameter.data_ptr() == own[name].data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_were_converted_are_used_as_they_are(dtype: torch.dtype) -> None:
+    """So that an exchange costs nothing, also in the memory layout of --opt-channelslast."""
+    module = HostVae(dtype).to(memory_format=torch.channels_last)
+    state = converted(module, kl_state(F2, seed=1))
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    with VaeSwap(module) as swap:
+        swap.put(state, "v.pt")
+        assert holds(module, state)
+        assert module.decoder.conv_in.weight.data_ptr() == state["decoder.conv_in.weight"].data_ptr()
+        assert module.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        module.to(torch.bfloat16)  # as after NaN
+    assert all(torch.equal(tensor, kept[name]) and tensor.dtype == dtype for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["until restored", "until the next"])
+def test_weights_that_somebody_writes_to_are_not_used_again(again: bool) -> None:
+    """As another extension that loads a VAE into the module by itself."""
+    module = HostVae()
+    before, state = bits(module), kl_state(F2, seed=1)
+    with VaeSwap(module) as swap:
+        swap.put(state, "v.pt")
+        module.load_state_dict(module.state_dict() | kl_state(F2, seed=2))
+        if again:
+            swap.put(kl_state(F2, seed=3), "w.pt")
+    assert not state
+    assert bits(module) == before
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -280,4 +314,9 @@ def test_module_that_was_made_in_inference_mode(inside: bool) -> None:
     with torch.inference_mode(inside), VaeSwap(module) as swap:
         swap.put(state, "v.pt")
         assert holds(module, state)
+        with torch.inference_mode():
+            module.decoder.conv_out.bias.fill_(9.0)
     assert bits(module) == before
+    with torch.inference_mode(inside), VaeSwap(module) as swap:
+        swap.put(state, "v.pt")
+        assert holds(module, kl_state(F2, seed=1))

@@ -102,8 +102,11 @@ class VaeSwap:
 
     def keep(self) -> None:
         """Remember the current weights for :meth:`restore`, whatever precision the module is given until then."""
+        self._keep(_vae_tensors(self.module))
+
+    def _keep(self, targets: Mapping[str, Tensor]) -> None:
         if not self._original:
-            self._original = {name: target.data for name, target in _vae_tensors(self.module).items()}
+            self._original = {name: target.data for name, target in targets.items()}
 
     def put(self, state: dict[str, Tensor], path: str) -> None:
         """Exchange the weights for ``state``, converted to the module's precision where it differs.
@@ -119,7 +122,7 @@ class VaeSwap:
         with _writing(self.module):
             targets = _vae_tensors(self.module)
             new = {name: self._usable(target, state[name]) for name, target in targets.items()}
-            self.keep()
+            self._keep(targets)
             for name, target in targets.items():
                 target.data = new[name]
             self._lent = state
@@ -167,10 +170,10 @@ class VaeSwap:
 
     def _restore(self, original: Mapping[str, Tensor]) -> None:
         # The host changes the precision of a VAE that produced NaN, but that was the fault of the other weights.
-        precision = next(iter(original.values())).dtype
-        if next(iter(_vae_tensors(self.module).values())).dtype != precision:
+        targets, precision = _vae_tensors(self.module), next(iter(original.values())).dtype
+        if next(iter(targets.values())).dtype != precision:
             self.module.to(precision)  # the host asks the module itself for its precision
-        targets = _vae_tensors(self.module)
+            targets = _vae_tensors(self.module)
         moved = {name: tensor.to(targets[name].device) for name, tensor in original.items()}
         for name, tensor in moved.items():
             targets[name].data = tensor

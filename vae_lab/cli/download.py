@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vae_lab.checkup.findings import STATUS_TITLES
-from vae_lab.cli.arguments import INTERRUPTED, Commands, exit_code
+from vae_lab.cli.arguments import INTERRUPTED, UNUSABLE, Commands, exit_code
 from vae_lab.cli.console import progress_bar, say
 from vae_lab.errors import HostError, VaeLabError
 from vae_lab.identity import PublishedVae, published_vaes
@@ -64,9 +64,10 @@ def _download(published: PublishedVae, folder: Path | None) -> int:
         stored = sized(stored_bytes(published, folder))
         say(f"Interrupted; {stored} are stored. Run the same command to resume.", sys.stderr)
         return INTERRUPTED
-    except VaeLabError:
+    except VaeLabError as error:
+        say(str(error), sys.stderr)
         say(by_hand(published, folder), sys.stderr)
-        raise
+        return UNUSABLE
     say(record.path)
     say(f"{STATUS_TITLES[record.status]}, SHA-256 as published", sys.stderr)
     return exit_code([record.status])

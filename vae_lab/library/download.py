@@ -12,7 +12,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -137,9 +137,14 @@ def _own(part: Path) -> Iterator[BinaryIO]:
         number = _opened_again(part)
     with os.fdopen(number, "r+b") as file:
         _lock(file, part)
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        finally:
+            if not file.seek(0, os.SEEK_END):
+                with suppress(OSError):  # open files cannot be removed in Windows
+                    part.unlink()
 
 
 def _opened_again(part: Path) -> int:

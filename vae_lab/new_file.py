@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["TAKEN", "is_taken", "new_file"]
+__all__ = ["TAKEN", "is_taken", "name_file", "new_file"]
 
 TAKEN = "already exists"
 """``strerror`` of the error about a name that is taken."""
@@ -53,7 +53,7 @@ def new_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         if overwrite:
             fresh.replace(target)
         else:
-            _name(fresh, target)
+            name_file(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -71,8 +71,19 @@ def _require_free(target: Path) -> None:
         raise FileExistsError(errno.EEXIST, TAKEN, str(target))
 
 
-def _name(fresh: Path, target: Path) -> None:
-    """Give ``fresh`` the name ``target``, which nothing may have yet; the system checks that in the same step."""
+def name_file(fresh: Path, target: Path) -> None:
+    """Give ``fresh`` the name ``target``, which nothing may have yet; the system checks that in the same step.
+
+    It may keep its own name as well; remove that then.
+
+    Args:
+        fresh: a whole file, in the same folder.
+        target: the new name.
+
+    Raises:
+        FileExistsError: with ``TAKEN``, if ``target`` exists.
+        OSError: it cannot be named so.
+    """
     try:
         if os.name == "nt":
             fresh.rename(target)  # replaces nothing there

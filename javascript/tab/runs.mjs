@@ -27,7 +27,9 @@ export const PAGES = [
     },
     {
         name: "vae_lab_checkup", panel: "vae_lab_checkup", decides: true, cancelling: AFTER_FILE,
-        starts: ["vae_lab_checkup_check", "vae_lab_checkup_check_all", "vae_lab_bake_run"],
+        starts: [
+            "vae_lab_checkup_check", "vae_lab_checkup_check_all", "vae_lab_bake_run", "vae_lab_checkup_download",
+        ],
     },
     {
         name: "vae_lab_roundtrip", panel: "vae_lab_roundtrip", cancelling: t("Cancelling after the current step…"),

@@ -26,6 +26,7 @@ from tests.browser.panel import LightTable
 from tests.browser.static_page import StaticSite, made_up_comparison, serve_static
 from tests.chromium import find_chromium
 from tests.once import each_checkup_once, each_image_once
+from tests.publisher import publisher
 from tests.sample_hosts import (
     SCREENSHOTS,
     MakeHost,

@@ -12,6 +12,7 @@ import torch
 
 from tests.host import neighbour
 from tests.host.webui import CPU_FLAGS, WebUI, boot
+from tests.publisher import publisher
 from vae_lab.samples import GREY_SHARE, load_sample_vae
 
 ROOT = Path(__file__).resolve().parents[2]

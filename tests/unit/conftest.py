@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.once import each_checkup_once
+from tests.publisher import publisher
 
 ROOT = Path(__file__).resolve().parents[2]
 

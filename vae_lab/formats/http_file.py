@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import socket
 import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -167,26 +168,43 @@ class HttpFile:
         for transport in transports.values():
             transport.close()
 
+    def stream(self, start: int = 0) -> Generator[bytes, None, None]:
+        """Yield the file from ``start`` to its end, in pieces as they arrive: one request, without retries.
+
+        Raises:
+            UnreadableFile: as for opening. What was yielded before that is right, and can be continued from there.
+        """
+        require_range(self, start, self.size - start)
+        try:
+            with self._response(start, self.size - start) as (response, expected, _):
+                yield from self._pieces(response, expected)
+        except _TransientError as error:
+            raise UnreadableFile(self.name, str(error)) from error
+
     def _get(self, start: int, length: int) -> tuple[bytes, int]:
         """Request a range, with retries. Returns its bytes (fewer at the end of the file), and the file's size."""
         for attempt in range(_RETRIES + 1):
             try:
-                return self._follow(start, length)
+                with self._response(start, length) as (response, expected, total):
+                    return b"".join(self._pieces(response, expected)), total
             except _TransientError as error:
                 if attempt == _RETRIES:
                     raise UnreadableFile(self.name, str(error)) from error
                 time.sleep(_RETRY_DELAY * (attempt + 1))
         raise AssertionError  # the last attempt returns or raises
 
-    def _follow(self, start: int, length: int) -> tuple[bytes, int]:
+    @contextmanager
+    def _response(self, start: int, length: int) -> Iterator[tuple[httpx.Response, int, int]]:
+        """The response with a range, after redirects; the number of bytes in it; and the file's size."""
         address = self._address
         visited = {address.url}
         while True:
             with self._errors_explained(address.url.host), closing(self._send(address, start, length)) as response:
                 if response.status_code not in (301, 302, 303, 307, 308):
-                    result = self._content(response, start, length)
-                    self._address = address
-                    return result
+                    expected, total, version = self._checked(response, start, length)
+                    yield response, expected, total
+                    self._address, self._version = address, self._version or version
+                    return
             try:
                 address = address.redirected(response)
             except ValueError as error:
@@ -226,7 +244,8 @@ class HttpFile:
                     raise UnreadableFile(self.name, reason) from error
             return self._transports[address.origin]
 
-    def _content(self, response: httpx.Response, start: int, length: int) -> tuple[bytes, int]:
+    def _checked(self, response: httpx.Response, start: int, length: int) -> tuple[int, int, str]:
+        """The length of the response and of the file, and the file's version, according to the headers."""
         self._check_status(response)
         expected, total = self._check_range(response.headers.get("Content-Range", "").strip(), start, length)
         headers = response.headers
@@ -238,9 +257,7 @@ class HttpFile:
         version = (headers.get("ETag") or headers.get("Last-Modified") or "").removeprefix("W/")
         if self._version and version and version != self._version:
             raise UnreadableFile(self.name, _CHANGED)
-        data = self._body(response, expected)
-        self._version = self._version or version
-        return data, total
+        return expected, total, version
 
     def _check_status(self, response: httpx.Response) -> None:
         status, headers = response.status_code, response.headers
@@ -277,18 +294,17 @@ class HttpFile:
             raise UnreadableFile(self.name, reason)
         return last - first + 1, total
 
-    def _body(self, response: httpx.Response, expected: int) -> bytes:
+    def _pieces(self, response: httpx.Response, expected: int) -> Iterator[bytes]:
         """The bytes of a response; reading stops as soon as there are more than ``expected``."""
-        pieces: list[bytes] = []
         received, started = 0, time.monotonic()
         try:
             for piece in response.iter_raw():
-                pieces.append(piece)
                 received += len(piece)
                 with self._lock:
                     self.bytes_read += len(piece)
                 if received > expected:
                     raise UnreadableFile(self.name, f"the server sends more than the {expected} bytes requested")
+                yield piece
                 seconds = time.monotonic() - started
                 if received < expected and seconds > self._timeout and received < seconds * _MIN_RATE:
                     reason = f"the server is too slow: {sized(received)} in {seconds:.0f} s"
@@ -297,7 +313,6 @@ class HttpFile:
             pass  # cut off: the byte count below says so
         if received < expected:
             raise _TransientError(f"the server sent {received} of {expected} bytes")
-        return b"".join(pieces)
 
     @contextmanager
     def _errors_explained(self, host: str) -> Iterator[None]:
@@ -354,12 +369,16 @@ def _new_transport(url: httpx.URL) -> httpx.HTTPTransport:
     if proxy and "://" not in proxy:
         proxy = f"http://{proxy}"
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=_PARALLEL_REQUESTS, keepalive_expiry=5)
-    return httpx.HTTPTransport(verify=_ssl_context(), limits=limits, proxy=httpx.Proxy(proxy) if proxy else None)
+    context = _ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return httpx.HTTPTransport(verify=context, limits=limits, proxy=httpx.Proxy(proxy) if proxy else None)
 
 
 @lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
-    """Trusts the certificates that httpx brings and those of the system, such as a company's own."""
+def _ssl_context(*_: str | None) -> ssl.SSLContext:
+    """Trusts the certificates that httpx brings and those of the system, such as a company's own.
+
+    Both read the settings that are its arguments.
+    """
     context = httpx.create_ssl_context()
     context.load_default_certs()
     return context

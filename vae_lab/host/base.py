@@ -25,7 +25,7 @@ from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
 from vae_lab.host.about import versions
 from vae_lab.host.checkpoint_choices import CheckpointChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve, unknown_vae
-from vae_lab.identity import short
+from vae_lab.identity import PublishedVae, published_vaes, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, FileRecord, Listing, Recommendation, recommend
@@ -117,6 +117,9 @@ class Host(ABC):
     """Parts of the program that we need and did not find, so that only files can be worked with; empty if that is
     because of an error. None if everything works."""
 
+    published: Sequence[PublishedVae] = published_vaes()
+    """Which files may be downloaded, the recommended one of each family first."""
+
     _last_listing: Listing | None = None
 
     def about(self) -> dict[str, str]:
@@ -182,6 +185,18 @@ class Host(ABC):
 
         Missing ones are omitted.
         """
+
+    def vae_folder(self) -> Path:
+        """Where a new VAE file belongs.
+
+        Raises:
+            HostError: there is no such folder.
+        """
+        raise HostError(f"{self.name} has no folder for VAEs")
+
+    def refresh_vaes(self) -> None:
+        """A VAE file was added: list it here, and in the host's own lists."""
+        self.listing(fresh=True)
 
     def checkpoints(self) -> list[str]:
         """Names of the host's checkpoints."""

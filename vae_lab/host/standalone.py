@@ -18,6 +18,7 @@ from vae_lab.host.base import Host, Place
 from vae_lab.host.checkpoint_choices import Change, CheckpointChoices, JsonChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Source, StandingChoices
 from vae_lab.host.preferences import NO_VAE_FILE, WEBUI_KEY, metadata_file, write_preference
+from vae_lab.identity import PublishedVae
 from vae_lab.latents import GenerationStore, load_latents
 from vae_lab.latents.family import Family
 from vae_lab.library import FileCache, Listing
@@ -28,6 +29,7 @@ from vae_lab.progress import Progress
 
 __all__ = ["Folders", "StandaloneHost"]
 
+_TAESD = "VAE-taesd"
 _MEMORY_FOR_LATENTS = 256 * 2**20
 
 
@@ -62,7 +64,7 @@ class Folders:
         return cls(
             data=data or models / "vae-lab",
             checkpoints=(models / "Stable-diffusion",),
-            vaes=(models / "VAE", models / "VAE-taesd"),
+            vaes=(models / "VAE", models / _TAESD),
             latents=(models / "latents",),
             cache=data or user_cache_folder(),
             webui=webui,
@@ -156,13 +158,23 @@ def _by_name(path: Path) -> str:
 
 
 class StandaloneHost(Host):
-    """Folders of checkpoints, VAEs and latents; decodes on the CPU or on ``device``."""
+    """Folders of checkpoints, VAEs and latents; decodes on the CPU or on ``device``.
+
+    Args:
+        folders: see there.
+        device: of torch.
+        published: which files may be downloaded; None for those of the catalogue.
+    """
 
     name = "VAE Lab, stand-alone"
     chooses_checkpoint = True
 
-    def __init__(self, folders: Folders, *, device: str = "cpu") -> None:
+    def __init__(
+        self, folders: Folders, *, device: str = "cpu", published: Sequence[PublishedVae] | None = None
+    ) -> None:
         self.folders = folders
+        if published is not None:
+            self.published = published
         self.choices_reach_all = not folders.webui  # a WebUI's settings are not ours to change from outside
         self.device = device
         self.generations = GenerationStore(_MEMORY_FOR_LATENTS)
@@ -217,6 +229,11 @@ class StandaloneHost(Host):
     def library_folders(self) -> list[Path]:
         folders = dict.fromkeys((*self.folders.checkpoints, *self.folders.vaes))
         return [folder for folder in folders if is_folder(folder)]
+
+    def vae_folder(self) -> Path:
+        # Hosts load a TAESD only from its own folder, and other VAEs not from there.
+        folder = next((folder for folder in self.folders.vaes if folder.name != _TAESD), None)
+        return folder if folder is not None else super().vae_folder()
 
     def current_checkpoint(self) -> str:
         names = self.checkpoints()

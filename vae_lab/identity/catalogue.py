@@ -27,6 +27,7 @@ from vae_lab.formats import LocalFile, is_url
 __all__ = [
     "KnownCheckpoint",
     "KnownVae",
+    "PublishedVae",
     "Style",
     "Verdict",
     "file_sha256",
@@ -37,6 +38,7 @@ __all__ = [
     "known_vae",
     "known_vae_by_short_hash",
     "legacy_hash",
+    "published_vaes",
     "style_of_checkpoint",
     "suits",
     "weight_scalar",
@@ -117,6 +119,27 @@ class KnownCheckpoint:
         if text.startswith("reported grey"):
             return "reported grey"
         return "good" if text.startswith(("good", "reported good")) else "remark"
+
+
+@dataclass(frozen=True)
+class PublishedVae:
+    """A published VAE file that can be downloaded.
+
+    Attributes:
+        name: its usual name.
+        family: id of its latent family.
+        file: the name that it gets on the user's disk.
+        address: an https URL.
+        size: bytes.
+        sha256: 64 hex digits.
+    """
+
+    name: str
+    family: str
+    file: str
+    address: str
+    size: int
+    sha256: str
 
 
 def known_as(name: str, match: str) -> str:
@@ -231,6 +254,15 @@ def file_sha256(path: str | os.PathLike[str], cancelled: Callable[[], bool] | No
                 raise Cancelled("cancelled")
             digest.update(source.read_at(start, min(_PIECE, source.size - start)))
     return digest.hexdigest()
+
+
+def published_vaes() -> tuple[PublishedVae, ...]:
+    """The published VAE files of which address, size and hash are known, the recommended one of each family first."""
+    return tuple(
+        PublishedVae(entry["name"], entry["family"], size=entry["bytes"], sha256=entry["sha256"], **entry["download"])
+        for entry in _entries("vae_files")
+        if "download" in entry
+    )
 
 
 def suits(name: str) -> Style | None:

@@ -12,6 +12,7 @@ from vae_lab.service.bakes import BakeService
 from vae_lab.service.checkups import CheckupService
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService
+from vae_lab.service.downloads import DownloadService
 from vae_lab.service.fixes import FixService
 from vae_lab.service.hashes import HashService
 from vae_lab.service.merge_previews import MergePreviewService
@@ -33,6 +34,7 @@ class Service:
         self.checkups = CheckupService(proxy, self.runs)
         self.choices = ChoiceService(proxy)
         self.comparisons = ComparisonService(proxy, self.runs)
+        self.downloads = DownloadService(proxy, self.runs)
         self.fixes = FixService(proxy, self.runs)
         self.merge_previews = MergePreviewService(proxy, self.runs)
         self.round_trips = RoundTripService(proxy, self.runs)

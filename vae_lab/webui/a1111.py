@@ -34,7 +34,7 @@ from vae_lab.webui.job import Weights
 from vae_lab.webui.loaded_vae import Bench, LoadedVae
 from vae_lab.webui.memory_checkup import MemoryCheckups
 from vae_lab.webui.own_choice import DECODE_METHOD, OwnChoice, decode_method, settings_come_first
-from vae_lab.webui.parts import about_webui, option_paths
+from vae_lab.webui.parts import about_webui, option_paths, part
 from vae_lab.webui.weight_swap import check_shapes_fit, converted
 
 __all__ = ["A1111Host"]
@@ -109,6 +109,18 @@ class A1111Host(Host):
             os.path.join(models_path, "VAE-taesd"),
         ]
         return [Path(path) for path in dict.fromkeys(named) if path and os.path.exists(path)]
+
+    def vae_folder(self) -> Path:
+        """That of the command line options, else the WebUI's own."""
+        named = (Path(path) for path in option_paths(*_VAE_FOLDERS))
+        return next((folder for folder in named if folder.is_dir()), Path(sd_vae.vae_path))
+
+    def refresh_vaes(self) -> None:
+        super().refresh_vaes()
+        with guarded("refreshing the list of VAEs"):
+            refresh = part("sd_vae.refresh_vae_list")
+            if refresh is not None:
+                refresh()
 
     def checkpoint_files(self) -> dict[str, Path]:
         """As currently listed by the WebUI, without reading the disk."""

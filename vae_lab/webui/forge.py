@@ -23,6 +23,7 @@ from vae_lab.errors import HostError, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.checkpoint_choices import CheckpointChoices, JsonChoices
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision, Reach, StandingChoices
+from vae_lab.host.guard import guarded
 from vae_lab.host.preferences import read_preference, write_preference
 from vae_lab.latents.family import Family
 from vae_lab.webui.a1111 import A1111Host
@@ -63,6 +64,14 @@ class ForgeHost(A1111Host):
     @staticmethod
     def _loaded_vae() -> LoadedVae:
         return LoadedForgeVae()
+
+    def refresh_vaes(self) -> None:
+        """Forge's menu of VAEs has a list of its own."""
+        super().refresh_vaes()
+        with guarded("refreshing the menu of VAEs"):
+            refresh = part("main_entry.refresh_models", package="modules_forge")
+            if refresh is not None:
+                refresh()
 
     # --- the checkpoint: the selected one, which Forge loads for the next image -------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -27,6 +28,7 @@ from tests.unit.api.test_routes import HANG, SlowHost
 from vae_lab.api.routes import PREFIX
 from vae_lab.comparison import Measures
 from vae_lab.host.standalone import StandaloneHost
+from vae_lab.identity import PublishedVae
 from vae_lab.samples import SampleSet, sample_photos
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "api.md"
@@ -132,8 +134,12 @@ class Published:
 
 
 @pytest.fixture(scope="module")
-def host(make_host: MakeHost) -> StandaloneHost:
-    return make_host()
+def host(make_host: MakeHost, samples: SampleSet) -> StandaloneHost:
+    """It has what it could download already, so nothing is sent."""
+    host, file = make_host(), samples.smooth
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    host.published = [PublishedVae("smooth", "sd1", file.name, "https://localhost/", file.stat().st_size, digest)]
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +161,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 30
+    assert len(there) == 32
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -192,6 +198,8 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     grey = samples.grey_merge.name
     plan = ask("get", "/bake", query=f"?checkpoint={urllib.parse.quote(grey)}")[1]
     _, baked = ask("post", "/bake", {"checkpoint": grey, "vae": plan["vae"], "file": "baked"})
+    assert ask("get", "/download", query=f"?checkpoint={urllib.parse.quote(grey)}")[1]["vaes"]
+    assert ask("post", "/download", {"vae": "smooth"})[1]["vae"] == samples.smooth.name
     both = {"checkpoints": [grey, grey], "method": "weighted-sum", "multiplier": 0.5}
     assert ask("post", "/merge-preview", both)[1]["status"] == "broken"
     samples.grey_merge.with_name(baked["file"]).unlink()
@@ -278,6 +286,10 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (404, "post", "/bake", {"body": {"checkpoint": "nowhere", "vae": "nowhere"}}),
         (422, "post", "/bake", {"body": {"checkpoint": "nowhere"}}),
         (415, "post", "/bake", {"raw": b"{}"}),
+        (404, "get", "/download", {"query": "?checkpoint=nowhere"}),
+        (404, "post", "/download", {"body": {"vae": "nowhere"}}),
+        (415, "post", "/download", {"raw": b"{}"}),
+        (422, "post", "/download", {"body": {}}),
         (422, "post", "/fixes", {"body": {"checkpoints": "all"}}),
         (404, "post", "/fixes/undo", {"body": {}}),
         (415, "post", "/fixes/undo", {"raw": b"{}"}),

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -472,6 +473,27 @@ def test_redirects_in_latin_1(server: Server) -> None:
     server.script = [redirect("/\xe9")]
     HttpFile(server.url).close()
     assert server.seen[1][0] == "/%E9"
+
+
+def test_a_stream_is_one_request(server: Server) -> None:
+    with closing(HttpFile(server.url)) as source:
+        assert b"".join(source.stream(100_000)) == DATA[100_000:]
+        assert (len(server.seen), source.requests) == (2, 2)
+        with pytest.raises(UnreadableFile, match="truncated"):
+            next(source.stream(len(DATA) + 1))
+
+
+def test_a_stream_that_is_cut_off_is_right_so_far_and_can_be_continued(server: Server) -> None:
+    with closing(HttpFile(server.url)) as source:
+        arrived: list[bytes] = []
+        server.script = [cut]
+        with pytest.raises(UnreadableFile, match=f"the server sent 100 of {len(DATA) - 100_000} bytes"):
+            arrived.extend(source.stream(100_000))
+        assert b"".join(arrived) == DATA[100_000:100_100]
+        assert b"".join(source.stream(100_100)) == DATA[100_100:]
+        server.etag = '"two"'
+        with pytest.raises(UnreadableFile, match="the file changed while it was being read"):
+            next(source.stream(100_100))
 
 
 def test_https_never_becomes_http(web: Any) -> None:

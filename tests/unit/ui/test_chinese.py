@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ from vae_lab.comparison.round_trip import loss_between
 from vae_lab.errors import MissingKeys, MissingVae, MixedNames, NotAnAutoencoder, OtherKind, UnreadableFile
 from vae_lab.host.base import MemoryCheckup, VaeEntry
 from vae_lab.host.choices import BUILT_IN
-from vae_lab.identity import KnownVae, Merge, Parent
+from vae_lab.identity import KnownVae, Merge, Parent, PublishedVae
 from vae_lab.latents import Generation
 from vae_lab.latents.chart import chart_image
 from vae_lab.latents.family import FAMILIES
@@ -36,12 +37,14 @@ from vae_lab.library.record import Depth
 from vae_lab.library.remedies import Remedy
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
+from vae_lab.service.downloads import Downloaded, DownloadPlan
 from vae_lab.service.fixes import FixPlan, FixResult, UndoneFixes
 from vae_lab.service.round_trips import StoredRoundTrip
 from vae_lab.state_dict import Layout, LostData
 from vae_lab.state_dict.kinds import KINDS, _reason
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views import downloads as download_views
 from vae_lab.ui.views import fixes as fix_views
 from vae_lab.ui.views import library as library_views
 from vae_lab.ui.views import round_trip as round_trip_views
@@ -71,7 +74,7 @@ INTERNATIONAL = (
     "ControlNet", "Cosmos", "DC-AE", "DeepFloyd", "ESRGAN", "GFPGAN", "Hunyuan3D", "HunyuanImage", "HunyuanVideo", "IF",
     "IP-Adapter", "LDSR", "LTX-Video", "Lora", "Mochi", "OpenAI", "Qwen-Image", "Radiance", "Sana", "T2I-Adapter",
     "TAEHV", "Transformer", "UNet", "VAE-approx", "VQ", "Video", "Wan", "clip_vision", "diffusers", "embeddings",
-    "extract", "hypernetworks", "models", "text_encoder", "vae-lab", "vision",
+    "SHA-", "extract", "https", "hypernetworks", "models", "text_encoder", "vae-lab", "vision",
 )  # fmt: skip
 
 
@@ -350,6 +353,11 @@ def checkup_pages() -> Iterator[str]:
         checkup_views.remedied(NAMES[0]),
     )
     yield from map(checkup_views.aside, map(checkup_views.kind_to_get, (None, SD1, FAMILIES["sd3"])))
+    published = PublishedVae("one", "sd1", NAMES[0], f"https://{NAMES[0]}", 10**8, "0" * 64)
+    yield from (
+        download_views.offered(DownloadPlan(published, Path(NAMES[0]), needed, 10)) for needed in (10**8, 10**7)
+    )
+    yield from (download_views.downloaded(Downloaded(Path(name), name, known[name])) for name in known)
     yield checkup_views.recommended(Recommendation(NAMES[0], "it is healthy and of the SDXL family"))
     reason = "it is your preferred VAE (Settings > VAE Lab > External VAE), healthy and of the SDXL family"
     yield checkup_views.recommended(Recommendation("Compare", reason))

@@ -16,17 +16,20 @@ from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN, Decision, Reach
 from vae_lab.library import FileRecord
 from vae_lab.messages import text, translated
+from vae_lab.service.downloads import DownloadPlan
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import choice_update, connect, follow, html_update
 from vae_lab.ui.panels.bake import UPDATES, BakeSection
 from vae_lab.ui.panels.picks import Pick
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import comparison as views
+from vae_lab.ui.views import downloads as download_views
 
 __all__ = ["CheckupPanel", "build_checkup_panel"]
 
 _SEPARATOR = " · "
-_SHOWN = 9 + UPDATES  # components before the state in what handlers update
+_REMEDY = 5  # of which offer a remedy
+_SHOWN = 5 + _REMEDY + UPDATES  # components before the state in what handlers update
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class _PageState:
         current: the checkpoint in use at that time, or "".
         remedy: the VAE that the buttons named, or "".
         checkpoint: the checkpoint that was shown, into a copy of which a VAE can be baked, or "".
+        download: the published VAE that the button named, or "".
     """
 
     current: str = ""
     remedy: str = ""
     checkpoint: str = ""
+    download: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,19 @@ class _Remedy:
         text: HTML; "" where nothing is wrong.
         vae: the VAE on the buttons, or "" for no buttons.
         for_checkpoint, always: whether that button is shown; it is not if the same is chosen already.
+        plan: what that button would download; None for no button.
     """
 
     text: str = ""
     vae: str = ""
     for_checkpoint: bool = False
     always: bool = False
+    plan: DownloadPlan | None = None
+
+    @property
+    def download(self) -> str:
+        """Name of what would be downloaded, or ""."""
+        return self.plan.published.name if self.plan else ""
 
 
 class CheckupPanel:
@@ -118,11 +130,14 @@ class CheckupPanel:
                 elem_id="vae_lab_checkup_use_for_checkpoint",
             )  # fmt: skip
             self.always = gr.Button("Use always", visible=False, min_width=160, elem_id="vae_lab_checkup_use_always")
+            self.download = gr.Button(
+                "Download", variant="primary", visible=False, min_width=240, elem_id="vae_lab_checkup_download"
+            )
         self.said = gr.HTML(visible=False, elem_id="vae_lab_checkup_said")
         self.deciding = gr.HTML(visible=False, elem_id="vae_lab_checkup_deciding")
 
     def _wire(self, picked: gr.Textbox) -> None:
-        remedy = [self.remedy, self.for_checkpoint, self.always, self.deciding]
+        remedy = [self.remedy, self.for_checkpoint, self.always, self.download, self.deciding]
         content = [self.overview, self.verdict, self.charts, self.details, *self.bake.shown, *remedy]
         shown = [self.file, *content, self.state]
         everything = [*shown, self.message, self.said]
@@ -133,7 +148,8 @@ class CheckupPanel:
         checked = connect(self.check.click, self.on_check, [self.file], [self.ended])
         all_checked = connect(self.check_all.click, self.on_check_all, [], [self.ended, self.whole])
         baked = self.bake.wire(self.state, self.ended)
-        for run in (checked, all_checked):
+        downloaded = connect(self.download.click, self.on_download, [self.state], [self.ended])
+        for run in (checked, all_checked, downloaded):
             connect(run.then, self.on_checked, [self.ended, *inputs], everything)
         connect(baked.then, self.on_ended, [self.ended, *inputs], everything)
         chosen = [self.verdict, *remedy, self.state, self.said]
@@ -191,7 +207,7 @@ class CheckupPanel:
             html_update(checkup_views.details(report) if report else ""),
             *(self.bake.show(checkpoint) if checkpoint != kept else [gr.update()] * UPDATES),
             *self._remedy_updates(remedy, chosen),
-            _PageState(current, remedy.vae, checkpoint),
+            _PageState(current, remedy.vae, checkpoint, remedy.download),
         )
 
     def _verdict(self, name: str, report: FileRecord | None) -> str:
@@ -228,6 +244,9 @@ class CheckupPanel:
             again = found is not None and decision.vae == found.name and decision.source != "always"
             return _Remedy(vae=decision.vae if again else "", always=again)
         if found is None:
+            plan = self.service.downloads.plan(report.model_family)
+            if plan is not None:
+                return _Remedy(download_views.offered(plan), plan=plan)
             return _Remedy(checkup_views.aside(checkup_views.kind_to_get(report.model_family)))
         # A choice for every checkpoint takes precedence, so one for this checkpoint would change nothing.
         return _Remedy(
@@ -242,12 +261,13 @@ class CheckupPanel:
         return chosen.family is None or report.model_family is None or chosen.family.id == report.model_family.id
 
     def _remedy_updates(self, remedy: _Remedy, chosen: str) -> tuple[Any, ...]:
-        """For the sentence, both buttons and the deciding line."""
+        """For the sentence, the buttons and the deciding line."""
         current = bool(chosen) and chosen == self.host.current_checkpoint()
         return (
             html_update(remedy.text),
             gr.update(value=text("Use {vae} for this checkpoint", vae=remedy.vae), visible=remedy.for_checkpoint),
             gr.update(value=text("Use {vae} always", vae=remedy.vae), visible=remedy.always),
+            gr.update(value=download_views.button(remedy.plan), visible=remedy.plan is not None),
             html_update(self._deciding() if current else ""),
         )
 
@@ -299,6 +319,13 @@ class CheckupPanel:
         except VaeLabError as error:
             return views.alert(error)
 
+    def on_download(self, state: _PageState | None) -> str:
+        """Download the VAE that the button names, and check it."""
+        try:
+            return download_views.downloaded(self.service.downloads.download(state.download if state else ""))
+        except VaeLabError as error:
+            return views.alert(error)
+
     def on_checked(self, ended: str, choice: str | None, state: _PageState | None, whole: bool) -> tuple[Any, ...]:
         """As :meth:`on_ended`. Another VAE may be recommended now, so the fields of Bake are filled again."""
         return self.on_ended(ended, choice, replace(state, checkpoint="") if state else None, whole)
@@ -340,7 +367,7 @@ class CheckupPanel:
     def _use(self, reach: Reach, state: _PageState | None) -> tuple[Any, ...]:
         state = state or _PageState()
         if not state.remedy:  # a second click: it is chosen already
-            return (*[gr.update()] * 5, state, gr.update())
+            return (*[gr.update()] * (1 + _REMEDY), state, gr.update())
         try:
             current = self.host.current_checkpoint()
             if state.current != current:
@@ -350,7 +377,7 @@ class CheckupPanel:
             remedy = self._remedy(current, report)
             updates = (self._verdict(current, report), *self._remedy_updates(remedy, current))
         except VaeLabError as error:
-            return (*[gr.update()] * 5, state, html_update(views.alert(error)))
+            return (*[gr.update()] * (1 + _REMEDY), state, html_update(views.alert(error)))
         said = views.message(text("Done. {sentence}", sentence=result.message), undo_id=result.undo_id)
         return (*updates, replace(state, remedy=remedy.vae), html_update(said))
 

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
 from vae_lab.api.bakes import add_bakes
+from vae_lab.api.files import add_files
 from vae_lab.api.fixes import add_fixes
 from vae_lab.api.http import CACHED, disposition
 from vae_lab.api.login import has_page_login, login_of
@@ -154,6 +155,7 @@ def _router(host: Host, service: Service) -> APIRouter:
     _add_library(router, service)
     add_fixes(router, service.fixes)
     add_bakes(router, service.bakes)
+    add_files(router, service)
     add_merge_previews(router, service.merge_previews)
     return router
 

@@ -17,7 +17,7 @@ from vae_lab.identity import fingerprint
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library import Depth, FileCache, FileRecord
 from vae_lab.library.folders import file_key
-from vae_lab.library.record import file_facts
+from vae_lab.library.record import Kind, file_facts
 
 CHECKPOINTS = {
     "first.safetensors": ("fp16", "a"),
@@ -59,11 +59,17 @@ def state_of(vae: str, precision: str = "fp32") -> Mapping[str, Tensor]:
     return state if precision == "fp16" else {name: tensor.to(torch.float32) for name, tensor in state.items()}
 
 
-def add(  # type: ignore[no-untyped-def]
-    path: Path, weights: Mapping[str, Tensor], kind, vae: str, state: Mapping[str, Tensor], cache: FileCache
+def add(
+    path: Path, weights: Mapping[str, Tensor], kind: Kind, vae: str, state: Mapping[str, Tensor], cache: FileCache
 ) -> None:
+    """Write a file, and what a scan would find out about it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     (write if path.suffix == ".safetensors" else write_zip)(path, weights)
+    add_record(path, kind, vae, state, cache)
+
+
+def add_record(path: Path, kind: Kind, vae: str, state: Mapping[str, Tensor], cache: FileCache) -> None:
+    """What a scan would find out about a file."""
     facts = {name: fact for name, fact in file_facts(str(path)).items() if name != "name"}
     record = FileRecord(
         str(path), path.name, kind=kind, family_id="sd1", hint_id="sd1" if kind == "checkpoint" else "",

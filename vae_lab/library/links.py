@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from vae_lab.errors import Cancelled, UnreadableFile
 from vae_lab.library.folders import WEIGHT_SUFFIXES
-from vae_lab.new_file import new_file, sync_folder
+from vae_lab.new_file import sync_folder
 
 __all__ = [
     "Replacement", "clone_file", "make_independent", "permissions", "remove_leftover", "replace_by_link",
@@ -153,18 +153,23 @@ def _copied(done: Replacement, now: os.stat_result, on_read: OnRead, cancelled: 
     """Replace the file by a copy of its bytes; False, and nothing done, if they are no longer those of ``done``."""
     path = Path(done.path)
     _require_room(path.parent, done.size)
-    with suppress(_Changed), new_file(path, overwrite=True) as copy:
-        digest = hashlib.sha256()
-        with _opened(path) as own:
+    # A name of its own: another program that undoes the same at this time must not write to the same file.
+    temporary = path.with_name(done.temporary.replace(".part", f"-{secrets.token_hex(8)}.part"))
+    try:
+        with _opened(path) as own, temporary.open("xb") as copy:
+            digest = hashlib.sha256()
             while chunk := _read(own, on_read, cancelled):
                 digest.update(chunk)
                 copy.write(chunk)
-        copy.flush()  # else the rest would be written after the time was set
-        _set_facts(path, copy.name, now, done)
+            copy.flush()  # else the rest would be written after the time was set
+            _set_facts(path, copy.name, now, done)
+            os.fsync(copy.fileno())
         if digest.hexdigest() != done.sha256 or _facts(path.lstat()) != _facts(now):
-            raise _Changed
-        return True
-    return False
+            return False
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def _require_room(folder: Path, size: int) -> None:
@@ -173,12 +178,12 @@ def _require_room(folder: Path, size: int) -> None:
 
 
 def remove_leftover(planned: Replacement) -> None:
-    """Remove the temporary name, if a program that was killed has left it; the file has other names."""
-    leftover = Path(planned.path).with_name(planned.temporary)
+    """Remove what a program that was killed has left under temporary names; the file itself has its own bytes."""
+    stem = planned.temporary.removesuffix(".part")
     with suppress(OSError):
-        found = leftover.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-            leftover.unlink()
+        for leftover in Path(planned.path).parent.glob(f"{stem}*.part"):
+            if stat.S_ISREG(leftover.lstat().st_mode):
+                leftover.unlink()
 
 
 def clone_file(source: BinaryIO, target: BinaryIO) -> None:
@@ -192,10 +197,6 @@ def clone_file(source: BinaryIO, target: BinaryIO) -> None:
     import fcntl
 
     fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-
-
-class _Changed(Exception):
-    """The file is not what it was."""
 
 
 def _make_link(planned: Replacement, kept: BinaryIO, temporary: Path, own: os.stat_result) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -126,7 +125,6 @@ class DedupeService:
         self._runs = runs
         self._given = manifest
         self._done = done
-        self._lock = threading.Lock()
 
     @property
     def manifest(self) -> Replacements:
@@ -180,7 +178,7 @@ class DedupeService:
             UnknownChoice: one of them cannot be replaced; nothing was changed.
             HostError: what is needed for Undo cannot be written, and nothing was changed; or another task is running.
         """
-        with self._lock, self._runs.one_at_a_time():
+        with self._runs.one_at_a_time():
             self._runs.report(0, 0, "looking for files")
             planned = {copy.name: copy for copy in self.plan().identical.copies}
             links = Counter(copy.replacement.inode for copy in planned.values())
@@ -236,7 +234,7 @@ class DedupeService:
             UnknownChoice: there is nothing to undo.
             HostError: the list of what was replaced cannot be read, or another task is running.
         """
-        with self._lock, self._runs.one_at_a_time():
+        with self._runs.one_at_a_time():
             try:
                 return undo_links(self.manifest, self._report, self._runs.cancelled, self._host.file_cache)
             finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,7 +94,6 @@ class ExtractService:
     def __init__(self, host: Host, runs: Runs) -> None:
         self._host = host
         self._runs = runs
-        self._lock = threading.Lock()
 
     def plan(self, *, broken: bool = False, fresh: bool = True) -> ExtractPlan:
         """What would be done, by the results of scans; only reads the headers of checkpoints to extract from.
@@ -145,7 +143,7 @@ class ExtractService:
             UnknownChoice: the VAE of one of them is not to be extracted; nothing was written.
             HostError: the files cannot be written; or another task is running.
         """
-        with self._lock, self._runs.one_at_a_time():
+        with self._runs.one_at_a_time():
             self._runs.report(0, 0, "looking for files")
             # A VAE file that no scan has read may have the same weights.
             self._host.identify(self._runs.report, self._runs.cancelled)

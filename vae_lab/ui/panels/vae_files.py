@@ -28,7 +28,7 @@ class VaeFileSection:
     def build_button(self) -> None:
         """Add the button that shows what would be done; it is visible once a scan has found something."""
         self.button = gr.Button(
-            "Extract and deduplicate…", visible=False, scale=0, min_width=260, elem_id="vae_lab_library_vae_files_open"
+            "Extract and deduplicate…", visible=False, scale=0, min_width=200, elem_id="vae_lab_library_vae_files_open"
         )
 
     def build(self) -> None:

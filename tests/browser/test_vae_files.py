@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from tests.browser.conftest import THEMES, Keep, Launch
 from tests.browser.panel import LibraryPage
 from tests.unit import extract_tree
 from tests.unit.extract_tree import WRITTEN, state_of
+from vae_lab.errors import Cancelled
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.library.hashes import hash_files
+from vae_lab.progress import Progress
+from vae_lab.service import extracts
 from vae_lab.service.service import service_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(os.name == "nt", reason="inodes are those of POSIX")]
@@ -89,6 +94,29 @@ def test_extract_replace_reload_and_undo(page: Page, launch: Launch, models: Pat
     expect(library.message).to_contain_text("Independent again: 2 files.")
     expect(section(page)).to_be_hidden()
     assert len(links(models)) == 3
+
+
+def test_progress_and_cancel(page: Page, launch: Launch, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that is at 40 % until it is cancelled."""
+    cancelled_soon = threading.Event()
+
+    def writing(source: Path, out: Path, *, progress: Progress, cancelled: Callable[[], bool]) -> None:
+        progress(700_000, 1_750_400, "")
+        while not cancelled():
+            cancelled_soon.wait(0.05)
+        raise Cancelled("cancelled")
+
+    monkeypatch.setattr(extracts, "extract", writing)
+    library = LibraryPage.open(page, launch(host_of(models)))
+    page.click("#vae_lab_library_vae_files_open")
+    expect(table(page, "extract")).to_have_count(5)
+    section(page).locator("[data-files=extract]").click()
+    expect(library.progress).to_contain_text("0.7 MB of 5.3 MB")
+    expect(library.progress).to_contain_text("vae-")
+    page.click("#vae_lab_library_cancel")
+    expect(library.message).to_contain_text("Extracted: 0 files. Stopped. What is complete stays.")
+    expect(library.progress).to_be_hidden()
+    expect(section(page).locator("[data-files=extract]")).to_be_enabled()
 
 
 @pytest.mark.parametrize("theme", THEMES)

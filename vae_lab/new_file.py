@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["TAKEN", "is_taken", "name_file", "new_file"]
+__all__ = ["TAKEN", "is_taken", "name_file", "new_file", "sync_folder"]
 
 TAKEN = "already exists"
 """``strerror`` of the error about a name that is taken."""
@@ -56,6 +56,16 @@ def new_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
             name_file(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk too, where the system can do that; a file's content is there already."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _is_stream(target: Path) -> bool:

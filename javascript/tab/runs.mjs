@@ -88,6 +88,16 @@ export function onClick(event) {
     }
 }
 
+/**
+ * Something on a page that is no button of gradio's starts a run; the page's message ends it.
+ *
+ * @param {string} name of the page
+ */
+export function startOn(name) {
+    const page = PAGES.find((each) => each.name === name);
+    if (page && !run) begin(page);
+}
+
 /** Called by the tab's clock. */
 export function checkRun() {
     if (hasMessage()) end();

@@ -15,6 +15,7 @@ import {checkMerger} from "./merger.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
+import * as vaeFiles from "./vae_files.mjs";
 
 const TICK_MS = 300;
 const FOLLOW_MS = 500; // how often the server is asked which VAE is active, while a page shows that
@@ -36,6 +37,7 @@ export function start() {
     picks.start((page) => visiblePages.add(page));
     numberTables.start();
     fixes.start();
+    vaeFiles.start();
     about.start();
     document.addEventListener("click", onClick, true);
     document.addEventListener(CHOICE_EVENT, refreshDecision);
@@ -47,6 +49,7 @@ export function start() {
 function onClick(event) {
     picks.onClick(event);
     fixes.onClick(event);
+    vaeFiles.onClick(event);
     about.onClick(event);
     runs.onClick(event);
 }

@@ -146,6 +146,10 @@ class HostContract:
 
     # --- the checkup -------------------------------------------------------------------------------------------------
 
+    def test_new_vae_files_go_where_the_host_finds_them(self, host: Host) -> None:
+        folder = host.vae_folder()
+        assert any(folder == listed or folder.is_relative_to(listed) for listed in host.library_folders())
+
     def test_what_was_inspected_is_known_from_then_on(self, host: Host, case: Case) -> None:
         for name in (host.current_checkpoint(), *case.usable, *case.refused):
             report = host.inspect(name)

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
 from vae_lab.api.bakes import add_bakes
 from vae_lab.api.downloads import add_downloads
+from vae_lab.api.files import add_files
 from vae_lab.api.fixes import add_fixes
 from vae_lab.api.http import CACHED, disposition
 from vae_lab.api.login import has_page_login, login_of
@@ -158,6 +159,7 @@ def _add_all(router: APIRouter, host: Host, service: Service) -> None:
     add_fixes(router, service.fixes)
     add_bakes(router, service.bakes)
     add_downloads(router, service.downloads)
+    add_files(router, service)
     add_merge_previews(router, service.merge_previews)
 
 

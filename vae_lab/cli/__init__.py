@@ -15,6 +15,7 @@ from vae_lab.cli.bake import add_bake
 from vae_lab.cli.certify import add_certify
 from vae_lab.cli.console import say, set_up_console
 from vae_lab.cli.decode import add_decode
+from vae_lab.cli.dedupe import add_dedupe
 from vae_lab.cli.demo import add_demo
 from vae_lab.cli.download import add_download
 from vae_lab.cli.extract import add_extract
@@ -31,7 +32,7 @@ __all__ = ["build_parser", "main"]
 
 _COMMANDS = (
     add_inspect, add_scan, add_fix, add_download, add_certify, add_decode, add_roundtrip, add_bake, add_strip,
-    add_extract, add_serve, add_demo,
+    add_extract, add_dedupe, add_serve, add_demo,
 )  # fmt: skip
 _EPILOG = (
     "exit codes: 0 all healthy; 1 something is not healthy; 2 a file cannot be read, or the command is wrong; "

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vae_lab.cli.arguments import Commands
-from vae_lab.cli.console import print_json, progress_bar, say
+from vae_lab.cli.console import print_json, say
+from vae_lab.cli.folders import (
+    add_cache_option,
+    add_vae_dir_option,
+    cache_folder,
+    models_folders,
+    opened_host,
+    require_folders,
+    scan_host,
+    table,
+)
 from vae_lab.errors import HostError
 from vae_lab.host.checkpoint_choices import JsonFiles
-from vae_lab.host.standalone import Folders, StandaloneHost
-from vae_lab.library.cache import user_cache_folder
+from vae_lab.host.standalone import StandaloneHost
 from vae_lab.library.remedies import Remedy
-from vae_lab.library.scan import Scan
 from vae_lab.service.fixes import MANIFEST, FixPlan, FixResult, FixService, undo_fixes
 from vae_lab.service.manifest import Manifest
 from vae_lab.service.runs import Runs
@@ -34,17 +40,12 @@ def add_fix(commands: Commands) -> None:
     fix.add_argument(
         "folder", nargs="?", type=Path, metavar="DIR", help="folder with checkpoints, or one like the WebUI's models/"
     )
-    fix.add_argument(
-        "--vae-dir", type=Path, action="append", metavar="DIR",
-        help="folder with VAEs; give it once for each (default: VAE/ in DIR or next to it)",
-    )  # fmt: skip
+    add_vae_dir_option(fix)
     fix.add_argument("--apply", action="store_true", help="write the preferences; without it, only print the table")
     fix.add_argument("--manifest", type=Path, metavar="FILE", help="where --apply stores what --undo needs")
     fix.add_argument("--undo", type=Path, metavar="FILE", help="put back every preference that is listed in this file")
     fix.add_argument("--json", action="store_true", help="print one JSON object")
-    fix.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="where to store results between scans (default: your cache folder)"
-    )
+    add_cache_option(fix)
     fix.set_defaults(function=_fix)
 
 
@@ -55,33 +56,13 @@ def _fix(args: argparse.Namespace) -> int:
         return _undo(args.undo, as_json=args.json)
     if args.folder is None:
         raise HostError("give a folder with checkpoints, or --undo FILE")
-    for folder in (args.folder, *(args.vae_dir or ())):
-        if not folder.is_dir():
-            raise HostError(f"{folder} is not a folder")
-    cache = args.cache or user_cache_folder()
-    host = StandaloneHost(_folders(args.folder.absolute(), args.vae_dir, cache))
-    with closing(host.file_cache):
-        if args.cache and host.file_cache.failure:
-            raise HostError(f"choose another folder with --cache: {args.cache} {host.file_cache.failure}")
-        return _fix_with(args, host, (args.manifest or cache / MANIFEST).absolute())
-
-
-def _folders(folder: Path, vaes: Sequence[Path] | None, cache: Path) -> Folders:
-    """DIR is laid out like the WebUI's ``models``, or has the checkpoints itself."""
-    checkpoints = folder / "Stable-diffusion"
-    if not checkpoints.is_dir():
-        checkpoints = folder
-    found = [path for path in (folder / "VAE", folder.parent / "VAE") if path.is_dir()][:1]
-    given = tuple(path.absolute() for path in vaes) if vaes else tuple(found)
-    return Folders(folder / "vae-lab", (checkpoints,), given, cache=cache, webui=True)
+    require_folders([args.folder, *(args.vae_dir or ())])
+    with opened_host(args, models_folders(args, args.folder)) as host:
+        return _fix_with(args, host, (args.manifest or cache_folder(args) / MANIFEST).absolute())
 
 
 def _fix_with(args: argparse.Namespace, host: StandaloneHost, manifest: Path) -> int:
-    with progress_bar("scanning", "step") as progress:
-        scan = Scan((), host.file_cache, listed=host.listing().files, progress=progress)
-        with closing(scan.run()) as records:
-            for _ in records:
-                pass
+    scan_host(host)
     service = FixService(host, Runs(), manifest)
     plan = service.plan(fresh=False)
     result = service.apply() if args.apply and plan.usable else None
@@ -106,10 +87,8 @@ def _report(plan: FixPlan, result: FixResult | None, manifest: Path, *, apply: b
     if not plan.remedies:
         say("Nothing to fix: no checkpoint has a broken VAE or lacks one.")
         return
-    rows = [_HEAD, *map(_row, plan.remedies)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD) - 1)]
-    for row in rows:
-        say("  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1])))
+    for line in table(_HEAD, [_row(remedy) for remedy in plan.remedies]):
+        say(line)
     if plan.left:
         say(f"Not fixed: {len(plan.left):,}")
     if result is not None:

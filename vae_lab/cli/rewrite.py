@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vae_lab.cli.arguments import Commands
 from vae_lab.cli.console import progress_bar, say
 
-__all__ = ["add_rewrite"]
+__all__ = ["add_rewrite", "run_rewrite"]
 
 _HELP = {
     "checkpoint": "the checkpoint; it is not changed",
@@ -27,9 +27,14 @@ def add_rewrite(commands: Commands, operation: Callable[..., object], sources: t
     )
 
     def run(args: argparse.Namespace) -> int:
-        with progress_bar(args.out.name, "B", scale=True) as progress:
-            operation(*(getattr(args, name) for name in sources), args.out, progress=progress)
-        say(str(args.out))
-        return 0
+        return run_rewrite(operation, [getattr(args, name) for name in sources], args.out)
 
     command.set_defaults(function=run)
+
+
+def run_rewrite(operation: Callable[..., object], sources: Iterable[Path], out: Path) -> int:
+    """Write the new file, with a progress bar; returns the exit code."""
+    with progress_bar(out.name, "B", scale=True) as progress:
+        operation(*sources, out, progress=progress)
+    say(str(out))
+    return 0

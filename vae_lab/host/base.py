@@ -348,6 +348,14 @@ class Host(ABC):
         if family is not None and facts.family is not None and facts.family.id != family.id:
             raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {family.title}")
 
+    def vae_folder(self) -> Path:
+        """The folder for new VAE files, which may not exist yet.
+
+        Raises:
+            HostError: the host has none.
+        """
+        raise HostError("there is no folder for VAEs")
+
     @abstractmethod
     def data_folder(self) -> Path:
         """Where VAE Lab may store its caches."""

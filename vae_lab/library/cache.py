@@ -27,7 +27,7 @@ from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, file_sha
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library.folders import FileKey, file_key, real_path
 from vae_lab.library.inspect import identify_file, inspect_file
-from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained
+from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained, file_facts
 from vae_lab.library.store import Store
 
 __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
@@ -172,6 +172,24 @@ class FileCache:
         """Status of weights with this sketch, if already judged."""
         status = self._store.get_json(_judged_row(sketch, hint_id)) if sketch else None
         return status if status in WORST_FIRST else None
+
+    def keep(self, path: str, before: FileKey | None) -> None:
+        """What is known of the file that had the key ``before`` holds for the file that is there now.
+
+        For a file that was replaced by a link to one with the same bytes, or the other way round.
+        """
+        now = file_key(path)
+        if before is None or now is None:
+            return
+        for kind in ("record", "sha256", "sketch"):
+            row = _file_row(kind, path)
+            stored = self._store.get_json(row)
+            if not isinstance(stored, dict) or stored.get("file") != list(before):
+                continue
+            if kind == "record" and isinstance(stored.get("record"), dict):
+                facts = file_facts(path)
+                stored["record"] |= {name: facts[name] for name in ("mtime", "file_id") if name in facts}
+            self._store.set_json(row, {**stored, "file": now})
 
     def _stored(self, path: str) -> dict[str, Any] | None:
         """The stored record of a file and, as ``hashed``, its stored hash."""

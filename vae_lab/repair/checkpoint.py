@@ -22,7 +22,7 @@ from vae_lab.repair.writing import Entry, check_target, unwritable, write_tensor
 from vae_lab.state_dict import VAE_PARTS, is_checkpoint, not_finite, usual_prefix, vae_tensors
 from vae_lab.text import quoted
 
-__all__ = ["bake", "extract", "strip"]
+__all__ = ["bake", "extract", "extracted_size", "strip"]
 
 _STATE = "state_dict."  # prefix in pickled checkpoints, which is not part of the names
 _PREFIXES = ("first_stage_model.", "vae.")
@@ -50,6 +50,16 @@ def extract(
     with open_vae(checkpoint) as file:
         tensors = _vae_entries(file, "")
         write_tensors(tensors, {}, Path(out), partial(_has_vae, file, ""), progress, cancelled)
+
+
+def extracted_size(checkpoint: str | os.PathLike[str]) -> int:
+    """Bytes of the weights that :func:`extract` would write. Only reads the header.
+
+    Raises:
+        FileError: there is no VAE that could be extracted.
+    """
+    with open_vae(checkpoint) as file:
+        return sum(entry.nbytes for entry in _vae_entries(file, "").values())
 
 
 def strip(

@@ -1,42 +1,48 @@
-"""The list of changed choices, from which they are put back: a JSON file."""
+"""Lists of changes, from which they are put back: JSON files."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vae_lab.errors import HostError
 from vae_lab.host.checkpoint_choices import Change
 from vae_lab.host.preferences import metadata_file
 from vae_lab.library.folders import WEIGHT_SUFFIXES
-from vae_lab.new_file import new_file
+from vae_lab.new_file import new_file, sync_folder
 
-__all__ = ["Manifest"]
+__all__ = ["ChangeList", "Manifest"]
+
+T = TypeVar("T")
 
 _VERSION = 1
 _MAX_BYTES = 2**28
 
 
-class Manifest:
-    """The changes that can be undone. Nothing in it is trusted: see :meth:`read`.
+class ChangeList(Generic[T]):
+    """Changes that can be undone, in a JSON file that exists as long as there are any. Nothing in it is trusted.
 
     Args:
-        path: the JSON file; it exists as long as there is something to undo.
+        path: the JSON file.
+        to_entry: makes plain values of a change.
+        from_entry: makes a change of them; raises ValueError, KeyError or TypeError if it is none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, to_entry: Callable[[T], dict[str, Any]], from_entry: Callable[[Any], T]) -> None:
         self.path = path
+        self._to_entry = to_entry
+        self._from_entry = from_entry
 
-    def read(self) -> list[Change]:
+    def read(self) -> list[T]:
         """All changes, oldest first; empty without a file.
 
         Raises:
-            HostError: it cannot be read, or a change in it is of anything else than the JSON file next to a checkpoint.
+            HostError: it cannot be read, or something in it is no change that VAE Lab makes.
         """
         try:
             if self.path.stat().st_size > _MAX_BYTES:
@@ -44,7 +50,7 @@ class Manifest:
             stored = json.loads(self.path.read_text(encoding="utf8"))
             if stored["version"] != _VERSION:
                 raise HostError(f"{self.path} was written by another version of VAE Lab")
-            return [_change(entry) for entry in stored["changes"]]
+            return [self._from_entry(entry) for entry in stored["changes"]]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -54,8 +60,8 @@ class Manifest:
                 f"{self.path} is not a list of changes that VAE Lab has made; move it to another folder"
             ) from error
 
-    def write(self, changes: Sequence[Change]) -> None:
-        """Replace the file; without changes, remove it.
+    def write(self, changes: Sequence[T]) -> None:
+        """Replace the file, also on the disk; without changes, remove it.
 
         Raises:
             HostError: it cannot be written.
@@ -65,11 +71,23 @@ class Manifest:
                 self.path.unlink(missing_ok=True)
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            stored = {"version": _VERSION, "changes": [_entry(change) for change in changes]}
+            stored = {"version": _VERSION, "changes": [self._to_entry(change) for change in changes]}
             with new_file(self.path, overwrite=True) as out:
                 out.write(json.dumps(stored, indent=1).encode())
+            sync_folder(self.path.parent)
         except OSError as error:
             raise HostError(f"{self.path} could not be written: {error.strerror or error}") from error
+
+
+class Manifest(ChangeList[Change]):
+    """Changed choices of Fix all: each is in the JSON file next to a checkpoint, or in VAE Lab's own list.
+
+    Args:
+        path: the JSON file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _entry, _change)
 
     @staticmethod
     def merged(earlier: Sequence[Change], later: Sequence[Change]) -> list[Change]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from vae_lab.errors import HostError
 
-__all__ = ["RunStatus", "Runs"]
+__all__ = ["RunStatus", "Runs", "Unit"]
 
 Unit = Literal["steps", "bytes"]
 

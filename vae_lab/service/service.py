@@ -12,7 +12,9 @@ from vae_lab.service.bakes import BakeService
 from vae_lab.service.checkups import CheckupService
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService
+from vae_lab.service.dedupe import DedupeService
 from vae_lab.service.downloads import DownloadService
+from vae_lab.service.extracts import ExtractService
 from vae_lab.service.fixes import FixService
 from vae_lab.service.hashes import HashService
 from vae_lab.service.merge_previews import MergePreviewService
@@ -35,10 +37,12 @@ class Service:
         self.choices = ChoiceService(proxy)
         self.comparisons = ComparisonService(proxy, self.runs)
         self.downloads = DownloadService(proxy, self.runs)
+        self.extracts = ExtractService(proxy, self.runs)
         self.fixes = FixService(proxy, self.runs)
         self.merge_previews = MergePreviewService(proxy, self.runs)
         self.round_trips = RoundTripService(proxy, self.runs)
         self.scans = ScanService(proxy, self.runs)
+        self.dedupe = DedupeService(proxy, self.runs, done=self.scans.forget)
         self.hashes = HashService(proxy, self.runs, self.scans.forget)
         self.sources = SourceService(proxy, self.runs)
 

@@ -443,6 +443,9 @@ class A1111Host(Host):
         facts = self.file_cache.known(path) if path else None
         return short(facts.fingerprint) if facts else ""
 
+    def vae_folder(self) -> Path:
+        return Path(sd_vae.vae_path)
+
     def data_folder(self) -> Path:
         return Path(data_path) / "cache" / "vae-lab"
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -161,7 +162,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 32
+    assert len(there) == 37
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -195,6 +196,21 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert len(ask("post", "/fixes", {})[1]["changed"]) == 2
     assert len(ask("get", "/fixes")[1]["undo"]) == 2
     assert ask("post", "/fixes/undo", {})[1]["refused"] == []
+    plan = ask("get", "/extract", query="?broken=true")[1]
+    one = next(vae for vae in plan["vaes"] if not vae["skipped"])
+    (new,) = ask("post", "/extract", {"checkpoints": [one["checkpoint"]], "broken": True})[1]["written"]
+    written = host.vae_folder() / new["file"]
+    shutil.copyfile(written, written.with_name("same.safetensors"))
+    for path in (written, written.with_name("same.safetensors")):
+        host.file_cache.hash(str(path))
+        host.file_cache.identify(str(path))
+    copies = ask("get", "/dedupe")[1]["copies"]
+    assert {copies[0]["name"], copies[0]["source"]} == {new["file"], "same.safetensors"}
+    assert len(ask("post", "/dedupe", {"files": [copies[0]["name"]]})[1]["replaced"]) == 1
+    assert len(ask("get", "/dedupe")[1]["undo"]) == 1
+    assert ask("post", "/dedupe/undo", {})[1]["refused"] == []
+    for path in (written, written.with_name("same.safetensors")):
+        path.unlink()
     grey = samples.grey_merge.name
     plan = ask("get", "/bake", query=f"?checkpoint={urllib.parse.quote(grey)}")[1]
     _, baked = ask("post", "/bake", {"checkpoint": grey, "vae": plan["vae"], "file": "baked"})
@@ -292,6 +308,15 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (422, "post", "/download", {"body": {}}),
         (422, "post", "/fixes", {"body": {"checkpoints": "all"}}),
         (404, "post", "/fixes/undo", {"body": {}}),
+        (422, "get", "/extract", {"query": "?broken=maybe"}),
+        (404, "post", "/extract", {"body": {"checkpoints": ["nowhere.ckpt"]}}),
+        (422, "post", "/extract", {"body": {"broken": 5}}),
+        (415, "post", "/extract", {"raw": b"{}"}),
+        (404, "post", "/dedupe", {"body": {"files": ["nowhere.pt"]}}),
+        (422, "post", "/dedupe", {"body": {"files": "all"}}),
+        (415, "post", "/dedupe", {"raw": b"{}"}),
+        (404, "post", "/dedupe/undo", {"body": {}}),
+        (415, "post", "/dedupe/undo", {"raw": b"{}"}),
         (415, "post", "/fixes/undo", {"raw": b"{}"}),
         (
             404,

@@ -31,13 +31,18 @@ from vae_lab.latents.chart import chart_image
 from vae_lab.latents.family import FAMILIES
 from vae_lab.library import FileRecord, Recommendation
 from vae_lab.library import inspect as inspect_module
+from vae_lab.library.extraction import Extraction
+from vae_lab.library.identical import Copy, IdenticalFiles
 from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
+from vae_lab.library.links import Replacement
 from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth
 from vae_lab.library.remedies import Remedy
 from vae_lab.messages import text, translated, use_language
 from vae_lab.service.comparisons import StoredComparison
+from vae_lab.service.dedupe import DedupePlan, DedupeResult, UndoneLinks
 from vae_lab.service.downloads import Downloaded, DownloadPlan
+from vae_lab.service.extracts import Extracted, ExtractPlan, ExtractResult
 from vae_lab.service.fixes import FixPlan, FixResult, UndoneFixes
 from vae_lab.service.round_trips import StoredRoundTrip
 from vae_lab.state_dict import Layout, LostData
@@ -49,6 +54,7 @@ from vae_lab.ui.views import fixes as fix_views
 from vae_lab.ui.views import library as library_views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views import sources as source_views
+from vae_lab.ui.views import vae_files as file_views
 from vae_lab.ui.views.numbers import numbers
 
 SD1, SDXL = FAMILIES["sd1"], FAMILIES["sdxl"]
@@ -305,6 +311,29 @@ def fix_pages() -> Iterator[str]:
     yield fix_views.undone(UndoneFixes([NAMES[0]] * 2, failures))
 
 
+def vae_file_pages() -> Iterator[str]:
+    reasons = ("it is broken", f"it is already in {NAMES[0]}")
+    rows = [Extraction(NAMES[2], (NAMES[0],) * i, "broken", "Washed out", "fp16", "", 0, reasons[i]) for i in (0, 1)]
+    rows += [Extraction(NAMES[1], NAMES[:i], "healthy", "", "fp32", NAMES[0], 10**8) for i in (1, 2)]
+    yield file_views.extractions(ExtractPlan(Path("Compare"), rows, 2, 1, 10**9))
+    yield file_views.extractions(ExtractPlan(Path("Compare"), ()))
+    replacement = Replacement(NAMES[0], NAMES[1], 10**8, "0" * 64, 0, 0o644, 1, ".part")
+    outside = "it lies outside of the folder, behind a symbolic link"
+    links = "it has hard links elsewhere, so replacing it would free nothing"
+    system, rights = "its copies are on another file system", "it has another owner or other permissions"
+    skipped = [(NAMES[1], why) for why in (outside, links, system, rights, "it belongs to another user")]
+    found = IdenticalFiles([Copy(NAMES[0], NAMES[1], replacement)], skipped, 2, 10**8)
+    yield file_views.copies(DedupePlan(found, [NAMES[:2]], 1, [(NAMES[0], NAMES[1])]))
+    yield file_views.copies(DedupePlan(IdenticalFiles()))
+    changed = "it was changed in the meantime, so it was not replaced"
+    yield file_views.deduped(DedupeResult([(NAMES[0], NAMES[1])], 0, 10**8, [(NAMES[2], changed)], cancelled=True))
+    yield file_views.undone(
+        UndoneLinks([NAMES[0]], [(NAMES[1], f"{NAMES[1]} was changed since, so it stays as it is")])
+    )
+    written = Extracted(NAMES[2], Path(NAMES[0]), FileRecord(NAMES[0]))
+    yield file_views.extracted(ExtractResult([written] * 2, [(NAMES[1], "the file is empty (0 bytes)")]))
+
+
 def comparison_pages() -> Iterator[str]:
     comparison = a_comparison()
     yield from (views.results(comparison), views.summary(comparison), numbers(comparison), views.guide())
@@ -365,7 +394,9 @@ def checkup_pages() -> Iterator[str]:
     yield checkup_views.in_memory(MemoryCheckup(next(r.checkup for r in known.values() if r.checkup), "fp16", NAMES[0]))
 
 
-@pytest.mark.parametrize("pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages, fix_pages])
+@pytest.mark.parametrize(
+    "pages", [comparison_pages, round_trip_pages, checkup_pages, library_pages, fix_pages, vae_file_pages]
+)
 def test_no_english_is_left(pages) -> None:  # type: ignore[no-untyped-def]
     with use_language("zh_CN"):
         assert [sentence for html in pages() for sentence in english_in(html)] == []

@@ -11,6 +11,7 @@ from vae_lab.host.base import Host
 from vae_lab.service.service import service_of
 from vae_lab.ui.compat import connect, follow, html_update
 from vae_lab.ui.panels.fixes import FixSection
+from vae_lab.ui.panels.vae_files import VaeFileSection
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import library as library_views
 
@@ -26,6 +27,7 @@ class LibraryPanel:
         self.host = host
         self.service = service_of(host)
         self.fixes = FixSection(host)
+        self.vae_files = VaeFileSection(host)
 
     # --- layout ----------------------------------------------------------------------------------------------
 
@@ -36,12 +38,14 @@ class LibraryPanel:
                 self.overview = gr.HTML(elem_id="vae_lab_library_overview")
                 self.scan = gr.Button("Scan", variant="primary", scale=0, min_width=140, elem_id="vae_lab_library_scan")
                 self.fixes.build_button()
+                self.vae_files.build_button()
                 self.refresh = gr.Button("Refresh", scale=0, min_width=100, elem_id="vae_lab_library_refresh")
             with gr.Row(elem_classes=["vae-lab-running"]):
                 gr.HTML(views.PROGRESS, elem_id="vae_lab_library_progress")
                 gr.Button("Cancel", variant="stop", size="sm", scale=0, min_width=100, elem_id="vae_lab_library_cancel")
             self.message = gr.HTML(elem_id="vae_lab_library_message")
             self.fixes.build()
+            self.vae_files.build()
             self._build_table()
         # The WebUI would store today's filter as the default of later starts.
         for asked in (self.filter, self.status, self.sort):
@@ -82,6 +86,8 @@ class LibraryPanel:
         refreshed = connect(self.refresh.click, self.on_refresh, [*asked, self.page], shown)
         scanned = connect(self.scan.click, self.on_scan, asked, shown)
         self.fixes.wire(self.message, refreshed, scanned)
+        changed = self.vae_files.wire(self.message, refreshed, scanned)
+        connect(changed.then, self.on_refresh, [*asked, self.page], shown)
         connect(self.previous.click, self.on_previous, [*asked, self.page], shown)
         connect(self.next.click, self.on_next, [*asked, self.page], shown)
         # ``change``, because gradio 4 drops an ``input`` event while an earlier one is being handled.

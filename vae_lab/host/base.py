@@ -343,6 +343,10 @@ class Host(ABC):
         """Where a VAE may be loaded while the context lasts; waits for its turn on the device."""
         return nullcontext(Place())
 
+    def place_in_job(self) -> AbstractContextManager[Place]:
+        """As :meth:`own_place`, for callers that already hold the host's queue, as every script hook does."""
+        return self.own_place()
+
     def round_trip(
         self,
         image: Tensor,
@@ -362,7 +366,7 @@ class Host(ABC):
         """
         names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
         with self.own_place() as place:
-            coders = [Coder(name, partial(self._own, name, place)) for name in names]
+            coders = [Coder(name, partial(self.own_vae, name, place)) for name in names]
             return round_trip(image, coders, progress=progress, cancelled=cancelled)
 
     def encode(self, image: Tensor, vae: str) -> tuple[Tensor, Family]:
@@ -376,7 +380,7 @@ class Host(ABC):
             VaeLabError: the VAE cannot be used, or cannot encode this.
         """
         try:
-            with self.own_place() as place, self._own(vae, place) as own:
+            with self.own_place() as place, self.own_vae(vae, place) as own:
                 check_encodes(own, image)
                 latent, family = own.encode(image).float().cpu(), own.family
         except (RuntimeError, MemoryError) as error:  # from torch, for example out of memory
@@ -388,7 +392,12 @@ class Host(ABC):
         return latent, family
 
     @contextmanager
-    def _own(self, name: str, place: Place) -> Iterator[Autoencoder]:
+    def own_vae(self, name: str, place: Place) -> Iterator[Autoencoder]:
+        """Load a VAE, or the built-in VAE of a checkpoint, from its file.
+
+        Raises:
+            VaeLabError: there is none of that name, or it cannot be used.
+        """
         path = str(self.file_of(name))
         record = self.file_cache.identify(path)
         if record.problem:

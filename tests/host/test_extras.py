@@ -153,7 +153,7 @@ def test_the_page(server: Server, page: Page, errors: list[str], tmp_path: Path)
     page.click("#vae_lab_extras_encode input")
     page.click(f"#vae_lab_extras_encode li:has-text('{FIRST}')")
     page.click("#extras_generate")
-    line = page.locator("#html_info_extras").first  # gradio gives this id twice
+    line = page.locator("#html_info_x_extras").first  # gradio gives this id twice
     expect(line).to_contain_text(f"VAE round trip decode: {FIRST}", timeout=120_000)
     page.wait_for_selector("#extras_gallery img")
     (file,) = (server.data / "outputs").rglob("*.png")

@@ -6,4 +6,6 @@ It must be imported here: the extension's folder is on ``sys.path`` only while s
 from vae_lab import extension
 from vae_lab.ui.pages import WebuiPages
 
-VaeLabScript = extension.load(WebuiPages())
+pages = WebuiPages()
+VaeLabScript = extension.load(pages)
+VaeLabRoundTrip = extension.load_extras(pages)

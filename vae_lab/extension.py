@@ -23,7 +23,7 @@ from vae_lab.service.background_checkup import BackgroundCheckup
 from vae_lab.webui.files_only import FilesOnlyHost
 from vae_lab.webui.parts import NEEDED, missing_parts, part, register
 
-__all__ = ["Pages", "load", "the_background_checkup", "the_host"]
+__all__ = ["Pages", "load", "load_extras", "the_background_checkup", "the_host"]
 
 log = logging.getLogger("vae_lab")
 
@@ -41,6 +41,9 @@ class Pages(Protocol):
 
     def build_accordion(self, host: Host, tab: str) -> Any:
         """The accordion of ``txt2img`` or ``img2img``; its ``components`` are the script's inputs."""
+
+    def build_extras(self, host: Host, input_accordion: Callable[..., Any] | None) -> dict[str, Any]:
+        """The accordion of the Extras tab: name -> component."""
 
 
 @lru_cache(maxsize=1)
@@ -94,6 +97,21 @@ def load(pages: Pages) -> type | None:
     register("on_ui_tabs", "building the tab", shown.tabs, list)
     register("on_app_started", "adding the routes", shown.app_started)
     return script
+
+
+@for_host("adding the round trip to the Extras tab")
+def load_extras(pages: Pages) -> type | None:
+    """The postprocessing script for the WebUI to find; nothing has to be undone.
+
+    Returns:
+        None if the WebUI has no such scripts, or lacks what we need.
+    """
+    host = the_host()
+    if host.not_found is not None:
+        return None
+    from vae_lab.webui.extras import script_class
+
+    return script_class(host, pages.build_extras)
 
 
 def _nothing() -> None:

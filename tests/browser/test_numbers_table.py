@@ -204,6 +204,16 @@ def test_share_saves_one_page_with_the_images(page: Page, compared: Numbers, sha
     assert html.count("data:image/webp;base64,") == html.count("<img ") > 2
 
 
+@pytest.mark.parametrize(("link", "kind"), [("Animation", "webp"), ("GIF", "gif")])
+def test_save_animation(page: Page, compared: Numbers, shared_url: str, link: str, kind: str) -> None:
+    with page.expect_download() as started:
+        compared.box.get_by_role("link", name=link, exact=True).click()
+    assert started.value.suggested_filename == f"Brushes-VAEs.{kind}"
+    with Image.open(Path(started.value.path())) as animation:
+        shown = page.locator("#vae_lab_results figure img").count()
+        assert (animation.n_frames, animation.width) == (shown, 200)
+
+
 def test_names_are_never_cut(page: Page, static_site: StaticSite) -> None:
     stem = f"a-folder-of-mine/{'very-long-name-' * 5}without end{'x' * 60}"
     names = ["Built-in", *(f"{stem}-v{version}.safetensors" for version in (1, 2))]

@@ -22,6 +22,7 @@ from vae_lab.checkup.findings import STATUS_PHRASES, STATUS_TITLES, TITLES
 from vae_lab.comparison.measures import EXPLANATIONS
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.ui.panels.accordion import build_accordion
+from vae_lab.ui.panels.extras import build_extras
 from vae_lab.ui.views import checkup as checkup_views
 from vae_lab.ui.views import library as library_views
 from vae_lab.ui.views import round_trip as round_trip_views
@@ -234,6 +235,7 @@ def of_pages(folder: Path) -> Iterator[str]:
     yield from of_components(build_tab(host).get_config_file())
     with gr.Blocks(analytics_enabled=False) as blocks:
         build_accordion(host, "txt2img")
+        build_extras(host, None)
     yield from of_components(blocks.get_config_file())
 
 

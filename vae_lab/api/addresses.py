@@ -9,7 +9,7 @@ from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
 
 __all__ = [
-    "PREFIX", "image_url", "latents_url", "report_url", "round_trip_url", "share_url", "sheet_url",
+    "PREFIX", "blink_url", "image_url", "latents_url", "report_url", "round_trip_url", "share_url", "sheet_url",
     "thumbnail_url",
 ]  # fmt: skip
 
@@ -30,6 +30,11 @@ def sheet_url(stored: StoredComparison) -> str:
 def share_url(stored: StoredComparison) -> str:
     """A comparison as one HTML file; see :func:`vae_lab.service.share.share_html`."""
     return f"{_BASE}/shares/{stored.id}.html"
+
+
+def blink_url(stored: StoredComparison, kind: str) -> str:
+    """A comparison as an animated image; see :func:`vae_lab.service.blink.blink`."""
+    return f"{_BASE}/blinks/{stored.id}.{kind}"
 
 
 def report_url(kind: str) -> str:

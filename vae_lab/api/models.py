@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from vae_lab.api.addresses import image_url, round_trip_url, share_url, sheet_url
+from vae_lab.api.addresses import blink_url, image_url, round_trip_url, share_url, sheet_url
 from vae_lab.checkup import Verdict
 from vae_lab.comparison import RoundTripped, comparison_json
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
@@ -237,6 +237,9 @@ class CompareAnswer(Answer):
     reference: str = Field(..., description="Name of the VAE that `measures` compare with; empty if none decoded.")
     sheet: str = Field(..., description="Path of a PNG with all images side by side, with names.")
     share: str = Field(..., description="Path of an HTML file with all images, the light table and the numbers.")
+    blink: str = Field(
+        ..., description="Path of an animated WebP that shows one VAE after the other, with their names."
+    )
     results: list[ResultAnswer]
 
     @classmethod
@@ -245,6 +248,7 @@ class CompareAnswer(Answer):
         values = comparison_json(stored.comparison, stored.measured, images)
         results = [ResultAnswer(**row, pictures=row["images"]) for row in values.pop("results")]
         addresses = {"sheet": f"/{sheet_url(stored)}", "share": f"/{share_url(stored)}"}
+        addresses["blink"] = f"/{blink_url(stored, 'webp')}"
         return cls(id=stored.id, results=results, **addresses, **values)
 
 

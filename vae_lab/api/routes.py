@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from vae_lab.api.addresses import PREFIX, image_url, report_url, share_url, sheet_url
+from vae_lab.api.addresses import PREFIX, blink_url, image_url, report_url, share_url, sheet_url
 from vae_lab.api.bakes import add_bakes
 from vae_lab.api.downloads import add_downloads
 from vae_lab.api.files import add_files
@@ -48,13 +48,16 @@ from vae_lab.api.sources import add_sources
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.library.inventory import REPORTS
+from vae_lab.service.blink import BLINKS, blink
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService, StoredComparison
 from vae_lab.service.service import Service, service_of
 from vae_lab.service.share import share_html
 from vae_lab.text import as_text
 
-__all__ = ["PREFIX", "add_routes", "image_url", "report_url", "share_url", "sheet_url"]
+__all__ = ["PREFIX", "add_routes", "blink_url", "image_url", "report_url", "share_url", "sheet_url"]
+
+_NAMED = Query([])  # a parameter that may be repeated; FastAPI before 0.95 has no Annotated
 
 
 class _OneLineErrors(APIRoute):
@@ -222,6 +225,27 @@ def _add_comparisons(router: APIRouter, service: ComparisonService) -> None:
         # An attachment: a page that runs scripts does not belong into the host's origin.
         name = disposition("attachment", f"{_title(stored)}-VAEs.html".replace("/", "_"))
         return Response(share_html(stored), media_type="text/html", headers={**CACHED, "Content-Disposition": name})
+
+    @router.get(
+        "/blinks/{comparison_id}.{kind}",
+        response_class=Response,
+        responses={**file_of(*BLINKS.values()), **errors(404, 422)},
+    )
+    def animation(
+        comparison_id: str, kind: str, vae: list[str] = _NAMED, image: int = 0, rate: float = 1.0
+    ) -> Response:
+        """Get an animated image, `webp` or `gif`, that shows one VAE after the other, with their names.
+
+        `vae`, repeated, names those to show; by default all of the comparison. `image` counts the images of a batch
+        from 0; `rate` is in changes per second, 0.5 to 4.
+        """
+        if kind not in BLINKS:
+            raise UnknownChoice(f"no animation of the kind {kind}; valid are {', '.join(BLINKS)}")
+        check_names(vae)
+        stored = service.get(comparison_id)
+        animated = blink(stored, kind, vaes=vae, image=image, rate=rate)
+        name = disposition("inline", f"{_title(stored)}-VAEs.{kind}".replace("/", "_"))
+        return Response(animated, media_type=BLINKS[kind], headers={**CACHED, "Content-Disposition": name})
 
 
 def _title(stored: StoredComparison) -> str:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vae_lab.comparison.compare import Comparison, Decoded
 from vae_lab.decoding import IN_STRIPS
 
-__all__ = ["contact_sheet", "error_tile"]
+__all__ = ["contact_sheet", "error_tile", "with_names"]
 
 _GAP = 12
 _MAX_PIXELS = 64_000_000  # of all images; more are downscaled, and the title says so
@@ -92,6 +92,21 @@ def error_tile(reason: str, width: int, height: int) -> Image.Image:
     text = next(fitting, None) or _Text.set(reason, 9, max(width - 2 * _GAP, 1))
     text.write(draw, (_GAP, _GAP), _ALARM)
     return tile
+
+
+def with_names(images: Sequence[Image.Image], names: Sequence[str]) -> list[Image.Image]:
+    """Each image with its name above it. All results have the same size, that of the largest image or more."""
+    width = max(_MIN_COLUMN_WIDTH, *(image.width for image in images))
+    height = max(image.height for image in images)
+    texts = [_Text.set(name, max(16, width // 42), width - 2 * _GAP) for name in names]
+    top = max(text.height for text in texts) + _GAP
+    framed = []
+    for image, text in zip(images, texts, strict=True):
+        frame = Image.new("RGB", (width, top + height), _PAPER)  # type: ignore[arg-type]  # Pillow 9.5 says int
+        text.write(ImageDraw.Draw(frame), (_GAP, _GAP // 2), _INK)
+        frame.paste(image, (0, top))
+        framed.append(frame)
+    return framed
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ class Host(ABC):
         """
 
     def vae_folder(self) -> Path:
-        """Where a new VAE file belongs.
+        """Where a new VAE file belongs; the folder may not exist yet.
 
         Raises:
             HostError: there is no such folder.
@@ -348,14 +348,6 @@ class Host(ABC):
         if family is not None and facts.family is not None and facts.family.id != family.id:
             raise FamilyMismatch(f"{vae} is a VAE for {facts.family.title}, {checkpoint} is {family.title}")
 
-    def vae_folder(self) -> Path:
-        """The folder for new VAE files, which may not exist yet.
-
-        Raises:
-            HostError: the host has none.
-        """
-        raise HostError("there is no folder for VAEs")
-
     @abstractmethod
     def data_folder(self) -> Path:
         """Where VAE Lab may store its caches."""
@@ -365,6 +357,10 @@ class Host(ABC):
     def own_place(self) -> AbstractContextManager[Place]:
         """Where a VAE may be loaded while the context lasts; waits for its turn on the device."""
         return nullcontext(Place())
+
+    def place_in_job(self) -> AbstractContextManager[Place]:
+        """As :meth:`own_place`, for callers that already hold the host's queue, as every script hook does."""
+        return self.own_place()
 
     def round_trip(
         self,
@@ -385,7 +381,7 @@ class Host(ABC):
         """
         names = [BUILT_IN, *(name for name in dict.fromkeys(vaes) if name != BUILT_IN)]
         with self.own_place() as place:
-            coders = [Coder(name, partial(self._own, name, place)) for name in names]
+            coders = [Coder(name, partial(self.own_vae, name, place)) for name in names]
             return round_trip(image, coders, progress=progress, cancelled=cancelled)
 
     def encode(self, image: Tensor, vae: str) -> tuple[Tensor, Family]:
@@ -399,7 +395,7 @@ class Host(ABC):
             VaeLabError: the VAE cannot be used, or cannot encode this.
         """
         try:
-            with self.own_place() as place, self._own(vae, place) as own:
+            with self.own_place() as place, self.own_vae(vae, place) as own:
                 check_encodes(own, image)
                 latent, family = own.encode(image).float().cpu(), own.family
         except (RuntimeError, MemoryError) as error:  # from torch, for example out of memory
@@ -411,7 +407,12 @@ class Host(ABC):
         return latent, family
 
     @contextmanager
-    def _own(self, name: str, place: Place) -> Iterator[Autoencoder]:
+    def own_vae(self, name: str, place: Place) -> Iterator[Autoencoder]:
+        """Load a VAE, or the built-in VAE of a checkpoint, from its file.
+
+        Raises:
+            VaeLabError: there is none of that name, or it cannot be used.
+        """
         path = str(self.file_of(name))
         record = self.file_cache.identify(path)
         if record.problem:

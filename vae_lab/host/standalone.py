@@ -367,6 +367,3 @@ class StandaloneHost(Host):
 
     def data_folder(self) -> Path:
         return self.folders.data
-
-    def vae_folder(self) -> Path:
-        return self.folders.vaes[0] if self.folders.vaes else super().vae_folder()

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from vae_lab.ui.panels.accordion import build_accordion
+from vae_lab.ui.panels.extras import build_extras
 from vae_lab.ui.tab import build_tab
 
 __all__ = ["WebuiPages"]
@@ -26,7 +27,7 @@ class _Several(gr.Dropdown):
 
 
 class WebuiPages:
-    """For a WebUI: the tab, the accordion, and the components for settings."""
+    """For a WebUI: the tab, the accordions, and the components for settings."""
 
     dropdown = gr.Dropdown
     several = _Several
@@ -34,3 +35,4 @@ class WebuiPages:
     radio = gr.Radio
     build_tab = staticmethod(build_tab)
     build_accordion = staticmethod(build_accordion)
+    build_extras = staticmethod(build_extras)

@@ -406,14 +406,18 @@ class A1111Host(Host):
 
     @contextmanager
     def own_place(self) -> Iterator[Place]:
-        with queue_lock:
-            # Half precision overflows in some VAEs, and the WebUI then switches to another one.
-            precision = float32 if devices.dtype_vae == float16 else devices.dtype_vae
-            try:
-                with devices.without_autocast():
-                    yield Place(devices.device, precision)
-            finally:
-                devices.torch_gc()
+        with queue_lock, self.place_in_job() as place:
+            yield place
+
+    @contextmanager
+    def place_in_job(self) -> Iterator[Place]:
+        # Half precision overflows in some VAEs, and the WebUI then switches to another one.
+        precision = float32 if devices.dtype_vae == float16 else devices.dtype_vae
+        try:
+            with devices.without_autocast():
+                yield Place(devices.device, precision)
+        finally:
+            devices.torch_gc()
 
     def _same_kind(self, generation: Generation) -> bool:
         family = self.vae.family()
@@ -442,9 +446,6 @@ class A1111Host(Host):
         path = self._path(name, generation)
         facts = self.file_cache.known(path) if path else None
         return short(facts.fingerprint) if facts else ""
-
-    def vae_folder(self) -> Path:
-        return Path(sd_vae.vae_path)
 
     def data_folder(self) -> Path:
         return Path(data_path) / "cache" / "vae-lab"

@@ -32,6 +32,7 @@ from vae_lab.host.standalone import StandaloneHost
 from vae_lab.identity import PublishedVae
 from vae_lab.samples import SampleSet, sample_photos
 
+BLINKS = "/blinks/{comparison_id}.{kind}"
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "api.md"
 TYPES = {
     "object": dict,
@@ -162,7 +163,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 37
+    assert len(there) == 38
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -238,6 +239,10 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert ask("get", sheet, comparison_id=compared["id"])[0] == 200
     _, shared = ask("get", "/shares/{comparison_id}.html", comparison_id=compared["id"])
     assert b"data:image/webp;base64," in shared
+    assert compared["blink"] == f"{PREFIX}/blinks/{compared['id']}.webp"
+    for kind, magic in (("webp", b"RIFF"), ("gif", b"GIF89a")):
+        status, animated = ask("get", BLINKS, comparison_id=compared["id"], kind=kind)
+        assert (status, animated.startswith(magic)) == (200, True)
     generation = latents["latents"][0]["id"]
     for route in ("/latents/{generation_id}.safetensors", "/latents/{generation_id}.png"):
         assert ask("get", route, generation_id=generation)[0] == 200
@@ -270,6 +275,9 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (422, "get", "/images/{comparison_id}/{number}.png", {"comparison_id": "none", "number": "x"}),
         (404, "get", "/sheets/{comparison_id}.png", {"comparison_id": "none"}),
         (404, "get", "/shares/{comparison_id}.html", {"comparison_id": "none"}),
+        (404, "get", BLINKS, {"comparison_id": "none", "kind": "webp"}),
+        (404, "get", BLINKS, {"comparison_id": "none", "kind": "exe"}),
+        (422, "get", BLINKS, {"comparison_id": "none", "kind": "webp", "query": "?rate=fast"}),
         (404, "get", "/library", {"query": "?status=ill"}),
         (422, "get", "/library", {"query": "?page=x"}),
         (404, "get", "/library.{kind}", {"kind": "exe"}),

@@ -72,6 +72,16 @@ class Script:
     """Base class of scripts."""
 
 
+class ScriptPostprocessing:
+    """Base class of scripts in the Extras tab."""
+
+
+class PostprocessedImage:
+    def __init__(self, image: Any) -> None:
+        self.image = image
+        self.info: dict[str, Any] = {}
+
+
 class ScriptRunner:
     def run(self, p: Any) -> None:
         pass
@@ -191,6 +201,7 @@ def _parts(kind: Kind, folder: Path) -> dict[str, Any]:
         "scripts.Script": Script,
         "scripts.ScriptRunner": type("ScriptRunner", (ScriptRunner,), {"run": ScriptRunner.run}),
         "scripts.scripts_data": [],
+        "scripts_postprocessing.ScriptPostprocessing": ScriptPostprocessing,
         "sd_hijack.model_hijack": Part("hijack"),
         "sd_hijack.model_hijack.apply_circular": nothing,
         "sd_models.CheckpointInfo": Info,
@@ -273,6 +284,7 @@ class Double:
         self.modules = self._build(broken or {})
         self.processing = self.modules.get("processing")
         self.scripts: list[Any] = []
+        self.extras: Any = None
         self.before_decode: Callable[[], None] = lambda: None
 
     def part(self, name: str) -> Any:
@@ -328,7 +340,7 @@ class Double:
 
     def start(self, load: Callable[[], Any]) -> list[Any]:
         """As a start does, up to the page; returns the tabs."""
-        script = load()
+        script, extras = load(), load_extras()
         self._call("on_before_ui")
         self._call("on_ui_settings")
         labels = self._parts["shared.opts.data_labels"]
@@ -346,6 +358,9 @@ class Double:
                 script.ui(img2img)
             for _, paste in getattr(script, "infotext_fields", ()):
                 paste({"VAE Lab override": "gone.safetensors"})
+        self.extras = extras() if extras is not None else None
+        if self.extras is not None:
+            assert isinstance(self.extras.ui(), dict)
         return [tab for tabs in self._call("on_ui_tabs") for tab in tabs]
 
     def app_started(self, app: Any) -> None:
@@ -360,6 +375,13 @@ class Double:
         processed = self.processing.process_images_inner(p)
         processed.js()
         return processed, p
+
+    def postprocess(self, image: Any, **values: Any) -> PostprocessedImage:
+        """An image of the Extras tab, with these values of the accordion; the host's queue is taken meanwhile."""
+        pp = PostprocessedImage(image)
+        with self._parts["call_queue.queue_lock"]:
+            self.extras.process(pp, **values)
+        return pp
 
     def unload(self) -> None:
         self._call("on_script_unloaded")
@@ -418,6 +440,10 @@ class Pages:
         host.vaes(), host.decision()
         return Accordion()
 
+    def build_extras(self, host: Any, input_accordion: Any) -> dict[str, Any]:
+        host.vaes()
+        return {"enabled": object(), "encode": object(), "decode": object()}
+
 
 class Accordion:
     components = (object(), object(), object())
@@ -434,3 +460,7 @@ class Accordion:
 
 def load() -> type | None:
     return importlib.import_module("vae_lab.extension").load(Pages())
+
+
+def load_extras() -> type | None:
+    return importlib.import_module("vae_lab.extension").load_extras(Pages())

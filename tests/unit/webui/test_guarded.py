@@ -16,6 +16,7 @@ PACKAGE = Path(vae_lab.__file__).parent
 TAKE_FUNCTIONS = ("OptionInfo", "AxisOption", "HTML")
 """What of the host's and of gradio's is given functions and calls them without a guard of its own."""
 EVENTS = ("blur", "change", "click", "input", "select", "submit", "then", "upload")
+SCRIPTS = ("scripts.Script", "ScriptPostprocessing")
 CONSTANT = ("title", "show")
 """Methods of a script that compute nothing."""
 RAISES = ("confirm",)
@@ -75,7 +76,7 @@ def _hooks(tree: ast.AST) -> list[ast.FunctionDef]:
     scripts = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("scripts.Script") for base in node.bases)
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith(SCRIPTS) for base in node.bases)
     ]
     methods = [node for script in scripts for node in script.body if isinstance(node, ast.FunctionDef)]
     return [method for method in methods if method.name not in CONSTANT]
@@ -109,6 +110,7 @@ def test_everything_that_the_host_calls_is_guarded(file: Path) -> None:
         "button.click(lambda: 1)",
         "class S(scripts.Script):\n    def process(self, p): ...",
         "class S(scripts.Script):\n    def ui(self, is_img2img): ...",
+        "class S(scripts_postprocessing.ScriptPostprocessing):\n    def process(self, pp): ...",
     ],
 )
 def test_what_is_not_guarded_is_found(source: str) -> None:

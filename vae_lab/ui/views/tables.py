@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
 from typing import Literal
@@ -96,6 +96,7 @@ def table(
     *,
     sheet: str = "",
     share: str = "",
+    blinks: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
 ) -> str:
     """A whole table, its first column the names of the VAEs.
@@ -107,7 +108,10 @@ def table(
         rows: in the order in which they were computed.
         sheet: address of the contact sheet, or "".
         share: address of the HTML file to share, or "".
+        blinks: kind -> address of animated images; none by default.
         remarks: shown below.
     """
     name = Column("name", "VAE", "", text("The VAEs, by default in the order they were compared."))
-    return render("tables", "table", id, hint, [name, *columns], rows, sheet=sheet, share=share, remarks=remarks)
+    return render(
+        "tables", "table", id, hint, [name, *columns], rows, sheet=sheet, share=share, blinks=blinks, remarks=remarks
+    )

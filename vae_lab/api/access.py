@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vae_lab.api.addresses import PREFIX
+from vae_lab.api.origin import FORWARDED, OTHER_SITE, is_same_origin
 from vae_lab.api.uploads import is_upload
 
 __all__ = ["Access"]
@@ -30,7 +31,6 @@ _OPEN = frozenset(
 )
 _OPEN_BELOW = ("/vae-lab/", "/assets/", "/static/", "/heartbeat/")
 _FILE = "/file="
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
 
 # Gradio needs inline scripts, and evaluates those of events.
 _POLICY = (
@@ -43,7 +43,6 @@ _HEADERS = {"Cross-Origin-Resource-Policy": "same-origin", "Referrer-Policy": "n
 _ELSEWHERE = re.compile(rb'<link\b[^>]*\bhref="https?://[^>]*>|<script\b[^>]*\bsrc="https?://[^>]*>\s*</script>')
 
 _WRONG_NAME = "this page is served to this machine only: open it as localhost"
-_OTHER_SITE = "a page of another site may not use this one"
 _NO_TOKEN = "open the address that VAE Lab printed when it started: it ends with ?token="  # noqa: S105
 _CLOSED = "not found"
 
@@ -83,7 +82,7 @@ class Access:
         if not (self._is_local(asked) or self._knows_token(asked)):
             return _error(path, 403, _NO_TOKEN if self._token else _WRONG_NAME)
         if _from_other_site(asked):
-            return _error(path, 403, _OTHER_SITE)
+            return _error(path, 403, OTHER_SITE)
         uploaded = path.startswith(_FILE) and is_upload(path[len(_FILE) :])
         return None if path in _OPEN or path.startswith(_OPEN_BELOW) or uploaded else _error(path, 404, _CLOSED)
 
@@ -92,7 +91,7 @@ class Access:
             return False
         if not self._token:
             return True  # only this machine can connect
-        forwarded = any(name in asked.headers for name in _FORWARDED)
+        forwarded = any(name in asked.headers for name in FORWARDED)
         return asked.client is not None and _is_loopback(asked.client.host) and not forwarded
 
     def _knows_token(self, asked: HTTPConnection) -> bool:
@@ -149,9 +148,8 @@ def _is_loopback(address: str) -> bool:
 
 def _from_other_site(asked: HTTPConnection) -> bool:
     """Whether a browser sends this for another origin. Other programs send none of these headers."""
-    origin = asked.headers.get("origin")
-    if origin is not None:
-        return origin.partition("://")[2].lower() != asked.headers.get("host", "").lower()
+    if "origin" in asked.headers:
+        return not is_same_origin(asked)
     get = asked.headers.get
     link = get("sec-fetch-mode") == "navigate" and get("sec-fetch-dest") == "document" and _is_page(asked)
     if link and asked.scope.get("method") == "GET":

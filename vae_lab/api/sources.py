@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from vae_lab.api.http import CACHED, disposition, media_type
 from vae_lab.api.models import GenerationAnswer, RoundTripAnswer
-from vae_lab.api.requests import RoundTripRequest, check_names, errors, file_of
+from vae_lab.api.requests import MAX_BODY, RoundTripRequest, check_names, errors, file_of, limited
 from vae_lab.comparison import png_bytes, to_pixels
 from vae_lab.errors import MalformedFile
 from vae_lab.host.base import Host
@@ -22,11 +22,13 @@ from vae_lab.latents import latents_file
 from vae_lab.service.round_trips import IMAGE
 from vae_lab.service.service import Service
 
-__all__ = ["add_sources"]
+__all__ = ["MAX_IMAGE_BODY", "add_sources"]
 
 _OCTETS = "application/octet-stream"
 _SIDE_LIMITS = (64, 4096)  # pixels, of the longer side of an image for a round trip
 _MAX_BASE64 = 100_000_000  # characters of an image; vae_lab.images accepts fewer bytes
+MAX_IMAGE_BODY = _MAX_BASE64 + MAX_BODY
+"""Bytes of a request with an image."""
 
 
 def add_sources(router: APIRouter, host: Host, service: Service) -> None:
@@ -44,7 +46,7 @@ def add_sources(router: APIRouter, host: Host, service: Service) -> None:
         # A page of another site cannot send this type, so it cannot fill the store.
         if media_type(request) != _OCTETS:
             raise HTTPException(415, f"send the .safetensors file itself, as {_OCTETS}")
-        data = await _body(request, service.sources.max_upload)
+        data = await limited(request, service.sources.max_upload, "latents files").body()
         return GenerationAnswer.of(await run_in_threadpool(service.sources.add_latents, data, name[:200]))
 
     @router.get(
@@ -88,17 +90,6 @@ def add_sources(router: APIRouter, host: Host, service: Service) -> None:
         return Response(
             png, media_type="image/png", headers={**CACHED, "Content-Disposition": disposition("inline", file_name)}
         )
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """The request's body; stops reading when it exceeds ``max_bytes``."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise HTTPException(413, f"latents files are limited to {max_bytes // 2**20} MB here")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _image(text: str) -> LoadedImage:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["TAKEN", "is_taken", "new_file", "new_files"]
+__all__ = ["TAKEN", "alone_in", "is_taken", "new_file", "new_files"]
 
 TAKEN = "already exists"
 """``strerror`` of the error about a name that is taken."""
@@ -92,7 +92,7 @@ def new_files(folder: Path, *, overwrite: bool = False) -> Iterator[Callable[[st
 
     try:
         yield write
-        with _alone_in(folder):
+        with alone_in(folder):
             for _, target in () if overwrite else written:
                 _require_free(target)
             for fresh, target in written:
@@ -103,8 +103,12 @@ def new_files(folder: Path, *, overwrite: bool = False) -> Iterator[Callable[[st
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait for other writers of several files, where the system can lock a folder: not on Windows."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other writers that are alone in a folder, where the system can lock it: not on Windows.
+
+    Raises:
+        OSError: another one is not done after ten seconds, or the folder cannot be opened.
+    """
     if sys.platform == "win32":
         yield
         return

@@ -222,6 +222,6 @@ def test_who_does_not_finish_is_not_waited_for_in_vain(folder: Path, monkeypatch
         with new_files(folder) as put:
             put("a", b"1")
 
-    with module._alone_in(folder), pytest.raises(OSError, match="another program is writing to this folder"):
+    with module.alone_in(folder), pytest.raises(OSError, match="another program is writing to this folder"):
         run()
     assert names_in(folder) == []

@@ -11,13 +11,14 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vae_lab.api.addresses import PREFIX
 from vae_lab.api.origin import FORWARDED, OTHER_SITE, is_same_origin
-from vae_lab.api.uploads import is_upload
+from vae_lab.api.uploads import is_upload, make_room
 
 __all__ = ["Access"]
 
@@ -45,6 +46,8 @@ _ELSEWHERE = re.compile(rb'<link\b[^>]*\bhref="https?://[^>]*>|<script\b[^>]*\bs
 _WRONG_NAME = "this page is served to this machine only: open it as localhost"
 _NO_TOKEN = "open the address that VAE Lab printed when it started: it ends with ?token="  # noqa: S105
 _CLOSED = "not found"
+_MAX_BODY = 320 * 2**20  # bytes: the largest file of latents that is stored, with some room
+_TOO_LARGE = f"requests are limited to {_MAX_BODY // 2**20} MB here"
 
 
 class Access:
@@ -68,6 +71,9 @@ class Access:
         asked = HTTPConnection(scope)
         refused = self._refused(asked)
         if refused is None:
+            if scope["type"] == "websocket" or scope["method"] != "GET":
+                make_room()
+            receive = _limited(asked, receive)
             send = self._with_headers(asked, send)
             answer = _answer_page if scope["type"] == "http" and scope["method"] == "GET" and _is_page(asked) else None
             await (answer(self._app, scope, receive, send) if answer else self._app(scope, receive, send))
@@ -118,6 +124,21 @@ class Access:
             await send(message)
 
         return answer
+
+
+def _limited(asked: HTTPConnection, receive: Receive) -> Receive:
+    """``receive`` of a request that ends with 413 after :data:`_MAX_BODY`: gradio reads bodies of any size."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > _MAX_BODY:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return limited if asked.scope["type"] == "http" else receive
 
 
 def _error(path: str, status: int, line: str) -> Response:

@@ -57,19 +57,14 @@ def limited(request: Request, max_bytes: int, what: str = "requests") -> Request
     """
     received = 0
 
-    def check(size: int) -> None:
-        if size > max_bytes:
-            raise HTTPException(413, f"{what} are limited to {max_bytes // 2**20} MB here")
-
     async def receive() -> Message:
         nonlocal received
         message = await request.receive()
         received += len(message.get("body", b""))
-        check(received)
+        if received > max_bytes:
+            raise HTTPException(413, f"{what} are limited to {max_bytes // 2**20} MB here")
         return message
 
-    declared = request.headers.get("content-length", "")
-    check(int(declared[:20]) if declared.isdecimal() else 0)
     return Request(request.scope, receive)
 
 

@@ -133,18 +133,14 @@ def test_a_get_changes_nothing(app: FastAPI, client: TestClient, host: Standalon
     assert state() == before
 
 
-@pytest.mark.parametrize("declared", [True, False])
-def test_a_large_request_is_not_read(client: TestClient, declared: bool) -> None:
+def test_a_large_request_is_not_read(client: TestClient) -> None:
     """Without a limit, one request would take as much memory as its sender likes."""
-    sent = []
 
     def body() -> Iterator[bytes]:
         for _ in range(300):
-            sent.append(1)
             yield b" " * 2**16
 
-    headers = {"Content-Type": "application/json", **({"Content-Length": str(300 * 2**16)} if declared else {})}
-    for path in ("compare", "inspect", "choose", "fixes", "cancel" if declared else "merge-preview"):
-        answer = client.post(f"{PREFIX}/{path}", content=body(), headers=headers)
+    for path in ("compare", "inspect", "choose", "fixes", "merge-preview", "bake", "undo"):
+        answer = client.post(f"{PREFIX}/{path}", content=body(), headers={"Content-Type": "application/json"})
         assert answer.status_code == 413, path
         assert answer.json() == {"detail": "requests are limited to 2 MB here"}

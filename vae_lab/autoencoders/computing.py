@@ -41,8 +41,12 @@ def flushing_denormals(autoencoder: Autoencoder) -> Iterator[Autoencoder]:
     treated is set per thread, and passed on to the threads that torch starts from it. Neither the caller's thread nor
     the host's are changed: numpy, for one, remembers what it finds there.
 
-    If the caller is interrupted, the thread stops at the next layer.
+    If the caller is interrupted, the thread stops at the next layer. Does nothing for a VAE on a GPU, where the host may
+    be using the same module.
     """
+    if autoencoder.device.type != "cpu":
+        yield autoencoder
+        return
     stopped = threading.Event()
 
     def check() -> None:

@@ -21,7 +21,7 @@ import platformdirs
 from vae_lab.autoencoders import VaeFile, open_vae
 from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, identity_key
 from vae_lab.checkup.findings import WORST_FIRST, Status
-from vae_lab.errors import FileError
+from vae_lab.errors import FileError, NotFinished
 from vae_lab.formats import is_url
 from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, file_sha256, sketch_of_file
 from vae_lab.latents.family import FAMILIES
@@ -256,6 +256,9 @@ class FileCache:
         Args:
             path: a checkpoint or a VAE.
             opened: the same file, if it is already open.
+
+        Raises:
+            NotFinished: the time of ``opened`` is over.
         """
         row, key = _file_row("sketch", path), file_key(path)
         stored, sketch = self._current_sketch(path)
@@ -264,6 +267,10 @@ class FileCache:
         try:
             with nullcontext(opened) if opened else open_vae(path) as file:
                 sketch = sketch_of_file(file)
+        except NotFinished:  # no fact about the file
+            if opened:
+                raise
+            return None
         except FileError:
             sketch = None
         if key and key == file_key(path):  # else it was replaced in the meantime

@@ -18,6 +18,7 @@ from tests.unit.scan_tree import BROKEN, build, small_vae
 from vae_lab.errors import HostError
 from vae_lab.formats import source
 from vae_lab.library import UNCHECKED, DaskEngine, FileCache, FileRecord, Scan, scan_file
+from vae_lab.library import cache as cache_module
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library import scan as scan_module
 from vae_lab.samples import SampleSet, load_sample_vae
@@ -429,6 +430,19 @@ def test_a_file_whose_time_is_over_while_it_is_listed(folder: Path, cache: FileC
     (record,) = Scan([folder], cache, time=lambda: TimeLimit(1, lambda: float(next(looks)))).run()
     assert record.verdict.findings[0].text == "Not finished in 1 s; it was stopped while reading the file."
     assert next(looks) < 10, "it is not tried again"
+
+
+def test_a_file_whose_time_is_over_at_any_read_is_whole_the_next_time(folder: Path, cache: FileCache) -> None:
+    """What was read of it until then is not stored as all that there is."""
+    path = small_vae(folder / "v.safetensors", 0)
+    for reads in range(2, 6):
+        looks = itertools.count()
+        (record,) = Scan(
+            [folder], cache, time=lambda looks=looks, n=reads: TimeLimit(n, lambda: float(next(looks)))
+        ).run()
+        assert record.verdict.findings[0].code == "not-finished"
+        assert cache.sketch(str(path)) is not None
+        cache._store.delete(cache_module._file_row("sketch", str(path)))
 
 
 def test_records_do_not_stay_in_memory(folder: Path, cache: FileCache) -> None:

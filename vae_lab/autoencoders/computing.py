@@ -41,8 +41,8 @@ def flushing_denormals(autoencoder: Autoencoder) -> Iterator[Autoencoder]:
     treated is set per thread, and passed on to the threads that torch starts from it. Neither the caller's thread nor
     the host's are changed: numpy, for one, remembers what it finds there.
 
-    If the caller is interrupted, the thread stops at the next layer. Does nothing for a VAE on a GPU, where the host may
-    be using the same module.
+    If the caller is interrupted, the thread stops at the next layer. Does nothing for a VAE on a GPU, whose module the
+    host may be using.
     """
     if autoencoder.device.type != "cpu":
         yield autoencoder

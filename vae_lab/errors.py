@@ -4,6 +4,7 @@
     ├── FileError                 a file cannot be used; has its path and the reason
     │   ├── UnreadableFile        missing, a folder, empty, truncated, of an unknown format
     │   ├── MalformedFile         a known format whose structure contradicts itself or exceeds a limit
+    │   ├── NotFinished           a readable file that took more than its time
     │   ├── UnsafePickle          a pickle that needs more than tensors and plain containers
     │   └── NotAnAutoencoder      readable, but without a VAE of a known architecture
     │       ├── MissingVae        a checkpoint without any VAE tensors
@@ -35,6 +36,7 @@ __all__ = [
     "MixedNames",
     "NotAnAutoencoder",
     "NotEnoughMemory",
+    "NotFinished",
     "NotFinite",
     "OtherKind",
     "UnknownChoice",
@@ -63,6 +65,10 @@ class UnreadableFile(FileError):
 
 class MalformedFile(FileError):
     """The file's own structure contradicts itself or exceeds a limit."""
+
+
+class NotFinished(FileError):
+    """The time limit for the file was reached. Nothing is known to be wrong with it."""
 
 
 class UnsafePickle(FileError):

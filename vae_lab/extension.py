@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any, Protocol
 
+from vae_lab.api.origin import AllowedOrigins
 from vae_lab.api.routes import add_routes
 from vae_lab.host.base import Host
 from vae_lab.host.guard import for_host, guarded
@@ -136,7 +137,7 @@ class _Shown:
         return [(self._pages.build_tab(self._host), "VAE Lab", "vae_lab")]
 
     def app_started(self, _: Any, app: Any) -> None:
-        add_routes(app, self._host, _api_users())
+        add_routes(app, self._host, _api_users(), _allowed_origins())
         log.info("VAE Lab: %s", "; ".join(f"{name}: {value}" for name, value in self._host.about().items()))
         self._checkpoint_changed()  # it may have been loaded before us
 
@@ -145,3 +146,9 @@ def _api_users() -> dict[str, str]:
     """The users of ``--api-auth``, as in ``modules/api/api.py``."""
     named = part("shared.cmd_opts.api_auth")
     return dict(pair.split(":", 1) for pair in (named or "").split(",") if pair)
+
+
+def _allowed_origins() -> AllowedOrigins:
+    """Those of ``--cors-allow-origins`` and ``--cors-allow-origins-regex``, as in ``modules/initialize_util.py``."""
+    named, pattern = part("shared.cmd_opts.cors_allow_origins"), part("shared.cmd_opts.cors_allow_origins_regex")
+    return AllowedOrigins(tuple(name.strip() for name in (named or "").split(",") if name.strip()), pattern or "")

@@ -7,6 +7,8 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ __all__ = [
     "MAX_INFOTEXT_LENGTH",
     "LoadedImage",
     "Prepared",
+    "check_image",
     "flattened",
     "infotext_of",
     "prepared",
@@ -34,6 +37,7 @@ LONGEST_SIDE = 1024
 MAX_INFOTEXT_LENGTH = 2**16
 """In characters. No real prompt is that long, but untrusted text can be longer."""
 
+_NAMELESS = "the image"
 _MULTIPLE = 8  # image pixels per latent pixel, in every family
 _MAX_BYTES = 64 * 2**20
 _MAX_PIXELS = 64_000_000  # Pillow itself warns above 89 million and refuses 179 million
@@ -85,7 +89,23 @@ def read_image(source: str | os.PathLike[str] | bytes, name: str = "") -> Loaded
         UnreadableFile: it does not exist, or is not an image of these formats.
         MalformedFile: it exceeds a limit.
     """
-    shown = name or (Path(os.fsdecode(source)).name if not isinstance(source, bytes) else "the image")
+    shown = name or (Path(os.fsdecode(source)).name if not isinstance(source, bytes) else _NAMELESS)
+    with _opened(source, shown) as opened:
+        opened.load()
+        infotext = infotext_of(opened) if opened.format == "PNG" else ""
+        image = flattened(ImageOps.exif_transpose(opened))
+    return LoadedImage(image, shown if name or not isinstance(source, bytes) else "", infotext)
+
+
+def check_image(source: str | os.PathLike[str] | bytes) -> None:
+    """Raise what :func:`read_image` raises for the format and the size of an image, without decoding it."""
+    with _opened(source, _NAMELESS):
+        pass
+
+
+@contextmanager
+def _opened(source: str | os.PathLike[str] | bytes, shown: str) -> Iterator[Image.Image]:
+    """An image of accepted format and size, not decoded yet; Pillow's errors, also in the block, become ours."""
     data = source if isinstance(source, bytes) else _read(source, shown)
     if len(data) > _MAX_BYTES:
         raise MalformedFile(
@@ -94,14 +114,11 @@ def read_image(source: str | os.PathLike[str] | bytes, name: str = "") -> Loaded
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             _check_size(opened, shown)
-            opened.load()
-            infotext = infotext_of(opened) if opened.format == "PNG" else ""
-            image = flattened(ImageOps.exif_transpose(opened))
+            yield opened
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MalformedFile(shown, f"the image is too large: {error}") from error
     except _BAD_BYTES as error:
         raise UnreadableFile(shown, "not a readable PNG, JPEG, WebP, BMP, GIF or TIFF image") from error
-    return LoadedImage(image, shown if name or not isinstance(source, bytes) else "", infotext)
 
 
 def _read(path: str | os.PathLike[str], shown: str) -> bytes:

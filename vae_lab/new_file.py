@@ -1,4 +1,4 @@
-"""Write a file so that its name never stands for half a file, and never takes the place of another file by accident."""
+"""Write files so that a name never stands for half a file, and never takes the place of another file by accident."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["TAKEN", "is_taken", "name_file", "new_file", "sync_folder"]
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["TAKEN", "alone_in", "is_taken", "name_file", "new_file", "new_files", "sync_folder"]
 
 TAKEN = "already exists"
 """``strerror`` of the error about a name that is taken."""
+
+_TRIES, _PAUSE = 200, 0.05  # seconds; whoever gives files their names needs milliseconds
+_STREAM_FOLDERS = ("dev", "proc")  # whose links lead to streams, such as /dev/stdout; other links are not followed
 
 
 def is_taken(target: Path) -> bool:
@@ -30,7 +38,7 @@ def new_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     ``overwrite``, one succeeds.
 
     Args:
-        target: in a folder that exists. A device or a pipe is written to directly.
+        target: in a folder that exists. A device or a pipe is written to directly, but not through a link.
         overwrite: replace a file, or the link itself if it is one.
 
     Raises:
@@ -38,24 +46,100 @@ def new_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         OSError: the file cannot be written.
     """
     if _is_stream(target):
-        with target.open("wb") as stream:
+        with _opened_stream(target) as stream:
             yield stream
         return
     if not overwrite:
         _require_free(target)
-    fresh = target.with_name(f".vae-lab-{secrets.token_hex(8)}.part")
-    file = fresh.open("x+b")
+    fresh = _fresh(target)
+    file = fresh.open("x+b")  # fails if there is anything of this name, also a link
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
-            fresh.replace(target)
-        else:
-            name_file(fresh, target)
+        _give_name(fresh, target, overwrite)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_files(folder: Path, *, overwrite: bool = False) -> Iterator[Callable[[str, bytes], None]]:
+    """A function that writes a new file, by name and content; all of them get their names together, after the block.
+
+    Of two writers at the same time, also in two programs, all files that both have written are of the later one.
+
+    Args:
+        folder: exists.
+        overwrite: replace files, or the links themselves.
+
+    Raises:
+        FileExistsError: with ``TAKEN``, if a file exists, or appears meanwhile; no file has got its name.
+        OSError: the files cannot be written, or another program is not done with giving its own their names.
+    """
+    written: list[tuple[Path, Path]] = []
+
+    def write(name: str, content: bytes) -> None:
+        target = folder / name
+        if not overwrite:
+            _require_free(target)
+        fresh = _fresh(target)
+        with fresh.open("xb") as file:
+            written.append((fresh, target))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        yield write
+        with alone_in(folder):
+            for _, target in () if overwrite else written:
+                _require_free(target)
+            for fresh, target in written:
+                _give_name(fresh, target, overwrite)
+    finally:
+        for fresh, _ in written:
+            fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other writers that are alone in a folder, where the system can lock it: not on Windows.
+
+    Raises:
+        OSError: another one is not done after ten seconds, or the folder cannot be opened.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        for left in range(_TRIES, -1, -1):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if not left:
+                    raise OSError(errno.EBUSY, "another program is writing to this folder", str(folder)) from error
+                time.sleep(_PAUSE)
+            except OSError:  # not every file system can
+                break
+            else:
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fresh(target: Path) -> Path:
+    """Where to write what shall get this name: next to it, under a name that nobody can foresee."""
+    return target.with_name(f".vae-lab-{secrets.token_hex(8)}.part")
+
+
+def _give_name(fresh: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        fresh.replace(target)
+    else:
+        name_file(fresh, target)
 
 
 def sync_folder(folder: Path) -> None:
@@ -70,10 +154,24 @@ def sync_folder(folder: Path) -> None:
 
 def _is_stream(target: Path) -> bool:
     try:
-        mode = target.stat().st_mode
+        if target.is_symlink() and target.absolute().parts[1:2] not in [(name,) for name in _STREAM_FOLDERS]:
+            return False
+        return _is_stream_mode(target.stat().st_mode)
     except (OSError, ValueError):
         return False
+
+
+def _is_stream_mode(mode: int) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+@contextmanager
+def _opened_stream(target: Path) -> Iterator[BinaryIO]:
+    """Not with "wb", which would empty a file that has taken the place of the stream meanwhile."""
+    with open(os.open(target, os.O_WRONLY | getattr(os, "O_BINARY", 0)), "wb") as stream:
+        if not _is_stream_mode(os.fstat(stream.fileno()).st_mode):
+            raise FileExistsError(errno.EEXIST, TAKEN, str(target))
+        yield stream
 
 
 def _require_free(target: Path) -> None:

@@ -11,12 +11,14 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vae_lab.api.addresses import PREFIX
-from vae_lab.api.uploads import is_upload
+from vae_lab.api.origin import FORWARDED, OTHER_SITE, is_same_origin
+from vae_lab.api.uploads import is_upload, make_room
 
 __all__ = ["Access"]
 
@@ -30,7 +32,6 @@ _OPEN = frozenset(
 )
 _OPEN_BELOW = ("/vae-lab/", "/assets/", "/static/", "/heartbeat/")
 _FILE = "/file="
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
 
 # Gradio needs inline scripts, and evaluates those of events.
 _POLICY = (
@@ -43,9 +44,10 @@ _HEADERS = {"Cross-Origin-Resource-Policy": "same-origin", "Referrer-Policy": "n
 _ELSEWHERE = re.compile(rb'<link\b[^>]*\bhref="https?://[^>]*>|<script\b[^>]*\bsrc="https?://[^>]*>\s*</script>')
 
 _WRONG_NAME = "this page is served to this machine only: open it as localhost"
-_OTHER_SITE = "a page of another site may not use this one"
 _NO_TOKEN = "open the address that VAE Lab printed when it started: it ends with ?token="  # noqa: S105
 _CLOSED = "not found"
+_MAX_BODY = 320 * 2**20  # bytes: the largest file of latents that is stored, with some room
+_TOO_LARGE = f"requests are limited to {_MAX_BODY // 2**20} MB here"
 
 
 class Access:
@@ -69,6 +71,9 @@ class Access:
         asked = HTTPConnection(scope)
         refused = self._refused(asked)
         if refused is None:
+            if scope["type"] == "websocket" or scope["method"] != "GET":
+                make_room()
+            receive = _limited(asked, receive)
             send = self._with_headers(asked, send)
             answer = _answer_page if scope["type"] == "http" and scope["method"] == "GET" and _is_page(asked) else None
             await (answer(self._app, scope, receive, send) if answer else self._app(scope, receive, send))
@@ -83,7 +88,7 @@ class Access:
         if not (self._is_local(asked) or self._knows_token(asked)):
             return _error(path, 403, _NO_TOKEN if self._token else _WRONG_NAME)
         if _from_other_site(asked):
-            return _error(path, 403, _OTHER_SITE)
+            return _error(path, 403, OTHER_SITE)
         uploaded = path.startswith(_FILE) and is_upload(path[len(_FILE) :])
         return None if path in _OPEN or path.startswith(_OPEN_BELOW) or uploaded else _error(path, 404, _CLOSED)
 
@@ -92,7 +97,7 @@ class Access:
             return False
         if not self._token:
             return True  # only this machine can connect
-        forwarded = any(name in asked.headers for name in _FORWARDED)
+        forwarded = any(name in asked.headers for name in FORWARDED)
         return asked.client is not None and _is_loopback(asked.client.host) and not forwarded
 
     def _knows_token(self, asked: HTTPConnection) -> bool:
@@ -119,6 +124,21 @@ class Access:
             await send(message)
 
         return answer
+
+
+def _limited(asked: HTTPConnection, receive: Receive) -> Receive:
+    """``receive`` of a request that ends with 413 after :data:`_MAX_BODY`: gradio reads bodies of any size."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > _MAX_BODY:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return limited if asked.scope["type"] == "http" else receive
 
 
 def _error(path: str, status: int, line: str) -> Response:
@@ -149,9 +169,8 @@ def _is_loopback(address: str) -> bool:
 
 def _from_other_site(asked: HTTPConnection) -> bool:
     """Whether a browser sends this for another origin. Other programs send none of these headers."""
-    origin = asked.headers.get("origin")
-    if origin is not None:
-        return origin.partition("://")[2].lower() != asked.headers.get("host", "").lower()
+    if "origin" in asked.headers:
+        return not is_same_origin(asked)
     get = asked.headers.get
     link = get("sec-fetch-mode") == "navigate" and get("sec-fetch-dest") == "document" and _is_page(asked)
     if link and asked.scope.get("method") == "GET":

@@ -8,26 +8,31 @@ from typing import Any
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 from starlette.requests import Request
+from starlette.types import Message
 
 from vae_lab.api.http import media_type
 from vae_lab.host.choices import Reach
 from vae_lab.images import LONGEST_SIDE
 
 __all__ = [
-    "ChooseRequest", "CompareRequest", "InspectRequest", "Problem", "RoundTripRequest", "UndoRequest", "check_names",
-    "errors", "file_of", "require_json",
+    "MAX_BODY", "ChooseRequest", "CompareRequest", "InspectRequest", "Problem", "RoundTripRequest", "UndoRequest",
+    "check_names", "errors", "file_of", "limited", "require_json",
 ]  # fmt: skip
 
 _JSON = "application/json"
 _ERRORS = {
     401: "This server requires a login.",
+    403: "A page of another site sent this.",
     404: "Not found, or no longer stored.",
     409: "The host cannot do this now; most often another task is running.",
-    413: "The upload is too large.",
+    413: "The request is too large.",
     415: "The upload has the wrong media type.",
     422: "The request is malformed, or its content cannot be used.",
 }
 
+
+MAX_BODY = 2 * 2**20
+"""Bytes of a request, except uploads: more than the names that it may have, and everything else."""
 
 _MAX_NAMES = 200
 _MAX_NAME_LENGTH = 1000
@@ -43,6 +48,24 @@ def check_names(names: Sequence[str]) -> None:
         raise HTTPException(422, f"{len(names):,} names; the limit is {_MAX_NAMES} per request")
     if any(len(name) > _MAX_NAME_LENGTH for name in names):
         raise HTTPException(422, f"a name of more than {_MAX_NAME_LENGTH:,} characters")
+
+
+def limited(request: Request, max_bytes: int, what: str = "requests") -> Request:
+    """The same request; reading more of its body than ``max_bytes`` raises HTTPException 413.
+
+    FastAPI reads the whole body into memory before it checks anything, a login included.
+    """
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > max_bytes:
+            raise HTTPException(413, f"{what} are limited to {max_bytes // 2**20} MB here")
+        return message
+
+    return Request(request.scope, receive)
 
 
 class Problem(BaseModel):

@@ -34,7 +34,9 @@ from vae_lab.api.models import (
     ScanAnswer,
     VaesAnswer,
 )
+from vae_lab.api.origin import AllowedOrigins, refuse_other_sites
 from vae_lab.api.requests import (
+    MAX_BODY,
     ChooseRequest,
     CompareRequest,
     InspectRequest,
@@ -42,9 +44,10 @@ from vae_lab.api.requests import (
     check_names,
     errors,
     file_of,
+    limited,
     require_json,
 )
-from vae_lab.api.sources import add_sources
+from vae_lab.api.sources import MAX_IMAGE_BODY, add_sources
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.library.inventory import REPORTS
@@ -59,19 +62,26 @@ __all__ = ["PREFIX", "add_routes", "blink_url", "image_url", "report_url", "shar
 
 _NAMED = Query([])  # a parameter that may be repeated; FastAPI before 0.95 has no Annotated
 
+_MAX_BODIES = {f"{PREFIX}/roundtrip": MAX_IMAGE_BODY, f"{PREFIX}/latents": 0}  # 0: has its own limit
 
-class _OneLineErrors(APIRoute):
-    """Turns our errors, and malformed requests, into ``{"detail": one line}``.
+
+class _OurRoute(APIRoute):
+    """Limits the body, and turns our errors, and malformed requests, into ``{"detail": one line}``.
 
     Only for our routes: an exception handler on the app would change the host's routes as well.
     """
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if options.get("methods") not in (["GET"], {"GET"}):
+            options["responses"] = {**errors(403, 413), **(options.get("responses") or {})}
+        super().__init__(path, endpoint, **options)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle, max_bytes = super().get_route_handler(), _MAX_BODIES.get(self.path, MAX_BODY)
 
         async def handle_errors(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await handle(limited(request, max_bytes) if max_bytes else request)
             except RequestValidationError as error:
                 raise HTTPException(422, as_text(_one_line(error))) from error
             except VaeLabError as error:
@@ -90,22 +100,30 @@ def _status(error: VaeLabError) -> int:
     return 409 if isinstance(error, HostError) else 422
 
 
-def add_routes(app: FastAPI, host: Host, users: Mapping[str, str] | None = None) -> None:
+def add_routes(
+    app: FastAPI,
+    host: Host,
+    users: Mapping[str, str] | None = None,
+    origins: AllowedOrigins = AllowedOrigins(),  # noqa: B008  frozen
+) -> None:
     """Add our routes to ``app``; routes of an earlier call on the same app are replaced.
 
     Where the host requires a login, our routes require the same one, because stored generations and their prompts are
-    private: that of its page (gradio's ``auth``) or of its API; where it has both, either is enough.
+    private: that of its page (gradio's ``auth``) or of its API; where it has both, either is enough. What is not a GET
+    is refused to pages of other sites.
 
     Args:
         app: the host's.
         host: what the routes work on.
         users: name -> password, of the host's API.
+        origins: other sites that the host lets in.
     """
     app.router.routes[:] = [r for r in app.router.routes if not getattr(r, "path", "").startswith(f"{PREFIX}/")]
     asks = bool(users) or has_page_login(app)
+    first = [Depends(refuse_other_sites(origins)), Depends(login_of(app, users or {}))]
     router = APIRouter(
-        prefix=PREFIX, route_class=_OneLineErrors, tags=["VAE Lab"], responses=errors(401) if asks else errors(),
-        dependencies=[*app.router.dependencies, Depends(login_of(app, users or {}))],
+        prefix=PREFIX, route_class=_OurRoute, tags=["VAE Lab"], responses=errors(401) if asks else errors(),
+        dependencies=[*app.router.dependencies, *first],
     )  # fmt: skip
     _add_all(router, host, service_of(host))
     app.router.routes.extend(router.routes)  # include_router would make each of them a second time

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 
 from fastapi import APIRouter, HTTPException
@@ -13,20 +11,21 @@ from starlette.responses import Response
 
 from vae_lab.api.http import CACHED, disposition, media_type
 from vae_lab.api.models import GenerationAnswer, RoundTripAnswer
-from vae_lab.api.requests import RoundTripRequest, check_names, errors, file_of
+from vae_lab.api.requests import MAX_BODY, RoundTripRequest, check_names, errors, file_of, limited
+from vae_lab.api.uploads import MAX_BASE64, image_bytes
 from vae_lab.comparison import png_bytes, to_pixels
-from vae_lab.errors import MalformedFile
 from vae_lab.host.base import Host
-from vae_lab.images import LoadedImage, read_image
+from vae_lab.images import read_image
 from vae_lab.latents import latents_file
 from vae_lab.service.round_trips import IMAGE
 from vae_lab.service.service import Service
 
-__all__ = ["add_sources"]
+__all__ = ["MAX_IMAGE_BODY", "add_sources"]
 
 _OCTETS = "application/octet-stream"
 _SIDE_LIMITS = (64, 4096)  # pixels, of the longer side of an image for a round trip
-_MAX_BASE64 = 100_000_000  # characters of an image; vae_lab.images accepts fewer bytes
+MAX_IMAGE_BODY = MAX_BASE64 + MAX_BODY
+"""Bytes of a request with an image."""
 
 
 def add_sources(router: APIRouter, host: Host, service: Service) -> None:
@@ -44,7 +43,7 @@ def add_sources(router: APIRouter, host: Host, service: Service) -> None:
         # A page of another site cannot send this type, so it cannot fill the store.
         if media_type(request) != _OCTETS:
             raise HTTPException(415, f"send the .safetensors file itself, as {_OCTETS}")
-        data = await _body(request, service.sources.max_upload)
+        data = await limited(request, service.sources.max_upload, "latents files").body()
         return GenerationAnswer.of(await run_in_threadpool(service.sources.add_latents, data, name[:200]))
 
     @router.get(
@@ -73,7 +72,9 @@ def add_sources(router: APIRouter, host: Host, service: Service) -> None:
         """Encode and decode an image with the built-in VAE and others; answers when all are done."""
         max_side = min(max(request.longest, _SIDE_LIMITS[0]), _SIDE_LIMITS[1])
         check_names(request.vaes)
-        return RoundTripAnswer.of(service.round_trips.run(lambda: _image(request.image), request.vaes, max_side))
+        return RoundTripAnswer.of(
+            service.round_trips.run(lambda: read_image(image_bytes(request.image), "image"), request.vaes, max_side)
+        )
 
     @router.get(
         "/roundtrips/{round_trip_id}/{number}/{kind}.png",
@@ -88,24 +89,3 @@ def add_sources(router: APIRouter, host: Host, service: Service) -> None:
         return Response(
             png, media_type="image/png", headers={**CACHED, "Content-Disposition": disposition("inline", file_name)}
         )
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """The request's body; stops reading when it exceeds ``max_bytes``."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise HTTPException(413, f"latents files are limited to {max_bytes // 2**20} MB here")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _image(text: str) -> LoadedImage:
-    if len(text) > _MAX_BASE64:
-        raise MalformedFile("image", "the image is too large")
-    try:
-        data = base64.b64decode(text.partition("base64,")[2] or text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedFile("image", "this is not base64") from error
-    return read_image(data, "image")

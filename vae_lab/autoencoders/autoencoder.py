@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -20,6 +21,7 @@ from vae_lab.formats import WeightFile, file_name, open_weights
 from vae_lab.latents.family import Family, get_family
 from vae_lab.state_dict import Layout, canonical_shape, explain, find_vae, read_tensors
 from vae_lab.text import quoted, sized
+from vae_lab.time_limit import TimeLimit
 
 __all__ = ["ARCHITECTURES", "Autoencoder", "VaeFile", "load_autoencoder", "open_vae"]
 
@@ -28,6 +30,10 @@ _MAX_SHARING = 4
 _MAX_UNBACKED = 16 * 2**20  # bytes
 
 ARCHITECTURES: tuple[Architecture, ...] = (KLArchitecture(), TaesdArchitecture())
+
+
+def _directly(work: Callable[[], Tensor]) -> Tensor:
+    return work()
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Autoencoder:
         module: the network with its weights.
         family: its latent space, or None if unknown.
         latent_channels: channels of a latent.
+        run: computes what it is given; see :func:`vae_lab.autoencoders.computing.flushing_denormals`.
     """
 
     name: str
@@ -49,6 +56,7 @@ class Autoencoder:
     module: nn.Module
     family: Family | None
     latent_channels: int
+    run: Callable[[Callable[[], Tensor]], Tensor] = field(default=_directly, repr=False, compare=False)
 
     @property
     def downscale(self) -> int:
@@ -83,7 +91,8 @@ class Autoencoder:
         Raises:
             FamilyMismatch: the family, and so the scaling, is unknown.
         """
-        latents = self.architecture.encode(self.module, images.to(self.device, self.dtype)).float()
+        images = images.to(self.device, self.dtype)
+        latents = self.run(lambda: self.architecture.encode(self.module, images)).float()
         return self._known_family().to_model_space(latents) if self.architecture.scales_latents else latents
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -97,7 +106,8 @@ class Autoencoder:
     @torch.no_grad()
     def decode_unclamped(self, latents: Tensor) -> Tensor:
         """As :meth:`decode`, without clamping to 0..1; NaN stays NaN."""
-        return self.architecture.decode(self.module, self._in_own_units(latents)).float()
+        latents = self._in_own_units(latents)
+        return self.run(lambda: self.architecture.decode(self.module, latents)).float()
 
     def _in_own_units(self, latents: Tensor) -> Tensor:
         if latents.ndim != 4 or latents.shape[1] != self.latent_channels:
@@ -266,14 +276,18 @@ def _set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
     setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
 
 
-def open_vae(path: str | os.PathLike[str]) -> VaeFile:
+def open_vae(path: str | os.PathLike[str], time: TimeLimit | None = None) -> VaeFile:
     """Open a VAE or a checkpoint and check the VAE's structure. Only reads the header.
+
+    Args:
+        path: path or URL.
+        time: the limit for this and all later reads.
 
     Raises:
         FileError: one line naming the file and the reason; see :mod:`vae_lab.errors`.
     """
     with ExitStack() as undo:
-        weights = open_weights(path)
+        weights = open_weights(path, time=time)
         undo.callback(weights.close)
         vae = VaeFile(weights)
         undo.pop_all()

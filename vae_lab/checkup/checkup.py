@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vae_lab.autoencoders import Autoencoder, detect_family
+from vae_lab.autoencoders.computing import flushing_denormals
 from vae_lab.autoencoders.family_detection import has_half, supports_chart
 from vae_lab.checkup.findings import BROKEN, HEALTHY, INFORMATION, NOT_CHECKED, Evidence, Finding, Verdict
 from vae_lab.checkup.half_precision import half_precision_findings
@@ -125,6 +126,11 @@ def check_weights(autoencoder: Autoencoder, hint: Family | None = None) -> Check
         autoencoder: in full precision; its ``family`` is ignored.
         hint: the family that the checkpoint suggests, if the VAE is in one.
     """
+    with flushing_denormals(autoencoder) as careful:
+        return _check_weights(careful, hint)
+
+
+def _check_weights(autoencoder: Autoencoder, hint: Family | None) -> Checkup:
     if not supports_chart(autoencoder):
         return _not_judged(autoencoder)
     evidence = detect_family(autoencoder, hint)

@@ -96,6 +96,7 @@ TITLES: Mapping[str, str] = {
     "other-latents": "For other latents",
     "family-uncertain": "Family not certain",
     "not-checked": "Cannot be judged",
+    "not-finished": "Not finished",
     "half": "Half a VAE",
     "host-shapes": "Hosts cannot load it",
     "second-vae": "A second VAE",

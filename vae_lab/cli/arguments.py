@@ -11,6 +11,7 @@ from vae_lab.checkup.findings import HEALTHY, NO_VAE, NOT_CHECKED, UNCHECKED, UN
 from vae_lab.errors import HostError
 from vae_lab.formats import file_name, is_url, shown_name
 from vae_lab.new_file import TAKEN, is_taken
+from vae_lab.time_limit import FILE_SECONDS
 
 __all__ = [
     "INTERRUPTED",
@@ -18,6 +19,7 @@ __all__ = [
     "Commands",
     "add_overwrite_option",
     "add_page_options",
+    "add_time_option",
     "add_vae_option",
     "at_least",
     "check_outputs",
@@ -80,6 +82,14 @@ def add_vae_option(command: argparse.ArgumentParser) -> None:
 def add_overwrite_option(command: argparse.ArgumentParser) -> None:
     """``--overwrite``, of the commands that write reports and images."""
     command.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def add_time_option(command: argparse.ArgumentParser) -> None:
+    """``--time-limit``, of the commands that inspect files."""
+    command.add_argument(
+        "--time-limit", type=at_least(0), default=round(FILE_SECONDS), metavar="SECONDS",
+        help="give up on a file that takes longer, and continue with the next; 0 for no limit (default: %(default)s)",
+    )  # fmt: skip
 
 
 def check_outputs(files: Iterable[Path], *, overwrite: bool) -> None:

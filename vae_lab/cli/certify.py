@@ -13,7 +13,7 @@ from vae_lab.cli.inspect import explained_among
 from vae_lab.identity import file_sha256
 from vae_lab.library import inspect_file
 from vae_lab.library.reports import certificate_html, certificate_json
-from vae_lab.new_file import new_file
+from vae_lab.new_file import new_files
 
 __all__ = ["add_certify"]
 
@@ -48,8 +48,9 @@ def _certify(args: argparse.Namespace) -> int:
     record = explained_among(name, paths[name], reports, paths)
     if record.status != UNREADABLE:
         record = replace(record, sha256=file_sha256(args.model))
-    for path, text in ((page, certificate_html(record)), (data, certificate_json(record))):
-        with new_file(path, overwrite=args.overwrite) as out:
-            out.write(text.encode())
-        say(str(path))
+    with new_files(folder, overwrite=args.overwrite) as write:
+        write(page.name, certificate_html(record).encode())
+        write(data.name, certificate_json(record).encode())
+    say(str(page))
+    say(str(data))
     return exit_code([record.status])

@@ -6,20 +6,21 @@ import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.cli.arguments import (
     Commands,
     add_overwrite_option,
+    add_time_option,
     check_outputs,
     display_name,
     exit_code,
     path_or_url,
 )
 from vae_lab.cli.console import print_json, progress_bar, say
-from vae_lab.errors import FileError
+from vae_lab.errors import Cancelled, FileError
 from vae_lab.formats import is_url
 from vae_lab.identity import Sketch, file_sha256, short, sketch_of_file
 from vae_lab.library import FileRecord, inspect_file
@@ -27,6 +28,7 @@ from vae_lab.library.record import explained
 from vae_lab.library.reports import github_annotations, junit_xml
 from vae_lab.new_file import new_file
 from vae_lab.text import as_json
+from vae_lab.time_limit import TimeLimit
 
 __all__ = ["add_inspect", "explained_among"]
 
@@ -53,6 +55,7 @@ def add_inspect(commands: Commands) -> None:
         "--github", action="store_true", help="also print annotations of GitHub Actions for files that are not healthy"
     )
     add_overwrite_option(inspect)
+    add_time_option(inspect)
     inspect.set_defaults(function=_inspect)
 
 
@@ -64,9 +67,10 @@ def _inspect(args: argparse.Namespace) -> int:
     with progress_bar("inspecting", "file", hidden=args.json) as progress:
         for number, path in enumerate(paths):
             progress(number, len(paths), names[path])
-            report = inspect_file(path, probe=not args.no_probe).with_charts({})
+            limit = partial(TimeLimit, args.time_limit)
+            report = inspect_file(path, probe=not args.no_probe, time=limit()).with_charts({})
             is_hashed = args.hashes or (report.kind == "vae" and not args.no_probe)
-            reports[names[path]] = replace(report, sha256=_sha256(path)) if is_hashed else report
+            reports[names[path]] = replace(report, sha256=_sha256(path, limit())) if is_hashed else report
         progress(len(paths), len(paths), "")
     # Only now is it known which files are broken, and so are nobody's parents.
     for path in paths:
@@ -84,11 +88,11 @@ def _inspect(args: argparse.Namespace) -> int:
     return exit_code(report.status for report in reports.values())
 
 
-def _sha256(path: Path | str) -> str:
-    """Of the whole file; "" of a URL, and of a file that cannot be read."""
+def _sha256(path: Path | str, time: TimeLimit) -> str:
+    """Of the whole file; "" of a URL, and of a file that cannot be read, or not in time."""
     try:
-        return "" if is_url(path) else file_sha256(path)
-    except FileError:
+        return "" if is_url(path) else file_sha256(path, time.expired)
+    except (FileError, Cancelled):
         return ""
 
 

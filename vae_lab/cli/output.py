@@ -1,6 +1,6 @@
 """The files that a comparison and a round trip leave in a folder.
 
-``sheet.png`` is written first: of two runs that write to one folder, only one gets beyond it.
+They get their names together: of two runs that write to one folder, all files are of one of them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +28,7 @@ from vae_lab.comparison.round_trip import LOSS_IN_WORDS, RoundTripped, as_decode
 from vae_lab.host.infotext import with_override
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
-from vae_lab.new_file import new_file
+from vae_lab.new_file import new_files
 from vae_lab.text import as_text
 
 __all__ = ["check_folder", "write_comparison", "write_round_trip"]
@@ -52,11 +51,11 @@ def write_comparison(comparison: Comparison, generation: Generation, out: Path, 
     """Write each image, ``sheet.png`` and ``comparison.json``; report each VAE that failed on stderr."""
     out.mkdir(parents=True, exist_ok=True)
     sheet = np.asarray(contact_sheet(comparison, rows=[generation.title]))
-    write = partial(_write, out, overwrite)
-    write(_SHEET, png_bytes(sheet, next(iter(generation.infotexts), "")))
-    images = [_write_images(number, result, generation, write) for number, result in enumerate(comparison)]
-    record = {"latents": generation.title, **comparison_json(comparison, measure_comparison(comparison), images)}
-    write(_COMPARISON, _as_json(record))
+    with new_files(out, overwrite=overwrite) as write:
+        write(_SHEET, png_bytes(sheet, next(iter(generation.infotexts), "")))
+        images = [_write_images(number, result, generation, write) for number, result in enumerate(comparison)]
+        record = {"latents": generation.title, **comparison_json(comparison, measure_comparison(comparison), images)}
+        write(_COMPARISON, _as_json(record))
     _report(comparison, out / _SHEET, out / _COMPARISON)
 
 
@@ -86,16 +85,17 @@ def write_round_trip(trip: RoundTrip, name: str, remarks: Sequence[str], out: Pa
     """
     out.mkdir(parents=True, exist_ok=True)
     height, width = trip.original.shape[:2]
-    write = partial(_write, out, overwrite)
     notes = {_ORIGINAL: f"{width} x {height}"}
     notes |= {result.name: str(result.loss) for result in trip if result.loss is not None}
     columns = Comparison(FAMILIES["sd1"], as_decoded(trip, _ORIGINAL))  # the sheet does not show the family
     title = " · ".join([name, *remarks, LOSS_IN_WORDS])
-    write(_SHEET, png_bytes(np.asarray(contact_sheet(columns, rows=[title], notes=notes))))
-    write("original.png", png_bytes(trip.original))
-    rows = [_write_round_tripped(number, result, write) for number, result in enumerate(trip)]
-    record = {"image": name, "size": [width, height], "remarks": list(remarks), "results": rows}
-    write(_ROUND_TRIP, _as_json(record))
+    sheet = np.asarray(contact_sheet(columns, rows=[title], notes=notes))
+    with new_files(out, overwrite=overwrite) as write:
+        write(_SHEET, png_bytes(sheet))
+        write("original.png", png_bytes(trip.original))
+        rows = [_write_round_tripped(number, result, write) for number, result in enumerate(trip)]
+        record = {"image": name, "size": [width, height], "remarks": list(remarks), "results": rows}
+        write(_ROUND_TRIP, _as_json(record))
     _report(trip, out / _SHEET, out / _ROUND_TRIP)
 
 
@@ -122,11 +122,6 @@ def _as_json(record: dict[str, Any]) -> bytes:
 
 _Write: TypeAlias = Callable[[str, bytes], None]
 """Writes a file of this name."""
-
-
-def _write(folder: Path, overwrite: bool, name: str, content: bytes) -> None:
-    with new_file(folder / name, overwrite=overwrite) as file:
-        file.write(content)
 
 
 def _report(results: Iterable[Decoded | RoundTripped], *files: Path) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from vae_lab.cli.arguments import (
     INTERRUPTED,
     Commands,
     add_overwrite_option,
+    add_time_option,
     at_least,
     check_outputs,
     exit_code,
@@ -36,6 +38,7 @@ from vae_lab.new_file import new_file
 from vae_lab.state_dict import KINDS_BY_ID, Kind
 from vae_lab.state_dict.kinds import KINDS
 from vae_lab.text import sized
+from vae_lab.time_limit import TimeLimit
 
 __all__ = ["add_scan"]
 
@@ -53,6 +56,7 @@ def add_scan(commands: Commands) -> None:
     scan.add_argument("--csv", type=Path, metavar="FILE", help="write a table for spreadsheets")
     scan.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with table and charts")
     add_overwrite_option(scan)
+    add_time_option(scan)
     scan.add_argument("--jobs", type=at_least(1), metavar="N", help="threads (default: one per processor, up to 8)")
     scan.add_argument("--no-probe", action="store_true", help="check structure and known facts only; decode no chart")
     scan.add_argument(
@@ -89,7 +93,9 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
     with ExitStack() as stack:
         engine = None
         if args.engine == "dask":
-            engine = DaskEngine(args.dask_scheduler, probe=not args.no_probe, charts=args.html is not None)
+            engine = DaskEngine(
+                args.dask_scheduler, probe=not args.no_probe, charts=args.html is not None, seconds=args.time_limit
+            )
             stack.callback(engine.close)
         elif args.jobs != 1:  # checks run side by side and must not compete for the processors
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))
@@ -97,10 +103,11 @@ def _scan_with(args: argparse.Namespace, cache: FileCache) -> int:
         write = stack.enter_context(_lines(args.jsonl, args.overwrite))
         files = list(Walk().find_all(args.paths))
         probe = not args.no_probe
-        scan = Scan((), cache, listed=files, probe=probe, jobs=args.jobs, engine=engine, progress=progress)
+        time = partial(TimeLimit, args.time_limit)
+        scan = Scan((), cache, listed=files, probe=probe, jobs=args.jobs, engine=engine, progress=progress, time=time)
         try:
             if args.hashes:
-                hash_files(files, cache, progress)
+                hash_files(files, cache, progress, time=time)
             with closing(scan.run()) as records:
                 for record in records:
                     counts[record.status] += 1

@@ -51,7 +51,7 @@ def contact_sheet(
     batch = 1 if shown is None else shown.shape[0]
     bands = [results[i : i + max_columns] for i in range(0, len(results), max_columns)]
     columns = max((len(band) for band in bands), default=1)
-    scale = min(1.0, (_MAX_PIXELS / max(columns * len(bands) * batch * height * width, 1)) ** 0.5)
+    scale = _scale(columns * len(bands) * batch, height, width)
     if scale < 1:
         height, width = max(int(height * scale), 1), max(int(width * scale), 1)
         rows = [*rows, f"images at {scale:.0%} of their size"]
@@ -80,6 +80,14 @@ def contact_sheet(
                 image = Image.fromarray(np.ascontiguousarray(pixels))
                 sheet.paste(image if scale == 1 else image.resize((width, height), Image.Resampling.LANCZOS), place)
     return sheet
+
+
+def _scale(images: int, height: int, width: int) -> float:
+    """By how much the images must be downscaled; a narrow one also takes the width of a column."""
+    scale = min(1.0, (_MAX_PIXELS / max(images * height * width, 1)) ** 0.5)
+    if width * scale < _MIN_COLUMN_WIDTH:
+        scale = min(scale, _MAX_PIXELS / max(images * height * _MIN_COLUMN_WIDTH, 1))
+    return scale
 
 
 def error_tile(reason: str, width: int, height: int) -> Image.Image:

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import threading
-import time
+import time as clock
 import urllib.request
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -18,11 +18,13 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpx
 
-from vae_lab.errors import UnreadableFile
+from vae_lab.errors import FileError, UnreadableFile
 from vae_lab.text import one_line, quoted, sized
+from vae_lab.time_limit import TimeLimit
 from vae_lab.version import __version__
 
 from .addresses import shown_name
+from .deadline import limit_time
 from .range_cache import READ_AHEAD, RangeCache
 from .source import require_range
 
@@ -31,6 +33,7 @@ __all__ = ["HttpFile"]
 _MAX_REDIRECTS = 5
 _RETRIES = 2
 _RETRY_DELAY = 0.2  # seconds before the first retry, twice that before the second
+_MAX_SECONDS = 3600.0  # for all that is read from one file, without another limit
 _MIN_RATE = 1000  # bytes per second, averaged over a whole response
 _PARALLEL_REQUESTS = 6  # per host, as in browsers
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
@@ -49,6 +52,7 @@ _STATUS_REASONS = {
 _NO_RANGES = "the server does not support range requests; download the file to inspect it"
 _CHANGED = "the file changed while it was being read"
 _CLOSED = "the file is closed"
+_WAITING = "waiting for the server"
 
 
 class _TransientError(Exception):
@@ -123,18 +127,21 @@ class HttpFile:
     Args:
         url: its user name and password are only sent to its own host, and never shown.
         timeout: seconds to wait for a connection, and for each piece of a response.
+        time: the limit for all of it, however small the pieces are; by default an hour.
 
     Raises:
         UnreadableFile: the server cannot be reached, refuses, does not support ranges, or contradicts itself.
+        NotFinished: ``time`` is over; also raised by reads.
     """
 
-    def __init__(self, url: str, *, timeout: float = 20.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 20.0, time: TimeLimit | None = None) -> None:
         self.name = shown_name(url)
         self.size = 0
         self.bytes_read = 0
         self.requests = 0
         """Number of requests sent."""
         self._timeout = timeout
+        self._time = time or TimeLimit(_MAX_SECONDS)
         self._version = ""
         self._transports: dict[tuple[str, str, int | None], httpx.HTTPTransport] = {}
         self._closed = False
@@ -145,7 +152,7 @@ class HttpFile:
             raise UnreadableFile(self.name, str(error)) from error
         try:
             first, self.size = self._get(0, READ_AHEAD)
-        except UnreadableFile:
+        except FileError:
             self.close()
             raise
         self._cache = RangeCache(self.size, lambda start, length: self._get(start, length)[0])
@@ -184,13 +191,14 @@ class HttpFile:
     def _get(self, start: int, length: int) -> tuple[bytes, int]:
         """Request a range, with retries. Returns its bytes (fewer at the end of the file), and the file's size."""
         for attempt in range(_RETRIES + 1):
+            self._time.check(self.name, _WAITING)
             try:
                 with self._response(start, length) as (response, expected, total):
                     return b"".join(self._pieces(response, expected)), total
             except _TransientError as error:
                 if attempt == _RETRIES:
                     raise UnreadableFile(self.name, str(error)) from error
-                time.sleep(_RETRY_DELAY * (attempt + 1))
+                clock.sleep(_RETRY_DELAY * (attempt + 1))
         raise AssertionError  # the last attempt returns or raises
 
     @contextmanager
@@ -238,7 +246,7 @@ class HttpFile:
                 raise UnreadableFile(self.name, _CLOSED)
             if address.origin not in self._transports:
                 try:
-                    self._transports[address.origin] = _new_transport(address.url)
+                    self._transports[address.origin] = _new_transport(address.url, self._time)
                 except (ValueError, ImportError, httpx.InvalidURL) as error:
                     reason = "the proxy in the system's settings cannot be used; SOCKS proxies need the package socksio"
                     raise UnreadableFile(self.name, reason) from error
@@ -296,7 +304,7 @@ class HttpFile:
 
     def _pieces(self, response: httpx.Response, expected: int) -> Iterator[bytes]:
         """The bytes of a response; reading stops as soon as there are more than ``expected``."""
-        received, started = 0, time.monotonic()
+        received, started = 0, clock.monotonic()
         try:
             for piece in response.iter_raw():
                 received += len(piece)
@@ -305,7 +313,7 @@ class HttpFile:
                 if received > expected:
                     raise UnreadableFile(self.name, f"the server sends more than the {expected} bytes requested")
                 yield piece
-                seconds = time.monotonic() - started
+                seconds = clock.monotonic() - started
                 if received < expected and seconds > self._timeout and received < seconds * _MIN_RATE:
                     reason = f"the server is too slow: {sized(received)} in {seconds:.0f} s"
                     raise UnreadableFile(self.name, reason)
@@ -319,6 +327,7 @@ class HttpFile:
         try:
             yield
         except httpx.TimeoutException as error:
+            self._time.check(self.name, _WAITING)
             raise _TransientError(f"the server did not respond within {self._timeout:g} s") from error
         except (AssertionError, ValueError) as error:  # from httpcore, if another thread has closed the file
             if not self._closed:
@@ -360,7 +369,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def _new_transport(url: httpx.URL) -> httpx.HTTPTransport:
+def _new_transport(url: httpx.URL, time: TimeLimit) -> httpx.HTTPTransport:
     # httpx itself would fail on unused settings (all_proxy=socks5://…) and ignore the exceptions set in Windows.
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
@@ -370,7 +379,8 @@ def _new_transport(url: httpx.URL) -> httpx.HTTPTransport:
         proxy = f"http://{proxy}"
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=_PARALLEL_REQUESTS, keepalive_expiry=5)
     context = _ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    return httpx.HTTPTransport(verify=context, limits=limits, proxy=httpx.Proxy(proxy) if proxy else None)
+    transport = httpx.HTTPTransport(verify=context, limits=limits, proxy=httpx.Proxy(proxy) if proxy else None)
+    return limit_time(transport, time)
 
 
 @lru_cache(maxsize=1)

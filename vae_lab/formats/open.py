@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
+from vae_lab.time_limit import TimeLimit
+
 from .limits import DEFAULT_LIMITS, Limits
 from .remote import open_source
 from .safetensors_file import parse_safetensors
 from .sniffing import Format, sniff
-from .source import ByteSource
+from .source import ByteSource, TimedSource
 from .torch_legacy import parse_torch_legacy
 from .torch_zip import parse_torch_zip
 from .weight_file import WeightFile
@@ -23,13 +25,17 @@ _PARSERS = {
 }
 
 
-def open_weights(path: str | os.PathLike[str] | ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> WeightFile:
+def open_weights(
+    path: str | os.PathLike[str] | ByteSource, *, limits: Limits = DEFAULT_LIMITS, time: TimeLimit | None = None
+) -> WeightFile:
     """Open a .safetensors, .ckpt or .pt file by path or URL; its content decides the format.
 
     Only the description of the tensors is read. Nothing in the file is executed. Raises UnreadableFile,
-    MalformedFile or UnsafePickle; the source is then closed, even one that was passed in.
+    MalformedFile or UnsafePickle, or once ``time`` is over, NotFinished; the source is then closed, even one that was
+    passed in.
     """
-    source = open_source(path) if isinstance(path, (str, os.PathLike)) else path
+    source = open_source(path, time=time) if isinstance(path, (str, os.PathLike)) else path
+    source = TimedSource(source, time) if time else source
     with ExitStack() as undo:
         undo.callback(source.close)
         contents = _PARSERS[sniff(source)](source, limits)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vae_lab.errors import UnreadableFile
 from vae_lab.text import one_line
+from vae_lab.time_limit import TimeLimit
 
 from .addresses import is_http, is_url, shown_name
 from .range_cache import RangeCache
@@ -19,15 +20,19 @@ from .source import ByteSource, LocalFile, require_range
 __all__ = ["FsspecFile", "open_source"]
 
 
-def open_source(path_or_url: str | os.PathLike[str], *, timeout: float = 20.0) -> ByteSource:
+def open_source(
+    path_or_url: str | os.PathLike[str], *, timeout: float = 20.0, time: TimeLimit | None = None
+) -> ByteSource:
     """Open a local file, an http or https URL, or a URL of any other scheme that fsspec supports.
 
     Args:
         path_or_url: only a string can be a URL.
-        timeout: seconds to wait for a web server.
+        timeout: seconds to wait for each piece of a web server's answer.
+        time: the limit for everything that is read from a web server; see :class:`HttpFile`.
 
     Raises:
         UnreadableFile: it does not exist, cannot be reached, or cannot be read by range.
+        NotFinished: ``time`` is over.
     """
     if not isinstance(path_or_url, str) or not is_url(path_or_url):
         text = os.fsdecode(path_or_url)
@@ -37,7 +42,7 @@ def open_source(path_or_url: str | os.PathLike[str], *, timeout: float = 20.0) -
     if is_http(path_or_url):
         from .http_file import HttpFile  # httpx takes 0.3 s to import, and local files do not need it
 
-        return HttpFile(path_or_url, timeout=timeout)
+        return HttpFile(path_or_url, timeout=timeout, time=time)
     return FsspecFile(path_or_url)
 
 

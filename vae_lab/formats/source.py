@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from vae_lab.errors import UnreadableFile
+from vae_lab.time_limit import TimeLimit
 
-__all__ = ["ByteSource", "LocalFile", "MemorySource", "PrefetchingSource", "require_range"]
+__all__ = ["ByteSource", "LocalFile", "MemorySource", "PrefetchingSource", "TimedSource", "require_range"]
 
 
 @runtime_checkable
@@ -125,6 +126,35 @@ class MemorySource:
         """Release the bytes."""
         self.closed = True
         self._data = b""
+
+
+class TimedSource:
+    """Another ByteSource, whose reads raise NotFinished once the time for the file is over."""
+
+    def __init__(self, source: ByteSource, time: TimeLimit) -> None:
+        self.name = source.name
+        self.size = source.size
+        self.bytes_read = source.bytes_read
+        self._source = source
+        self._time = time
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes, starting at ``offset``."""
+        self._time.check(self.name, "reading the file")
+        data = self._source.read_at(offset, length)
+        self.bytes_read = self._source.bytes_read
+        return data
+
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """As :class:`PrefetchingSource`; does nothing if the other source is none."""
+        self._time.check(self.name, "reading the file")
+        if isinstance(self._source, PrefetchingSource):
+            self._source.prefetch(ranges)
+            self.bytes_read = self._source.bytes_read
+
+    def close(self) -> None:
+        """Close the other source."""
+        self._source.close()
 
 
 def require_range(source: ByteSource, offset: int, length: int) -> None:

@@ -17,6 +17,7 @@ from vae_lab.formats import Limits, MemorySource, WeightFile, open_weights
 from vae_lab.images import MAX_INFOTEXT_LENGTH
 from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.latents.generation import Generation
+from vae_lab.new_file import new_file
 
 __all__ = ["latents_file", "load_latents", "read_latents", "read_limited", "save_latents"]
 
@@ -32,9 +33,9 @@ _INFOTEXT = re.compile(r"infotext\.([0-9]{1,9})$")
 
 
 def save_latents(generation: Generation, path: str | os.PathLike[str]) -> None:
-    """Write a generation's latents and metadata as .safetensors."""
-    tensors, metadata = _contents(generation)
-    safetensors.torch.save_file(tensors, str(path), metadata)
+    """Write a generation's latents and metadata as .safetensors; a file that exists is replaced."""
+    with new_file(Path(path), overwrite=True) as out:
+        out.write(safetensors.torch.save(*_contents(generation)))
 
 
 def latents_file(generation: Generation) -> bytes:

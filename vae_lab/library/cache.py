@@ -21,7 +21,7 @@ import platformdirs
 from vae_lab.autoencoders import VaeFile, open_vae
 from vae_lab.checkup import CHECKUP_VERSION, DECODED, ROUND_TRIP, Checkup, identity_key
 from vae_lab.checkup.findings import WORST_FIRST, Status
-from vae_lab.errors import FileError
+from vae_lab.errors import FileError, NotFinished
 from vae_lab.formats import is_url
 from vae_lab.identity import Conversion, Conversions, Sketch, Sketched, file_sha256, sketch_of_file
 from vae_lab.latents.family import FAMILIES
@@ -29,6 +29,7 @@ from vae_lab.library.folders import FileKey, file_key, real_path
 from vae_lab.library.inspect import identify_file, inspect_file
 from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained, file_facts
 from vae_lab.library.store import Store
+from vae_lab.time_limit import TimeLimit
 
 __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
@@ -90,7 +91,11 @@ class FileCache:
         return record
 
     def check(
-        self, path: str, relatives: Mapping[str, str] | None = None, checkpoints: Mapping[str, str] | None = None
+        self,
+        path: str,
+        relatives: Mapping[str, str] | None = None,
+        checkpoints: Mapping[str, str] | None = None,
+        time: TimeLimit | None = None,
     ) -> FileRecord:
         """As :meth:`checked`, with charts, inspecting the file if needed.
 
@@ -99,11 +104,12 @@ class FileCache:
             relatives: name -> file of VAEs that it may be merged from; only their sketches are read.
             checkpoints: the same for checkpoints, by their built-in VAEs. Of those without a stored sketch, only a few
                 are read.
+            time: see :func:`inspect_file`.
         """
         record, key = self.checked(path), file_key(path)
         record = self.with_charts(record) if record is not None else None
         if record is None:
-            record = inspect_file(path, memory=self)
+            record = inspect_file(path, memory=self, time=time)
             self.add(path, record, key)
         if (relatives or checkpoints) and record.fingerprint:
             found = self._explained(record, relatives or {}, checkpoints or {})
@@ -159,7 +165,8 @@ class FileCache:
             record: its charts are not stored with it.
             key: of the file, before it was read; None if the record must not outlive this scan.
         """
-        unchanged = key is not None and key == file_key(path)  # else it was replaced in the meantime
+        # Else it was replaced in the meantime.
+        unchanged = key is not None and record.finished and key == file_key(path)
         value = {"version": _VERSION, "file": key if unchanged else None, "record": record.to_cache()}
         with self._adding:
             stored = self.current(path)
@@ -267,6 +274,9 @@ class FileCache:
         Args:
             path: a checkpoint or a VAE.
             opened: the same file, if it is already open.
+
+        Raises:
+            NotFinished: the time of ``opened`` is over.
         """
         row, key = _file_row("sketch", path), file_key(path)
         stored, sketch = self._current_sketch(path)
@@ -275,6 +285,10 @@ class FileCache:
         try:
             with nullcontext(opened) if opened else open_vae(path) as file:
                 sketch = sketch_of_file(file)
+        except NotFinished:  # no fact about the file
+            if opened:
+                raise
+            return None
         except FileError:
             sketch = None
         if key and key == file_key(path):  # else it was replaced in the meantime

@@ -10,6 +10,7 @@ from typing import Any
 from vae_lab.errors import HostError
 from vae_lab.library.inspect import scan_file
 from vae_lab.library.record import FileRecord, failed
+from vae_lab.time_limit import FILE_SECONDS
 
 __all__ = ["DaskEngine"]
 
@@ -23,19 +24,22 @@ class DaskEngine:
         scheduler: its address, such as ``tcp://10.0.0.1:8786``.
         probe: as in :func:`scan_file`.
         charts: whether workers return the charts, for the HTML report: 100 KB per file.
+        seconds: the limit for one file; 0 for none.
 
     Raises:
         HostError: Dask is not installed.
         OSError: the scheduler does not answer.
     """
 
-    def __init__(self, scheduler: str, *, probe: bool = True, charts: bool = False) -> None:
+    def __init__(
+        self, scheduler: str, *, probe: bool = True, charts: bool = False, seconds: float = FILE_SECONDS
+    ) -> None:
         try:
             self._dask = importlib.import_module("distributed")
         except ImportError as error:
             raise HostError('the engine "dask" needs Dask: pip install "dask[distributed]"') from error
         self._client = self._dask.Client(scheduler, timeout="10s", set_as_default=False)
-        self._scan = partial(scan_file, probe=probe, charts=charts)
+        self._scan = partial(scan_file, probe=probe, charts=charts, seconds=seconds)
 
     def __call__(self, paths: Iterable[str]) -> Iterator[tuple[str, FileRecord]]:
         """Yield each path and its record as soon as it is done; few are in flight, so that memory use stays flat."""

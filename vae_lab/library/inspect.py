@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
+import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from vae_lab.autoencoders import VaeFile
+from vae_lab.autoencoders import Autoencoder, VaeFile
+from vae_lab.autoencoders.computing import Check, before_each_layer, flushing_denormals
 from vae_lab.checkup import Checkup, Evidence, Finding, check_weights, identity_key
 from vae_lab.checkup.findings import (
     BROKEN,
@@ -23,7 +25,16 @@ from vae_lab.checkup.findings import (
     UNREADABLE,
     Severity,
 )
-from vae_lab.errors import BadShape, FileError, MissingKeys, MissingVae, MixedNames, NotAnAutoencoder, OtherKind
+from vae_lab.errors import (
+    BadShape,
+    FileError,
+    MissingKeys,
+    MissingVae,
+    MixedNames,
+    NotAnAutoencoder,
+    NotFinished,
+    OtherKind,
+)
 from vae_lab.formats import WeightFile, is_url, open_weights, shown_name
 from vae_lab.identity import (
     KnownCheckpoint,
@@ -35,14 +46,17 @@ from vae_lab.identity import (
     sketch_digest,
     sketch_of_state,
 )
+from vae_lab.latents.family import Family
 from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth, FileRecord, Kind, explained, failed, file_facts
 from vae_lab.state_dict import KINDS_BY_ID, LostData, family_hint, find_lost_data, is_checkpoint, not_finite
 from vae_lab.state_dict.kinds import MIXED_REMEDY, SHARD_REMEDY
 from vae_lab.text import quoted
+from vae_lab.time_limit import FILE_SECONDS, TimeLimit
 
 __all__ = [
-    "UNFORESEEN", "CheckupStore", "checked", "digest_of", "identify_file", "inspect_file", "list_file", "scan_file",
+    "UNFORESEEN", "CheckupStore", "checked", "digest_of", "identify_file", "inspect_file", "list_file", "not_finished",
+    "scan_file",
 ]  # fmt: skip
 
 # What torch, numpy and Python raise for unforeseen file contents. One file must not end a scan of ten thousand.
@@ -50,6 +64,8 @@ UNFORESEEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError
 
 _DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
 _CHOOSE = "Choose an external VAE of the model's family."
+_NOT_FINISHED = "Check it again when the machine is less busy, or raise the limit with --time-limit."
+_DECODING, _COMPARING = "decoding the chart", "looking for missing parts"
 
 _Examine = Callable[[VaeFile, dict[str, Tensor], FileRecord], FileRecord]
 
@@ -70,6 +86,7 @@ def inspect_file(
     probe: bool = True,
     relatives: Mapping[str, Sketch] | None = None,
     memory: CheckupStore | None = None,
+    time: TimeLimit | None = None,
 ) -> FileRecord:
     """Identify the VAE in a file, and check its health.
 
@@ -80,27 +97,33 @@ def inspect_file(
         probe: whether to decode and encode the colour chart; otherwise only facts and structure are examined.
         relatives: name -> sketch of VAEs that this one may be merged from.
         memory: stores checkups by identity of the weights.
+        time: the limit for all of it; by default the usual one. A file that takes longer is ``not-checked``.
     """
+    time = time or TimeLimit()
 
     def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
         if probe:
-            checkup = checked(file, state, record.fingerprint, memory)
+            checkup = checked(file, state, record.fingerprint, memory, partial(time.check, file.path, _DECODING))
             family = file.family_or_hint(checkup.family)
             record = replace(record, checkup=checkup, family_id=family.id if family else "", depth=Depth.CHECKED)
         record = _with_published_facts(record, os.fspath(path_or_url))
         return explained(record, sketch_of_state(state), relatives, {}) if relatives else record
 
-    return _examined(os.fspath(path_or_url), examine)
+    return _examined(os.fspath(path_or_url), examine, time)
 
 
-def identify_file(path: str | os.PathLike[str]) -> FileRecord:
+def identify_file(path: str | os.PathLike[str], time: TimeLimit | None = None) -> FileRecord:
     """As :func:`inspect_file`, but only reads the weights and detects the latent family: the chart is not judged."""
+    time = time or TimeLimit()
 
     def examine(file: VaeFile, state: dict[str, Tensor], record: FileRecord) -> FileRecord:
-        family = file.detect_family(file.assemble(state))
+        loaded = file.assemble(state)
+        check = partial(time.check, file.path, _DECODING)
+        with before_each_layer(loaded.module, check), flushing_denormals(loaded) as careful:
+            family = file.detect_family(careful)
         return replace(record, family_id=family.id if family else "")
 
-    return _examined(os.fspath(path), examine)
+    return _examined(os.fspath(path), examine, time)
 
 
 def list_file(file: VaeFile, sketch: Sketch | None) -> FileRecord:
@@ -109,7 +132,14 @@ def list_file(file: VaeFile, sketch: Sketch | None) -> FileRecord:
     return replace(record, sketch=digest_of(sketch), **file_facts(file.path))
 
 
-def scan_file(path: str | os.PathLike[str], *, probe: bool = True, charts: bool = False) -> FileRecord:
+def scan_file(
+    path: str | os.PathLike[str],
+    *,
+    probe: bool = True,
+    charts: bool = False,
+    time: TimeLimit | None = None,
+    seconds: float = FILE_SECONDS,
+) -> FileRecord:
     """As :func:`inspect_file`; a pure function of the file, which never raises for its contents.
 
     It has no shared state, so it can be mapped over processes and machines.
@@ -118,10 +148,12 @@ def scan_file(path: str | os.PathLike[str], *, probe: bool = True, charts: bool 
         path: a file, or an address of one.
         probe: whether to decode and encode the colour chart.
         charts: whether the record includes the charts.
+        time: as of :func:`inspect_file`.
+        seconds: the same, where it begins elsewhere; 0 for no limit.
     """
     name = os.fspath(path)
     try:
-        record = inspect_file(name, probe=probe)
+        record = inspect_file(name, probe=probe, time=time or TimeLimit(seconds))
     except FileError as error:  # deleted in the meantime
         record = failed(name, error.reason)
     except UNFORESEEN as error:
@@ -134,18 +166,28 @@ def digest_of(sketch: Sketch | None) -> str:
     return sketch_digest(sketch) if sketch is not None and len(sketch.values) and sketch.finite else ""
 
 
-def _examined(path: str, examine: _Examine) -> FileRecord:
-    start = time.perf_counter()
+def not_finished(path: str, reason: str) -> FileRecord:
+    """The record of a file that took more than its time. It is not known to be bad, and it is never stored."""
+    finding = Finding("not-finished", NOT_CHECKED, _sentence(reason), (), _NOT_FINISHED)
+    return FileRecord(shown_name(path), family_id="", file_findings=(finding,), depth=Depth.CHECKED, **file_facts(path))
+
+
+def _examined(path: str, examine: _Examine, time: TimeLimit) -> FileRecord:
+    start = clock.perf_counter()
     try:
-        with open_weights(path) as weights:
+        with open_weights(path, time=time) as weights:
             try:
-                record = _of_weights(VaeFile(weights), examine)
+                record = _of_weights(VaeFile(weights), examine, partial(time.check, weights.path, _COMPARING))
+            except NotFinished:
+                raise
             except FileError as error:
                 record = _unusable(weights, error)
             record = replace(_with_name_findings(record, weights), bytes_read=weights.bytes_read)
+    except NotFinished as error:
+        record = not_finished(path, error.reason)
     except FileError as error:
         record = _unreadable(shown_name(path), error)
-    return replace(record, seconds=time.perf_counter() - start, **file_facts(record.path))
+    return replace(record, seconds=clock.perf_counter() - start, **file_facts(record.path))
 
 
 def _with_name_findings(record: FileRecord, weights: WeightFile) -> FileRecord:
@@ -154,13 +196,13 @@ def _with_name_findings(record: FileRecord, weights: WeightFile) -> FileRecord:
     return replace(record, file_findings=(*record.file_findings, *findings))
 
 
-def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:
+def _of_weights(file: VaeFile, examine: _Examine, check: Check) -> FileRecord:
     record = _of_header(file)
     state = file.state_dict(check_finite=False)
     bad = not_finite(state)
     if bad:
-        return _with_published_facts(_of_bad_numbers(file, state, bad, record), file.path)
-    lost = find_lost_data(file.weights, file.layout, state)
+        return _with_published_facts(_of_bad_numbers(file, state, bad, record, check), file.path)
+    lost = find_lost_data(file.weights, file.layout, state, check)
     if lost:
         record = replace(record, file_findings=(*record.file_findings, _lost_data(lost, file.path)))
     digest = digest_of(sketch_of_state(state))
@@ -169,7 +211,9 @@ def _of_weights(file: VaeFile, examine: _Examine) -> FileRecord:
     return replace(record, file_findings=(*record.file_findings, *loading_findings(file)))
 
 
-def _of_bad_numbers(file: VaeFile, state: Mapping[str, Tensor], bad: Sequence[str], record: FileRecord) -> FileRecord:
+def _of_bad_numbers(
+    file: VaeFile, state: Mapping[str, Tensor], bad: Sequence[str], record: FileRecord, check: Check
+) -> FileRecord:
     """NaN in the encoder does not affect the decoder, which is then judged."""
     decoder = {name: tensor for name, tensor in state.items() if "decoder" in name or name.startswith("post_quant")}
     problem = f"the VAE's weights are not finite: {bad[0]} has NaN or infinite values"
@@ -177,7 +221,7 @@ def _of_bad_numbers(file: VaeFile, state: Mapping[str, Tensor], bad: Sequence[st
     record = replace(record, family_id="", file_findings=findings, problem=problem, depth=Depth.CHECKED)
     if not decoder or not decoder.keys().isdisjoint(bad):
         return record
-    checkup = check_weights(file.assemble(decoder), file.family_hint)
+    checkup = _checkup(file.assemble(decoder), file.family_hint, check)
     family = file.family_or_hint(checkup.family)
     return replace(record, checkup=checkup, family_id=family.id if family else "")
 
@@ -212,7 +256,9 @@ def _mixed_names(file: VaeFile) -> Finding:
     return Finding("half-converted", SUSPECT, text, (), remedy if file.layout.kind == "vae" else _CHOOSE)
 
 
-def checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None) -> Checkup:
+def checked(
+    file: VaeFile, state: dict[str, Tensor], digest: str, memory: CheckupStore | None, check: Check = lambda: None
+) -> Checkup:
     """The checkup of weights with the architecture and the model family of a file.
 
     Args:
@@ -220,15 +266,21 @@ def checked(file: VaeFile, state: dict[str, Tensor], digest: str, memory: Checku
         state: weights by canonical name, its own or others of the same shapes.
         digest: their fingerprint.
         memory: stores checkups by identity of the weights.
+        check: called between the steps; what it raises ends the checkup.
     """
     hint = file.family_hint
     key = identity_key(digest, hint)
     checkup = memory.get(key) if memory else None
     if checkup is None:
-        checkup = check_weights(file.assemble(state), hint)
+        checkup = _checkup(file.assemble(state), hint, check)
         if memory:
             memory.put(key, checkup)
     return checkup
+
+
+def _checkup(loaded: Autoencoder, hint: Family | None, check: Check) -> Checkup:
+    with before_each_layer(loaded.module, check):
+        return check_weights(loaded, hint)
 
 
 def _unreadable(path: str, error: FileError) -> FileRecord:

@@ -163,6 +163,11 @@ class FileRecord:
             return bare
         return replace(bare, file_findings=(*others, _merge_finding(merge, bare)))
 
+    @property
+    def finished(self) -> bool:
+        """Whether the file was examined within its time; if not, the record must not be stored."""
+        return not any(finding.code == "not-finished" for finding in self.file_findings)
+
     def with_charts(self, charts: Mapping[str, bytes]) -> FileRecord:
         """The same record with these charts; ``{}`` for none."""
         return replace(self, checkup=replace(self.checkup, charts=charts)) if self.checkup else self

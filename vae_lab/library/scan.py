@@ -10,13 +10,14 @@ from typing import TypeVar
 
 from vae_lab.autoencoders import open_vae
 from vae_lab.checkup.findings import HEALTHY
-from vae_lab.errors import FileError
+from vae_lab.errors import FileError, NotFinished
 from vae_lab.identity import Merge, Sketch
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import FileKey, Walk, file_key
-from vae_lab.library.inspect import UNFORESEEN, digest_of, inspect_file, list_file, scan_file
+from vae_lab.library.inspect import UNFORESEEN, digest_of, inspect_file, list_file, not_finished, scan_file
 from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained, failed
 from vae_lab.progress import Progress
+from vae_lab.time_limit import TimeLimit
 
 __all__ = ["Engine", "Progress", "Scan"]
 
@@ -45,6 +46,8 @@ class Scan:
         engine: checks files elsewhere, instead of threads.
         progress: called for each step, in the iterating thread.
         cancelled: called between files; checks in progress are finished and stored.
+        time: makes the limit for one file. A file that takes longer is reported, and the scan continues. An ``engine``
+            has its own.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Scan:
         engine: Engine | None = None,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        time: Callable[[], TimeLimit] = TimeLimit,
     ) -> None:
         self._paths = list(paths)
         self._cache = cache
@@ -67,6 +71,7 @@ class Scan:
         self._engine = engine
         self._progress = progress
         self._cancelled = cancelled or (lambda: False)
+        self._time = time
         self._files: list[tuple[str, str]] = []
         self._done = 0
         self._total = 0
@@ -115,9 +120,13 @@ class Scan:
             return record
         try:
             record, sketch = self._identity(path) if record is None else (record, self._cache.sketch(path))
+        except NotFinished as error:
+            record = replace(not_finished(path, error.reason), name=name)
+            self._cache.add(path, record, None)
+            return record
         except FileError:
             # No VAE can be loaded from such a file, so inspecting it reads no weights.
-            record = replace(scan_file(path), name=name)
+            record = replace(scan_file(path, time=self._time()), name=name)
             self._cache.add(path, record, key)
             return record
         except UNFORESEEN:
@@ -129,7 +138,7 @@ class Scan:
         return replace(one, kind=record.kind, hint=record.hint_id, sketch=digest, dtype=record.dtype, finite=finite)
 
     def _identity(self, path: str) -> tuple[FileRecord, Sketch | None]:
-        with open_vae(path) as file:
+        with open_vae(path, self._time()) as file:
             sketch = self._cache.sketch(path, file)
             return list_file(file, sketch), sketch
 
@@ -216,7 +225,11 @@ class Scan:
         name, path = self._files[one.index]
         key = file_key(path)
         try:
-            record = self._cache.check(path) if self._wanted == Depth.CHECKED else inspect_file(path, probe=False)
+            time = self._time()
+            if self._wanted == Depth.CHECKED:
+                record = self._cache.check(path, time=time)
+            else:
+                record = inspect_file(path, probe=False, time=time)
             if record.fingerprint:
                 record = self._with_parents(one, record)
         except UNFORESEEN as error:

@@ -188,7 +188,8 @@ class DedupeService:
             wanted = [copy for name, copy in planned.items() if files is None or name in files]
             names = {copy.replacement.path: (copy.name, copy.source) for copy in wanted}
             try:
-                return self._apply([copy.replacement for copy in wanted], names, links)
+                with self.manifest.alone(create=bool(wanted)):
+                    return self._apply([copy.replacement for copy in wanted], names, links)
             finally:
                 self._done()
 
@@ -259,6 +260,13 @@ def undo_links(
         UnknownChoice: there is nothing to undo.
         HostError: the manifest cannot be read.
     """
+    with manifest.alone():
+        return _undo(manifest, progress, cancelled, cache)
+
+
+def _undo(
+    manifest: Replacements, progress: OnBytes, cancelled: Callable[[], bool], cache: FileCache | None
+) -> UndoneLinks:
     changes = manifest.read()
     if not changes:
         raise UnknownChoice("There is nothing to undo")

@@ -141,7 +141,8 @@ class FixService:
             if unknown:
                 raise UnknownChoice(f"there is nothing to fix for {unknown[0]}")
             wanted = [remedy for name, remedy in usable.items() if checkpoints is None or name in checkpoints]
-            return self._apply(self._host.checkpoint_choices(), wanted)
+            with self.manifest.alone(create=bool(wanted)):
+                return self._apply(self._host.checkpoint_choices(), wanted)
 
     def _apply(self, choices: CheckpointChoices, remedies: Sequence[Remedy]) -> FixResult:
         planned, failed = _prepared(choices, remedies)
@@ -188,6 +189,11 @@ def undo_fixes(
         UnknownChoice: there is nothing to undo.
         HostError: the manifest cannot be read.
     """
+    with manifest.alone():
+        return _undo(choices, manifest, progress)
+
+
+def _undo(choices: StoredChoices, manifest: Manifest, progress: Callable[[int, int, str], None]) -> UndoneFixes:
     changes = manifest.read()
     if not changes:
         raise UnknownChoice("There is nothing to undo")

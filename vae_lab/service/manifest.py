@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,7 @@ from vae_lab.errors import HostError
 from vae_lab.host.checkpoint_choices import Change
 from vae_lab.host.preferences import metadata_file
 from vae_lab.library.folders import WEIGHT_SUFFIXES
-from vae_lab.new_file import new_file, sync_folder
+from vae_lab.new_file import alone_in, new_file, sync_folder
 
 __all__ = ["ChangeList", "Manifest"]
 
@@ -59,6 +60,27 @@ class ChangeList(Generic[T]):
             raise HostError(
                 f"{self.path} is not a list of changes that VAE Lab has made; move it to another folder"
             ) from error
+
+    @contextmanager
+    def alone(self, *, create: bool = False) -> Iterator[None]:
+        """From reading the list to writing it: other programs that change it wait, or what they add would be lost.
+
+        Args:
+            create: create the folder of the file.
+
+        Raises:
+            HostError: another program is not done, or the folder cannot be created.
+        """
+        folder = self.path.parent
+        with ExitStack() as stack:
+            try:
+                if create:
+                    folder.mkdir(parents=True, exist_ok=True)
+                if folder.is_dir():
+                    stack.enter_context(alone_in(folder))
+            except OSError as error:
+                raise HostError(f"{self.path} could not be written: {error.strerror or error}") from error
+            yield
 
     def write(self, changes: Sequence[T]) -> None:
         """Replace the file, also on the disk; without changes, remove it.

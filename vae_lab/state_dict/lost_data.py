@@ -10,7 +10,8 @@ And the block often begins and ends at a multiple of 512 bytes in the file, wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ _RAREST = 1e-4  # no value is assumed to be rarer
 _NEAR = 64  # weights next to the block, in the same channel, …
 _MIN_NEAR = 16  # … of which this many must exist to judge by
 _MIN_WEIGHTS = 64  # the same, of the whole tensor
+_MAX_VALUES = 8  # in the runs of one tensor; more are a pattern, and to count each takes as long as to read the tensor
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class LostData:
         return bool(self.value) and not any(self.value)
 
 
-def find_lost_data(file: WeightFile, layout: Layout, state: Mapping[str, Tensor]) -> list[LostData]:
+def find_lost_data(
+    file: WeightFile, layout: Layout, state: Mapping[str, Tensor], check: Callable[[], None] = lambda: None
+) -> list[LostData]:
     """The lost parts, in the order of the file. Reads nothing: ``state`` is what was read from the file.
 
     Tensors that are not contiguous in the file (``channels_last``) are not examined.
@@ -70,13 +74,17 @@ def find_lost_data(file: WeightFile, layout: Layout, state: Mapping[str, Tensor]
         file: open, and not changed since.
         layout: where the VAE is in the file.
         state: canonical name -> tensor, in the file's own dtype.
+        check: called before each block that is examined; what it raises ends the search.
     """
     parts = file_parts(file, layout, state)
-    judge = _Judge().judge
-    lost = [found for run in _joined_runs(parts) if (found := judge(run)) is not None]
+    judge, lost = _Judge().judge, list[LostData]()
+    for run in _joined_runs(parts):
+        check()
+        if (found := judge(run)) is not None:
+            lost.append(found)
     copies = [
         LostData(copy.start, copy.end, copy.tensor, copy_of=(copy.other, copy.other + copy.end - copy.start))
-        for copy in find_repeated(parts, MIN_BYTES)
+        for copy in find_repeated(parts, MIN_BYTES, check)
     ]
     return sorted((*lost, *copies), key=lambda found: (found.start, found.end))
 
@@ -168,6 +176,7 @@ class _Judge:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, bytes], _Occurrences] = {}
+        self._counted: Counter[int] = Counter()  # tensor, by its start -> values
 
     def judge(self, run: _Run) -> LostData | None:
         """What the run is reported as; None if a healthy VAE can have it."""
@@ -204,13 +213,19 @@ class _Judge:
         if -math.log10(chance) * independent < 1.0:
             return 0.0
         occurrences = self._occurrences(part, value)
+        if occurrences is None:
+            return 0.0
         first = column if from_left else column + 1 - count
         chance = max(chance, _share(occurrences.elsewhere(row, first, count)), occurrences.share_without(row))
         return -math.log10(min(chance, 1.0)) * independent
 
-    def _occurrences(self, part: Part, value: np.unsignedinteger[Any]) -> _Occurrences:
+    def _occurrences(self, part: Part, value: np.unsignedinteger[Any]) -> _Occurrences | None:
+        """None for a tensor with runs of too many values."""
         key = part.start, value.tobytes()
         if key not in self._known:
+            self._counted[part.start] += 1
+            if self._counted[part.start] > _MAX_VALUES:
+                return None
             while len(self._known) > 1:  # runs come in the file's order: an earlier tensor is not needed again
                 del self._known[next(iter(self._known))]
             self._known[key] = _Occurrences(part, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +46,16 @@ class Repeated:
     tensor: str
 
 
-def find_repeated(parts: Sequence[Part], min_bytes: int) -> list[Repeated]:
+def find_repeated(parts: Sequence[Part], min_bytes: int, check: Callable[[], None] = lambda: None) -> list[Repeated]:
     """Blocks of at least ``min_bytes`` that are at two places, a multiple of 4096 bytes apart.
 
     Args:
         parts: in the order of the file.
         min_bytes: shorter blocks are not reported.
+        check: called before each block that is compared; what it raises ends the search.
     """
     found: list[Repeated] = []
-    for block in _joined(_blocks(parts)):
+    for block in _joined(_blocks(parts, check)):
         if block.end - block.start >= min_bytes and _misplaced(parts, block):
             # A byte next to the piece can be the same by chance.
             part, last = parts[block.index], parts[block.last]
@@ -76,7 +77,7 @@ class _Block:
     other_index: int
 
 
-def _blocks(parts: Sequence[Part]) -> Iterator[_Block]:
+def _blocks(parts: Sequence[Part], check: Callable[[], None]) -> Iterator[_Block]:
     """Equal bytes within two parts, of any length, sorted by distance and start."""
     places, keys = _keys(parts)
     starts = [part.start for part in parts]
@@ -86,6 +87,7 @@ def _blocks(parts: Sequence[Part]) -> Iterator[_Block]:
         distance = second - first
         if second < reached.get(distance, 0):
             continue
+        check()
         block = _extended(parts, bisect_right(starts, first) - 1, bisect_right(starts, second) - 1, first, second)
         reached[distance] = block.end
         blocks[distance, block.start] = block

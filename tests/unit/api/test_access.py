@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import functools
+import io
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.websockets import WebSocket
 
+from vae_lab.api import access, uploads
 from vae_lab.api.access import Access
+from vae_lab.api.uploads import accept_only_uploads
+from vae_lab.errors import FileError
 
 TOKEN = "b2c3"
 PAGE = """<link rel="preconnect" href="https://fonts.googleapis.com" />
@@ -33,6 +43,10 @@ async def anything(request: Request) -> PlainTextResponse:
     return PlainTextResponse("secret")
 
 
+async def count(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(len(await request.body())))
+
+
 async def websocket(connection: WebSocket) -> None:
     await connection.accept()
     await connection.close()
@@ -40,7 +54,11 @@ async def websocket(connection: WebSocket) -> None:
 
 def guarded(token: str = "") -> Access:
     app = Starlette(
-        routes=[Route("/", page, methods=["GET"]), Route("/{path:path}", anything, methods=["GET", "POST"])]
+        routes=[
+            Route("/", page, methods=["GET"]),
+            Route("/upload", count, methods=["POST"]),
+            Route("/{path:path}", anything, methods=["GET", "POST"]),
+        ]
     )
     app.add_websocket_route("/queue/join", websocket)
     return Access(app, token=token, cookie="vae_lab_7860")
@@ -180,23 +198,23 @@ def test_routes_that_the_page_does_not_need_are_closed(path: str) -> None:
 
 
 def test_files_are_uploads_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads, outside = tmp_path / "uploads", tmp_path / "outside.txt"
-    uploads.mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    folder, outside = tmp_path / "uploads", tmp_path / "outside.txt"
+    folder.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
     monkeypatch.chdir(tmp_path)
     outside.write_text("x")
-    (uploads / "own.png").write_text("x")
-    (uploads / "link.png").symlink_to(outside)
+    (folder / "own.png").write_text("x")
+    (folder / "link.png").symlink_to(outside)
     for refused in (
         outside,
         "outside.txt",
-        uploads / "link.png",
-        uploads / ".." / "outside.txt",
-        uploads,
+        folder / "link.png",
+        folder / ".." / "outside.txt",
+        folder,
         "https://a.b/c",
     ):
         assert ask(f"/file={refused}").status_code == 404
-    answer = ask(f"/file={uploads / 'own.png'}")
+    answer = ask(f"/file={folder / 'own.png'}")
     assert answer.text == "secret"
     assert answer.headers["content-security-policy"] == "sandbox"  # an uploaded page must not run scripts
 
@@ -212,3 +230,79 @@ def test_the_page_loads_nothing_from_other_servers() -> None:
     assert "frame-ancestors 'self'" in policy
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_no_request_is_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch, declared: bool) -> None:
+    monkeypatch.setattr(access, "_MAX_BODY", 1000)
+
+    async def send(size: int) -> httpx.Response:
+        async def body() -> AsyncIterator[bytes]:
+            for _ in range(size // 100):
+                yield b"x" * 100
+
+        transport = httpx.ASGITransport(app=guarded(), client=("127.0.0.1", 1))
+        length = {"Content-Length": str(size)} if declared else {}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:7860") as browser:
+            return await browser.post("/upload", content=body(), headers=length)
+
+    assert asyncio.run(send(1000)).text == "1000"
+    refused = asyncio.run(send(1100))
+    assert refused.status_code == 413
+    assert "requests are limited to" in refused.text
+
+
+def test_the_oldest_uploads_make_room_for_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio stores every upload until the program ends, and everybody on the page can upload more."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    outside = tmp_path / "mine"
+    outside.mkdir()
+    (outside / "mine.bin").write_bytes(bytes(10**6))
+    uploads.make_room(100)
+    assert (outside / "mine.bin").exists(), "the folder is not ours"
+    with monkeypatch.context() as ours:
+        ours.setattr(uploads, "use_private_folder", functools.lru_cache(maxsize=1)(lambda: None))
+        uploads.use_private_folder()
+        folder = tmp_path / "private"
+        (folder / "deep").mkdir(parents=True)
+        ours.setenv("GRADIO_TEMP_DIR", str(folder))
+        (folder / "link").symlink_to(outside)
+        for number in range(5):
+            (folder / "deep" / str(number)).write_bytes(bytes(1000))
+            os.utime(folder / "deep" / str(number), (number, number))
+        uploads.make_room(3500)
+    assert sorted(path.name for path in (folder / "deep").iterdir()) == ["2", "3", "4"]
+    assert (outside / "mine.bin").exists()
+
+
+class FakeImage:
+    """Of gradio: it would decode whatever it gets."""
+
+    image_mode = "RGB"
+
+    def __init__(self) -> None:
+        self.decoded: list[Any] = []
+
+    def preprocess(self, value: Any) -> None:
+        self.decoded.append(value)
+
+
+def test_gradio_decodes_no_huge_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PNG of 10 kB can have 80 million pixels."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    field, blocks = FakeImage(), SimpleNamespace(children=[])
+    blocks.children.append(field)
+    accept_only_uploads(blocks)
+    small, huge = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (8, 8)).save(small, "PNG")
+    Image.new("1", (9000, 9000)).save(huge, "PNG")
+    for data, words in ((huge.getvalue(), "the limit is 64 million"), (b"%!PS-Adobe-3.0 EPSF-3.0", "not a readable")):
+        (tmp_path / "upload").write_bytes(data)
+        text = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        for value in (text, {"image": text, "mask": None}, SimpleNamespace(path=str(tmp_path / "upload"))):
+            with pytest.raises(FileError, match=words):
+                field.preprocess(value)
+    assert not field.decoded
+    field.preprocess(f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}")
+    field.preprocess(None)
+    assert len(field.decoded) == 2

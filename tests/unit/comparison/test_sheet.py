@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from vae_lab.comparison import Comparison, Decoded, contact_sheet, error_tile
+from vae_lab.comparison import sheet as sheet_module
 from vae_lab.latents.family import FAMILIES
 
 SD1 = FAMILIES["sd1"]
@@ -191,3 +192,11 @@ def test_it_is_an_rgb_image() -> None:
     made = contact_sheet(Comparison(SD1, (result("a"),)))
     assert isinstance(made, Image.Image)
     assert made.mode == "RGB"
+
+
+def test_narrow_images_do_not_make_a_huge_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets the width of a column: 200 latents of 4 MB would become a sheet of 7 GB."""
+    monkeypatch.setattr(sheet_module, "_MAX_PIXELS", 10**6)
+    narrow = np.zeros((1, 2048, 8, 3), np.uint8)
+    found = contact_sheet(Comparison(SD1, tuple(Decoded(str(i), narrow, 0.5, family=SD1) for i in range(12))))
+    assert found.width * found.height < 1.5 * 10**6

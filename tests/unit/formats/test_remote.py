@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from vae_lab import inspect_file, load_autoencoder
 from vae_lab.autoencoders import open_vae
 from vae_lab.autoencoders.kl.module import AutoencoderKL, KLConfig
 from vae_lab.cli import main
-from vae_lab.errors import FileError, UnreadableFile
+from vae_lab.errors import FileError, NotFinished, UnreadableFile
 from vae_lab.formats import ByteSource, LocalFile, file_name, http_file, is_url, open_source, open_weights, shown_name
 from vae_lab.formats.http_file import HttpFile
 from vae_lab.formats.range_cache import BLOCK, READ_AHEAD, RangeCache
 from vae_lab.identity import known_file, sketch_of_file, sketch_of_state
 from vae_lab.samples import SampleSet
+from vae_lab.time_limit import TimeLimit
 from vae_lab.version import __version__
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes
@@ -438,7 +439,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], list[http
                 return httpx.Response(302, headers=[(b"Location", location.encode("latin-1"))])
             return httpx.Response(206, headers={"Content-Range": "bytes 0-2/3"}, stream=httpx.ByteStream(b"abc"))
 
-        monkeypatch.setattr(http_file, "_new_transport", lambda url: httpx.MockTransport(respond))
+        monkeypatch.setattr(http_file, "_new_transport", lambda url, time: httpx.MockTransport(respond))
         return requests
 
     return make
@@ -734,6 +735,49 @@ def test_an_answer_that_drips(server: Server) -> None:
     server.always = drip
     assert refusal(server.url, timeout=0.3).startswith("the server is too slow: ")
     done.set()
+
+
+class Clock:
+    """Each look at it takes 15 s: less than the timeout of a read, so that only the limit for all of them counts."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.looks = threading.Semaphore(0)
+
+    def __call__(self) -> float:
+        self.now += 15.0
+        self.looks.release()
+        return self.now
+
+
+@pytest.mark.parametrize(
+    "begin", [b"X-Long: ", b"Content-Range: bytes 0-65535/512000\r\nContent-Length: 65536\r\n\r\n"]
+)
+def test_a_server_that_is_never_done(server: Server, begin: bytes) -> None:
+    """Each byte of its header, or of the file, comes in time."""
+    clock = Clock()
+
+    def drip(handler: Handler) -> None:
+        handler.close_connection = True
+        handler.connection.sendall(b"HTTP/1.1 206 Partial Content\r\n" + begin)
+        with suppress(OSError):
+            while clock.looks.acquire(timeout=5):
+                handler.connection.sendall(b"x")
+
+    server.always = drip
+    with pytest.raises(NotFinished, match="not finished in 600 s; it was stopped while waiting for the server"):
+        HttpFile(server.url, time=TimeLimit(600, clock))
+    assert len(server.seen) == 1, "no retry"
+    record = inspect_file(server.url, time=TimeLimit(600, clock))
+    assert (record.status, record.verdict.findings[0].code) == ("not-checked", "not-finished")
+
+
+def test_the_time_is_over_between_reads(server: Server) -> None:
+    clock = Clock()
+    with closing(HttpFile(server.url, time=TimeLimit(600, clock))) as file:
+        clock.now += 600
+        with pytest.raises(NotFinished):
+            file.read_at(200_000, 100_000)
 
 
 def test_nobody_there() -> None:

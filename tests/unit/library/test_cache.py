@@ -178,8 +178,8 @@ def test_file_replaced_while_it_is_inspected_is_not_mistaken(
 ) -> None:
     other = replacement(tmp_path, longer=True)
 
-    def slow(path: str, original=inspect_module.open_weights):
-        opened = original(path)
+    def slow(path: str, original=inspect_module.open_weights, **limit: object):
+        opened = original(path, **limit)
         other.replace(vae)
         return opened
 

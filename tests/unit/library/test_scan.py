@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import pickle
@@ -17,9 +18,11 @@ from tests.unit.scan_tree import BROKEN, build, small_vae
 from vae_lab.errors import HostError
 from vae_lab.formats import source
 from vae_lab.library import UNCHECKED, DaskEngine, FileCache, FileRecord, Scan, scan_file
+from vae_lab.library import cache as cache_module
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library import scan as scan_module
 from vae_lab.samples import SampleSet, load_sample_vae
+from vae_lab.time_limit import TimeLimit
 
 
 class Counter:
@@ -391,6 +394,55 @@ def test_one_file_that_cannot_be_checked_does_not_end_the_scan(
     assert "out of memory" in records["1.safetensors"].problem
     again = {record.name: record for record in Scan([folder], cache).run()}
     assert again["1.safetensors"].status == "broken", "that was no fact about the file"
+
+
+def test_a_file_that_is_never_done_does_not_hold_up_the_scan(
+    folder: Path, cache: FileCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        small_vae(folder / f"{seed}.safetensors", seed)
+
+    def endless(loaded, hint, original=inspect_module.check_weights):
+        while loaded.name == "1.safetensors":
+            loaded.architecture.decode(loaded.module, torch.zeros(1, 4, 1, 1))
+        return original(loaded, hint)
+
+    def limit() -> TimeLimit:
+        looks = itertools.count()
+        return TimeLimit(5_000, lambda: float(next(looks)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inspect_module, "check_weights", endless)
+        records = {record.name: record for record in Scan([folder], cache, time=limit).run()}
+    assert [records[name].status for name in sorted(records)] == ["broken", "not-checked", "broken"]
+    (finding,) = records["1.safetensors"].verdict.findings
+    assert finding.code == "not-finished"
+    assert finding.text == "Not finished in 5000 s; it was stopped while decoding the chart."
+    assert "--time-limit" in finding.remedy
+    assert not records["1.safetensors"].problem, "nothing is wrong with it"
+    again = {record.name: record for record in Scan([folder], cache).run()}
+    assert again["1.safetensors"].status == "broken", "that was no fact about the file"
+
+
+def test_a_file_whose_time_is_over_while_it_is_listed(folder: Path, cache: FileCache) -> None:
+    small_vae(folder / "v.safetensors", 0)
+    looks = itertools.count()
+    (record,) = Scan([folder], cache, time=lambda: TimeLimit(1, lambda: float(next(looks)))).run()
+    assert record.verdict.findings[0].text == "Not finished in 1 s; it was stopped while reading the file."
+    assert next(looks) < 10, "it is not tried again"
+
+
+def test_a_file_whose_time_is_over_at_any_read_is_whole_the_next_time(folder: Path, cache: FileCache) -> None:
+    """What was read of it until then is not stored as all that there is."""
+    path = small_vae(folder / "v.safetensors", 0)
+    for reads in range(2, 6):
+        looks = itertools.count()
+        (record,) = Scan(
+            [folder], cache, time=lambda looks=looks, n=reads: TimeLimit(n, lambda: float(next(looks)))
+        ).run()
+        assert record.verdict.findings[0].code == "not-finished"
+        assert cache.sketch(str(path)) is not None
+        cache._store.delete(cache_module._file_row("sketch", str(path)))
 
 
 def test_records_do_not_stay_in_memory(folder: Path, cache: FileCache) -> None:

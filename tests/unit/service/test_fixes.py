@@ -14,6 +14,7 @@ from tests.unit import fix_tree
 from tests.unit.conftest import ROOT
 from tests.unit.fix_tree import JSON_FILES, USES, contents
 from tests.unit.makers import diffusers_names, kl_state
+from vae_lab import new_file
 from vae_lab.autoencoders.kl.module import KLConfig
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN
@@ -58,6 +59,20 @@ def test_the_plan(models: Path) -> None:
     assert found.keys() == {*USES, "good-choice.safetensors", "both.ckpt", "flux.safetensors"}
     assert (plan.unchecked, plan.changed, plan.remark) == (1, [], "")
     assert contents(models) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked there")
+def test_two_programs_do_not_lose_each_others_undo(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads the list, adds to it and writes it: what the other one has added meanwhile would be gone."""
+    before, fixes = contents(models), fixes_of(models)
+    monkeypatch.setattr(new_file, "_PAUSE", 0)
+    fixes.manifest.path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file.alone_in(fixes.manifest.path.parent):
+        for change in (fixes.apply, fixes.undo):
+            with pytest.raises(HostError, match="another program is writing to this folder"):
+                change()
+    assert contents(models) == before
+    assert dict(fixes.apply().changed) == USES
 
 
 def test_applying_and_undoing_after_a_restart(models: Path) -> None:

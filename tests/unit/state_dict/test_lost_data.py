@@ -14,7 +14,8 @@ from vae_lab.autoencoders import VaeFile
 from vae_lab.autoencoders.kl.module import AutoencoderKL
 from vae_lab.formats import MemorySource, open_weights
 from vae_lab.samples import load_sample_vae
-from vae_lab.state_dict import LostData, find_lost_data
+from vae_lab.state_dict import LostData, find_lost_data, lost_data
+from vae_lab.state_dict.stored_parts import Part
 
 CONV = "decoder.mid.block_1.conv1.weight"  # [128, 128, 3, 3]
 NEXT = "decoder.mid.block_1.conv2.weight"
@@ -264,3 +265,23 @@ def test_weights_that_are_not_contiguous_are_left_out(vae: State, tmp_path: Path
     value.view(-1)[1307:6000] = 0
     path = CONTAINERS["zip"](tmp_path / "v.pt", vae | {CONV: value.to(memory_format=torch.channels_last)})
     assert lost_in(path.read_bytes()) == []
+
+
+def test_many_blocks_of_many_values_cost_no_more_than_a_few(
+    vae: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each value of a run, the whole tensor is counted: a file of 140 MB could take minutes."""
+    counted: list[int] = []
+    original = lost_data._Occurrences.__init__
+
+    def counting(self: object, part: Part, value: object) -> None:
+        counted.append(part.start)
+        original(self, part, value)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lost_data._Occurrences, "__init__", counting)
+    weights = vae[CONV].float().flatten()
+    for block in range(80):
+        weights[block * 1664 + 70 : block * 1664 + 1600] = float(block) + 0.5
+    changed = {name: value.float() for name, value in vae.items()} | {CONV: weights.reshape(128, 128, 3, 3)}
+    assert lost_in(write(tmp_path / "v.safetensors", changed).read_bytes())
+    assert 0 < len(counted) <= 8

@@ -74,7 +74,7 @@ INTERNATIONAL = (
     "HTML", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae", "AutoencoderKL",
     "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
     "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "CHECKPOINT", "NEW", "o", "vae-lab", "module",
-    "first_stage_model.", "-o", "pickle", "ckpt", "a", "pt",
+    "first_stage_model.", "-o", "time-limit", "pickle", "ckpt", "a", "pt",
     # kinds of files, the programs and models that they belong to, and the WebUI's folders
     "Allegro", "AnimateDiff", "AsymmetricAutoencoderKL", "CLIP", "Cascade", "Chroma", "Codeformer", "CogVideoX",
     "ControlNet", "Cosmos", "DC-AE", "DeepFloyd", "ESRGAN", "GFPGAN", "Hunyuan3D", "HunyuanImage", "HunyuanVideo", "IF",
@@ -215,6 +215,9 @@ def reports() -> dict[str, FileRecord]:
     for i, error in enumerate(errors):
         finding = inspect_module._finding_of(error)
         found[f"{i} {NAMES[2]}"] = FileRecord(NAMES[0], file_findings=(finding,))
+    for step in ("reading the file", "waiting for the server", "decoding the chart", "looking for missing parts"):
+        reason = f"not finished in 900 s; it was stopped while {step}"
+        found[f"{600 + len(found)} {NAMES[1]}"] = inspect_module.not_finished(NAMES[0], reason)
     for half, kind in (("decoder", "checkpoint"), ("encoder", "vae")):
         file = SimpleNamespace(half=half, layout=SimpleNamespace(kind=kind))
         found[f"{400 + len(found)} {NAMES[0]}"] = FileRecord(NAMES[0], file_findings=(inspect_module._half(file),))  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from vae_lab.cli.demo import add_demo
 from vae_lab.cli.download import add_download
 from vae_lab.cli.extract import add_extract
 from vae_lab.cli.fix import add_fix
+from vae_lab.cli.heal import add_heal
 from vae_lab.cli.inspect import add_inspect
 from vae_lab.cli.roundtrip import add_roundtrip
 from vae_lab.cli.scan import add_scan
@@ -32,7 +33,7 @@ __all__ = ["build_parser", "main"]
 
 _COMMANDS = (
     add_inspect, add_scan, add_fix, add_download, add_certify, add_decode, add_roundtrip, add_bake, add_strip,
-    add_extract, add_dedupe, add_serve, add_demo,
+    add_extract, add_dedupe, add_heal, add_serve, add_demo,
 )  # fmt: skip
 _EPILOG = (
     "exit codes: 0 all healthy; 1 something is not healthy; 2 a file cannot be read, or the command is wrong; "

@@ -20,6 +20,7 @@ from vae_lab.messages import text, use_language
 __all__ = ["build_for", "choice_update", "connect", "follow", "html_update", "image_input", "page", "uploaded"]
 
 _FONTS = ["system-ui", "sans-serif"]
+_LANGUAGE_COOKIE = "vae_lab_language"
 _MONO = ["ui-monospace", "monospace"]
 
 
@@ -127,11 +128,26 @@ def _in_host_language(handler: Callable[..., Any]) -> Callable[..., Any]:
     if host is None:
         return handler
 
+    if host.chooses_language:
+        return _in_page_language(handler)
+
     @functools.wraps(handler)
     def answer(*values: Any) -> Any:
         with use_language(host.language):
             return handler(*values)
 
+    return answer
+
+
+def _in_page_language(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """In the language that the page has chosen; see javascript/tab/standalone.mjs."""
+
+    def answer(request: gr.Request, *values: Any) -> Any:  # gradio sees what is asked for, and puts it first
+        asked = request.request  # gradio 3 makes its own cookies into something that cannot be searched
+        with use_language(asked.cookies.get(_LANGUAGE_COOKIE, "") if asked else ""):
+            return handler(*values)
+
+    answer.__name__ = getattr(handler, "__name__", "answer")
     return answer
 
 

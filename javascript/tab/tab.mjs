@@ -15,6 +15,7 @@ import {checkMerger} from "./merger.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
+import * as unreachable from "./unreachable.mjs";
 
 const TICK_MS = 300;
 const FOLLOW_MS = 500; // how often the server is asked which VAE is active, while a page shows that
@@ -37,6 +38,7 @@ export function start() {
     numberTables.start();
     fixes.start();
     about.start();
+    unreachable.start(runs.giveUp);
     document.addEventListener("click", onClick, true);
     document.addEventListener(CHOICE_EVENT, refreshDecision);
     setInterval(tick, TICK_MS);
@@ -45,6 +47,7 @@ export function start() {
 
 /** @param {MouseEvent} event */
 function onClick(event) {
+    unreachable.onClick(event);
     picks.onClick(event);
     fixes.onClick(event);
     about.onClick(event);

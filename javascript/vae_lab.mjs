@@ -5,6 +5,7 @@
 // browser notices an update. Imported modules have no such query, and the hosts send them without Cache-Control. So
 // each is requested from the server once, past the browser's cache, before it is imported: otherwise a browser could
 // combine modules of two versions after an update.
+// The stand-alone app adds "alone" to the address.
 // window.vaeLab: a promise that is fulfilled once everything runs. An extension that is installed twice runs once.
 
 const MODULES = [
@@ -16,12 +17,14 @@ const MODULES = [
     "light_table/actions.mjs", "light_table/controls.mjs", "light_table/pointer.mjs", "light_table/keys.mjs",
     "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs",
     "tab/gallery.mjs", "tab/number_tables.mjs", "tab/fixes.mjs", "tab/about.mjs",
-    "tab/merger.mjs", "tab/vae_files.mjs",
+    "tab/merger.mjs", "tab/standalone.mjs", "tab/unreachable.mjs", "tab/vae_files.mjs",
 ];
 
 async function start() {
     const refresh = (/** @type {string} */ module) => fetch(new URL(module, import.meta.url), {cache: "no-cache"});
     await Promise.allSettled(MODULES.map(refresh)); // what the browser has is better than nothing
+    const isAlone = new URL(import.meta.url).searchParams.has("alone");
+    if (isAlone) await (await import("./tab/standalone.mjs")).start();
     const [lightTable, tab] = await Promise.all([import("./light_table/table.mjs"), import("./tab/tab.mjs")]);
     lightTable.start();
     tab.start();

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["CLAUSE", "SENTENCES", "text", "translated", "use_language"]
+__all__ = ["CLAUSE", "SENTENCES", "catalogue", "current_language", "text", "translated", "use_language"]
 
 SENTENCES = frozenset({"reason", "sentence", "status", "title"})
 """Placeholders whose values are translated too."""
@@ -40,6 +40,16 @@ def use_language(language: str) -> Iterator[None]:
         yield
     finally:
         _language.reset(token)
+
+
+def current_language() -> str:
+    """The language of the context; "" is English."""
+    return _language.get()
+
+
+def catalogue() -> Mapping[str, str]:
+    """Every English text with its translation into the current language; empty for English."""
+    return _catalogue(_language.get())
 
 
 def text(template: str, *, escape: Callable[[str], str] = str, **values: object) -> str:

@@ -42,6 +42,7 @@ async function compare(gallery, pressed) {
     const seed = seedOf(find("html_info_" + gallery)?.innerText ?? "");
     if (!seed) return say(pressed, t("There is no image yet: generate one first."));
     const found = await stored(seed);
+    if (found === null) return say(pressed, t("No response from VAE Lab."));
     if (!found) return say(pressed, t("The latent of this image is no longer stored: generate it again."));
     const asked = refreshes();
     switchTo(find("tab_vae_lab"));
@@ -61,19 +62,19 @@ async function compare(gallery, pressed) {
 const seedOf = (infotext) => /\bSteps: .*\bSeed: (\d+)/.exec(infotext)?.[1];
 
 /**
- * The newest stored generation with an image of this seed.
+ * The newest stored generation with an image of this seed; null if the server does not answer.
  *
  * @param {string} seed
- * @returns {Promise<Stored | undefined>}
+ * @returns {Promise<Stored | undefined | null>}
  */
 async function stored(seed) {
     try {
         const answer = await fetch(address("latents"), {cache: "no-store"});
         /** @type {Stored[]} */
-        const latents = answer.ok ? (await answer.json()).latents : [];
+        const latents = (await answer.json()).latents ?? [];
         return latents.find(({infotexts}) => infotexts.some((infotext) => seedOf(infotext) === seed));
     } catch {
-        return undefined;
+        return null;
     }
 }
 

@@ -129,6 +129,11 @@ function begin(page) {
     show({busy: true, done: 0, total: 0, what: t("Starting…")});
 }
 
+/** The server does not answer: what was just started has not begun. If it has, the next answer shows it again. */
+export function giveUp() {
+    if (run) end();
+}
+
 function end() {
     endedRuns += 1;
     const page = run?.page ?? null;

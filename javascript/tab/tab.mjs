@@ -15,6 +15,7 @@ import {checkMerger} from "./merger.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
+import * as unreachable from "./unreachable.mjs";
 import * as vaeFiles from "./vae_files.mjs";
 
 const TICK_MS = 300;
@@ -39,6 +40,7 @@ export function start() {
     fixes.start();
     vaeFiles.start();
     about.start();
+    unreachable.start(runs.giveUp);
     document.addEventListener("click", onClick, true);
     document.addEventListener(CHOICE_EVENT, refreshDecision);
     setInterval(tick, TICK_MS);
@@ -47,6 +49,7 @@ export function start() {
 
 /** @param {MouseEvent} event */
 function onClick(event) {
+    unreachable.onClick(event);
     picks.onClick(event);
     fixes.onClick(event);
     vaeFiles.onClick(event);

@@ -39,6 +39,7 @@ FINDINGS = [  # modules that make findings and recommendations
     if file.stem
     in ("checkup", "half_precision", "inspect", "judge", "latent_scale", "loading", "record", "recommend", "watch")
 ]
+TEMPLATES = ROOT / "vae_lab" / "ui" / "views" / "templates"
 SCRIPTS = sorted(file for ending in ("js", "mjs") for file in (ROOT / "javascript").rglob(f"*.{ending}"))
 PACKAGE = sorted((ROOT / "vae_lab").rglob("*.py"))
 
@@ -87,10 +88,9 @@ def in_html(html: str) -> list[str]:
 
 
 def in_templates() -> Iterator[str]:
-    """What the templates pass to ``t``."""
-    for name in ENVIRONMENT.list_templates():
-        assert ENVIRONMENT.loader is not None
-        source, _, _ = ENVIRONMENT.loader.get_source(ENVIRONMENT, name)
+    """What the templates pass to ``t``, and that of the file that a comparison is shared as."""
+    for file in (*TEMPLATES.glob("*.html"), ROOT / "vae_lab" / "service" / "share.html"):
+        name, source = file.name, file.read_text(encoding="utf8")
         for call in ENVIRONMENT.parse(source).find_all(nodes.Call):
             if isinstance(call.node, nodes.Name) and call.node.name == "t":
                 assert isinstance(call.args[0], nodes.Const), f"{name}: no text, but {call.args[0]}"

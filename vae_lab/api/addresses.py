@@ -27,9 +27,9 @@ def sheet_url(stored: StoredComparison) -> str:
     return f"{_BASE}/sheets/{stored.id}.png"
 
 
-def share_url(stored: StoredComparison) -> str:
-    """A comparison as one HTML file; see :func:`vae_lab.service.share.share_html`."""
-    return f"{_BASE}/shares/{stored.id}.html"
+def share_url(stored: StoredComparison, language: str = "") -> str:
+    """A comparison as one HTML file in ``language``; see :func:`vae_lab.service.share.share_html`."""
+    return f"{_BASE}/shares/{stored.id}.html" + (f"?language={quote(language, safe='')}" if language else "")
 
 
 def blink_url(stored: StoredComparison, kind: str) -> str:

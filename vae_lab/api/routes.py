@@ -51,6 +51,7 @@ from vae_lab.api.sources import MAX_IMAGE_BODY, add_sources
 from vae_lab.errors import HostError, UnknownChoice, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.library.inventory import REPORTS
+from vae_lab.messages import use_language
 from vae_lab.service.blink import BLINKS, blink
 from vae_lab.service.choices import ChoiceService
 from vae_lab.service.comparisons import ComparisonService, StoredComparison
@@ -237,12 +238,17 @@ def _add_comparisons(router: APIRouter, service: ComparisonService) -> None:
     @router.get(
         "/shares/{comparison_id}.html", response_class=Response, responses={**file_of("text/html"), **errors(404, 422)}
     )
-    def share(comparison_id: str) -> Response:
+    def share(
+        comparison_id: str,
+        language: str = Query("", max_length=20, description="Such as `zh_CN`; English if there is no translation."),
+    ) -> Response:
         """Get a comparison as one HTML file, with its images, the light table and the numbers."""
         stored = service.get(comparison_id)
         # An attachment: a page that runs scripts does not belong into the host's origin.
         name = disposition("attachment", f"{_title(stored)}-VAEs.html".replace("/", "_"))
-        return Response(share_html(stored), media_type="text/html", headers={**CACHED, "Content-Disposition": name})
+        with use_language(language):
+            html = share_html(stored)
+        return Response(html, media_type="text/html", headers={**CACHED, "Content-Disposition": name})
 
     @router.get(
         "/blinks/{comparison_id}.{kind}",

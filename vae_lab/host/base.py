@@ -104,6 +104,9 @@ class Host(ABC):
     language: str = ""
     """Language of messages, such as ``zh_CN``; "" is English. It may change while the host runs."""
 
+    chooses_language: bool = False
+    """Whether each of our pages chooses its language; False if the host has its own setting, see ``language``."""
+
     chooses_checkpoint: bool = False
     """Whether our pages offer :meth:`select_checkpoint`; False if the host has its own menu for that."""
 

@@ -168,6 +168,7 @@ class StandaloneHost(Host):
 
     name = "VAE Lab, stand-alone"
     chooses_checkpoint = True
+    chooses_language = True
 
     def __init__(
         self, folders: Folders, *, device: str = "cpu", published: Sequence[PublishedVae] | None = None

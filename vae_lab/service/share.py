@@ -10,18 +10,19 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from vae_lab.comparison import Decoded
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.errors import VaeLabError
 from vae_lab.host.choices import BUILT_IN
+from vae_lab.messages import catalogue, current_language, text, translated
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.text import as_text, sized
 from vae_lab.version import __version__
@@ -44,7 +45,7 @@ def share_html(stored: StoredComparison) -> bytes:
 
     Up to 24 megapixels in total, the images are lossless WebP; beyond that, WebP of quality 95, and the page says so.
     They have no generation parameters. Everything from files is escaped, and the page's own policy forbids it to load
-    or send anything.
+    or send anything. The page is in the language of the context.
 
     Raises:
         VaeLabError: the images are too large or too many.
@@ -60,13 +61,16 @@ def share_html(stored: StoredComparison) -> bytes:
     html = _template().render(
         title=as_text(stored.generation.title or stored.generation.id),
         figures=figures,
-        images=f"{len(images)} {'image' if len(images) == 1 else 'images'}, {sized(size)}",
+        count=len(images),
+        size=sized(size),
         quality=0 if lossless else _QUALITY,
-        columns=[(known, known.text.format(reference=_reference(stored))) for known in EXPLANATIONS.values()],
+        columns=[(known, text(known.text, reference=_reference(stored))) for known in EXPLANATIONS.values()],
         rows=[(figure, _numbers(stored, figure.name)) for figure in figures],
         measured_images=min(MAX_IMAGES, len(stored.generation.latents)),
         style=Markup((_ASSETS / "style.css").read_text(encoding="utf8")),  # noqa: S704  our own
         modules=Markup(_import_map()),  # noqa: S704  base64 and our own names
+        language=current_language() if catalogue() else "",
+        dictionary=catalogue(),
         nonce=secrets.token_urlsafe(12),
         version=__version__,
     )
@@ -75,7 +79,7 @@ def share_html(stored: StoredComparison) -> bytes:
 
 @dataclass(frozen=True)
 class _Figure:
-    """One VAE: its name, facts in English, and images as WebP; or an error instead."""
+    """One VAE: its name, facts, and images as WebP; or an error instead."""
 
     name: str
     facts: str
@@ -96,9 +100,10 @@ def _images(result: Decoded) -> np.ndarray | tuple[np.ndarray, ...]:
 def _figure(stored: StoredComparison, result: Decoded, lossless: bool) -> _Figure:
     webps = tuple(_webp(image, lossless) for image in _images(result))
     height, width = (0, 0) if result.images is None else result.images.shape[1:3]
-    facts = [f"of {as_text(stored.checkpoint)}"] if result.name == BUILT_IN and stored.checkpoint else []
+    is_known = result.name == BUILT_IN and stored.checkpoint
+    facts = [text("of {checkpoint}", checkpoint=as_text(stored.checkpoint))] if is_known else []
     facts += [result.family.title] if result.family else []
-    facts += [] if result.finite else ["the output contains NaN or infinite values, shown as black"]
+    facts += [] if result.finite else [text("The output contains NaN or infinite values, shown as black.")]
     return _Figure(as_text(result.name), " · ".join(facts), result.error, width, height, webps)
 
 
@@ -112,7 +117,7 @@ def _webp(image: np.ndarray, lossless: bool) -> bytes:
 
 def _reference(stored: StoredComparison) -> str:
     name = stored.measured.reference
-    return "the built-in VAE" if name == BUILT_IN else as_text(name) or "the reference"
+    return text("the built-in VAE") if name == BUILT_IN else as_text(name) or text("the reference")
 
 
 def _numbers(stored: StoredComparison, name: str) -> list[str]:
@@ -121,7 +126,7 @@ def _numbers(stored: StoredComparison, name: str) -> list[str]:
     if found is None:
         return []
     values = [(getattr(found, key), known.digits) for key, known in EXPLANATIONS.items()]
-    return ["–" if v is None else "equal" if math.isinf(v) else f"{v:.{digits}f}" for v, digits in values]
+    return ["–" if v is None else text("equal") if math.isinf(v) else f"{v:.{digits}f}" for v, digits in values]
 
 
 # --- the scripts -----------------------------------------------------------------------------------------------------
@@ -155,4 +160,6 @@ def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["t"] = partial(text, escape=escape)
+    environment.filters["translated"] = translated
     return environment.get_template("share.html")

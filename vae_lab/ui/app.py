@@ -74,7 +74,7 @@ def launch(host: Host, port: int = 0, *, listen: bool = False) -> Running:
         HostError: the port is in use or not allowed.
     """
     use_private_folder()
-    blocks = build_tab(host, page("VAE Lab", style_sheet(), script_url()))
+    blocks = build_tab(host, page("VAE Lab", style_sheet(), f"{script_url()}&alone"))
     address, token = (_EVERYWHERE, secrets.token_urlsafe(24)) if listen else (_HERE_ONLY, "")
     for tries_left in range(0 if port else 2, -1, -1):
         free = _free_port(address, port)

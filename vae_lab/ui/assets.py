@@ -12,6 +12,7 @@ __all__ = ["add_scripts", "folder", "script_url", "style_sheet"]
 
 _PATH = "/vae-lab/scripts"
 _ENTRY = "vae_lab.mjs"
+_TRANSLATIONS = "/vae-lab/localizations"  # next to the scripts, as in a checkout
 
 
 def folder() -> Path:
@@ -29,9 +30,10 @@ def style_sheet() -> str:
 
 
 def add_scripts(app: FastAPI) -> None:
-    """Serve the scripts (see :func:`script_url`), as the ``file=`` route does in a WebUI."""
+    """Serve the scripts (see :func:`script_url`), as the ``file=`` route does in a WebUI, and the translations."""
     mimetypes.add_type("text/javascript", ".mjs")  # browsers run no module of another type; Windows may not know it
     app.mount(_PATH, StaticFiles(directory=folder() / "javascript"))
+    app.mount(_TRANSLATIONS, StaticFiles(directory=folder() / "localizations"))
 
 
 def script_url() -> str:

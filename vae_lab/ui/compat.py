@@ -20,6 +20,7 @@ from vae_lab.messages import text, use_language
 __all__ = ["build_for", "choice_update", "connect", "follow", "html_update", "image_input", "page", "uploaded"]
 
 _FONTS = ["system-ui", "sans-serif"]
+_LANGUAGE_COOKIE = "vae_lab_language"
 _MONO = ["ui-monospace", "monospace"]
 
 
@@ -127,11 +128,26 @@ def _in_host_language(handler: Callable[..., Any]) -> Callable[..., Any]:
     if host is None:
         return handler
 
+    if host.chooses_language:
+        return _in_page_language(handler)
+
     @functools.wraps(handler)
     def answer(*values: Any) -> Any:
         with use_language(host.language):
             return handler(*values)
 
+    return answer
+
+
+def _in_page_language(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """In the language that the page has chosen; see javascript/tab/standalone.mjs."""
+
+    def answer(request: gr.Request, *values: Any) -> Any:  # gradio sees what is asked for, and puts it first
+        asked = request.request  # gradio 3 makes its own cookies into something that cannot be searched
+        with use_language(asked.cookies.get(_LANGUAGE_COOKIE, "") if asked else ""):
+            return handler(*values)
+
+    answer.__name__ = getattr(handler, "__name__", "answer")
     return answer
 
 
@@ -180,7 +196,7 @@ def page(title: str, css: str, script: str) -> gr.Blocks:
         script: URL of a module, relative to the page, that runs once after the page is built.
     """
     known = inspect.signature(gr.Blocks.__init__).parameters
-    theme = gr.themes.Default(font=_FONTS, font_mono=_MONO)
+    theme = _theme()
     run_script = f"() => {{ import(new URL({json.dumps(script)}, document.baseURI)); }}"
     if "js" in known:
         return gr.Blocks(theme=theme, title=title, css=css, js=run_script, fill_width=True, analytics_enabled=False)
@@ -191,3 +207,33 @@ def page(title: str, css: str, script: str) -> gr.Blocks:
     with blocks:
         blocks.load(None, _js=run_script)
     return blocks
+
+
+def _theme() -> gr.themes.Default:
+    """Gradio's default with a contrast of at least 4.5:1 for all text. Flat buttons, so that it can be measured."""
+    red, theme = gr.themes.colors.red, gr.themes.Default(font=_FONTS, font_mono=_MONO)
+    return theme.set(
+        body_text_color_subdued="*neutral_500",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_200",
+        button_primary_background_fill_hover="*primary_100",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_primary_border_color_dark="*primary_700",
+        button_primary_text_color="*primary_800",
+        button_primary_text_color_dark="white",
+        button_secondary_background_fill="*neutral_200",
+        button_secondary_background_fill_hover="*neutral_100",
+        button_secondary_background_fill_dark="*neutral_700",
+        button_secondary_background_fill_hover_dark="*neutral_600",
+        button_cancel_background_fill=red.c100,
+        button_cancel_background_fill_hover=red.c50,
+        button_cancel_background_fill_dark=red.c700,
+        button_cancel_background_fill_hover_dark=red.c800,
+        button_cancel_text_color=red.c800,
+        checkbox_label_background_fill="white",
+        checkbox_label_background_fill_hover="*neutral_50",
+        checkbox_label_background_fill_dark="*neutral_800",
+        checkbox_label_background_fill_hover_dark="*neutral_700",
+    )

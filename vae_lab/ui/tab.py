@@ -30,7 +30,7 @@ def build_tab(host: Host, page: gr.Blocks | None = None) -> gr.Blocks:
     """
     with build_for(host), page or gr.Blocks(analytics_enabled=False) as tab:
         with gr.Column(elem_classes=["vae-lab"]):
-            gr.HTML(heading(), elem_id="vae_lab_heading")
+            gr.HTML(heading(alone=page is not None), elem_id="vae_lab_heading")
             if host.not_found is not None:
                 gr.HTML(views.alert(_limited(host.not_found)), elem_id="vae_lab_limited")
         with gr.Tabs(elem_id="vae_lab_pages") as pages:

@@ -17,6 +17,7 @@ from vae_lab.comparison import Comparison, Decoded
 from vae_lab.errors import VaeLabError
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES
+from vae_lab.messages import use_language
 from vae_lab.service import share
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.share import share_html
@@ -86,6 +87,27 @@ def test_the_numbers_are_in_it_and_why_a_vae_has_none() -> None:
     for shown in (f"{comparison.measured.of['b.pt'].delta_e:.2f}", "equal", "PSNR", "not used: c.pt is a VAE for SDXL"):
         assert shown in text
     assert "Mean of 2 images" in text
+
+
+def test_it_is_in_the_language_of_the_page() -> None:
+    """With the dictionary for the light table; file names stay as they are."""
+    refused = Decoded("Compare", error="not enough memory")
+    comparison = stored(*two("Sharpness").comparison.results, refused, title="Compare")
+    english = Page(share_html(comparison))
+    with use_language("zh_CN"):
+        html = share_html(comparison)
+    page = Page(html)
+    assert [each["lang"] for each in (*english.all("html"), *page.all("html"))] == ["en", "zh-CN"]
+    told = " ".join(page.texts)
+    for words in ("对比度", "无损 WebP", "未使用", "相同", "来自 dreams.safetensors"):
+        assert words in told
+    assert not [words for words in ("image", "Mean", "Hover", "not used", "of dreams") if words in told]
+    assert [each["data-vae"] for each in page.all("figure")] == ["Built-in", "Sharpness"]
+    assert page.texts.count("Compare") == english.texts.count("Compare") == 2
+    dictionary = re.search(r"window.localization = (.*);</script>", html.decode("utf8"))
+    assert dictionary
+    assert json.loads(dictionary[1])["Difference"] == "差异"
+    assert b"window.localization" not in share_html(comparison)
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:

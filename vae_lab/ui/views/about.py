@@ -12,6 +12,10 @@ def about() -> str:
     return render("about", "about")
 
 
-def heading() -> str:
-    """The name, and what it is for."""
-    return render("about", "heading")
+def heading(*, alone: bool = False) -> str:
+    """The name, and what it is for.
+
+    Args:
+        alone: the page is the stand-alone app, whose heading this is.
+    """
+    return render("about", "heading", alone)

@@ -9,7 +9,7 @@ from vae_lab.api.routes import blink_url, share_url, sheet_url
 from vae_lab.comparison import Decoded, Measured
 from vae_lab.comparison.measures import EXPLANATIONS, MAX_IMAGES
 from vae_lab.host.choices import BUILT_IN
-from vae_lab.messages import text
+from vae_lab.messages import current_language, text
 from vae_lab.service.blink import BLINKS, can_blink
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.ui.views.tables import Mark, Number, Row, measure_column, table
@@ -35,7 +35,7 @@ def numbers(stored: StoredComparison, reference: str = "") -> str:
         [measure_column(key, _reference(measured)) for key in EXPLANATIONS],
         [_row(measured, result, marks) for result in results],
         sheet=sheet_url(stored),
-        share=share_url(stored),
+        share=share_url(stored, current_language()),
         blinks={kind: blink_url(stored, kind) for kind in BLINKS} if can_blink(stored) else None,
         remarks=_remarks(stored, measured),
     )

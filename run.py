@@ -57,7 +57,7 @@ def demo(args: argparse.Namespace, rest: list[str]) -> int:
 GRADIO_4_TESTS = (
     *("tests/browser", "tests/unit/api", "tests/unit/ui", "tests/unit/test_localization.py"),
     *("tests/unit/formats/test_remote.py", "tests/unit/service/test_hashes.py", "tests/contract/test_listing.py"),
-    "tests/unit/webui/test_any_part_missing.py",
+    *("tests/unit/webui/test_any_part_missing.py", "tests/unit/webui/test_extras.py"),
 )
 
 

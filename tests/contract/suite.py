@@ -323,7 +323,7 @@ class HostContract:
             family = case.families[name]
             assert bool(trip[name].error) == (family is None)
             if family is not None:
-                assert trip[name].family is FAMILIES[family]
+                assert trip[name].family == FAMILIES[family]
 
     def test_round_trips_leave_no_trace(self, host: Host, case: Case, image: Tensor) -> None:
         before, decision = host.compare(case.generation, case.usable), host.decision()

@@ -177,10 +177,11 @@ def _wrapped(text: str, font: _Font, width: int) -> list[str]:
             continue
         if lines[-1]:
             lines.append("")
-        while font.getlength(word) > width:
-            fits = bisect_right(range(1, len(word) + 1), width, key=lambda n, word=word: font.getlength(word[:n]))
-            lines[-1:] = [word[: max(fits, 1)], ""]
-            word = word[max(fits, 1) :]
+        while len(word) > width or font.getlength(word) > width:  # no letter is narrower than a pixel
+            lengths = range(1, min(len(word), width) + 1)
+            fits = max(bisect_right(lengths, width, key=lambda n, word=word: font.getlength(word[:n])), 1)
+            lines[-1:] = [word[:fits], ""]
+            word = word[fits:]  # what is left of it
         lines[-1] = word
     return [line for line in lines if line]
 

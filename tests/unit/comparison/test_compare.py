@@ -80,7 +80,7 @@ def vaes(tmp_path_factory: pytest.TempPathFactory) -> list[Autoencoder]:
 def test_each_result_equals_the_vaes_own_decode(vaes: list[Autoencoder]) -> None:
     wanted = latents(2)
     comparison = compare(wanted, vaes)
-    assert comparison.family is SD1
+    assert comparison.family == SD1
     assert names(comparison) == ["3.safetensors", "1.safetensors", "2.safetensors"], "in the order asked for"
     for vae, result in zip(vaes, comparison, strict=True):
         assert result.images is not None
@@ -99,7 +99,7 @@ def test_a_mapping_names_the_vaes(vaes: list[Autoencoder]) -> None:
 
 def test_family_of_the_latents_is_that_of_the_first_vae_that_has_one(vaes: list[Autoencoder]) -> None:
     unknown, known = vaes[0].with_family(None), vaes[1].with_family("sdxl")
-    assert compare(latents(), [unknown, known]).family is SDXL
+    assert compare(latents(), [unknown, known]).family == SDXL
 
 
 def test_family_that_cannot_be_detected(vaes: list[Autoencoder]) -> None:
@@ -129,7 +129,7 @@ def test_vae_of_another_family_is_refused_and_the_rest_decoded() -> None:
     assert names(comparison) == ["a", "xl", "b"]
     assert comparison["xl"].images is None
     assert comparison["xl"].error == "xl is a VAE for SDXL, but the latents are SD1 / SD2"
-    assert comparison["xl"].family is SDXL
+    assert comparison["xl"].family == SDXL
     assert [result.name for result in comparison.decoded] == ["a", "b"]
 
 

@@ -56,7 +56,7 @@ def test_result_equals_the_vaes_own(photo: torch.Tensor, sample_set: SampleSet) 
     assert result.latent is not None
     assert torch.equal(result.latent, latent)
     assert np.array_equal(result.image, to_pixels(vae.decode(latent))[0])
-    assert result.family is FAMILIES["sd1"]
+    assert result.family == FAMILIES["sd1"]
     assert result.finite
     assert result.error == ""
     assert min(result.encode_seconds, result.decode_seconds) > 0

@@ -368,6 +368,11 @@ class RoundTripPage:
     def open(cls, page: Page, url: str, theme: str = "light") -> RoundTripPage:
         """Load the page and turn to the round trip."""
         Panel.open(page, url, theme)
+        return cls.turn_to(page)
+
+    @classmethod
+    def turn_to(cls, page: Page) -> RoundTripPage:
+        """Open its tab."""
         page.locator(".tab-nav button", has_text="Round trip").click()
         expect(page.locator("#vae_lab_roundtrip_run")).to_be_visible()
         # Until the page has refreshed itself: an answer that comes later would put back what is ticked meanwhile.

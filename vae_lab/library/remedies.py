@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from vae_lab.checkup.findings import BROKEN, MISSING, SUSPECT, UNREADABLE, Status
+from vae_lab.identity import published_vaes
 from vae_lab.latents.family import Family
 from vae_lab.library.recommend import recommend
 from vae_lab.library.record import Depth, FileRecord
@@ -119,9 +120,16 @@ def _with_vae(
             return replace(bare, action="use", vae=best.name, reason=best.reason)
         refused = refused or why
         del candidates[best.name]
-    reason = f"no VAE in your folders is known to be healthy and of the {family.title} family"
+    published = next((one for one in published_vaes() if one.family == family.id), None)
     if refused:
         reason = f"no healthy VAE of the {family.title} family can be used for it ({refused})"
+    elif published is not None:
+        reason = (
+            f"no VAE in your folders is known to be healthy and of the {family.title} family; {published.file} can be "
+            "downloaded: on its Checkup page, or with vae-lab download"
+        )
+    else:
+        reason = f"no VAE in your folders is known to be healthy and of the {family.title} family"
     return replace(bare, reason=reason)
 
 

@@ -61,6 +61,14 @@ def test_the_plan(models: Path) -> None:
     assert contents(models) == before
 
 
+def test_without_a_healthy_vae_the_plan_names_one_to_download(models: Path) -> None:
+    for vae in (models / "VAE").iterdir():
+        vae.unlink()
+    left = {remedy.checkpoint: remedy.reason for remedy in fixes_of(models).plan().left}
+    assert "; vae-ft-mse-840000-ema-pruned.safetensors can be downloaded: on its Checkup" in left["broken.safetensors"]
+    assert "downloaded" not in left["flux.safetensors"], "none is published for it"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="folders cannot be locked there")
 def test_two_programs_do_not_lose_each_others_undo(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads the list, adds to it and writes it: what the other one has added meanwhile would be gone."""

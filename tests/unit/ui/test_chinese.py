@@ -74,7 +74,7 @@ INTERNATIONAL = (
     "HTML", "GIF", "WebP", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae",
     "AutoencoderKL",
     "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
-    "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "CHECKPOINT", "NEW", "o", "vae-lab", "module",
+    "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "download", "CHECKPOINT", "NEW", "o", "vae-lab", "module",
     "first_stage_model.", "-o", "time-limit", "pickle", "ckpt", "a", "pt",
     # kinds of files, the programs and models that they belong to, and the WebUI's folders
     "Allegro", "AnimateDiff", "AsymmetricAutoencoderKL", "CLIP", "Cascade", "Chroma", "Codeformer", "CogVideoX",
@@ -286,7 +286,9 @@ def fix_pages() -> Iterator[str]:
     reasons = (
         "it is healthy and of the SD1 / SD2 family",
         "it is not known which family of VAEs its model needs",
-        "no VAE in your folders is known to be healthy and of the SDXL family",
+        "no VAE in your folders is known to be healthy and of the Flux family",
+        "no VAE in your folders is known to be healthy and of the SDXL family; "
+        f"{NAMES[0]} can be downloaded: on its Checkup page, or with vae-lab download",
         f"no healthy VAE of the SDXL family can be used for it ({NAMES[0]})",
         f"{NAMES[0]} also holds the choice for {NAMES[1]}, which must stay as it is",
     )

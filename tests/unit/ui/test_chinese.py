@@ -72,8 +72,9 @@ INTERNATIONAL = (
     "VAE", "VAEs", "SDXL", "SD", "PSNR", "SSIM", "CIEDE", "RGB", "NaN", "LoRA", "WebUI", "Lab", "Built-in", "Automatic",
     "MB", "GB", "kB", "dB", "bytes", "fp", "ldm", "first_stage_model", "img", "txt", "no-half-vae", "JSONL", "CSV",
     "HTML", "GIF", "WebP", "L", "C", "s", "x", "ab", "deadbeefde", "safetensors", "mse", "ft", "fix", "sdxl", "vae",
-    "AutoencoderKL", "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4", "SD3", "A", "Forge",
-    "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "download", "CHECKPOINT", "NEW", "o", "vae-lab",
+    "AutoencoderKL", "bfloat", "torch", "JSON", "E", "sd-vae-ft-mse", "Flux", "TAESD", "Stable", "Diffusion", "x4",
+    "SD3", "A", "Forge", "bf", "vae-in-bf", "vae-in-fp", "ComfyUI", "lab", "bake", "extract", "download", "CHECKPOINT",
+    "NEW", "o", "vae-lab",
     "module", "first_stage_model.", "-o", "time-limit", "pickle", "ckpt", "a", "pt",
     # kinds of files, the programs and models that they belong to, and the WebUI's folders
     "Allegro", "AnimateDiff", "AsymmetricAutoencoderKL", "CLIP", "Cascade", "Chroma", "Codeformer", "CogVideoX",

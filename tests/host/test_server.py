@@ -88,6 +88,13 @@ class Server:
         with urllib.request.urlopen(request, timeout=300) as response:
             return json.load(response)
 
+    def wait_idle(self, seconds: float = 120) -> None:
+        """Until no task of ours is running: what a test leaves, such as the rest of a comparison, goes on."""
+        end = time.monotonic() + seconds
+        while self.get("/vae-lab/v1/progress")["busy"]:
+            assert time.monotonic() < end, self.get("/vae-lab/v1/progress")
+            time.sleep(0.5)
+
     def txt2img(self, lab: dict[str, Any] | None = None, **body: Any) -> dict[str, Any]:
         scripts = {"alwayson_scripts": {"VAE Lab": {"args": [lab]}}} if lab is not None else {}
         defaults = {"prompt": "a boat", "seed": 5, "steps": 3, "width": 128, "height": 128, "sampler_name": "Euler"}
@@ -224,6 +231,7 @@ def checked(server: Server, data_dir: Path) -> Server:
     if not (data_dir / "models" / "Stable-diffusion" / "unrelated.safetensors").exists():
         pytest.skip("the checkpoint's VAE has another architecture than the sample VAEs")
     names = ["one.safetensors", "grey.safetensors", "photo-b.safetensors"]
+    server.wait_idle()
     server.post("/vae-lab/v1/inspect", {"names": names})
     return server
 

@@ -64,3 +64,4 @@ def test_a_refresh_that_fails_is_no_error_of_the_download(make: MakeDouble) -> N
 
     double.part("sd_vae").refresh_vae_list = fail
     host.refresh_vaes()
+    assert host.vae_files().keys() == {"first.safetensors"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +28,9 @@ def test_a_click_says_that_there_is_no_answer(unwatched: Page, shared_url: str) 
     panel = Panel.open(page, shared_url)
     note = page.get_by_role("alert").filter(has_text="No response from VAE Lab.")
     expect(note).to_have_count(0)
-    page.route("**/*", lambda route: route.abort())
+    # Gradio 4 never ends an event whose answer is lost on the way, and then ignores the button; an event that was
+    # asked for before may still be underway.
+    page.route(re.compile("^(?!.*/queue/data)"), lambda route: route.abort())
     pressed = [
         "#vae_lab_all", "#vae_lab_use_for_checkpoint", "#vae_lab_compare", "#vae_lab_thumbnails [data-pick] >> nth=1"
     ]  # fmt: skip

@@ -5,6 +5,7 @@ An image is a tensor [3,H,W] in 0..1, sRGB.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +130,9 @@ def photo_crops(files: list[Path], size: int, count: int, rng: np.random.Generat
             chosen = scaled[rng.integers(3)]
             if min(chosen.size) < size:
                 chosen = scaled[0]
+            if min(chosen.size) < size:
+                grown = size / min(chosen.size)
+                chosen = chosen.resize((math.ceil(chosen.width * grown), math.ceil(chosen.height * grown)))
             left = int(rng.integers(chosen.width - size + 1))
             top = int(rng.integers(chosen.height - size + 1))
             crop = to_tensor(chosen.crop((left, top, left + size, top + size)))

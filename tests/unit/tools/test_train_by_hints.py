@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tools import taesd_net, train_by_hints
-from tools.train_by_hints import Lessons, Phase, train
+from tools.train_by_hints import Lessons, Phase, train, train_all_sizes
 from tools.train_vaes import RECIPES, fresh
 from vae_lab.autoencoders.taesd.module import build_decoder
 
@@ -48,3 +48,31 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(lessons: Lessons, tmp_p
     again = lessons.model.state_dict()
     for name, value in once.items():
         torch.testing.assert_close(again[name], value)
+
+
+def test_all_sizes_resumed(lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_by_hints, "LARGE", 32)
+    monkeypatch.setattr(train_by_hints, "SIZES", ((32, 1), (16, 2)))
+    monkeypatch.setattr(train_by_hints, "SAVE_SLOWER", 3)
+    path = tmp_path / "sizes.pt"
+    images, latents = batches()
+    train_all_sizes(lessons, images, latents, 1, 1e-3, 5, path)
+    once = {name: value.clone() for name, value in lessons.model.state_dict().items()}
+    train_all_sizes(lessons, images, latents, 1, 1e-3, 5, path)  # from the state after 3 of 5 steps
+    again = lessons.model.state_dict()
+    for name, value in once.items():
+        torch.testing.assert_close(again[name], value)
+
+
+def test_a_fine_tune_changes_its_own_layers_alone(
+    lessons: Lessons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_by_hints, "LARGE", 32)
+    monkeypatch.setattr(train_by_hints, "SIZES", ((16, 1),))
+    lessons = Lessons(lessons.model, replace(RECIPE, base="photo-a", trained=("decoder.conv_out.",)), Path("nowhere"))
+    before = {name: value.clone() for name, value in lessons.model.state_dict().items()}
+    train_all_sizes(lessons, *batches(), 1, 1e-3, 2, tmp_path / "sizes.pt")
+    after = lessons.model.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "decoder.conv_out.weight", "decoder.conv_out.bias"
+    }  # fmt: skip

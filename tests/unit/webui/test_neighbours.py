@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.unit.makers import F8, kl_state, write
-from tests.unit.webui.double import Double, MakeDouble, P, load, vae
+from tests.unit.webui.double import Double, MakeDouble, P, load, load_extras, vae
 
 OVERRIDE = "VAE Lab override"
 DETAIL = 0.25  # level of a detailer's latents; those of the image are 1.0
@@ -256,3 +256,28 @@ def test_results_without_infotexts(
     assert len(processed.images) == len(processed.infotexts) == 3
     assert f"{OVERRIDE}: first.safetensors" in processed.infotexts[2]
     assert caplog.text == ""
+
+
+# --- ourselves -----------------------------------------------------------------------------------------------------
+
+
+def test_of_two_copies_the_first_one_is_used(make: MakeDouble, caplog: pytest.LogCaptureFixture) -> None:
+    """From a URL and from a ZIP: both run the package of the first one. "Reload UI" runs both again."""
+    double = make("webui")
+    scripts = double.part("scripts")
+    for _ in range(2):
+        caplog.clear()
+        for called in double.called.values():
+            called.clear()  # as the host does before it loads scripts
+        scripts.basedir = lambda: "/ext/sd-webui-vae-lab"
+        ((host, *_),) = double.start(load)
+        assert ("Installed twice" in host.about(), caplog.text) == (False, "")
+        scripts.basedir = lambda: "/ext/vae-lab-main"
+        before = {name: list(called) for name, called in double.called.items()}, double.attributes()
+        assert (load(), load_extras()) == (None, None)
+        assert ({name: list(called) for name, called in double.called.items()}, double.attributes()) == before
+        assert "/ext/sd-webui-vae-lab and in /ext/vae-lab-main" in caplog.text
+        assert host.about()["Installed twice"] == "sd-webui-vae-lab is used, vae-lab-main can be removed"
+        processed, _ = double.generate("first.safetensors", [], "off")
+        assert f"{OVERRIDE}: first.safetensors" in processed.infotexts[0]
+        double.unload()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fastapi import HTTPException
@@ -28,6 +29,27 @@ from vae_lab.webui.xyz_axis import chosen_by_axis
 __all__ = ["Jobs"]
 
 
+class _Script(NamedTuple):
+    """A script of the "Script" menu that is running.
+
+    Attributes:
+        title: as in the menu.
+        saves: whether the user wants its images to be saved.
+        group: of the latents of its tiles.
+    """
+
+    title: str
+    saves: bool
+    group: str
+
+    @classmethod
+    def of(cls, group: str, runner: Any, p: Any, chosen: int | None = 0, *_: Any) -> _Script | None:
+        """From the arguments of the host's ``ScriptRunner.run``; None if no script is chosen."""
+        if not chosen:
+            return None
+        return cls(runner.selectable_scripts[chosen - 1].title(), not getattr(p, "do_not_save_samples", False), group)
+
+
 class Jobs:
     """The active jobs, innermost last: a script may start a generation inside another one.
 
@@ -45,6 +67,8 @@ class Jobs:
         self.watch = GreyWatch(host)
         self._jobs: list[Job] = []
         self._refused = ""  # the API request that is being answered; why
+        self._script: _Script | None = None
+        self._groups = itertools.count(1)
         self._follows = patch(processing, "process_images_inner", self._around_generation, undo)
         self._sees_decodes = patch(processing, "decode_latent_batch", self._around_decode, undo)
         patch(processing.Processed, "js", _with_comments, undo)
@@ -68,6 +92,8 @@ class Jobs:
         self._jobs.append(job)
         with guarded("following a generation inside another one"):
             job.begin()
+        with guarded("looking where the generation belongs"):
+            job.part, job.group = self._belongs(job)
         try:
             processed = original(p, *args, **kwargs)
         except Refused as refused:
@@ -91,10 +117,24 @@ class Jobs:
     def _around_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Of the "Script" menu. Some go on after an error, such as the plot, but the API request was refused."""
         self._refused = ""
-        processed = original(*args, **kwargs)
+        with guarded("following a script"):
+            self._script = _Script.of(str(next(self._groups)), *args)
+        try:
+            processed = original(*args, **kwargs)
+        finally:
+            self._script = None
         if self._refused:
             raise HTTPException(422, self._refused)
         return processed
+
+    def _belongs(self, job: Job) -> tuple[str, str]:
+        """What part of an image it is, and its group: images that a script does not want saved are tiles of one."""
+        if job.outer is not None:
+            return "inside another image", job.outer.group
+        script = self._script
+        if script is not None and script.saves and getattr(job.p, "do_not_save_samples", False):
+            return f"tile of {script.title}", script.group
+        return "", str(next(self._groups))
 
     def _finish(self, job: Job, processed: Any) -> None:
         """Close the job first: whatever fails afterwards, the host has its own VAE again."""
@@ -192,6 +232,8 @@ class Jobs:
             checkpoint=captured.checkpoint,
             decoded_by=captured.decoder,
             tiling=captured.tiling,
+            part=job.part,
+            group=job.group,
         )
 
     def _compare(self, job: Job, generation: Generation, processed: Any) -> None:

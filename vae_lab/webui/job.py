@@ -90,6 +90,8 @@ class Job:
         redecoded: whether the active override replaced a broken VAE.
         names_vae: whether it is inside another job and names a VAE in the host's way, which then decodes it.
         explicit: whether the VAE was chosen for this very generation.
+        part: see :attr:`vae_lab.latents.generation.Generation.part`.
+        group: see :attr:`vae_lab.latents.generation.Generation.group`.
         between_batches: whether its last batch is finished and no other has begun: what is decoded meanwhile is no
             image of this job.
     """
@@ -105,6 +107,8 @@ class Job:
         self.on_grey: OnGrey = "off"
         self.redecoded = False
         self.explicit = False
+        self.part = ""
+        self.group = ""
         self.between_batches = False
         self._undo = ExitStack()
         self._swap: VaeSwap | None = None

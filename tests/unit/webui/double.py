@@ -89,8 +89,10 @@ class PostprocessedImage:
 
 
 class ScriptRunner:
-    def run(self, p: Any) -> None:
-        pass
+    selectable_scripts: tuple[Any, ...] = ()
+
+    def run(self, p: Any, chosen: int = 0) -> Any:
+        return self.selectable_scripts[chosen - 1].run(p) if chosen else None
 
 
 class Processed:
@@ -128,6 +130,7 @@ class P:
         self.accordion: tuple[Any, ...] = ("Automatic", [], "As in Settings")
         self.has_scripts, self.level, self.n_iter = True, 1.0, 1
         self.override_settings: dict[str, Any] = {}
+        self.do_not_save_samples = False
 
     def comment(self, line: str) -> None:
         self.comments.append(line)

@@ -258,6 +258,55 @@ def test_results_without_infotexts(
     assert caplog.text == ""
 
 
+# --- images of many parts ------------------------------------------------------------------------------------------
+
+
+def stored_by(host: Any) -> list[Any]:
+    return [(round(float(one.latents.mean()), 2), one.part) for one in host.generations.newest_first()]
+
+
+def test_parts_come_after_their_image(neighbours: Neighbours) -> None:
+    host = neighbours.start()
+    neighbours.details()
+    for _ in range(2):
+        neighbours.generate(n_iter=2)
+    whole, inside = (1.0, ""), (DETAIL, "inside another image")
+    assert stored_by(host) == [whole, whole, inside, inside] * 2
+    groups = [generation.group for generation in host.generations.newest_first()]
+    assert (len(set(groups[:4])), len(set(groups[4:])), len(set(groups))) == (1, 1, 2)
+    assert "inside another image" in host.generations.newest_first()[2].label
+
+
+class Upscale:
+    """As SD upscale: one image of four tiles, of which only the result is saved."""
+
+    def __init__(self, neighbours: Neighbours, *, tiles: bool) -> None:
+        self.neighbours, self.tiles = neighbours, tiles
+
+    def title(self) -> str:
+        return "SD upscale"
+
+    def run(self, p: P) -> None:
+        p.do_not_save_samples = p.do_not_save_samples or self.tiles
+        for _ in range(4):
+            self.neighbours.double.process_images(p)
+
+
+@pytest.mark.parametrize(("tiles", "saves"), [(True, True), (False, True), (False, False)])
+def test_tiles_are_grouped(neighbours: Neighbours, tiles: bool, saves: bool) -> None:
+    """But not the images of a plot, even if the API saves none."""
+    host = neighbours.start()
+    runner = neighbours.double.part("scripts.ScriptRunner")()
+    runner.selectable_scripts = (Upscale(neighbours, tiles=tiles),)
+    for _ in range(2):
+        p = P()
+        p.do_not_save_samples = not saves
+        runner.run(p, 1)
+    generations = host.generations.newest_first()
+    assert {generation.part for generation in generations} == {"tile of SD upscale" if tiles else ""}
+    assert len({generation.group for generation in generations}) == (2 if tiles else 8)
+
+
 # --- ourselves -----------------------------------------------------------------------------------------------------
 
 

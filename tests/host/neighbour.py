@@ -47,8 +47,8 @@ before_us = processing.process_images_inner  # as ControlNet saves it
 
 
 class Detailer(scripts.Script):
-    """As ADetailer: ``detailed``, ``detailed past`` while ControlNet's saved function is put back, or ``detailed with
-    second.safetensors``, as its own VAE. Afterwards it reads the parameters of all scripts again, from a copy."""
+    """As ADetailer: ``detailed``, or ``detailed past`` while ControlNet's saved function is put back; and ``with
+    second.safetensors`` as its own VAE. Afterwards it reads the parameters of all scripts again, from a copy."""
 
     def title(self):
         return "Detailer"
@@ -59,7 +59,7 @@ class Detailer(scripts.Script):
     def postprocess_image(self, p, pp):
         if "detailed" not in p.prompt:
             return
-        named = p.prompt.partition("detailed with ")[2]
+        named = p.prompt.partition(" with ")[2]
         inner = processing.StableDiffusionProcessingImg2Img(
             init_images=[pp.image], prompt="a detail", seed=3, steps=3, width=64, height=64, sampler_name="Euler",
             denoising_strength=0.5, do_not_save_samples=True, do_not_save_grid=True,

@@ -12,7 +12,6 @@ from tests.host.webui import WebUI, pixels
 
 pytestmark = pytest.mark.host
 FIRST = {"override": "first.safetensors", "on_grey": "off"}
-WITH_SECOND = "detailed with second.safetensors"
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_also_if_the_detailer_bypasses_us(webui: WebUI, host: Any) -> None:
     assert "VAE Lab" not in done.comments
 
 
-@pytest.mark.parametrize("prompt", [WITH_SECOND, f"detailed past, {WITH_SECOND}"])
+@pytest.mark.parametrize("prompt", ["detailed with second.safetensors", "detailed past with second.safetensors"])
 def test_a_detailer_gets_the_vae_that_it_names(webui: WebUI, host: Any, prompt: str) -> None:
     webui.choose_natively("first.safetensors")
     expected = pixels(webui.generate(prompt=prompt, n_iter=2, lab={"on_grey": "off"}))
@@ -89,6 +88,7 @@ def test_tiles_of_an_upscaler_are_grouped(webui: WebUI, host: Any) -> None:
         init_images=[start],
         denoising_strength=0.3,
         do_not_save_samples=False,
+        outpath_samples=str(webui.outputs),
     )
     assert done.images[0].size == (256, 256)
     tiles = host.generations.newest_first()

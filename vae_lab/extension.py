@@ -22,7 +22,7 @@ from vae_lab.host.base import Host
 from vae_lab.host.guard import for_host, guarded
 from vae_lab.service.background_checkup import BackgroundCheckup
 from vae_lab.webui.files_only import FilesOnlyHost
-from vae_lab.webui.parts import NEEDED, missing_parts, part, register
+from vae_lab.webui.parts import COPIES, NEEDED, missing_parts, part, register
 
 __all__ = ["Pages", "load", "load_extras", "the_background_checkup", "the_host"]
 
@@ -76,14 +76,21 @@ def the_background_checkup() -> BackgroundCheckup:
 
 @for_host("starting")
 def load(pages: Pages) -> type | None:
-    """Register everything with the WebUI.
+    """Register everything with the WebUI, or nothing if another copy of ours has done so.
 
     Returns:
         The script class for the WebUI to find; None without one.
     """
     log.setLevel(logging.INFO)
+    if not _is_first_copy():
+        return None
     undo = ExitStack()
-    register("on_script_unloaded", "unloading", undo.close)
+
+    def unload() -> None:
+        COPIES.clear()
+        undo.close()
+
+    register("on_script_unloaded", "unloading", unload)
     host = the_host()
     script, checkpoint_changed = None, _nothing
     if host.not_found is None:
@@ -108,11 +115,23 @@ def load_extras(pages: Pages) -> type | None:
         None if the WebUI has no such scripts, or lacks what we need.
     """
     host = the_host()
-    if host.not_found is not None:
+    if host.not_found is not None or len(COPIES) > 1:
         return None
     from vae_lab.webui.extras import script_class
 
     return script_class(host, pages.build_extras)
+
+
+def _is_first_copy() -> bool:
+    """Whether no other folder with VAE Lab in it has been loaded: all share this package, that of the first one."""
+    where = part("scripts.basedir")  # known while scripts load
+    folder = str(where()) if where is not None else ""
+    if folder not in COPIES:  # else loaded again, by a host that does not say when it unloads scripts
+        COPIES.append(folder)
+    if len(COPIES) == 1:
+        return True
+    log.error("VAE Lab is installed twice, in %s. Only the first one is used: remove one.", " and in ".join(COPIES))
+    return False
 
 
 def _nothing() -> None:

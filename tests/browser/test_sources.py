@@ -213,7 +213,9 @@ def test_many_latents_are_listed_newest_first(page: Page, launch: Launch, make_h
     buttons = page.locator("#vae_lab_thumbnails").first.locator("[data-pick]")
     expect(buttons).to_have_count(24)
     expect(buttons.first).to_contain_text("Flux")
-    expect(page.locator("#vae_lab_thumbnails").first).to_contain_text("7 older ones are only in the menu.")
+    expect(page.locator("#vae_lab_thumbnails").first).to_contain_text(
+        "7 others, older ones or parts of an image, are only in the menu."
+    )
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     buttons.nth(23).click()
     expect(panel.latent).to_contain_text("Cat 07")

@@ -117,7 +117,8 @@ class GenerationAnswer(Answer):
     """One stored generation."""
 
     id: str = Field(..., description="For use in requests.")
-    label: str = Field(..., description="Human-readable: time, prompt, size.")
+    label: str = Field(..., description="Human-readable: time, prompt, size, part.")
+    part: str = Field(..., description="What part of an image it is; empty for an image of its own.")
     family: str
     size: list[int] = Field(..., description="Width and height of its images, in pixels.")
     images: int = Field(..., description="Number of latents.")
@@ -130,6 +131,7 @@ class GenerationAnswer(Answer):
         return cls(
             id=generation.id,
             label=generation.label,
+            part=generation.part,
             family=generation.family.id,
             size=[width * 8, height * 8],
             images=batch,

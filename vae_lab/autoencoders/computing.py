@@ -58,7 +58,11 @@ def flushing_denormals(autoencoder: Autoencoder) -> Iterator[Autoencoder]:
 
         def run(work: Callable[[], Tensor]) -> Tensor:
             try:
-                return pool.submit(torch.no_grad()(work)).result()
+                result = pool.submit(torch.no_grad()(work))
+            except RuntimeError as error:  # the interpreter is exiting, and starts nothing any more
+                raise Cancelled("cancelled") from error
+            try:
+                return result.result()
             except (KeyboardInterrupt, SystemExit):
                 stopped.set()
                 raise

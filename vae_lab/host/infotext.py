@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from vae_lab.version import __version__
 
 __all__ = [
     "HASH_KEY", "OVERRIDE_KEY", "REDECODED_KEY", "VaeHash", "decoded_by", "drop_host_vae", "forget_override",
-    "names_vae", "quote", "vae_hash", "with_override",
+    "keep_override", "names_vae", "quote", "vae_hash", "with_override",
 ]  # fmt: skip
 
 OVERRIDE_KEY = "VAE Lab override"
@@ -155,6 +155,17 @@ def forget_override(p: Any) -> None:
     """Remove our keys from the infotexts that ``p`` will write."""
     for key in _OWN_KEYS:
         p.extra_generation_params.pop(key, None)
+
+
+def keep_override(p: Any) -> Callable[[], None]:
+    """Returns a function that gives ``p`` the keys back that it has of ours now, and no others of ours."""
+    kept = {key: p.extra_generation_params[key] for key in _OWN_KEYS if key in p.extra_generation_params}
+
+    def put_back() -> None:
+        forget_override(p)
+        p.extra_generation_params.update(kept)
+
+    return put_back
 
 
 def drop_host_vae(parameters: MutableMapping[str, Any]) -> None:

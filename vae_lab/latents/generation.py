@@ -26,6 +26,8 @@ class Generation:
         checkpoint: file of the checkpoint that sampled them, or "".
         decoded_by: what decoded them in the host, such as ``Full`` or ``TAESD``, or "".
         tiling: whether the image is a seamless tile, so that convolutions wrap around.
+        part: what part of an image it is, such as ``tile of SD upscale``; "" for an image of its own.
+        group: the same for an image and its parts, or for the parts of one image; "" if it is not known to have any.
         created: seconds since the epoch.
     """
 
@@ -37,6 +39,8 @@ class Generation:
     checkpoint: str = ""
     decoded_by: str = ""
     tiling: bool = False
+    part: str = ""
+    group: str = ""
     created: float = field(default_factory=time.time)
 
     @property
@@ -48,7 +52,8 @@ class Generation:
 
     @property
     def label(self) -> str:
-        """One line for a list: time, prompt and size."""
+        """One line for a list: time, prompt, size, and what part of an image it is."""
         batch, _, height, width = self.latents.shape
         size = f"{width * 8}x{height * 8}" + (f" x {batch}" if batch > 1 else "")
-        return f"{time.strftime('%H:%M:%S', time.localtime(self.created))} · {self.title or 'no prompt'} · {size}"
+        made = time.strftime("%H:%M:%S", time.localtime(self.created))
+        return " · ".join(filter(None, (made, self.title or "no prompt", size, self.part)))

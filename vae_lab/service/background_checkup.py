@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable
 
-from vae_lab.errors import VaeLabError
+from vae_lab.errors import Cancelled, VaeLabError
 from vae_lab.host.base import Host
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.guard import guarded
@@ -62,6 +62,8 @@ class BackgroundCheckup:
             return
         try:
             report = self._host.inspect(BUILT_IN)
+        except Cancelled:  # the program ends
+            return
         except VaeLabError as error:
             log.warning("VAE Lab, checking %s: %s", name, error)
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fastapi import HTTPException
@@ -28,6 +29,27 @@ from vae_lab.webui.xyz_axis import chosen_by_axis
 __all__ = ["Jobs"]
 
 
+class _Script(NamedTuple):
+    """A script of the "Script" menu that is running.
+
+    Attributes:
+        title: as in the menu.
+        saves: whether the user wants its images to be saved.
+        group: of the latents of its tiles.
+    """
+
+    title: str
+    saves: bool
+    group: str
+
+    @classmethod
+    def of(cls, group: str, runner: Any, p: Any, chosen: int | None = 0, *_: Any) -> _Script | None:
+        """From the arguments of the host's ``ScriptRunner.run``; None if no script is chosen."""
+        if not chosen:
+            return None
+        return cls(runner.selectable_scripts[chosen - 1].title(), not getattr(p, "do_not_save_samples", False), group)
+
+
 class Jobs:
     """The active jobs, innermost last: a script may start a generation inside another one.
 
@@ -45,8 +67,10 @@ class Jobs:
         self.watch = GreyWatch(host)
         self._jobs: list[Job] = []
         self._refused = ""  # the API request that is being answered; why
-        patch(processing, "process_images_inner", self._around_generation, undo)
-        patch(processing, "decode_latent_batch", self._around_decode, undo)
+        self._script: _Script | None = None
+        self._groups = itertools.count(1)
+        self._follows = patch(processing, "process_images_inner", self._around_generation, undo)
+        self._sees_decodes = patch(processing, "decode_latent_batch", self._around_decode, undo)
         patch(processing.Processed, "js", _with_comments, undo)
         patch(scripts.ScriptRunner, "run", self._around_script, undo)
 
@@ -54,9 +78,22 @@ class Jobs:
         """The job of ``p``, if ``p`` is being generated now."""
         return next((job for job in reversed(self._jobs) if job.p is p), None)
 
+    def bypassed_by(self) -> str:
+        """Who keeps us from following the generation that begins now, as one sentence; "" if nobody.
+
+        An extension may have put a function back that it saved before we came.
+        """
+        if self._jobs or self._follows():
+            return ""
+        return _replaced("process_images_inner")
+
     def _around_generation(self, original: Callable[..., Any], p: Any, *args: Any, **kwargs: Any) -> Any:
         job = Job(p, self.host.vae, self.host.own_name, self._jobs[-1] if self._jobs else None)
         self._jobs.append(job)
+        with guarded("following a generation inside another one"):
+            job.begin()
+        with guarded("looking where the generation belongs"):
+            job.part, job.group = self._belongs(job)
         try:
             processed = original(p, *args, **kwargs)
         except Refused as refused:
@@ -69,15 +106,35 @@ class Jobs:
             self._finish(job, None)
             raise
         self._finish(job, processed)
+        with guarded("looking for the decode"):
+            if processed.images and not job.images and not self._sees_decodes():
+                processed.comments += (
+                    f"VAE Lab: {_replaced('decode_latent_batch')}. So the latents of this image are not stored, and "
+                    "nothing is said about its VAE. Reload UI to have VAE Lab see them again.\n"
+                )
         return processed
 
     def _around_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Of the "Script" menu. Some go on after an error, such as the plot, but the API request was refused."""
         self._refused = ""
-        processed = original(*args, **kwargs)
+        with guarded("following a script"):
+            self._script = _Script.of(str(next(self._groups)), *args)
+        try:
+            processed = original(*args, **kwargs)
+        finally:
+            self._script = None
         if self._refused:
             raise HTTPException(422, self._refused)
         return processed
+
+    def _belongs(self, job: Job) -> tuple[str, str]:
+        """What part of an image it is, and its group: images that a script does not want saved are tiles of one."""
+        if job.outer is not None:
+            return "inside another image", job.outer.group
+        script = self._script
+        if script is not None and script.saves and getattr(job.p, "do_not_save_samples", False):
+            return f"tile of {script.title}", script.group
+        return "", str(next(self._groups))
 
     def _finish(self, job: Job, processed: Any) -> None:
         """Close the job first: whatever fails afterwards, the host has its own VAE again."""
@@ -95,7 +152,7 @@ class Jobs:
         """Capture the latents before they are decoded, in case that fails, and watch the output."""
         job, decoder = None, ""
         with guarded("following a decode"):
-            own = bool(self._jobs) and model is sd_models.model_data.sd_model
+            own = bool(self._jobs) and not self._jobs[-1].between_batches and model is sd_models.model_data.sd_model
             job, decoder = (self._jobs[-1], _decoder()) if own else (None, "")
         if job is None:
             return original(model, batch, *args, **kwargs)
@@ -135,7 +192,9 @@ class Jobs:
     def _file(self, job: Job, processed: Any) -> None:
         """Store each iteration as a generation, with the checkpoint that it was decoded with."""
         self.host.generations.max_bytes = store_bytes()
-        infotexts = list(processed.infotexts[processed.index_of_first_image :]) if processed is not None else []
+        # Other extensions may have taken the texts away.
+        texts = processed.infotexts or [] if processed is not None else []
+        infotexts = list(texts[processed.index_of_first_image :]) if texts else []
         comparing = processed is not None and bool(job.compare) and not self._inside_something(job)
         done = 0
         for iteration, batch in sorted(job.images.items()):
@@ -173,6 +232,8 @@ class Jobs:
             checkpoint=captured.checkpoint,
             decoded_by=captured.decoder,
             tiling=captured.tiling,
+            part=job.part,
+            group=job.group,
         )
 
     def _compare(self, job: Job, generation: Generation, processed: Any) -> None:
@@ -206,6 +267,14 @@ def _with_comments(original: Callable[[Any], str], processed: Any) -> str:
     return info
 
 
+def _replaced(name: str) -> str:
+    """Who has replaced a function of the host that we had wrapped, as far as it can be seen."""
+    owner = getattr(getattr(processing, name), "__module__", None)
+    if owner in (None, "modules.processing"):
+        return f"another extension has put back {name} as it was before VAE Lab was loaded"
+    return f"another extension ({owner}) has replaced {name}, and bypasses VAE Lab"
+
+
 def _decoder() -> str:
     """What the host decodes with: ``Full`` is the VAE, everything else an approximation without it."""
     if shared.state.interrupted and getattr(shared.opts, "live_preview_fast_interrupt", False):
@@ -215,6 +284,7 @@ def _decoder() -> str:
 
 def _append(comparison: Comparison, generation: Generation, processed: Any, host: A1111Host) -> None:
     # The host's masks, and images of other extensions, may have no infotext.
+    processed.infotexts = list(processed.infotexts or [])
     processed.infotexts += [processed.info] * (len(processed.images) - len(processed.infotexts))
     for result in comparison.decoded:
         assert result.images is not None

@@ -45,6 +45,14 @@ def is_forge() -> bool:
 class LoadedForgeVae(WrappedVae):
     """Where Forge has its VAE. Nothing is loaded before the first image."""
 
+    def own_settings(self) -> Sequence[str]:
+        """Forge ignores ``sd_vae``, which Forge Neo understands."""
+        return ("forge_additional_modules", *(["sd_vae"] if has("processing._overridden_modules") else []))
+
+    def chosen_natively(self) -> Sequence[Any]:
+        """Nothing: the menu may change during a generation, for hires fix."""
+        return ()
+
     def reloads(self) -> Sequence[Reload]:
         return (Reload(sd_models, "forge_model_reload", _will_load),)
 

@@ -136,6 +136,14 @@ def _script_class(host: A1111Host, behaviour: ScriptBehaviour, components: Compo
         def process(self, p: Any, *args: Any) -> None:
             behaviour.process(p, args)
 
+        @for_host("beginning a batch")
+        def process_batch(self, p: Any, *_: Any, **__: Any) -> None:
+            behaviour.batch_begins(p)
+
+        @for_host("ending a batch")
+        def postprocess_batch(self, p: Any, *_: Any, **__: Any) -> None:
+            behaviour.batch_ends(p)
+
     return VaeLabScript
 
 

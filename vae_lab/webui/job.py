@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from vae_lab.errors import VaeLabError
 from vae_lab.host.choices import BUILT_IN, OnGrey
 from vae_lab.host.guard import guarded
-from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override
+from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, forget_override, keep_override
 from vae_lab.latents.family import Family
 from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.own_choice import decode_method
@@ -88,6 +88,12 @@ class Job:
         compare: names of VAEs that should decode the images as well.
         on_grey: what to do if an image is grey.
         redecoded: whether the active override replaced a broken VAE.
+        names_vae: whether it is inside another job and names a VAE in the host's way, which then decodes it.
+        explicit: whether the VAE was chosen for this very generation.
+        part: see :attr:`vae_lab.latents.generation.Generation.part`.
+        group: see :attr:`vae_lab.latents.generation.Generation.group`.
+        between_batches: whether its last batch is finished and no other has begun: what is decoded meanwhile is no
+            image of this job.
     """
 
     def __init__(self, p: Any, vae: LoadedVae, own_name: Callable[[], str], outer: Job | None = None) -> None:
@@ -100,6 +106,10 @@ class Job:
         self.compare: tuple[str, ...] = ()
         self.on_grey: OnGrey = "off"
         self.redecoded = False
+        self.explicit = False
+        self.part = ""
+        self.group = ""
+        self.between_batches = False
         self._undo = ExitStack()
         self._swap: VaeSwap | None = None
         self._dtype: Any = None
@@ -109,11 +119,51 @@ class Job:
         self._patched = False
         self._named: tuple[Any, Any] | None = None
         self._reloading = 0
+        self._natively: Sequence[Any] = ()
+        self._gives_way = 0
+        self.names_vae = False
+
+    def begin(self) -> None:
+        """To be called before anything else, of a job inside another one.
+
+        It may share its dictionary of parameters with the outer one, whose image is not saved yet.
+        """
+        if self.outer is None:
+            return
+        self._undo.callback(keep_override(self.outer.p))
+        self.names_vae = self.vae.named_by(self.p) is not None
+        if self.names_vae:
+            self._undo.callback(self.outer._resume_all)
+            self.outer._give_way()
+
+    def _give_way(self) -> None:
+        """Give the host its own weights back, those of outer jobs included, until :meth:`_resume_all`."""
+        self._gives_way += 1
+        self._suspend()
+        if self.outer is not None:
+            self.outer._give_way()
+
+    def _resume_all(self) -> None:
+        if self.outer is not None:
+            self.outer._resume_all()
+        self._gives_way -= 1
+        self._resume()
+
+    @property
+    def inherits(self) -> bool:
+        """Whether an outer generation decides what decodes this one, unless a VAE is chosen for this very one."""
+        outer = self.outer
+        return self.names_vae or (outer is not None and (outer.explicit or outer.inherits))
+
+    @property
+    def _active(self) -> Weights | None:
+        """What overrides the host's VAE now, also on behalf of an outer job."""
+        return self._used or (self.outer._active if self.outer is not None else None)
 
     @property
     def overriding(self) -> str:
         """Name of the VAE that currently overrides the host's, or ""."""
-        return self._used.name if self._used else ""
+        return self._active.name if self._active else ""
 
     @property
     def swapped(self) -> bool:
@@ -154,6 +204,7 @@ class Job:
 
         if not self._patched:
             self._patched = True
+            self._natively = self.vae.chosen_natively()
             self._undo.callback(self._suspend)
             for owner, name, changes in self.vae.reloads():
                 patch(owner, name, functools.partial(self._around_reload, changes), self._undo)
@@ -202,8 +253,12 @@ class Job:
         self._swap = None
 
     def _resume(self) -> None:
-        """Put the chosen weights in again. Does not update the infotext: see :meth:`update_infotext`."""
-        if self._choose is None:
+        """Put the chosen weights in again. Does not update the infotext: see :meth:`update_infotext`.
+
+        Not while somebody has chosen another VAE in the host meanwhile, as a generation inside this one may: that one
+        is not always known to us, since other extensions bypass our hook.
+        """
+        if self._choose is None or self._gives_way or self.vae.chosen_natively() != self._natively:
             return
         try:
             self._put(self._choose())
@@ -242,8 +297,8 @@ class Job:
         refused, self._refused = self._refused, None
         if refused is not None:
             self.comment_refused(refused)
-        if self._used is not None:
-            self._announce(self._used)
+        if self._active is not None:
+            self._announce(self._active)
         elif self._named is not None:
             self.retract()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from vae_lab.autoencoders.kl.strips import bytes_to_decode, decode_in_strips
 from vae_lab.decoding import Decoder
 from vae_lab.errors import HostError
+from vae_lab.host.choices import AUTOMATIC
 from vae_lab.host.guard import guarded
 from vae_lab.latents import Generation
 from vae_lab.latents.family import FAMILIES, Family
@@ -45,6 +47,26 @@ class LoadedVae:
 
     tiling_switches: Sequence[tuple[str, str]] = (("modules", "sd_hijack.model_hijack.apply_circular"),)
     """Package and name of functions of the host that make it decode images that tile; the first that exists is used."""
+
+    def own_settings(self) -> Sequence[str]:
+        """The host's settings that choose its VAE; a generation may name another value of one for itself."""
+        return ("sd_vae",)
+
+    def chosen_natively(self) -> Sequence[Any]:
+        """Values of the settings that are read whenever the host loads a VAE."""
+        return (getattr(shared.opts, "sd_vae", None),)
+
+    def named_by(self, p: Any) -> tuple[str, ...] | None:
+        """File names of the VAE that a generation names for itself in the host's way; None if it says nothing.
+
+        ``None`` among them is the built-in one; () leaves it to the host.
+        """
+        settings = getattr(p, "override_settings", None) or {}
+        named = next((settings[setting] for setting in self.own_settings() if setting in settings), None)
+        if named is None:
+            return None
+        values = named if isinstance(named, list | tuple) else [named]
+        return tuple(Path(str(value)).name for value in values if value != AUTOMATIC)
 
     def about(self) -> dict[str, str]:
         """What was found: name -> value, for bug reports."""

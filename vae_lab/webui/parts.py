@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from vae_lab.host.guard import for_host, guarded
 
 __all__ = [
-    "NEEDED", "NEEDED_IN_FORGE", "NEEDED_IN_WEBUI", "about_webui", "has", "missing_parts", "option_paths", "part",
-    "register",
+    "COPIES", "NEEDED", "NEEDED_IN_FORGE", "NEEDED_IN_WEBUI", "about_webui", "has", "missing_parts", "option_paths",
+    "part", "register",
 ]  # fmt: skip
 
 log = logging.getLogger("vae_lab")
@@ -48,6 +49,9 @@ NEEDED_IN_FORGE = (
     "shared.opts.sd_model_checkpoint",
 )
 """What they need besides in Forge."""
+
+COPIES: list[str] = []
+"""Folders of the extension that the host has loaded, the one that is used first. More than one: installed twice."""
 
 _FLAGS = (
     *("api", "nowebui", "medvram", "medvram_sdxl", "lowvram", "no_half", "no_half_vae", "precision", "vae_path"),
@@ -105,6 +109,9 @@ def about_webui() -> dict[str, str]:
     with guarded("listing extensions"):
         others = [each.name for each in part("extensions.extensions", ()) if each.enabled and not each.is_builtin]
         facts["Extensions"] = ", ".join(sorted(others)) or "none"
+    if len(COPIES) > 1:
+        used, *others = (Path(folder).name for folder in COPIES)
+        facts["Installed twice"] = f"{used} is used, {' and '.join(others)} can be removed"
     return facts
 
 

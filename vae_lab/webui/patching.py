@@ -10,10 +10,13 @@ from typing import Any
 __all__ = ["patch"]
 
 
-def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) -> None:
+def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) -> Callable[[], bool]:
     """Replace ``owner.name`` by ``around(original, *args, **kwargs)``, until ``undo`` is closed.
 
     If somebody else has patched over us by then, their patch stays and ours becomes a pass-through.
+
+    Returns:
+        Whether nobody has put another function in its place: one that calls ours, or one from before.
     """
     original = getattr(owner, name)
     own = name in vars(owner)  # else it comes from the owner's class, and must not be left on the owner
@@ -35,3 +38,4 @@ def patch(owner: Any, name: str, around: Callable[..., Any], undo: ExitStack) ->
 
     undo.callback(restore)
     setattr(owner, name, replacement)
+    return lambda: getattr(owner, name) is replacement

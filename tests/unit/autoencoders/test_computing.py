@@ -112,3 +112,12 @@ def test_the_thread_stops_when_its_caller_is_interrupted() -> None:
             careful.decode(torch.randn(1, 4, 4, 4))
         with pytest.raises(Cancelled):
             careful.decode(torch.randn(1, 4, 4, 4))
+
+
+def test_while_the_interpreter_exits_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the host's may still be checking a VAE then, and starts no other one."""
+    healthy = a_vae()
+    with flushing_denormals(healthy) as careful:
+        monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+        with pytest.raises(Cancelled):
+            careful.decode(torch.randn(1, 4, 4, 4))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from vae_lab.errors import Cancelled
 from vae_lab.host.choices import BUILT_IN
 from vae_lab.host.standalone import Folders, StandaloneHost
+from vae_lab.library import FileRecord
 from vae_lab.samples import SampleSet
 from vae_lab.service.background_checkup import BackgroundCheckup
 
@@ -88,3 +90,18 @@ def test_after_a_stop_nothing_is_begun(host: StandaloneHost) -> None:
     checkup.checkpoint_changed()
     assert checkup.wait(LOOK)
     assert host.known_reports(host.checkpoints()) == {}
+
+
+def test_a_check_that_is_cancelled_says_nothing(
+    host: StandaloneHost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program ends."""
+
+    def inspect(_: str) -> FileRecord:
+        raise Cancelled("cancelled")
+
+    monkeypatch.setattr(host, "inspect", inspect)
+    checkup = BackgroundCheckup(host)
+    checkup.checkpoint_changed()
+    assert checkup.wait(LOOK)
+    assert caplog.text == ""

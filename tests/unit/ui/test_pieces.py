@@ -24,6 +24,7 @@ from vae_lab.ui.panels.selection import PageState, fits, follow_newest, in_order
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views.numbers import numbers
+from vae_lab.ui.views.sources import thumbnails, without_parts
 
 SD1, SDXL, SD3 = FAMILIES["sd1"], FAMILIES["sdxl"], FAMILIES["sd3"]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&.pt"
@@ -219,3 +220,16 @@ def test_an_error_of_ours_leaves_the_page_as_it_is(
     assert attached[0]("typed") == answer
     assert said == ["An error in VAE Lab; the log has the details."]
     assert "answering the page, broken" in caplog.text
+
+
+def test_a_row_of_images_without_their_parts() -> None:
+    """The image's own latent, or the newest part where there is none."""
+    made = [("a", ""), ("a", ""), ("a", "inside"), ("a", "inside"), ("b", "tile"), ("b", "tile"), ("", ""), ("", "")]
+    generations = [
+        Generation(f"g{i}", torch.zeros(1, 4, 8, 8), FAMILIES["sd1"], part=part, group=group)
+        for i, (group, part) in enumerate(made)
+    ]
+    assert [one.id for one in without_parts(generations)] == ["g0", "g1", "g4", "g6", "g7"]
+    row = thumbnails(generations)
+    assert row.count("data-pick") == 5
+    assert "3 others, older ones or parts of an image, are only in the menu." in row

@@ -71,6 +71,12 @@ class Options(Part):
 class Script:
     """Base class of scripts."""
 
+    def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def postprocess_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
 
 class ScriptPostprocessing:
     """Base class of scripts in the Extras tab."""
@@ -83,8 +89,10 @@ class PostprocessedImage:
 
 
 class ScriptRunner:
-    def run(self, p: Any) -> None:
-        pass
+    selectable_scripts: tuple[Any, ...] = ()
+
+    def run(self, p: Any, chosen: int = 0) -> Any:
+        return self.selectable_scripts[chosen - 1].run(p) if chosen else None
 
 
 class Processed:
@@ -120,6 +128,9 @@ class P:
         self.prompt, self.tiling, self.iteration, self.script_args = "a boat", False, 0, (0,)
         self.width = self.height = 64
         self.accordion: tuple[Any, ...] = ("Automatic", [], "As in Settings")
+        self.has_scripts, self.level, self.n_iter = True, 1.0, 1
+        self.override_settings: dict[str, Any] = {}
+        self.do_not_save_samples = False
 
     def comment(self, line: str) -> None:
         self.comments.append(line)
@@ -286,6 +297,8 @@ class Double:
         self.scripts: list[Any] = []
         self.extras: Any = None
         self.before_decode: Callable[[], None] = lambda: None
+        self.postprocess_image: Callable[[P], None] = lambda p: None
+        """Of other extensions."""
 
     def part(self, name: str) -> Any:
         """What is at ``name`` now."""
@@ -329,11 +342,40 @@ class Double:
     # --- as the host calls us ------------------------------------------------------------------------------------
 
     def _inner(self, p: P) -> Processed:
-        for script in self.scripts:
+        scripts = self.scripts if p.has_scripts else []
+        for script in scripts:
             script.process(p, *p.accordion)
-        self.before_decode()
-        decoded = self.processing.decode_latent_batch(self._model(), torch.ones(1, 4, 8, 8))
-        return self.processing.Processed(p, [(image * 255).byte().numpy() for image in decoded])
+        images, infotexts = [], []
+        for iteration in range(p.n_iter):
+            p.iteration = iteration
+            for script in scripts:
+                script.process_batch(p, *p.accordion, batch_number=p.iteration)
+            self.before_decode()
+            decoded = self.processing.decode_latent_batch(self._model(), torch.full((1, 4, 8, 8), p.level))
+            for script in scripts:
+                script.postprocess_batch(p, *p.accordion, images=decoded, batch_number=p.iteration)
+            self.postprocess_image(p)
+            images += [(image * 255).byte().numpy() for image in decoded]
+            infotexts.append(
+                ", ".join(["a boat\nSteps: 1", *(f"{k}: {v}" for k, v in p.extra_generation_params.items())])
+            )
+        processed = self.processing.Processed(p, images)
+        processed.infotexts, processed.comments = infotexts, "".join(f"{line}\n" for line in p.comments)
+        return processed
+
+    def process_images(self, p: P) -> Processed:
+        """What scripts and other extensions call: ``override_settings`` hold meanwhile."""
+        options, reload = self._parts["shared.opts"], self.part("sd_vae.reload_vae_weights")
+        before = options.sd_vae
+        if "sd_vae" in p.override_settings:
+            options.sd_vae = p.override_settings["sd_vae"]
+            reload()
+        try:
+            return self.processing.process_images_inner(p)
+        finally:
+            if "sd_vae" in p.override_settings:
+                options.sd_vae = before
+                self.part("sd_vae.reload_vae_weights")()
 
     def _model(self) -> Any:
         return self._parts["sd_models.model_data.sd_model"]

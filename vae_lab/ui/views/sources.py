@@ -13,7 +13,7 @@ from vae_lab.text import listed
 from vae_lab.ui.views.comparison import alert, message
 from vae_lab.ui.views.html import render
 
-__all__ = ["encoded", "encoder_note", "loaded", "save_link", "thumbnails", "vae_found"]
+__all__ = ["encoded", "encoder_note", "loaded", "save_link", "thumbnails", "vae_found", "without_parts"]
 
 _DECODED_BY = (
     "This image was decoded by the broken VAE of {vae} ({title}). That is in its pixels, and no VAE takes it out: "
@@ -23,14 +23,29 @@ _MAX_THUMBNAILS = 24  # newest first; the menu has all
 
 
 def thumbnails(generations: Sequence[Generation]) -> str:
-    """A row of buttons; "" without generations."""
+    """A row of buttons, one for each image; "" without generations.
+
+    Args:
+        generations: newest first.
+    """
     if not generations:
         return ""
+    images = without_parts(generations)[:_MAX_THUMBNAILS]
     shown = [
-        (generation, "" if generation.family.latent_rgb is None else thumbnail_url(generation))
-        for generation in generations[:_MAX_THUMBNAILS]
+        (generation, "" if generation.family.latent_rgb is None else thumbnail_url(generation)) for generation in images
     ]
-    return render("sources", "thumbnails", shown, len(generations) - _MAX_THUMBNAILS)
+    return render("sources", "thumbnails", shown, len(generations) - len(shown))
+
+
+def without_parts(generations: Sequence[Generation]) -> list[Generation]:
+    """Images of their own; of a group of parts without one, the first."""
+    whole = {generation.group for generation in generations if not generation.part}
+    shown: list[Generation] = []
+    for generation in generations:
+        if not generation.part or generation.group not in whole:
+            shown.append(generation)
+            whole.add(generation.group)
+    return shown
 
 
 def save_link(generation: Generation) -> str:

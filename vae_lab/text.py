@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_json", "as_text", "listed", "one_line", "quoted", "sized"]
+__all__ = ["as_json", "as_text", "listed", "natural_key", "one_line", "quoted", "sized"]
 
 _MAX_NAMES = 4  # in a sentence
 
@@ -28,6 +29,14 @@ def _finite(value: Any) -> Any:
 def as_text(name: str) -> str:
     """A file name as valid Unicode: bytes that are not text, which Linux allows, are escaped."""
     return name.encode("utf8", "backslashreplace").decode("utf8")
+
+
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sorts names as people do: ``vae-2`` before ``vae-10``, whatever the case."""
+    parts = re.split(r"(\d+)", name.casefold())
+    # Words and digits alternate, so like is compared with like; longer digits are the larger number.
+    digits = [part.lstrip("0") for part in parts[1::2]]
+    return *zip(parts[::2], [*((len(each), each) for each in digits), ()], strict=True), name
 
 
 def quoted(name: object, limit: int = 80) -> str:

@@ -14,6 +14,7 @@ from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import Listing
 from vae_lab.library.record import FileRecord, Kind
 from vae_lab.library.reports import write_csv, write_html, write_jsonl
+from vae_lab.text import natural_key
 
 __all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary"]
 
@@ -310,14 +311,18 @@ class Inventory:
 
     def _order(self, sort: str) -> Callable[[_Entry], tuple[Any, ...]]:
         if sort == "name":
-            return lambda entry: (entry.row.name.casefold(),)
+            return lambda entry: natural_key(entry.row.name)
         if sort == "size":
-            return lambda entry: (-entry.row.size, entry.row.name.casefold())
+            return lambda entry: (-entry.row.size, natural_key(entry.row.name))
         if sort == "duplicates":  # groups stay together, sorted by freeable bytes
             none = len(self.groups)
-            return lambda entry: (entry.group if entry.group >= 0 else none, -entry.row.size, entry.row.name)
+            return lambda entry: (
+                entry.group if entry.group >= 0 else none,
+                -entry.row.size,
+                natural_key(entry.row.name),
+            )
         ranks = {status: rank for rank, status in enumerate(WORST_FIRST)}
-        return lambda entry: (ranks[entry.row.status], entry.row.name.casefold())
+        return lambda entry: (ranks[entry.row.status], natural_key(entry.row.name))
 
     def _row(self, entry: _Entry) -> LibraryRow:
         if entry.group < 0:

@@ -73,8 +73,10 @@ def test_ticked_vaes(family: object, chosen: list[str], memory: PageState | None
     assert keep_chosen(ENTRIES, family, chosen, memory) == expected
 
 
-def test_at_first_no_more_than_a_few_are_ticked() -> None:
-    assert len(keep_chosen([VaeEntry(str(i), "") for i in range(100)], SD1, [], None)) == 8
+def test_at_first_all_of_a_short_list_and_a_few_of_a_long_one_are_ticked() -> None:
+    many = [VaeEntry(str(i), "", SD1 if i > 90 else None) for i in range(100)]
+    assert len(keep_chosen(many[:8], SD1, [], None)) == 8
+    assert keep_chosen(many, SD1, [], None) == ["91", "92", "93", "94"], "those of which it is known that they fit"
 
 
 def test_order_of_the_list() -> None:

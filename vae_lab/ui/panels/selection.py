@@ -17,6 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MAX_PRESELECTED = 8
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,20 @@ def keep_chosen(
 ) -> list[str]:
     """Names of the VAEs to tick.
 
-    The user's selection, as far as it still exists and fits. The first VAEs that fit if the page has just been
-    opened, or if a latent of another family leaves none.
+    The user's selection, as far as it still exists and fits. Some that fit if the page has just been opened, or if a
+    latent of another family leaves none.
     """
-    fitting = [entry.name for entry in entries if fits(entry, family)]
-    still = [name for name in fitting if name in chosen]
+    fitting = [entry for entry in entries if fits(entry, family)]
+    still = [entry.name for entry in fitting if entry.name in chosen]
     preselect = state is None or (state.family != (family.id if family else "") and not still)
-    return fitting[:_MAX_PRESELECTED] if preselect else still
+    return [entry.name for entry in _preselected(fitting)] if preselect else still
+
+
+def _preselected(fitting: Sequence[VaeEntry]) -> Sequence[VaeEntry]:
+    """All, if they can be compared at a glance; of more, a few of which it is known that they fit."""
+    if len(fitting) <= _MAX_PRESELECTED:
+        return fitting
+    return sorted(fitting, key=lambda entry: entry.family is None)[:_FEW]
 
 
 def in_order(entries: Sequence[VaeEntry], chosen: Sequence[str]) -> list[str]:

@@ -75,6 +75,9 @@ class Panel:
         return [text.strip() for text in labels]
 
     def tick_only(self, *names: str) -> None:
+        folded = self.page.locator(".vae-lab-vae-fold[aria-expanded=false]:visible")
+        while folded.count():
+            folded.first.click()
         for i, label in enumerate(self.labels()):
             self.boxes().nth(i).set_checked(label.split(" · ")[0] in names)
 

@@ -46,12 +46,14 @@ class VaeEntry:
         path: the file.
         family: its latent family; None if not determined yet, or not possible.
         problem: why it cannot be used, if known; else "".
+        weights: the same for files with the same weights; "" if they were not read yet.
     """
 
     name: str
     path: str
     family: Family | None = None
     problem: str = ""
+    weights: str = ""
 
     @property
     def label(self) -> str:
@@ -165,7 +167,9 @@ class Host(ABC):
 
     def _entry(self, name: str, path: Path) -> VaeEntry:
         record = self.file_cache.known(str(path))
-        return VaeEntry(name, str(path), record.family if record else None, record.problem if record else "")
+        if record is None:
+            return VaeEntry(name, str(path))
+        return VaeEntry(name, str(path), record.family, record.problem, record.fingerprint)
 
     def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
         """As :meth:`vaes`, listed again, with the family of each from its weights, or its problem."""

@@ -20,7 +20,15 @@ from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
 from vae_lab.ui.compat import connect
 from vae_lab.ui.pages import WebuiPages
-from vae_lab.ui.panels.selection import PageState, fits, follow_newest, in_order, keep_chosen, latent_choice
+from vae_lab.ui.panels.selection import (
+    PageState,
+    fits,
+    follow_newest,
+    grouped,
+    in_order,
+    keep_chosen,
+    latent_choice,
+)
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views.numbers import numbers
@@ -77,6 +85,28 @@ def test_at_first_all_of_a_short_list_and_a_few_of_a_long_one_are_ticked() -> No
     many = [VaeEntry(str(i), "", SD1 if i > 90 else None) for i in range(100)]
     assert len(keep_chosen(many[:8], SD1, [], None)) == 8
     assert keep_chosen(many, SD1, [], None) == ["91", "92", "93", "94"], "those of which it is known that they fit"
+
+
+def test_a_long_list_is_grouped_by_family_and_copies_are_one() -> None:
+    entries = [
+        *(VaeEntry(f"new-{i}", "") for i in range(8)),
+        VaeEntry("x", "", SDXL, weights="1"),
+        VaeEntry("a", "", SD1, weights="2"),
+        VaeEntry("bad", "", problem="unreadable"),
+        VaeEntry("z", "", SDXL, weights="1"),
+    ]
+
+    def shown(family: object) -> list[tuple[str, list[list[str]]]]:
+        groups = grouped(entries, family)
+        return [(group.title, [[entry.name for entry in vae] for vae in group.vaes]) for group in groups]
+
+    new = ("Not identified yet", [[f"new-{i}"] for i in range(8)])
+    sd1, sdxl, bad = ("SD1 / SD2", [["a"]]), ("SDXL", [["x", "z"]]), ("Cannot be used", [["bad"]])
+    assert shown(None) == shown(SD1) == [sd1, sdxl, new, bad]
+    assert shown(SDXL) == [sdxl, sd1, new, bad], "the latent's family first"
+    assert keep_chosen(entries, SDXL, [], None)[:2] == ["x", "new-0"], "a copy is not ticked at first"
+    del entries[:4]
+    assert shown(SD1) == [("", [["new-4"], ["new-5"], ["new-6"], ["new-7"], ["x", "z"], ["a"], ["bad"]])]
 
 
 def test_order_of_the_list() -> None:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from vae_lab.host.base import VaeEntry
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision
 from vae_lab.latents import Generation
-from vae_lab.latents.family import Family
+from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.messages import translated
 
 __all__ = [
-    "PageState", "decoder_choices", "encoder_choices", "find_latent", "fits", "follow_newest", "in_order",
-    "keep_chosen", "latent_choice", "saved_choice", "vae_choices",
+    "PageState", "VaeGroup", "decoder_choices", "each_once", "encoder_choices", "find_latent", "fits", "follow_newest",
+    "grouped", "in_order", "keep_chosen", "latent_choice", "saved_choice", "vae_choices",
 ]  # fmt: skip
 
 _MAX_PRESELECTED = 8
 _FEW = 4
+_SHORT = 8  # VAEs; a list that is not longer has no groups and no search
+
+_NOT_IDENTIFIED = "Not identified yet"
+_UNUSABLE = "Cannot be used"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,43 @@ def latent_choice(generation: Generation) -> str:
     return f"{generation.label} · {generation.family.title} · {generation.id}"
 
 
+@dataclass(frozen=True)
+class VaeGroup:
+    """VAEs that are listed together.
+
+    Attributes:
+        title: of the group, in English; "" for none.
+        vaes: the files of each VAE; those with the same weights are one.
+    """
+
+    title: str
+    vaes: list[list[VaeEntry]]
+
+
+def grouped(entries: Sequence[VaeEntry], family: Family | None) -> list[VaeGroup]:
+    """All VAEs in groups by family, that of the latents first; as far as families and weights are known."""
+    order = [family.title if family else "", *(each.title for each in FAMILIES.values()), _NOT_IDENTIFIED, _UNUSABLE]
+    groups: dict[str, dict[str, list[VaeEntry]]] = {title: {} for title in order}
+    for entry in entries:
+        title = "" if len(entries) <= _SHORT else _title(entry)
+        groups.setdefault(title, {}).setdefault(entry.weights or entry.name, []).append(entry)
+    return [VaeGroup(title, list(vaes.values())) for title, vaes in groups.items() if vaes]
+
+
+def _title(entry: VaeEntry) -> str:
+    if entry.problem:
+        return _UNUSABLE
+    return entry.family.title if entry.family else _NOT_IDENTIFIED
+
+
+def each_once(entries: Sequence[VaeEntry]) -> list[VaeEntry]:
+    """Of files with the same weights only the first."""
+    first: dict[str, VaeEntry] = {}
+    for entry in entries:
+        first.setdefault(entry.weights or entry.name, entry)
+    return list(first.values())
+
+
 def fits(entry: VaeEntry, family: Family | None) -> bool:
     """Whether ``entry`` may decode latents of ``family``, as far as is known."""
     return not entry.problem and (entry.family is None or family is None or entry.family.id == family.id)
@@ -94,10 +135,11 @@ def keep_chosen(
 
 
 def _preselected(fitting: Sequence[VaeEntry]) -> Sequence[VaeEntry]:
-    """All, if they can be compared at a glance; of more, a few of which it is known that they fit."""
-    if len(fitting) <= _MAX_PRESELECTED:
-        return fitting
-    return sorted(fitting, key=lambda entry: entry.family is None)[:_FEW]
+    """Each once, if they can be compared at a glance; of more, a few of which it is known that they fit."""
+    different = each_once(fitting)
+    if len(different) <= _MAX_PRESELECTED:
+        return different
+    return sorted(different, key=lambda entry: entry.family is None)[:_FEW]
 
 
 def in_order(entries: Sequence[VaeEntry], chosen: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ const MODULES = [
     "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs",
     "tab/gallery.mjs", "tab/number_tables.mjs", "tab/fixes.mjs", "tab/about.mjs",
     "tab/merger.mjs", "tab/standalone.mjs", "tab/unreachable.mjs", "tab/vae_files.mjs", "tab/vae_list.mjs",
+    "tab/library.mjs",
 ];
 
 async function start() {

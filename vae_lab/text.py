@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_json", "as_text", "listed", "natural_key", "one_line", "quoted", "sized"]
+__all__ = ["as_json", "as_text", "listed", "natural_key", "one_line", "quoted", "shortened", "sized"]
 
 _MAX_NAMES = 4  # in a sentence
 
@@ -45,6 +45,11 @@ def quoted(name: object, limit: int = 80) -> str:
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return ascii(text) if not text.isprintable() else repr(text)
+
+
+def shortened(name: str, limit: int = 64) -> str:
+    """A name without its middle if it is long: what differs is mostly at the end."""
+    return name if len(name) <= limit else f"{name[: limit // 3]}…{name[-(limit - limit // 3 - 1) :]}"
 
 
 def one_line(text: object, limit: int = 200) -> str:

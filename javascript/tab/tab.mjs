@@ -11,6 +11,7 @@ import * as badges from "./badges.mjs";
 import {followComparison} from "./comparisons.mjs";
 import * as fixes from "./fixes.mjs";
 import {addGalleryButtons} from "./gallery.mjs";
+import * as library from "./library.mjs";
 import {checkMerger} from "./merger.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
@@ -56,6 +57,7 @@ function onClick(event) {
     fixes.onClick(event);
     vaeFiles.onClick(event);
     vaeList.onClick(event);
+    library.onClick(event);
     about.onClick(event);
     runs.onClick(event);
 }

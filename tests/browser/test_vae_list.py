@@ -175,6 +175,16 @@ def test_ticked_copies_are_shown(page: Page, families_url: str) -> None:
     expect(vaes.whole.get_by_label(SAME[1])).to_be_checked()
 
 
+def test_what_was_compared_comes_first(page: Page, launch: Launch, long_list: StandaloneHost) -> None:
+    panel = Panel.open(page, launch(long_list))
+    vaes = VaeList(page)
+    expect(vaes.lines.first).to_have_text("Not identified yet · 30")
+    long_list.note_used(["vae-20.pt", "vae-3.pt"])
+    panel.refresh()
+    expect(vaes.lines.first).to_have_text("Recently used · 2")
+    assert vaes.all_lines()[1:4] == ["vae-3.pt", "vae-20.pt", "Not identified yet · 28"]
+
+
 def test_a_short_list_has_no_search(page: Page, shared_url: str) -> None:
     Panel.open(page, shared_url)
     vaes = VaeList(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -87,6 +88,19 @@ def test_at_first_all_of_a_short_list_and_a_few_of_a_long_one_are_ticked() -> No
     assert keep_chosen(many, SD1, [], None) == ["91", "92", "93", "94"], "those of which it is known that they fit"
 
 
+def test_what_was_used_last_comes_first_in_a_long_list() -> None:
+    entries = [VaeEntry(str(i), "", SD1, weights="same" if i in (3, 7) else "") for i in range(12)]
+    entries[7] = replace(entries[7], recent=True)
+    entries[5] = replace(entries[5], recent=True)
+    recent, others = grouped(entries, SD1)
+    assert (recent.title, [[entry.name for entry in vae] for vae in recent.vaes]) == (
+        "Recently used", [["7", "3"], ["5"]],
+    )  # fmt: skip
+    assert (others.title, len(others.vaes)) == ("SD1 / SD2", 9)
+    assert keep_chosen(entries, SD1, [], None) == ["0", "1", "5", "7"]
+    assert [group.title for group in grouped(entries[5:], SD1)] == [""], "a short list stays as it is"
+
+
 def test_a_long_list_is_grouped_by_family_and_copies_are_one() -> None:
     entries = [
         *(VaeEntry(f"new-{i}", "") for i in range(8)),
@@ -104,7 +118,7 @@ def test_a_long_list_is_grouped_by_family_and_copies_are_one() -> None:
     sd1, sdxl, bad = ("SD1 / SD2", [["a"]]), ("SDXL", [["x", "z"]]), ("Cannot be used", [["bad"]])
     assert shown(None) == shown(SD1) == [sd1, sdxl, new, bad]
     assert shown(SDXL) == [sdxl, sd1, new, bad], "the latent's family first"
-    assert keep_chosen(entries, SDXL, [], None)[:2] == ["x", "new-0"], "a copy is not ticked at first"
+    assert keep_chosen(entries, SDXL, [], None) == ["new-0", "new-1", "new-2", "x"], "a copy is not ticked at first"
     del entries[:4]
     assert shown(SD1) == [("", [["new-4"], ["new-5"], ["new-6"], ["new-7"], ["x", "z"], ["a"], ["bad"]])]
 

@@ -20,6 +20,7 @@ _MAX_PRESELECTED = 8
 _FEW = 4
 _SHORT = 8  # VAEs; a list that is not longer has no groups and no search
 
+_RECENT = "Recently used"
 _NOT_IDENTIFIED = "Not identified yet"
 _UNUSABLE = "Cannot be used"
 
@@ -92,18 +93,26 @@ class VaeGroup:
 
 
 def grouped(entries: Sequence[VaeEntry], family: Family | None) -> list[VaeGroup]:
-    """All VAEs in groups by family, that of the latents first; as far as families and weights are known."""
-    order = [family.title if family else "", *(each.title for each in FAMILIES.values()), _NOT_IDENTIFIED, _UNUSABLE]
-    groups: dict[str, dict[str, list[VaeEntry]]] = {title: {} for title in order}
+    """All VAEs in groups: those used last, then by family, as far as that is known; the family of the latents first."""
+    first = [_RECENT, *([family.title] if family else [])]
+    order = [*first, *(each.title for each in FAMILIES.values()), _NOT_IDENTIFIED, _UNUSABLE]
+    groups: dict[str, list[list[VaeEntry]]] = {title: [] for title in order}
+    vaes: dict[str, list[VaeEntry]] = {}
     for entry in entries:
-        title = "" if len(entries) <= _SHORT else _title(entry)
-        groups.setdefault(title, {}).setdefault(entry.weights or entry.name, []).append(entry)
-    return [VaeGroup(title, list(vaes.values())) for title, vaes in groups.items() if vaes]
+        vaes.setdefault(entry.weights or entry.name, []).append(entry)
+    if len(entries) <= _SHORT:
+        return [VaeGroup("", list(vaes.values()))] if vaes else []
+    for files in vaes.values():
+        files.sort(key=lambda entry: not entry.recent)
+        groups[_title(files[0])].append(files)
+    return [VaeGroup(title, found) for title, found in groups.items() if found]
 
 
 def _title(entry: VaeEntry) -> str:
     if entry.problem:
         return _UNUSABLE
+    if entry.recent:
+        return _RECENT
     return entry.family.title if entry.family else _NOT_IDENTIFIED
 
 
@@ -130,16 +139,16 @@ def keep_chosen(
     """
     fitting = [entry for entry in entries if fits(entry, family)]
     still = [entry.name for entry in fitting if entry.name in chosen]
-    preselect = state is None or (state.family != (family.id if family else "") and not still)
-    return [entry.name for entry in _preselected(fitting)] if preselect else still
+    if state is not None and (still or state.family == (family.id if family else "")):
+        return still
+    ticked = _preselected(fitting)
+    return [entry.name for entry in fitting if entry in ticked]
 
 
 def _preselected(fitting: Sequence[VaeEntry]) -> Sequence[VaeEntry]:
-    """Each once, if they can be compared at a glance; of more, a few of which it is known that they fit."""
-    different = each_once(fitting)
-    if len(different) <= _MAX_PRESELECTED:
-        return different
-    return sorted(different, key=lambda entry: entry.family is None)[:_FEW]
+    """Each once, if they can be compared at a glance; of more, a few that were used last, or are known to fit."""
+    different = each_once(sorted(fitting, key=lambda entry: (not entry.recent, entry.family is None)))
+    return different if len(different) <= _MAX_PRESELECTED else different[:_FEW]
 
 
 def in_order(entries: Sequence[VaeEntry], chosen: Sequence[str]) -> list[str]:

@@ -44,7 +44,7 @@ class ScanService:
             scanned = read = bytes_read = 0
             for record in scan.run():
                 scanned += 1
-                if not known.has(record):
+                if not known.has(record) and record.path not in scan.adopted:
                     read += 1
                     bytes_read += record.bytes_read
             inventory = Inventory(scan.records, listing)

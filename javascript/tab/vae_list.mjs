@@ -20,6 +20,8 @@ const HEADING = "vae-lab-vae-heading";
 
 /** @type {WeakMap<HTMLElement, boolean>} */
 const onlyTicked = new WeakMap(); // field to search in -> whether the others are hidden
+/** @type {WeakMap<HTMLElement, string>} */
+const arranged = new WeakMap(); // list -> how it looked when it was arranged last
 /** @type {Map<string, boolean>} */
 const folds = new Map(); // list and first file of a VAE -> whether its other files are shown
 
@@ -47,9 +49,21 @@ export function onClick(event) {
     if (pressed || fold) arrange(list);
 }
 
-/** Called by the tab's clock: gradio may have put other VAEs into a list. */
+/** Called by the tab's clock: gradio may have put other VAEs into a list, or ticked others. */
 export function arrangeLists() {
-    for (const list of all(document, ".vae-lab-vaes")) if (list.offsetParent) arrange(list);
+    for (const list of all(document, ".vae-lab-vaes")) {
+        if (list.offsetParent && lookOf(list) !== arranged.get(list)) arrange(list);
+    }
+}
+
+/**
+ * What a list shows; the same until something has changed.
+ *
+ * @param {HTMLElement} list
+ */
+function lookOf(list) {
+    const ticked = all(list, BOXES + " input").map((box) => Number(/** @type {HTMLInputElement} */ (box).checked));
+    return [list.textContent, dataOf(list), ...ticked].join();
 }
 
 /**
@@ -78,7 +92,15 @@ function tickFound(button, event) {
 /** @param {HTMLElement} list */
 function arrange(list) {
     const boxes = boxesOf(list);
-    if (!boxes) return;
+    if (boxes) arrangeBoxes(list, boxes);
+    arranged.set(list, lookOf(list));
+}
+
+/**
+ * @param {HTMLElement} list
+ * @param {HTMLElement} boxes
+ */
+function arrangeBoxes(list, boxes) {
     const labels = all(boxes, ":scope > label");
     const {groups} = groupsOf(list, labels.length);
     const isLong = groups.some(({title}) => title !== "");
@@ -164,10 +186,15 @@ function filterOf(tools) {
  * @returns {Groups}
  */
 function groupsOf(list, count) {
-    const data = /** @type {HTMLElement | null} */ (find(list.id + "_groups")?.querySelector("[data-vae-groups]"));
-    const found = /** @type {Groups} */ (JSON.parse(data?.dataset.vaeGroups ?? '{"groups": [], "misfits": []}'));
+    const found = /** @type {Groups} */ (JSON.parse(dataOf(list)));
     const isWhole = sum(found.groups.map(({sizes}) => sum(sizes))) === count;
     return isWhole ? found : {groups: [{title: "", sizes: Array(count).fill(1)}], misfits: []};
+}
+
+/** @param {HTMLElement} list */
+function dataOf(list) {
+    const data = /** @type {HTMLElement | null} */ (find(list.id + "_groups")?.querySelector("[data-vae-groups]"));
+    return data?.dataset.vaeGroups ?? '{"groups": [], "misfits": []}';
 }
 
 /**

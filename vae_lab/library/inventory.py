@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MAX_NAMES = 4  # in one cell
-_MAX_FOLDED = 10  # files below a VAE
+_MAX_FOLDED = 5  # files below a VAE
 _KEY = 12  # digits
 _MIN_HASH = 8  # digits of a hash to search for; fewer could be a part of a name
 

@@ -17,7 +17,8 @@ const MODULES = [
     "light_table/actions.mjs", "light_table/controls.mjs", "light_table/pointer.mjs", "light_table/keys.mjs",
     "tab/tab.mjs", "tab/runs.mjs", "tab/comparisons.mjs", "tab/badges.mjs", "tab/picks.mjs",
     "tab/gallery.mjs", "tab/number_tables.mjs", "tab/fixes.mjs", "tab/about.mjs",
-    "tab/merger.mjs", "tab/standalone.mjs", "tab/unreachable.mjs", "tab/vae_files.mjs",
+    "tab/merger.mjs", "tab/standalone.mjs", "tab/unreachable.mjs", "tab/vae_files.mjs", "tab/vae_list.mjs",
+    "tab/library.mjs",
 ];
 
 async function start() {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_json", "as_text", "listed", "one_line", "quoted", "sized"]
+__all__ = ["as_json", "as_text", "listed", "natural_key", "one_line", "quoted", "shortened", "sized"]
 
 _MAX_NAMES = 4  # in a sentence
 
@@ -30,12 +31,25 @@ def as_text(name: str) -> str:
     return name.encode("utf8", "backslashreplace").decode("utf8")
 
 
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sorts names as people do: ``vae-2`` before ``vae-10``, whatever the case."""
+    parts = re.split(r"(\d+)", name.casefold())
+    # Words and digits alternate, so like is compared with like; longer digits are the larger number.
+    digits = [part.lstrip("0") for part in parts[1::2]]
+    return *zip(parts[::2], [*((len(each), each) for each in digits), ()], strict=True), name
+
+
 def quoted(name: object, limit: int = 80) -> str:
     """A printable, quoted form of a string, shortened to about ``limit`` characters."""
     text = str(name)
     if len(text) > limit:
         text = f"{text[: limit // 2]}...{text[-limit // 2 :]}"
     return ascii(text) if not text.isprintable() else repr(text)
+
+
+def shortened(name: str, limit: int = 64) -> str:
+    """A name without its middle if it is long: what differs is mostly at the end."""
+    return name if len(name) <= limit else f"{name[: limit // 3]}…{name[-(limit - limit // 3 - 1) :]}"
 
 
 def one_line(text: object, limit: int = 200) -> str:

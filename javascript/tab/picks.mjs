@@ -28,7 +28,7 @@ export function onClick(event) {
     if (row) pick("file", row.dataset.file ?? "");
     const thumbnail = closest(event, "#vae_lab_thumbnails [data-pick]");
     if (thumbnail) pick("latent", thumbnail.dataset.pick ?? "");
-    const listed = closest(event, "#vae_lab_library tr[data-file] .vae-lab-link")?.closest("tr");
+    const listed = closest(event, "#vae_lab_library_table .vae-lab-link[data-file]");
     if (listed) openInCheckup(listed.dataset.file ?? "");
     openVerdict(event);
     const undoButton = /** @type {HTMLButtonElement | null} */ (closest(event, ".vae-lab [data-undo]"));

@@ -11,12 +11,14 @@ import * as badges from "./badges.mjs";
 import {followComparison} from "./comparisons.mjs";
 import * as fixes from "./fixes.mjs";
 import {addGalleryButtons} from "./gallery.mjs";
+import * as library from "./library.mjs";
 import {checkMerger} from "./merger.mjs";
 import * as numberTables from "./number_tables.mjs";
 import * as picks from "./picks.mjs";
 import * as runs from "./runs.mjs";
 import * as unreachable from "./unreachable.mjs";
 import * as vaeFiles from "./vae_files.mjs";
+import * as vaeList from "./vae_list.mjs";
 
 const TICK_MS = 300;
 const FOLLOW_MS = 500; // how often the server is asked which VAE is active, while a page shows that
@@ -39,6 +41,7 @@ export function start() {
     numberTables.start();
     fixes.start();
     vaeFiles.start();
+    vaeList.start();
     about.start();
     unreachable.start(runs.giveUp);
     document.addEventListener("click", onClick, true);
@@ -53,6 +56,8 @@ function onClick(event) {
     picks.onClick(event);
     fixes.onClick(event);
     vaeFiles.onClick(event);
+    vaeList.onClick(event);
+    library.onClick(event);
     about.onClick(event);
     runs.onClick(event);
 }
@@ -71,6 +76,7 @@ function tick() {
     }
     runs.checkRun();
     followComparison(runs.isRunning(runs.PAGES[0]), runs.resultsSoFar());
+    vaeList.arrangeLists();
     addGalleryButtons();
     checkMerger();
     picks.markPicks();

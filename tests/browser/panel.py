@@ -75,6 +75,9 @@ class Panel:
         return [text.strip() for text in labels]
 
     def tick_only(self, *names: str) -> None:
+        folded = self.page.locator(".vae-lab-vae-fold[aria-expanded=false]:visible")
+        while folded.count():
+            folded.first.click()
         for i, label in enumerate(self.labels()):
             self.boxes().nth(i).set_checked(label.split(" · ")[0] in names)
 
@@ -319,7 +322,8 @@ class LibraryPage:
         self.message = page.locator("#vae_lab_library_message").first
         self.overview = page.locator("#vae_lab_library_overview").first
         self.table = page.locator("#vae_lab_library_table").first
-        self.rows = self.table.locator("tbody tr")
+        self.rows = self.table.locator("tbody tr[data-name]")
+        self.jump = page.locator("#vae_lab_library_jump input")
         self.position = page.locator("#vae_lab_library_position").first
         self.previous = page.locator("#vae_lab_library_previous")
         self.next = page.locator("#vae_lab_library_next")
@@ -347,6 +351,18 @@ class LibraryPage:
 
     def row(self, name: str) -> Locator:
         return self.table.locator(f'tr[data-name="{name}"]')
+
+    def fold(self, name: str) -> Locator:
+        """The button of a row that shows its details."""
+        return self.row(name).locator(".vae-lab-library-fold")
+
+    def unfolded(self, name: str) -> Locator:
+        """The details below a row, which are shown now."""
+        if self.fold(name).get_attribute("aria-expanded") == "false":
+            self.fold(name).click()
+        details = self.table.locator(f'tr[data-name="{name}"] + tr')
+        expect(details).to_be_visible()
+        return details
 
     def names(self) -> list[str]:
         return self.rows.evaluate_all("all => all.map(row => row.dataset.name)")

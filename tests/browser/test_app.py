@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -15,6 +17,7 @@ from tests.browser.conftest import MakeHost, close, free_port, serve
 from tests.unit.api.test_routes import get, post
 from vae_lab.api.routes import PREFIX, add_routes
 from vae_lab.errors import HostError
+from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.ui import app as ui_app
 from vae_lab.ui.app import launch
 
@@ -46,6 +49,27 @@ def test_routes_ask_for_the_password_of_the_app(make_host: MakeHost) -> None:
         assert post(f"{url}vae-lab/v1/cancel")[0] == 401
     finally:
         close(blocks)
+
+
+def test_the_page_of_many_files_is_light(tmp_path: Path) -> None:
+    """300 VAEs and 800 checkpoints: what a browser receives of the page and of long lists."""
+    for folder, count in (("VAE", 300), ("Stable-diffusion", 800)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            (tmp_path / folder / f"{i}-of-many-{folder}-with-a-name-as-long-as-names-are.safetensors").touch()
+    running = launch(StandaloneHost(Folders.of_models(tmp_path, tmp_path / "data")))
+    try:
+        sizes = {}
+        for path in ("", "vae-lab/v1/vaes", "vae-lab/v1/checkpoints"):
+            request = urllib.request.Request(running.url + path, headers={"Accept-Encoding": "gzip"})
+            with urllib.request.urlopen(request) as answer:
+                assert answer.headers["Content-Encoding"] == "gzip"
+                sent = answer.read()
+            assert b"299-of-many-VAE" in gzip.decompress(sent) or path.endswith("checkpoints")
+            sizes[path] = len(sent)
+        assert sum(sizes.values()) < 300_000, sizes
+    finally:
+        running.close()
 
 
 def test_a_port_in_use_is_reported_clearly(make_host: MakeHost) -> None:

@@ -6,7 +6,7 @@ One contract suite runs on every host.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,12 +46,16 @@ class VaeEntry:
         path: the file.
         family: its latent family; None if not determined yet, or not possible.
         problem: why it cannot be used, if known; else "".
+        weights: the same for files with the same weights; "" if they were not read yet.
+        recent: whether it is among those used last.
     """
 
     name: str
     path: str
     family: Family | None = None
     problem: str = ""
+    weights: str = ""
+    recent: bool = False
 
     @property
     def label(self) -> str:
@@ -161,11 +165,19 @@ class Host(ABC):
 
     def vaes(self) -> list[VaeEntry]:
         """All external VAEs, with what is known about them. Cheap: reads no weights."""
-        return [self._entry(name, path) for name, path in self.vae_files().items()]
+        recent = self.file_cache.recent()
+        return [self._entry(name, str(path), str(path) in recent) for name, path in self.vae_files().items()]
 
-    def _entry(self, name: str, path: Path) -> VaeEntry:
-        record = self.file_cache.known(str(path))
-        return VaeEntry(name, str(path), record.family if record else None, record.problem if record else "")
+    def _entry(self, name: str, path: str, recent: bool) -> VaeEntry:
+        record = self.file_cache.known(path)
+        if record is None:
+            return VaeEntry(name, path, recent=recent)
+        return VaeEntry(name, path, record.family, record.problem, record.fingerprint, recent)
+
+    def note_used(self, names: Iterable[str]) -> None:
+        """These VAEs were compared or chosen: they come first in long lists. Names of no external VAE are ignored."""
+        files = self.vae_files()
+        self.file_cache.note_used(str(files[name]) for name in names if name in files)
 
     def identify(self, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> list[VaeEntry]:
         """As :meth:`vaes`, listed again, with the family of each from its weights, or its problem."""

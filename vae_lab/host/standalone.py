@@ -26,6 +26,7 @@ from vae_lab.library.cache import user_cache_folder
 from vae_lab.library.folders import Walk, find_weight_files, is_file, is_folder, is_vae_next_to_checkpoint
 from vae_lab.new_file import new_file
 from vae_lab.progress import Progress
+from vae_lab.text import natural_key
 
 __all__ = ["Folders", "StandaloneHost"]
 
@@ -153,8 +154,8 @@ class _PreferencesOfWebui(JsonChoices):
             self._choices.save()
 
 
-def _by_name(path: Path) -> str:
-    return path.with_suffix("").as_posix().lower()
+def _by_name(path: Path) -> tuple[object, ...]:
+    return natural_key(path.with_suffix("").as_posix())
 
 
 class StandaloneHost(Host):

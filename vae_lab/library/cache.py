@@ -35,6 +35,7 @@ __all__ = ["FileCache", "Records", "WorstFirst", "user_cache_folder"]
 
 _MAX_CHECKPOINTS_READ = 16  # in search of the parents of one merge; each takes about a megabyte of its file
 _VERSION = f"5.{CHECKUP_VERSION}"  # increase the first number when records contain other facts
+_RECENT_ROW, _MAX_RECENT = "recent", 8
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -198,6 +199,20 @@ class FileCache:
                 stored["record"] |= {name: facts[name] for name in ("mtime", "file_id") if name in facts}
             self._store.set_json(row, {**stored, "file": now})
 
+    def adopt(self, path: str, source: str) -> bool:
+        """What is known of ``source`` holds for ``path``, another name of the same file. False if nothing is known."""
+        key, own = file_key(source), file_key(path)
+        if key is None or own is None or file_facts(source).get("file_id") != file_facts(path).get("file_id"):
+            return False
+        for kind in ("sha256", "sketch", "record"):
+            stored = self._store.get_json(_file_row(kind, source))
+            if not isinstance(stored, dict) or stored.get("file") != list(key):
+                continue
+            if kind == "record" and isinstance(stored.get("record"), dict):
+                stored["record"] |= {"bytes_read": 0, "seconds": 0.0}
+            self._store.set_json(_file_row(kind, path), {**stored, "file": own})
+        return self.current(path) is not None
+
     def _stored(self, path: str) -> dict[str, Any] | None:
         """The stored record of a file and, as ``hashed``, its stored hash."""
         row = _file_row("record", path)
@@ -205,6 +220,19 @@ class FileCache:
         if isinstance(stored, dict):
             stored["hashed"] = self._store.get_json(row.replace("record", "sha256", 1))
         return stored if isinstance(stored, dict) and stored.get("version") == _VERSION else None
+
+    # --- what the user works with --------------------------------------------------------------------------------
+
+    def recent(self) -> list[str]:
+        """The files that were used last, the last one first."""
+        stored = self._store.get_json(_RECENT_ROW)
+        return [path for path in stored if isinstance(path, str)] if isinstance(stored, list) else []
+
+    def note_used(self, paths: Iterable[str]) -> None:
+        """Add files to :meth:`recent`, which forgets the oldest ones."""
+        with self._adding:
+            used = dict.fromkeys((*paths, *self.recent()))
+            self._store.set_json(_RECENT_ROW, list(used)[:_MAX_RECENT])
 
     # --- hashes of files -----------------------------------------------------------------------------------------
 

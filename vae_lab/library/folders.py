@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from vae_lab.formats import is_url, shown_name
-from vae_lab.text import as_text
+from vae_lab.text import as_text, natural_key
 
 __all__ = [
     "FileKey", "Listing", "Walk", "file_key", "find_weight_files", "is_file", "is_folder", "is_vae_next_to_checkpoint",
@@ -144,7 +144,7 @@ class Walk:
 
     def _below(self, folder: Path) -> list[tuple[Path, str]]:
         if folder not in self._found:
-            files = sorted(_files_below(folder), key=lambda path: str(path).lower())
+            files = sorted(_files_below(folder), key=lambda path: natural_key(str(path)))
             weights = (path for path in files if path.suffix.lower() in WEIGHT_SUFFIXES and is_file(path))
             self._found[folder] = [(path, real_path(path)) for path in weights]
         return self._found[folder]

@@ -14,11 +14,20 @@ from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import Listing
 from vae_lab.library.record import FileRecord, Kind
 from vae_lab.library.reports import write_csv, write_html, write_jsonl
+from vae_lab.text import natural_key
 
-__all__ = ["REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary"]
+__all__ = [
+    "OF_VAE", "REPORTS", "SORTS", "Inventory", "LibraryPage", "LibraryRow", "Overview", "ScanSummary", "VaePage",
+    "VaeRow",
+]  # fmt: skip
 
 _MAX_NAMES = 4  # in one cell
+_MAX_FOLDED = 5  # files below a VAE
+_KEY = 12  # digits
 _MIN_HASH = 8  # digits of a hash to search for; fewer could be a part of a name
+
+OF_VAE = "vae:"
+"""Begins a word to search for: the rest is a :attr:`VaeRow.key`."""
 
 SORTS = ("worst", "name", "size", "duplicates")
 """Orders of the table; size and duplicates are descending."""
@@ -108,6 +117,40 @@ class LibraryPage:
         return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
 
 
+@dataclass(frozen=True, slots=True)
+class VaeRow:
+    """One VAE with its files; or one file, if it has no VAE or no copies.
+
+    Attributes:
+        row: the first file that was found: of equal ones, the one to keep.
+        others: the first other files, those that were found before the others.
+        count: number of all files.
+        key: finds the files, see :data:`OF_VAE`; "" for a single file.
+    """
+
+    row: LibraryRow
+    others: tuple[LibraryRow, ...] = ()
+    count: int = 1
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class VaePage:
+    """Some rows of a table with one row for each VAE.
+
+    Attributes:
+        rows: at most the requested number.
+        files: number of files that were found, on all pages.
+        pages: at least 1.
+        page: its index, from 0; the last page if a later one was requested.
+    """
+
+    rows: tuple[VaeRow, ...]
+    files: int
+    pages: int
+    page: int
+
+
 @dataclass(frozen=True)
 class Overview:
     """Totals of all files.
@@ -186,7 +229,7 @@ class Inventory:
         self._sketched.clear()
         self._shared.clear()
         self._listing = None
-        places = {entry.row.path: i for i, entry in enumerate(self._entries)}
+        places = self._places = {entry.row.path: i for i, entry in enumerate(self._entries)}
         self._names = {path: self._entries[places[path]].row.name for group in self.groups for path in group.paths}
         for i, group in enumerate(self.groups):
             for path in group.paths:
@@ -223,13 +266,26 @@ class Inventory:
             page: from 0.
             size: rows per page.
         """
-        wanted = words.casefold().split()
-        found = [entry for entry in self._entries if status in ("", entry.row.status) and _has_all(entry.row, wanted)]
-        found.sort(key=self._order(sort))
-        pages = max(1, -(-len(found) // size))
-        page = min(max(page, 0), pages - 1)
+        found = self._found(words, status, sort)
+        pages, page = _pages(len(found), page, size)
         rows = tuple(self._row(entry) for entry in found[page * size : (page + 1) * size])
         return LibraryPage(rows, len(found), pages, page)
+
+    def vaes(self, words: str, status: str, sort: str, page: int, size: int) -> VaePage:
+        """As :meth:`page`, with one row for each VAE that has a file among those found.
+
+        A search for the files of one VAE, see :data:`OF_VAE`, has one row for each file.
+        """
+        if any(word.startswith(OF_VAE) for word in words.casefold().split()):
+            files = self.page(words, status, sort, page, size)
+            return VaePage(tuple(map(VaeRow, files.rows)), files.total, files.pages, files.page)
+        found = self._found(words, status, sort)
+        vaes: dict[object, list[_Entry]] = {}
+        for entry in found:
+            vaes.setdefault(entry.row.path if entry.group < 0 else entry.group, []).append(entry)
+        pages, page = _pages(len(vaes), page, size)
+        shown = list(vaes.values())[page * size : (page + 1) * size]
+        return VaePage(tuple(self._vae_row(entries, sort) for entries in shown), len(found), pages, page)
 
     def report(self, kind: str) -> Iterator[bytes]:
         """Yield a report on all files, worst first, in chunks; ``kind`` is one of :data:`REPORTS`.
@@ -308,16 +364,55 @@ class Inventory:
 
     # --- per page --------------------------------------------------------------------------------------------
 
+    def _found(self, words: str, status: str, sort: str) -> list[_Entry]:
+        wanted = words.casefold().split()
+        found = [entry for entry in self._entries if status in ("", entry.row.status) and self._has_all(entry, wanted)]
+        return sorted(found, key=self._order(sort))
+
+    def _has_all(self, entry: _Entry, words: Iterable[str]) -> bool:
+        row = entry.row
+        text = "\n".join(
+            (row.name, row.identity, row.family, row.merge, row.related, row.title, row.finding)
+        ).casefold()
+        return all(
+            word in text
+            or (len(word) >= _MIN_HASH and row.sha256.startswith(word))
+            or (entry.group >= 0 and word == OF_VAE + self._key(entry.group))
+            for word in words
+        )
+
+    def _key(self, group: int) -> str:
+        found = self.groups[group]
+        return (found.fingerprint or found.sketch)[:_KEY]
+
+    def _vae_row(self, found: list[_Entry], sort: str) -> VaeRow:
+        """The row of files with one VAE."""
+        first = found[0]
+        if first.group < 0:
+            return VaeRow(self._row(first))
+        paths = self.groups[first.group].paths
+        if sort not in ("name", "size"):  # else the first one is where its name or size belongs
+            equal = {entry.row.path: entry for entry in found if entry.row.status == first.row.status}
+            first = next(equal[path] for path in paths if path in equal)
+        others = dict.fromkeys((*(entry.row.path for entry in found), *paths))
+        del others[first.row.path]
+        folded = tuple(self._entries[self._places[path]].row for path in list(others)[:_MAX_FOLDED])
+        return VaeRow(self._row(first), folded, len(paths), self._key(first.group))
+
     def _order(self, sort: str) -> Callable[[_Entry], tuple[Any, ...]]:
         if sort == "name":
-            return lambda entry: (entry.row.name.casefold(),)
+            return lambda entry: natural_key(entry.row.name)
         if sort == "size":
-            return lambda entry: (-entry.row.size, entry.row.name.casefold())
+            return lambda entry: (-entry.row.size, natural_key(entry.row.name))
         if sort == "duplicates":  # groups stay together, sorted by freeable bytes
             none = len(self.groups)
-            return lambda entry: (entry.group if entry.group >= 0 else none, -entry.row.size, entry.row.name)
+            return lambda entry: (
+                entry.group if entry.group >= 0 else none,
+                -entry.row.size,
+                natural_key(entry.row.name),
+            )
         ranks = {status: rank for rank, status in enumerate(WORST_FIRST)}
-        return lambda entry: (ranks[entry.row.status], entry.row.name.casefold())
+        return lambda entry: (ranks[entry.row.status], natural_key(entry.row.name))
 
     def _row(self, entry: _Entry) -> LibraryRow:
         if entry.group < 0:
@@ -337,9 +432,10 @@ class Inventory:
         return tuple(self._names[path] for path in others[:most]), len(others) - most
 
 
-def _has_all(row: LibraryRow, words: Iterable[str]) -> bool:
-    text = "\n".join((row.name, row.identity, row.family, row.merge, row.related, row.title, row.finding)).casefold()
-    return all(word in text or (len(word) >= _MIN_HASH and row.sha256.startswith(word)) for word in words)
+def _pages(count: int, page: int, size: int) -> tuple[int, int]:
+    """The number of pages, and which one to show."""
+    pages = max(1, -(-count // size))
+    return pages, min(max(page, 0), pages - 1)
 
 
 def _mark(record: FileRecord) -> int:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from vae_lab.autoencoders import open_vae
@@ -15,7 +16,7 @@ from vae_lab.identity import Merge, Sketch
 from vae_lab.library.cache import FileCache, Records
 from vae_lab.library.folders import FileKey, Walk, file_key
 from vae_lab.library.inspect import UNFORESEEN, digest_of, inspect_file, list_file, not_finished, scan_file
-from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained, failed
+from vae_lab.library.record import MAX_PARENTS, Depth, FileRecord, explained, failed, file_facts
 from vae_lab.progress import Progress
 from vae_lab.time_limit import TimeLimit
 
@@ -77,6 +78,9 @@ class Scan:
         self._total = 0
         self._found = 0
         self._parents: list[_Parent] = []
+        self._sources: dict[int, str] = {}
+        self.adopted: set[str] = set()
+        """Files that were not read, because another name of the same file was."""
 
     @property
     def complete(self) -> bool:
@@ -99,8 +103,32 @@ class Scan:
     # --- in threads ----------------------------------------------------------------------------------------------
 
     def _here(self) -> Iterator[FileRecord]:
+        self._sources, self.adopted = self._other_names(), set()
+        indices = range(len(self._files))
+        yield from self._examine([index for index in indices if index not in self._sources])
+        yield from self._examine(self._sources)
+
+    def _other_names(self) -> dict[int, str]:
+        """Hard links, and links to a listed file: index -> the name of the same file that is read."""
+        names: dict[tuple[str, str], list[int]] = {}
+        for index, (_, path) in enumerate(self._files):
+            file_id = file_facts(path).get("file_id", "")
+            if file_id:  # some findings are about the extension
+                names.setdefault((file_id, Path(path).suffix.lower()), []).append(index)
+        sources = {}
+        for indices in names.values():
+            if len(indices) > 1:
+                first = next(filter(self._is_done, indices), indices[0])
+                sources |= {index: self._files[first][1] for index in indices if index != first}
+        return sources
+
+    def _is_done(self, index: int) -> bool:
+        record = self._cache.current(self._files[index][1])
+        return record is not None and record.depth >= self._wanted
+
+    def _examine(self, indices: Iterable[int]) -> Iterator[FileRecord]:
         pending: list[_Pending] = []
-        everything = (_Pending(index) for index in range(len(self._files)))
+        everything = map(_Pending, indices)
         for found in self._parallel(self._identify, everything, self._jobs, "reading"):
             if isinstance(found, FileRecord):
                 self._done += 1  # nothing is left to check
@@ -116,6 +144,8 @@ class Scan:
         name, path = self._files[one.index]
         key = file_key(path)
         record = self._cache.current(path, name)
+        if one.index in self._sources and (record is None or record.depth < self._wanted):
+            record = self._adopted(one.index) or record
         if record is not None and record.depth >= self._wanted:
             return record
         try:
@@ -136,6 +166,15 @@ class Scan:
         finite = sketch is None or sketch.finite
         digest = digest_of(sketch)
         return replace(one, kind=record.kind, hint=record.hint_id, sketch=digest, dtype=record.dtype, finite=finite)
+
+    def _adopted(self, index: int) -> FileRecord | None:
+        name, path = self._files[index]
+        if not self._cache.adopt(path, self._sources[index]):
+            return None
+        record = self._cache.current(path, name)
+        if record is not None and record.depth >= self._wanted:
+            self.adopted.add(path)
+        return record
 
     def _identity(self, path: str) -> tuple[FileRecord, Sketch | None]:
         with open_vae(path, self._time()) as file:

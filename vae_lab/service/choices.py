@@ -134,6 +134,7 @@ class ChoiceService:
     def _save(self, reach: Reach, vae: str, checkpoint: str) -> ChoiceResult:
         before = self._host.chosen(reach)
         message = self._host.use_always(vae) if reach == "always" else self._host.use_for_checkpoint(vae)
+        self._host.note_used([vae])
         if before == vae:
             return ChoiceResult(message, self._undo_of(reach, vae, checkpoint))
         undo = _Undo(secrets.token_urlsafe(18), reach, vae, before, checkpoint)

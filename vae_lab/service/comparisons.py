@@ -172,6 +172,7 @@ class ComparisonService:
             return stored
 
         whole = self._host.compare(generation.id, others, self._runs.report, self._runs.cancelled, store)
+        self._host.note_used(result.name for result in whole.decoded)
         return store(whole, running=False)
 
     def get(self, comparison_id: str) -> StoredComparison:

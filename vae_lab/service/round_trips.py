@@ -131,6 +131,7 @@ class RoundTripService:
             checkpoint = self._host.current_checkpoint()
             names = list(dict.fromkeys(vaes))
             trip = self._host.round_trip(fit.image, names, self._runs.report, self._runs.cancelled)
+        self._host.note_used(result.name for result in trip if result.image is not None)
         stored = StoredRoundTrip(secrets.token_urlsafe(18), trip, checkpoint, fit.remarks)
         self._stored.add(stored)
         return stored

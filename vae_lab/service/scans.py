@@ -8,7 +8,7 @@ import time
 from vae_lab.errors import UnknownChoice
 from vae_lab.host.base import Host
 from vae_lab.library import WORST_FIRST, Scan
-from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, ScanSummary
+from vae_lab.library.inventory import SORTS, Inventory, LibraryPage, ScanSummary, VaePage
 from vae_lab.service.runs import Runs
 
 __all__ = ["ScanService"]
@@ -44,7 +44,7 @@ class ScanService:
             scanned = read = bytes_read = 0
             for record in scan.run():
                 scanned += 1
-                if not known.has(record):
+                if not known.has(record) and record.path not in scan.adopted:
                     read += 1
                     bytes_read += record.bytes_read
             inventory = Inventory(scan.records, listing)
@@ -83,8 +83,21 @@ class ScanService:
         Raises:
             UnknownChoice: no such status or sort order.
         """
-        if status not in ("", *WORST_FIRST):
-            raise UnknownChoice(f"no status {status}; valid are {', '.join(WORST_FIRST)}")
-        if sort not in SORTS:
-            raise UnknownChoice(f"no sort order {sort}; valid are {', '.join(SORTS)}")
+        _check(status, sort)
         return self.inventory().page(filter, status, sort, page, max(1, page_size))
+
+    def vaes(self, words: str, status: str, sort: str, page: int, page_size: int) -> VaePage:
+        """Some rows of a table with one row for each VAE; see :meth:`Inventory.vaes`.
+
+        Raises:
+            UnknownChoice: no such status or sort order.
+        """
+        _check(status, sort)
+        return self.inventory().vaes(words, status, sort, page, max(1, page_size))
+
+
+def _check(status: str, sort: str) -> None:
+    if status not in ("", *WORST_FIRST):
+        raise UnknownChoice(f"no status {status}; valid are {', '.join(WORST_FIRST)}")
+    if sort not in SORTS:
+        raise UnknownChoice(f"no sort order {sort}; valid are {', '.join(SORTS)}")

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from vae_lab.api.access import Access
+from vae_lab.api.compression import Compression
 from vae_lab.api.routes import add_routes
 from vae_lab.api.uploads import use_private_folder
 from vae_lab.errors import HostError
@@ -79,13 +80,13 @@ def launch(host: Host, port: int = 0, *, listen: bool = False) -> Running:
     for tries_left in range(0 if port else 2, -1, -1):
         free = _free_port(address, port)
         # From the first request on, so not added later.
-        access = Middleware(Access, token=token, cookie=f"vae_lab_{free}")
+        middleware = [Middleware(Compression), Middleware(Access, token=token, cookie=f"vae_lab_{free}")]
         try:
             # Gradio 3 prints the URL even with quiet=True.
             with redirect_stdout(io.StringIO()):
                 app, url, _ = blocks.launch(
                     server_name=address, server_port=free, prevent_thread_lock=True, share=False, quiet=True,
-                    show_api=False, inbrowser=False, show_error=True, app_kwargs={"middleware": [access]},
+                    show_api=False, inbrowser=False, show_error=True, app_kwargs={"middleware": middleware},
                 )  # fmt: skip
             break
         except OSError as error:  # another program took the port in the meantime

@@ -420,3 +420,15 @@ def test_a_vae_with_the_name_of_a_checkpoint(tmp_path: Path) -> None:
     assert listing.checkpoints["b.pt"] == tmp_path / "b.pt"
     assert listing.name_of(tmp_path / "VAE" / ".." / "VAE" / "b.pt") == "VAE/b.pt"
     assert listing.name_of(tmp_path / "gone.pt") == ""
+
+
+def test_the_last_files_in_use_are_remembered(tmp_path: Path) -> None:
+    cache = FileCache(tmp_path)
+    assert cache.recent() == []
+    cache.note_used(["a", "b"])
+    cache.note_used(["b\udcff", "a"])
+    assert cache.recent() == ["b\udcff", "a", "b"]
+    cache.note_used(map(str, range(20)))
+    assert cache.recent() == list("01234567")
+    cache.close()
+    assert FileCache(tmp_path).recent() == list("01234567")

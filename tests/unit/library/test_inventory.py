@@ -130,6 +130,45 @@ def test_of_many_copies_the_first_are_named_and_the_rest_counted() -> None:
     assert (row.same_as, row.more_same) == (("001.pt", "002.pt", "003.pt", "004.pt"), 95)
 
 
+def vaes(of: Inventory, words: str = "", status: str = "", sort: str = "worst", page: int = 0, size: int = 50):
+    shown = of.vaes(words, status, sort, page, size)
+    return [(vae.row.name, [row.name for row in vae.others], vae.count) for vae in shown.rows]
+
+
+def test_one_row_for_each_vae() -> None:
+    """The worst file, of equal ones the one to keep; a search shows what it found."""
+    found = inventory(
+        record("b.pt", "x", size=5, dtype="fp16"),
+        record("a.pt", "x", size=5, dtype="fp32"),
+        record("z.ckpt", "x", size=90, kind="checkpoint"),
+        record("alone.pt", "y", size=7),
+        record("none.pt"),
+        record("other.pt", "w"),
+        record("grey.ckpt", "w", kind="checkpoint", file_findings=BROKEN),
+    )
+    grey, alone, none = ("grey.ckpt", ["other.pt"], 2), ("alone.pt", [], 1), ("none.pt", [], 1)
+    assert vaes(found) == [grey, ("a.pt", ["b.pt", "z.ckpt"], 3), alone, none]
+    assert vaes(found, sort="name") == [("a.pt", ["b.pt", "z.ckpt"], 3), alone, grey, none]
+    assert vaes(found, sort="size")[0] == ("z.ckpt", ["a.pt", "b.pt"], 3)
+    assert vaes(found, "b.pt") == [("b.pt", ["a.pt", "z.ckpt"], 3)]
+    assert vaes(found, status="broken") == [grey]
+    assert vaes(found, size=2, page=1) == vaes(found)[2:]
+    shown = found.vaes("", "", "worst", 9, 2)
+    assert (shown.files, shown.pages, shown.page) == (7, 2, 1)
+    assert vaes(inventory()) == []
+
+
+def test_all_files_of_a_vae_are_found() -> None:
+    found = inventory(*(record(f"{i:02}.pt", "0123456789abcdef") for i in range(99)), record("other.pt", "f" * 16))
+    first = found.vaes("", "", "name", 0, 50).rows[0]
+    assert (first.count, len(first.others), first.key) == (99, 5, "0123456789ab")
+    files = found.vaes(f"vae:{first.key}", "", "name", 1, 50)
+    assert (files.files, files.pages, len(files.rows)) == (99, 2, 49)
+    assert files.rows[0].row.name == "50.pt"
+    assert files.rows[0].row.same_as[0] == "00.pt"
+    assert vaes(found, "vae:0123") == []
+
+
 def test_what_a_sample_tells_is_not_called_sure() -> None:
     found = inventory(record("a.pt", sketch="s", depth=Depth.LISTED), record("b.pt", sketch="s", depth=Depth.LISTED))
     row = page(found, status="unchecked").rows[0]

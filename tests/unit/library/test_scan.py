@@ -183,6 +183,32 @@ def test_only_what_has_changed_is_read_again(folder: Path, cache: FileCache, cou
     assert changed == {str(paths[1])}
 
 
+def test_a_file_with_several_names_is_read_once(
+    folder: Path, cache: FileCache, counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hard links, whatever their order; only a name with another extension is examined itself."""
+    path = small_vae(folder / "m.safetensors", 0)
+    for name in ("a.safetensors", "z.safetensors", "c.ckpt"):
+        (folder / name).hardlink_to(path)
+    scan = Scan([folder], cache, jobs=4)
+    records = {record.name: record for record in scan.run()}
+    assert set(counter.opened) == {"a.safetensors", "c.ckpt"}
+    assert scan.complete
+    assert len({record.fingerprint for record in records.values()}) == 1
+    assert {Path(each).name for each in scan.adopted} == {"m.safetensors", "z.safetensors"}
+    assert [name for name, record in records.items() if not record.bytes_read] == ["m.safetensors", "z.safetensors"]
+    assert [name for name, record in records.items() if record.verdict.has("wrong-extension")] == ["c.ckpt"]
+    assert all(cache.sketch(record.path) for record in records.values())
+    counter.reset()
+    assert {record.name: record for record in Scan([folder], cache).run()} == records
+    assert counter.opened == []
+    # A new link is a change of the file.
+    (folder / "0.safetensors").hardlink_to(path)
+    again = Scan([folder], cache)
+    assert len(list(again.run())) == 5
+    assert set(counter.opened) == {"0.safetensors", "c.ckpt"}
+
+
 def test_same_weights_are_probed_once(folder: Path, cache: FileCache, counter: Counter) -> None:
     """Whatever the container and the precision; and in two threads."""
     state = kl_state(F8)

@@ -33,7 +33,7 @@ from vae_lab.library import FileRecord, Recommendation
 from vae_lab.library import inspect as inspect_module
 from vae_lab.library.extraction import Extraction
 from vae_lab.library.identical import Copy, IdenticalFiles
-from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
+from vae_lab.library.inventory import LibraryRow, Overview, ScanSummary, VaePage, VaeRow
 from vae_lab.library.links import Replacement
 from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth
@@ -275,10 +275,12 @@ def library_pages() -> Iterator[str]:
             "Images are slightly paler than they should be.", NAMES[1], NAMES[2],
         ),
         LibraryRow(NAMES[2], f"/{NAMES[2]}", "healthy", contains=NAMES[:1]),
+        LibraryRow(NAMES[2], f"/{NAMES[2]}", "healthy", same_as=NAMES[:1]),
     )  # fmt: skip
-    yield library_views.table(LibraryPage(rows, 3, 2, 0), full)
-    yield library_views.table(LibraryPage((), 0, 1, 0), full)
-    yield from (library_views.position(LibraryPage(rows, 3, pages, 0)) for pages in (1, 2))
+    vaes = (*map(VaeRow, rows), VaeRow(rows[0], rows[1:], 99, "ab"))
+    yield library_views.table(VaePage(vaes, 3, 2, 0), full)
+    yield library_views.table(VaePage((), 0, 1, 0), full)
+    yield from (library_views.position(VaePage(vaes, 3, pages, 0)) for pages in (1, 2))
     yield library_views.downloads(full)
 
 

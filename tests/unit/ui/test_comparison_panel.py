@@ -73,6 +73,20 @@ def test_a_page_that_does_not_list_the_latents_yet_compares_the_newest(tmp_path:
     assert "has been discarded" in panel.on_compare("gone", [])
 
 
+def test_what_was_compared_or_chosen_was_used_last(tmp_path: Path) -> None:
+    (tmp_path / "Stable-diffusion").mkdir()
+    (tmp_path / "VAE").mkdir()
+    checkpoint(tmp_path, "c.safetensors")
+    paths = [write(tmp_path / "VAE" / f"{name}.safetensors", kl_state(F8)) for name in "abd"]
+    panel = opened(tmp_path)
+    host = panel.host
+    host.generations.add(Generation("g", torch.zeros(1, 4, 4, 4), FAMILIES["sd1"], title="x"))
+    panel.on_compare(None, ["a.safetensors", "b.safetensors"])
+    assert [entry.name for entry in host.vaes() if entry.recent] == ["a.safetensors", "b.safetensors"]
+    panel.on_use_always("d.safetensors", None)
+    assert host.file_cache.recent()[0] == str(paths[2])
+
+
 # --- whose VAE is it -------------------------------------------------------------------------------------------------
 
 PARAMETERS = "a cat\nSteps: 20, Sampler: Euler, Seed: 1, VAE hash: {digest}, VAE: someone's.pt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,15 @@ from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.round_trips import StoredRoundTrip
 from vae_lab.ui.compat import connect
 from vae_lab.ui.pages import WebuiPages
-from vae_lab.ui.panels.selection import PageState, fits, follow_newest, in_order, keep_chosen, latent_choice
+from vae_lab.ui.panels.selection import (
+    PageState,
+    fits,
+    follow_newest,
+    grouped,
+    in_order,
+    keep_chosen,
+    latent_choice,
+)
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import round_trip as round_trip_views
 from vae_lab.ui.views.numbers import numbers
@@ -74,8 +83,45 @@ def test_ticked_vaes(family: object, chosen: list[str], memory: PageState | None
     assert keep_chosen(ENTRIES, family, chosen, memory) == expected
 
 
-def test_at_first_no_more_than_a_few_are_ticked() -> None:
-    assert len(keep_chosen([VaeEntry(str(i), "") for i in range(100)], SD1, [], None)) == 8
+def test_at_first_all_of_a_short_list_and_a_few_of_a_long_one_are_ticked() -> None:
+    many = [VaeEntry(str(i), "", SD1 if i > 90 else None) for i in range(100)]
+    assert len(keep_chosen(many[:8], SD1, [], None)) == 8
+    assert keep_chosen(many, SD1, [], None) == ["91", "92", "93", "94"], "those of which it is known that they fit"
+
+
+def test_what_was_used_last_comes_first_in_a_long_list() -> None:
+    entries = [VaeEntry(str(i), "", SD1, weights="same" if i in (3, 7) else "") for i in range(12)]
+    entries[7] = replace(entries[7], recent=True)
+    entries[5] = replace(entries[5], recent=True)
+    recent, others = grouped(entries, SD1)
+    assert (recent.title, [[entry.name for entry in vae] for vae in recent.vaes]) == (
+        "Recently used", [["7", "3"], ["5"]],
+    )  # fmt: skip
+    assert (others.title, len(others.vaes)) == ("SD1 / SD2", 9)
+    assert keep_chosen(entries, SD1, [], None) == ["0", "1", "5", "7"]
+    assert [group.title for group in grouped(entries[5:], SD1)] == [""], "a short list stays as it is"
+
+
+def test_a_long_list_is_grouped_by_family_and_copies_are_one() -> None:
+    entries = [
+        *(VaeEntry(f"new-{i}", "") for i in range(8)),
+        VaeEntry("x", "", SDXL, weights="1"),
+        VaeEntry("a", "", SD1, weights="2"),
+        VaeEntry("bad", "", problem="unreadable"),
+        VaeEntry("z", "", SDXL, weights="1"),
+    ]
+
+    def shown(family: object) -> list[tuple[str, list[list[str]]]]:
+        groups = grouped(entries, family)
+        return [(group.title, [[entry.name for entry in vae] for vae in group.vaes]) for group in groups]
+
+    new = ("Not identified yet", [[f"new-{i}"] for i in range(8)])
+    sd1, sdxl, bad = ("SD1 / SD2", [["a"]]), ("SDXL", [["x", "z"]]), ("Cannot be used", [["bad"]])
+    assert shown(None) == shown(SD1) == [sd1, sdxl, new, bad]
+    assert shown(SDXL) == [sdxl, sd1, new, bad], "the latent's family first"
+    assert keep_chosen(entries, SDXL, [], None) == ["new-0", "new-1", "new-2", "x"], "a copy is not ticked at first"
+    del entries[:4]
+    assert shown(SD1) == [("", [["new-4"], ["new-5"], ["new-6"], ["new-7"], ["x", "z"], ["a"], ["bad"]])]
 
 
 def test_order_of_the_list() -> None:

@@ -16,6 +16,7 @@ from vae_lab.host.base import Host, VaeEntry
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Reach
 from vae_lab.images import read_image
 from vae_lab.latents import Generation, read_limited
+from vae_lab.latents.family import Family
 from vae_lab.library import FileRecord
 from vae_lab.messages import text
 from vae_lab.service.hashes import FoundVae
@@ -26,6 +27,7 @@ from vae_lab.ui.panels.picks import Pick, pick_field
 from vae_lab.ui.panels.selection import (
     PageState,
     decoder_choices,
+    each_once,
     encoder_choices,
     find_latent,
     fits,
@@ -34,8 +36,8 @@ from vae_lab.ui.panels.selection import (
     keep_chosen,
     latent_choice,
     saved_choice,
-    vae_choices,
 )
+from vae_lab.ui.panels.vae_list import VaeList, list_update
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import sources as source_views
 
@@ -135,10 +137,9 @@ class ComparisonPanel:
 
     def _build_vaes(self, view: _View) -> None:
         self.built_in = gr.HTML(self._built_in_line(view.entries, view.chosen), elem_id="vae_lab_built_in")
-        self.vaes = gr.CheckboxGroup(
-            vae_choices(view.entries), value=view.ticked, label="VAEs to compare", elem_id="vae_lab_vaes",
-            elem_classes=["vae-lab-vaes"],
-        )  # fmt: skip
+        family = view.chosen.family if view.chosen else None
+        self.list = VaeList(view.entries, view.ticked, family, label="VAEs to compare", elem_id="vae_lab_vaes")
+        self.vaes = self.list.boxes
         with gr.Row(elem_classes=["vae-lab-tools"]):
             self.all = gr.Button("All", size="sm", min_width=60, elem_id="vae_lab_all")
             self.none = gr.Button("None", size="sm", min_width=60, elem_id="vae_lab_none")
@@ -164,12 +165,12 @@ class ComparisonPanel:
 
     def _stay_out_of_ui_config(self) -> None:
         # The WebUI would store today's lists as the defaults of later starts.
-        for component in (self.checkpoint, self.decoder, self.source, self.vaes):
+        for component in (self.checkpoint, self.decoder, self.source):
             component.do_not_save_to_config = True
 
     def _wire(self) -> None:
         shown = [
-            *(self.source, self.thumbnails, self.vaes, self.latent, self.empty, self.built_in),
+            *(self.source, self.thumbnails, *self.list.outputs, self.latent, self.empty, self.built_in),
             *(self.decoder, self.encoder, self.checkpoint),
             *(self.from_image, self.deciding, self.state, self.message),
         ]
@@ -178,7 +179,7 @@ class ComparisonPanel:
         connect(self.load.upload, self.on_load, [self.load, *inputs], shown)
         connect(self.encode.click, self.on_encode, [self.image, *inputs], shown)
         follow([self.encoder.input], self.on_encoder, [self.encoder], outputs=[self.encoder_note, self.encoder])
-        chosen = [self.latent, self.vaes, self.state, self.built_in]
+        chosen = [self.latent, *self.list.outputs, self.state, self.built_in]
         follow([self.source.input], self.on_source, [self.source], [self.vaes, self.state], chosen)
         follow(
             [self.picked.input],
@@ -187,11 +188,11 @@ class ComparisonPanel:
             [self.vaes, self.state],
             [self.source, *chosen, self.message],
         )
-        connect(self.all.click, self.on_all, [self.source, self.vaes], [self.vaes])
+        connect(self.all.click, self.on_all, [self.source, self.vaes], self.list.outputs)
         connect(self.none.click, self.on_none, [], [self.vaes])
         # What is ticked during a run stays ticked: the second handler reads the boxes after the run.
         identified = connect(self.identify.click, self.on_identify, [], [self.message])
-        connect(identified.then, self.on_identified, [self.source, self.vaes], [self.vaes])
+        connect(identified.then, self.on_identified, [self.source, self.vaes], self.list.outputs)
         self._wire_results(refreshed)
         decided = [self.deciding, self.message, self.decoder, self.state]
         choosing = [self.decoder, self.state]
@@ -205,7 +206,7 @@ class ComparisonPanel:
 
     def _wire_results(self, refreshed: Any) -> None:
         compared = connect(self.compare.click, self.on_compare, [self.source, self.vaes], [self.message])
-        connect(compared.then, self.on_compared, [self.vaes], [self.vaes])
+        connect(compared.then, self.on_compared, [self.source, self.vaes], self.list.outputs)
         self.results.follow(compared, refreshed)
 
     # --- content ---------------------------------------------------------------------------------------------
@@ -263,9 +264,9 @@ class ComparisonPanel:
     def _latent(self, source: str | None) -> Generation | None:
         return find_latent(self.host.generations.newest_first(), source)
 
-    def _fitting(self, entries: Sequence[VaeEntry], source: str | None) -> list[str]:
+    def _family(self, source: str | None) -> Family | None:
         latent = self._latent(source)
-        return [entry.name for entry in entries if fits(entry, latent.family if latent else None)]
+        return latent.family if latent else None
 
     # --- handlers --------------------------------------------------------------------------------------------
 
@@ -310,7 +311,7 @@ class ComparisonPanel:
         return self.service.hashes.find(generation.infotexts[0]) if generation.infotexts else None
 
     def _failed(self, error: VaeLabError | str) -> tuple[Any, ...]:
-        return (*[gr.update()] * 12, views.alert(error))
+        return (*[gr.update()] * 13, views.alert(error))
 
     def _shown(
         self, latent: str | None, message: str, source: str | None, ticked: list[str], decoder: str, encoder: str,
@@ -326,7 +327,7 @@ class ComparisonPanel:
         return (
             choice_update(latents, latent_choice(view.chosen) if view.chosen else None, source),
             html_update(source_views.thumbnails(view.generations)),
-            choice_update(vae_choices(view.entries), view.ticked, ticked),
+            *list_update(view.entries, view.ticked, ticked, view.chosen.family if view.chosen else None),
             html_update(self._card(view.chosen)),
             html_update("" if view.generations else views.empty(self.host.how_to_begin)),
             self._built_in_line(view.entries, view.chosen),
@@ -342,7 +343,7 @@ class ComparisonPanel:
 
     def on_picked(self, picked: str, ticked: list[str], state: PageState | None) -> tuple[Any, ...]:
         """A thumbnail was clicked."""
-        unchanged = (gr.update(), gr.update(), gr.update(), state, gr.update())
+        unchanged = (*[gr.update()] * 4, state, gr.update())
         try:
             pick = Pick.read(picked)
         except VaeLabError as error:
@@ -359,19 +360,21 @@ class ComparisonPanel:
         """Another latent was selected: show its card, and VAEs of its family."""
         chosen = self._latent(source)
         if chosen is None:
-            return gr.update(), gr.update(), state, gr.update()
+            return gr.update(), gr.update(), gr.update(), state, gr.update()
         entries = self.host.vaes()
         still = keep_chosen(entries, chosen.family, ticked or (), state)
         state = state or PageState()
         # For another family always send the ticks: ``ticked`` may be older than an answer that changed them.
-        choices = choice_update(vae_choices(entries), still, ticked if state.family == chosen.family.id else None)
+        before = ticked if state.family == chosen.family.id else None
+        listed = list_update(entries, still, before, chosen.family)
         shown = replace(state, family=chosen.family.id)
-        return html_update(self._card(chosen)), choices, shown, self._built_in_line(entries, chosen)
+        return html_update(self._card(chosen)), *listed, shown, self._built_in_line(entries, chosen)
 
-    def on_all(self, source: str | None, ticked: list[str]) -> Any:
-        """Tick all that fit the latent."""
-        entries = self.host.vaes()
-        return choice_update(vae_choices(entries), self._fitting(entries, source), ticked)
+    def on_all(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
+        """Tick all that fit the latent, of files with the same weights one."""
+        entries, family = self.host.vaes(), self._family(source)
+        fitting = each_once([entry for entry in entries if fits(entry, family)])
+        return list_update(entries, [entry.name for entry in fitting], ticked, family)
 
     def on_none(self) -> Any:
         """Tick none; the built-in VAE stays."""
@@ -384,11 +387,11 @@ class ComparisonPanel:
         except VaeLabError as error:
             return views.alert(error)
 
-    def on_identified(self, source: str | None, ticked: list[str]) -> Any:
+    def on_identified(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
         """List the families, and untick VAEs of another one."""
-        entries = self.host.vaes()
-        still = [name for name in self._fitting(entries, source) if name in (ticked or ())]
-        return choice_update(vae_choices(entries), still, ticked)
+        entries, family = self.host.vaes(), self._family(source)
+        still = [entry.name for entry in entries if fits(entry, family) and entry.name in (ticked or ())]
+        return list_update(entries, still, ticked, family)
 
     def on_compare(self, source: str | None, ticked: list[str]) -> str:
         """Decode; of the newest latent if the page lists none yet."""
@@ -402,11 +405,11 @@ class ComparisonPanel:
         shown = self.service.comparisons.shown
         return views.summary(stored, replaced=shown is None or shown.id == stored.id)
 
-    def on_compared(self, ticked: list[str]) -> Any:
+    def on_compared(self, source: str | None, ticked: list[str]) -> tuple[Any, ...]:
         """Decoding may have determined more families: list them, and keep what is ticked."""
         entries = self.host.vaes()
         still = [entry.name for entry in entries if entry.name in (ticked or ())]
-        return choice_update(vae_choices(entries), still, ticked)
+        return list_update(entries, still, ticked, self._family(source))
 
     def on_use_for_checkpoint(self, vae: str, state: PageState | None) -> tuple[Any, ...]:
         """Use the selected VAE for the current checkpoint from now on."""

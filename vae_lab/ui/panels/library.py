@@ -48,7 +48,7 @@ class LibraryPanel:
             self.vae_files.build()
             self._build_table()
         # The WebUI would store today's filter as the default of later starts.
-        for asked in (self.filter, self.status, self.sort):
+        for asked in (self.filter, self.status, self.sort, self.jump):
             asked.do_not_save_to_config = True
         self._wire()
 
@@ -74,14 +74,18 @@ class LibraryPanel:
             self.next = gr.Button(
                 "Next", size="sm", scale=0, min_width=100, visible=False, elem_id="vae_lab_library_next"
             )
+            self.jump = gr.Number(
+                value=1, precision=0, label="Go to page", scale=0, min_width=170, visible=False,
+                elem_id="vae_lab_library_jump",
+            )  # fmt: skip
             self.downloads = gr.HTML(elem_id="vae_lab_library_downloads")
         self.page = gr.State(0)
 
     def _wire(self) -> None:
         asked = [self.filter, self.status, self.sort]
         shown = [
-            *(self.overview, self.table, self.position, self.previous, self.next, self.downloads, self.page),
-            self.message,
+            *(self.overview, self.table, self.position, self.previous, self.next, self.jump, self.downloads),
+            *(self.page, self.message),
         ]
         refreshed = connect(self.refresh.click, self.on_refresh, [*asked, self.page], shown)
         scanned = connect(self.scan.click, self.on_scan, asked, shown)
@@ -90,6 +94,7 @@ class LibraryPanel:
         connect(changed.then, self.on_refresh, [*asked, self.page], shown)
         connect(self.previous.click, self.on_previous, [*asked, self.page], shown)
         connect(self.next.click, self.on_next, [*asked, self.page], shown)
+        follow([self.jump.input], self.on_jump, [self.jump], asked, outputs=shown)
         # ``change``, because gradio 4 drops an ``input`` event while an earlier one is being handled.
         follow([self.filter.change, self.status.input, self.sort.input], self.on_asked, asked, outputs=shown)
         # Cancel and the progress bar belong to javascript/tab/runs.mjs: they must work while a handler here blocks.
@@ -112,6 +117,10 @@ class LibraryPanel:
         """Show the next page."""
         return self._show(text, status, sort, (page or 0) + 1)
 
+    def on_jump(self, number: float | None, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
+        """Show the page of that number, from 1; the nearest one if there is none."""
+        return self._show(text, status, sort, int(number or 1) - 1, typed=number)
+
     def on_scan(self, text: str | None, status: str | None, sort: str | None) -> tuple[Any, ...]:
         """Scan all files, and show the first page."""
         try:
@@ -121,12 +130,13 @@ class LibraryPanel:
         return (*self._show(text, status, sort, 0)[:-1], html_update(message))
 
     def _show(
-        self, text: str | None, status: str | None, sort: str | None, page: int, *, fresh: bool = False
-    ) -> tuple[Any, ...]:
-        """Updates for everything."""
+        self, text: str | None, status: str | None, sort: str | None, page: int, *, fresh: bool = False,
+        typed: float | None = None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Updates for everything; ``typed`` is what the field for the page shows."""
         try:
             found = self.service.scans.inventory(fresh=fresh).overview
-            shown = self.service.scans.page(
+            shown = self.service.scans.vaes(
                 text or "",
                 library_views.STATUSES.get(status or "", ""),
                 library_views.ORDERS.get(sort or "", "worst"),
@@ -134,7 +144,7 @@ class LibraryPanel:
                 PAGE_SIZE,
             )
         except VaeLabError as error:
-            return (*[gr.update()] * 7, html_update(views.alert(error)))
+            return (*[gr.update()] * 8, html_update(views.alert(error)))
         several = shown.pages > 1
         return (
             library_views.overview(found),
@@ -142,6 +152,8 @@ class LibraryPanel:
             library_views.position(shown),
             gr.update(visible=several, interactive=shown.page > 0),
             gr.update(visible=several, interactive=shown.page + 1 < shown.pages),
+            # A number that the user types is not written again.
+            gr.update(visible=several, **({"value": shown.page + 1} if shown.page + 1 != typed else {})),
             library_views.downloads(found),
             shown.page,
             gr.update(),

@@ -13,8 +13,9 @@ from vae_lab.host.base import Host
 from vae_lab.images import LONGEST_SIDE, LoadedImage, infotext_of, read_image
 from vae_lab.samples import sample_photos
 from vae_lab.service.service import service_of
-from vae_lab.ui.compat import choice_update, connect, html_update, image_input
-from vae_lab.ui.panels.selection import PageState, in_order, keep_chosen, vae_choices
+from vae_lab.ui.compat import connect, html_update, image_input
+from vae_lab.ui.panels.selection import PageState, each_once, in_order, keep_chosen
+from vae_lab.ui.panels.vae_list import VaeList, list_update
 from vae_lab.ui.views import comparison as views
 from vae_lab.ui.views import round_trip as round_trip_views
 
@@ -48,10 +49,9 @@ class RoundTripPanel:
                     elem_id="vae_lab_roundtrip_longest",
                 )  # fmt: skip
                 self.built_in = gr.HTML(self._built_in_line(), elem_id="vae_lab_roundtrip_built_in")
-                self.vaes = gr.CheckboxGroup(
-                    vae_choices(entries), value=keep_chosen(entries, None, (), None), label="VAEs",
-                    elem_id="vae_lab_roundtrip_vaes", elem_classes=["vae-lab-vaes"],
-                )  # fmt: skip
+                ticked = keep_chosen(entries, None, (), None)
+                self.list = VaeList(entries, ticked, None, label="VAEs", elem_id="vae_lab_roundtrip_vaes")
+                self.vaes = self.list.boxes
                 with gr.Row(elem_classes=["vae-lab-tools"]):
                     self.all = gr.Button("All", size="sm", min_width=60, elem_id="vae_lab_roundtrip_all")
                     self.none = gr.Button("None", size="sm", min_width=60, elem_id="vae_lab_roundtrip_none")
@@ -66,14 +66,13 @@ class RoundTripPanel:
                 self.message = gr.HTML(elem_id="vae_lab_roundtrip_message")
                 self.empty = gr.HTML(round_trip_views.begin(), elem_id="vae_lab_roundtrip_empty")
                 self.results = gr.HTML(elem_id="vae_lab_roundtrip_results")
-        # The WebUI would store today's lists as the defaults of later starts.
-        for component in (self.longest, self.vaes):
-            component.do_not_save_to_config = True
+        self.longest.do_not_save_to_config = True  # the WebUI would store it as the default of later starts
         self._wire()
 
     def _wire(self) -> None:
-        connect(self.refresh.click, self.on_refresh, [self.vaes], [self.vaes, self.built_in, self.message])
-        connect(self.all.click, self.on_all, [self.vaes], [self.vaes])
+        refreshed = [*self.list.outputs, self.built_in, self.message]
+        connect(self.refresh.click, self.on_refresh, [self.vaes], refreshed)
+        connect(self.all.click, self.on_all, [self.vaes], self.list.outputs)
         connect(self.sample.click, self.on_sample, [], [self.image])
         connect(self.none.click, self.on_none, [], [self.vaes])
         asked = [self.image, self.longest, self.vaes]
@@ -91,15 +90,15 @@ class RoundTripPanel:
             self.host.listing(fresh=True)
             entries = self.host.vaes()
             selected = keep_chosen(entries, None, ticked or (), PageState())
-            return choice_update(vae_choices(entries), selected, ticked), self._built_in_line(), gr.update()
+            return *list_update(entries, selected, ticked, None), self._built_in_line(), gr.update()
         except VaeLabError as error:
-            return gr.update(), gr.update(), views.alert(error)
+            return gr.update(), gr.update(), gr.update(), views.alert(error)
 
-    def on_all(self, ticked: list[str] | None) -> Any:
-        """Tick all usable VAEs of any family, because each encodes the image itself."""
+    def on_all(self, ticked: list[str] | None) -> tuple[Any, ...]:
+        """Tick all usable VAEs of any family, because each encodes the image itself; each once."""
         entries = self.host.vaes()
-        usable = [entry.name for entry in entries if not entry.problem]
-        return choice_update(vae_choices(entries), usable, ticked)
+        usable = each_once([entry for entry in entries if not entry.problem])
+        return list_update(entries, [entry.name for entry in usable], ticked, None)
 
     def on_none(self) -> Any:
         """Tick none; the built-in VAE stays."""

@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from vae_lab.host.base import VaeEntry
 from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Decision
 from vae_lab.latents import Generation
-from vae_lab.latents.family import Family
+from vae_lab.latents.family import FAMILIES, Family
 from vae_lab.messages import translated
 
 __all__ = [
-    "PageState", "decoder_choices", "encoder_choices", "find_latent", "fits", "follow_newest", "in_order",
-    "keep_chosen", "latent_choice", "saved_choice", "vae_choices",
+    "PageState", "VaeGroup", "decoder_choices", "each_once", "encoder_choices", "find_latent", "fits", "follow_newest",
+    "grouped", "in_order", "keep_chosen", "latent_choice", "saved_choice", "vae_choices",
 ]  # fmt: skip
 
 _MAX_PRESELECTED = 8
+_FEW = 4
+_SHORT = 8  # VAEs; a list that is not longer has no groups and no search
+
+_RECENT = "Recently used"
+_NOT_IDENTIFIED = "Not identified yet"
+_UNUSABLE = "Cannot be used"
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,51 @@ def latent_choice(generation: Generation) -> str:
     return f"{generation.label} · {generation.family.title} · {generation.id}"
 
 
+@dataclass(frozen=True)
+class VaeGroup:
+    """VAEs that are listed together.
+
+    Attributes:
+        title: of the group, in English; "" for none.
+        vaes: the files of each VAE; those with the same weights are one.
+    """
+
+    title: str
+    vaes: list[list[VaeEntry]]
+
+
+def grouped(entries: Sequence[VaeEntry], family: Family | None) -> list[VaeGroup]:
+    """All VAEs in groups: those used last, then by family, as far as that is known; the family of the latents first."""
+    first = [_RECENT, *([family.title] if family else [])]
+    order = [*first, *(each.title for each in FAMILIES.values()), _NOT_IDENTIFIED, _UNUSABLE]
+    groups: dict[str, list[list[VaeEntry]]] = {title: [] for title in order}
+    vaes: dict[str, list[VaeEntry]] = {}
+    for entry in entries:
+        vaes.setdefault(entry.weights or entry.name, []).append(entry)
+    if len(entries) <= _SHORT:
+        return [VaeGroup("", list(vaes.values()))] if vaes else []
+    for files in vaes.values():
+        files.sort(key=lambda entry: not entry.recent)
+        groups[_title(files[0])].append(files)
+    return [VaeGroup(title, found) for title, found in groups.items() if found]
+
+
+def _title(entry: VaeEntry) -> str:
+    if entry.problem:
+        return _UNUSABLE
+    if entry.recent:
+        return _RECENT
+    return entry.family.title if entry.family else _NOT_IDENTIFIED
+
+
+def each_once(entries: Sequence[VaeEntry]) -> list[VaeEntry]:
+    """Of files with the same weights only the first."""
+    first: dict[str, VaeEntry] = {}
+    for entry in entries:
+        first.setdefault(entry.weights or entry.name, entry)
+    return list(first.values())
+
+
 def fits(entry: VaeEntry, family: Family | None) -> bool:
     """Whether ``entry`` may decode latents of ``family``, as far as is known."""
     return not entry.problem and (entry.family is None or family is None or entry.family.id == family.id)
@@ -83,13 +134,21 @@ def keep_chosen(
 ) -> list[str]:
     """Names of the VAEs to tick.
 
-    The user's selection, as far as it still exists and fits. The first VAEs that fit if the page has just been
-    opened, or if a latent of another family leaves none.
+    The user's selection, as far as it still exists and fits. Some that fit if the page has just been opened, or if a
+    latent of another family leaves none.
     """
-    fitting = [entry.name for entry in entries if fits(entry, family)]
-    still = [name for name in fitting if name in chosen]
-    preselect = state is None or (state.family != (family.id if family else "") and not still)
-    return fitting[:_MAX_PRESELECTED] if preselect else still
+    fitting = [entry for entry in entries if fits(entry, family)]
+    still = [entry.name for entry in fitting if entry.name in chosen]
+    if state is not None and (still or state.family == (family.id if family else "")):
+        return still
+    ticked = _preselected(fitting)
+    return [entry.name for entry in fitting if entry in ticked]
+
+
+def _preselected(fitting: Sequence[VaeEntry]) -> Sequence[VaeEntry]:
+    """Each once, if they can be compared at a glance; of more, a few that were used last, or are known to fit."""
+    different = each_once(sorted(fitting, key=lambda entry: (not entry.recent, entry.family is None)))
+    return different if len(different) <= _MAX_PRESELECTED else different[:_FEW]
 
 
 def in_order(entries: Sequence[VaeEntry], chosen: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from vae_lab.checkup import Evidence
 from vae_lab.messages import text, translated
-from vae_lab.text import as_text, sized
+from vae_lab.text import as_text, shortened, sized
 
 __all__ = ["ENVIRONMENT", "breakable", "render"]
 
@@ -52,8 +52,8 @@ def _environment() -> Environment:
     )
     environment.globals["t"] = _translated_html
     environment.filters |= {
-        "breakable": breakable, "evidence": _evidence, "printable": as_text, "sized": sized, "thousands": _thousands,
-        "translated": translated,
+        "breakable": breakable, "evidence": _evidence, "printable": as_text, "shortened": shortened, "sized": sized,
+        "thousands": _thousands, "translated": translated,
     }  # fmt: skip
     return environment
 

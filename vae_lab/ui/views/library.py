@@ -7,7 +7,7 @@ from markupsafe import Markup
 from vae_lab.api.routes import report_url
 from vae_lab.checkup.findings import STATUS_PHRASES, STATUS_TITLES
 from vae_lab.library import UNCHECKED, WORST_FIRST
-from vae_lab.library.inventory import LibraryPage, LibraryRow, Overview, ScanSummary
+from vae_lab.library.inventory import OF_VAE, LibraryRow, Overview, ScanSummary, VaePage, VaeRow
 from vae_lab.messages import text, translated
 from vae_lab.text import sized
 from vae_lab.ui.views.checkup import KINDS, badge_of
@@ -76,11 +76,17 @@ def scanned(summary: ScanSummary) -> str:
     return message(" ".join(sentences))
 
 
-def table(page: LibraryPage, totals: Overview) -> str:
-    """One page of the table; a file that the checkup lists has a link."""
+def table(page: VaePage, totals: Overview) -> str:
+    """One page of the table; a file that the checkup lists has a link. ``javascript/tab/library.mjs`` unfolds rows."""
     if not totals.counts:
         return ""
-    return render("library", "table", [(row, _badge(row)) for row in page.rows], KINDS)
+    rows = [(vae, _badge(vae.row), [(other, _other_badge(other, vae)) for other in vae.others]) for vae in page.rows]
+    return render("library", "table", rows, KINDS, OF_VAE)
+
+
+def _other_badge(other: LibraryRow, vae: VaeRow) -> str:
+    """Only what is not said of the first file already."""
+    return _badge(other) if (other.status, other.title) != (vae.row.status, vae.row.title) else ""
 
 
 def _badge(row: LibraryRow) -> Markup:
@@ -90,9 +96,9 @@ def _badge(row: LibraryRow) -> Markup:
     return Markup(html).format(row.status, translated(STATUS_TITLES[row.status]))  # noqa: S704  values are escaped
 
 
-def position(page: LibraryPage) -> str:
+def position(page: VaePage) -> str:
     """Which of all rows are shown."""
-    return render("library", "position", _files(page.total), page) if page.total else ""
+    return render("library", "position", _files(page.files), page) if page.files else ""
 
 
 def downloads(totals: Overview) -> str:

@@ -156,7 +156,7 @@ def _vae_entries(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) ->
         stored = weights.tensors[source].dtype
         if dtype is not None and dtype != stored:
             _converted(vae, source, dtype)  # before anything is written
-        entries[name] = Entry(vae.shapes[name], dtype or stored, partial(_converted, vae, source, dtype or stored))
+        entries[name] = Entry.of(vae.shapes[name], dtype or stored, partial(_converted, vae, source, dtype or stored))
     return {prefix + name: entry for name, entry in entries.items()}
 
 
@@ -171,7 +171,7 @@ def _entries(weights: WeightFile, names: dict[str, str]) -> dict[str, Entry]:
         raise MalformedFile(weights.path, reason)
     tensors = weights.tensors
     return {
-        name: Entry(tensors[source].shape, tensors[source].dtype, partial(weights.read, source))
+        name: Entry(tensors[source].shape, tensors[source].dtype, partial(weights.pieces, source))
         for name, source in names.items()
     }
 

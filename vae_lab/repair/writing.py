@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from vae_lab.errors import Cancelled, FileError, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
-from vae_lab.new_file import TAKEN, new_file
+from vae_lab.new_file import TAKEN, new_file, remove_leftovers
 from vae_lab.progress import Progress
 from vae_lab.text import quoted, sized
 
@@ -28,11 +28,16 @@ _NOTHING_WRITTEN = "nothing was written"
 
 
 class Entry(NamedTuple):
-    """A tensor to write: ``read`` gives it, in this shape or flattened."""
+    """A tensor to write: ``read`` gives its bytes, in C order, in pieces."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    read: Callable[[], Tensor]
+    read: Callable[[], Iterable[bytes | memoryview]]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[], Tensor]) -> Entry:
+        """``read`` gives a tensor, in any shape and dtype with these elements."""
+        return cls(shape, dtype, lambda: [read().to(dtype).reshape(-1).view(torch.uint8).numpy().data])
 
     @property
     def nbytes(self) -> int:
@@ -75,6 +80,8 @@ def write_tensors(
 ) -> None:
     """Write to a temporary file next to ``out``, read it back, and give it that name; see :mod:`vae_lab.new_file`.
 
+    What programs that were killed have left in that folder is removed first: it may fill the disk.
+
     Args:
         tensors: in this order.
         metadata: without hashes, which would be those of the original file.
@@ -91,15 +98,16 @@ def write_tensors(
     header = _header(tensors, metadata)
     total = sum(entry.nbytes for entry in tensors.values())
     run = _Run(2 * total, progress, cancelled)
+    remove_leftovers(out.parent)
     try:
         free = shutil.disk_usage(out.parent).free
         if free < total + len(header):
             needed, left = total / 1e9, free / 1e9
             raise UnreadableFile(str(out), f"not enough disk space: {needed:.2f} GB needed, {left:.2f} GB free")
         with new_file(out) as file:
-            digests = _write(file.write, header, tensors, run)
+            sums = _write(file.write, header, tensors, run)
             file.flush()
-            _read_back(file, out, tensors, digests, is_right, run)
+            _read_back(file, out, tensors, sums, is_right, run)
     except FileExistsError as error:
         raise UnreadableFile(str(out), f"{TAKEN}; {_NOTHING_WRITTEN}") from error
     except OSError as error:
@@ -139,26 +147,28 @@ def _header(tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
 
 
 def _write(
-    write: Callable[[memoryview], object], header: bytes, tensors: Mapping[str, Entry], run: _Run
-) -> dict[str, bytes]:
-    """Returns a digest of each tensor."""
-    write(memoryview(header))
-    digests = {}
+    write: Callable[[bytes | memoryview], object], header: bytes, tensors: Mapping[str, Entry], run: _Run
+) -> dict[str, int]:
+    """Returns a checksum of each tensor."""
+    write(header)
+    sums = {}
     for name, entry in tensors.items():
         run.next(name, entry.nbytes)
-        value = _bytes(entry.read().to(entry.dtype))
-        if value.nbytes != entry.nbytes:
-            raise ValueError(f"{name}: {value.nbytes} bytes instead of {sized(entry.nbytes)}")
-        digests[name] = _digest(value)
-        write(value)
-    return digests
+        length = sums[name] = 0
+        for piece in entry.read():
+            sums[name] = zlib.crc32(piece, sums[name])
+            length += len(piece)
+            write(piece)
+        if length != entry.nbytes:
+            raise ValueError(f"{name}: {length} bytes instead of {sized(entry.nbytes)}")
+    return sums
 
 
 def _read_back(
     written: BinaryIO,
     out: Path,
     tensors: Mapping[str, Entry],
-    digests: Mapping[str, bytes],
+    sums: Mapping[str, int],
     is_right: Callable[[WeightFile], bool],
     run: _Run,
 ) -> None:
@@ -169,7 +179,7 @@ def _read_back(
             for name, entry in tensors.items():
                 if not problem:
                     run.next(name, entry.nbytes)
-                    problem = "" if _digest(_bytes(file.read(name))) == digests[name] else f"tensor {quoted(name)}"
+                    problem = "" if _checksum(file.pieces(name)) == sums[name] else f"tensor {quoted(name)}"
             if not problem and not is_right(file):
                 problem = "structure"
     except FileError as error:
@@ -178,9 +188,9 @@ def _read_back(
         raise UnreadableFile(str(out), f"was not read back as it should be ({problem}), so it was removed")
 
 
-def _bytes(value: Tensor) -> memoryview:
-    return value.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _digest(value: memoryview) -> bytes:
-    return hashlib.blake2b(value, digest_size=16).digest()
+def _checksum(pieces: Iterable[bytes | memoryview]) -> int:
+    """CRC-32: against faults of disks, networks and memory, where a slower hash would find no more."""
+    found = 0
+    for piece in pieces:
+        found = zlib.crc32(piece, found)
+    return found

@@ -20,7 +20,7 @@ __all__ = ["Contents", "Extent", "StoredTensor", "TensorInfo", "WeightFile", "ch
 
 # Read in pieces of this size, so that at most this much is in memory twice.
 _PIECE = 16 * 2**20
-_SMALL_PIECE = 4 * 2**20  # of bytes that are only passed on: these stay in the processor's cache
+_SMALL_PIECE = 4 * 2**20  # of bytes that are only passed on
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class WeightFile:
         flat = self._elements(stored, 0, stored.span)
         return flat.as_strided(stored.info.shape, stored.stride).clone(memory_format=torch.contiguous_format)
 
-    def pieces(self, name: str) -> Iterator[bytes | memoryview]:
+    def pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a tensor in C order, in the file's dtype, in pieces of at most 4 MiB if it is contiguous there.
 
         Raises what ``read`` raises.
@@ -158,7 +158,7 @@ class WeightFile:
         stored = self._stored[name]
         self._check_readable(stored.info)
         if not stored.contiguous:
-            yield self.read(name).reshape(-1).view(torch.uint8).numpy().data
+            yield self.read(name).reshape(-1).view(torch.uint8).numpy().tobytes()
             return
         nbytes, start = stored.info.nbytes, (stored.extent.position() + stored.start) if stored.info.numel else 0
         for done in range(0, nbytes, _SMALL_PIECE):

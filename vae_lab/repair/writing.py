@@ -1,11 +1,14 @@
-"""Write tensors to a new .safetensors file, one after the other, and compare the file with what was to be written."""
+"""Write tensors to a new .safetensors file, one after the other, and compare the file with what was to be written.
+
+Each byte of the sources is read once. What was written is read back while it is in the system's memory; faults that a
+disk reports only later are found when the file is synced, before it gets its name.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +27,7 @@ __all__ = ["Entry", "check_target", "unwritable", "write_tensors"]
 
 _SUFFIXES = (".safetensors", ".sft")
 _NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
+_WRITTEN_TOGETHER = 2**18  # bytes; ext4 needs ten times as long for calls with megabytes
 _NOTHING_WRITTEN = "nothing was written"
 
 
@@ -32,12 +36,12 @@ class Entry(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    read: Callable[[], Iterable[bytes | memoryview]]
+    read: Callable[[], Iterable[bytes]]
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[], Tensor]) -> Entry:
         """``read`` gives a tensor, in any shape and dtype with these elements."""
-        return cls(shape, dtype, lambda: [read().to(dtype).reshape(-1).view(torch.uint8).numpy().data])
+        return cls(shape, dtype, lambda: [read().to(dtype).reshape(-1).view(torch.uint8).numpy().tobytes()])
 
     @property
     def nbytes(self) -> int:
@@ -78,16 +82,17 @@ def write_tensors(
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
-    """Write to a temporary file next to ``out``, read it back, and give it that name; see :mod:`vae_lab.new_file`.
+    """Write to a temporary file next to ``out``, read each tensor back, and give the file that name.
 
-    What programs that were killed have left in that folder is removed first: it may fill the disk.
+    See :mod:`vae_lab.new_file`. What programs that were killed have left in that folder is removed first: it may fill
+    the disk.
 
     Args:
         tensors: in this order.
         metadata: without hashes, which would be those of the original file.
         out: a name that ``check_target`` accepts.
         is_right: whether the new file, read back, has the structure that it should have.
-        progress: called before each tensor, when it is written and when it is read back.
+        progress: called before each tensor.
         cancelled: called before each tensor.
 
     Raises:
@@ -97,7 +102,7 @@ def write_tensors(
     check_target(out)
     header = _header(tensors, metadata)
     total = sum(entry.nbytes for entry in tensors.values())
-    run = _Run(2 * total, progress, cancelled)
+    run = _Run(total, progress, cancelled)
     remove_leftovers(out.parent)
     try:
         free = shutil.disk_usage(out.parent).free
@@ -105,15 +110,15 @@ def write_tensors(
             needed, left = total / 1e9, free / 1e9
             raise UnreadableFile(str(out), f"not enough disk space: {needed:.2f} GB needed, {left:.2f} GB free")
         with new_file(out) as file:
-            sums = _write(file.write, header, tensors, run)
-            file.flush()
-            _read_back(file, out, tensors, sums, is_right, run)
+            wrong = _write(file, header, tensors, run) or _fault(file, out, tensors, is_right)
+            if wrong:
+                raise UnreadableFile(str(out), f"was not read back as it should be ({wrong}), so it was removed")
     except FileExistsError as error:
         raise UnreadableFile(str(out), f"{TAKEN}; {_NOTHING_WRITTEN}") from error
     except OSError as error:
         raise UnreadableFile(str(out), f"could not be written: {error.strerror or error}") from error
     if progress:
-        progress(2 * total, 2 * total, "")
+        progress(total, total, "")
 
 
 class _Run:
@@ -146,51 +151,45 @@ def _header(tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     return len(raw).to_bytes(8, "little") + raw
 
 
-def _write(
-    write: Callable[[bytes | memoryview], object], header: bytes, tensors: Mapping[str, Entry], run: _Run
-) -> dict[str, int]:
-    """Returns a checksum of each tensor."""
-    write(header)
-    sums = {}
-    for name, entry in tensors.items():
-        run.next(name, entry.nbytes)
-        length = sums[name] = 0
-        for piece in entry.read():
-            sums[name] = zlib.crc32(piece, sums[name])
-            length += len(piece)
-            write(piece)
-        if length != entry.nbytes:
-            raise ValueError(f"{name}: {length} bytes instead of {sized(entry.nbytes)}")
-    return sums
+def _write(file: BinaryIO, header: bytes, tensors: Mapping[str, Entry], run: _Run) -> str:
+    """Returns what is not read back as it was written; "" if all is."""
+    with open(file.name, "rb", buffering=0) as written:
+        if not _put(file, written, header):
+            return "header"
+        for name, entry in tensors.items():
+            run.next(name, entry.nbytes)
+            length = 0
+            for piece in entry.read():
+                length += len(piece)
+                if not _put(file, written, piece):
+                    return f"tensor {quoted(name)}"
+            if length != entry.nbytes:
+                raise ValueError(f"{name}: {length} bytes instead of {sized(entry.nbytes)}")
+    return ""
 
 
-def _read_back(
-    written: BinaryIO,
-    out: Path,
-    tensors: Mapping[str, Entry],
-    sums: Mapping[str, int],
-    is_right: Callable[[WeightFile], bool],
-    run: _Run,
-) -> None:
+def _put(file: BinaryIO, written: BinaryIO, piece: bytes) -> bool:
+    """Append ``piece``. Returns whether ``written``, the same file opened to read, has it next."""
+    view = memoryview(piece)
+    for start in range(0, len(piece), _WRITTEN_TOGETHER):
+        file.write(view[start : start + _WRITTEN_TOGETHER])
+    file.flush()
+    found = b""
+    while len(found) < len(piece):
+        more = written.read(len(piece) - len(found))
+        if not more:
+            break
+        found = found + more if found else more
+    return found == piece
+
+
+def _fault(written: BinaryIO, out: Path, tensors: Mapping[str, Entry], is_right: Callable[[WeightFile], bool]) -> str:
+    """What is wrong with the structure of a file that was written; "" if nothing is."""
     try:
         with open_weights(written.name) as file:
             found = {name: (info.shape, info.dtype) for name, info in file.tensors.items()}
-            problem = "" if found == {name: (entry.shape, entry.dtype) for name, entry in tensors.items()} else "header"
-            for name, entry in tensors.items():
-                if not problem:
-                    run.next(name, entry.nbytes)
-                    problem = "" if _checksum(file.pieces(name)) == sums[name] else f"tensor {quoted(name)}"
-            if not problem and not is_right(file):
-                problem = "structure"
+            if found != {name: (entry.shape, entry.dtype) for name, entry in tensors.items()}:
+                return "header"
+            return "" if is_right(file) else "structure"
     except FileError as error:
         raise UnreadableFile(str(out), f"could not be read back, so it was removed: {error.reason}") from error
-    if problem:
-        raise UnreadableFile(str(out), f"was not read back as it should be ({problem}), so it was removed")
-
-
-def _checksum(pieces: Iterable[bytes | memoryview]) -> int:
-    """CRC-32: against faults of disks, networks and memory, where a slower hash would find no more."""
-    found = 0
-    for piece in pieces:
-        found = zlib.crc32(piece, found)
-    return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vae_lab.errors import Cancelled, HostError, UnknownChoice
 from vae_lab.host.base import Host
+from vae_lab.latents.family import Family
 from vae_lab.library import FileRecord
 from vae_lab.new_file import is_taken
 from vae_lab.repair import bake
@@ -124,13 +125,19 @@ class BakeService:
             raise HostError(f"{out.name} already exists; choose another name")
         with self._runs.one_at_a_time():
             try:
-                bake(path, donor, out, progress=self._report, cancelled=self._runs.cancelled)
+                family = self._family(donor)
+                bake(path, donor, out, family=family, progress=self._report, cancelled=self._runs.cancelled)
             except Cancelled as error:
                 raise HostError("cancelled; no file was written") from error
             listing = self._host.listing(fresh=True)
             names = {str(found): name for name, found in listing.checkpoints.items()}
             name = names.get(str(out), "")
             return Baked(out, name, self._host.inspect(name) if name else self._host.file_cache.check(str(out)))
+
+    def _family(self, vae: Path) -> Family | None:
+        """That its weights show; those of a checkpoint could be of another one than the rest of it."""
+        record = self._host.file_cache.identify(str(vae))
+        return None if record.hint_id else record.family
 
     def _report(self, done: int, total: int, _: str) -> None:
         self._runs.report(done, total, "", unit="bytes")

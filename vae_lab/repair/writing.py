@@ -19,7 +19,7 @@ from torch import Tensor
 from vae_lab.errors import Cancelled, FileError, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
-from vae_lab.new_file import TAKEN, new_file, remove_leftovers
+from vae_lab.new_file import TAKEN, new_file, remove_leftovers, sync_folder
 from vae_lab.progress import Progress
 from vae_lab.text import quoted, sized
 
@@ -113,6 +113,7 @@ def write_tensors(
             wrong = _write(file, header, tensors, run) or _fault(file, out, tensors, is_right)
             if wrong:
                 raise UnreadableFile(str(out), f"was not read back as it should be ({wrong}), so it was removed")
+        sync_folder(out.parent)
     except FileExistsError as error:
         raise UnreadableFile(str(out), f"{TAKEN}; {_NOTHING_WRITTEN}") from error
     except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import torch
 from tools import bench_memory, bench_webui
 from tools.figures import Figure
 from tools.sd15 import write_checkpoint, write_vae
-from vae_lab import compare, inspect_file, load_autoencoder
+from vae_lab import bake, compare, inspect_file, load_autoencoder
 from vae_lab.autoencoders import open_vae
 from vae_lab.identity import sketch_of_file
 
@@ -101,6 +102,26 @@ def identity(folder: Path, rounds: int) -> Iterator[Figure]:
     yield Figure("checkup of a checkpoint: bytes read", "the bytes of its VAE", checked, in_vae / 1e6, 1.01, "MB")
 
 
+def baking(folder: Path, rounds: int) -> Iterator[Figure]:
+    """A VAE into a copy of a checkpoint of 2.1 GB, read back and on the disk; the check that it fits is not in it."""
+    path, vae, out = (folder / f"{name}.safetensors" for name in ("checkpoint", "vae", "out"))
+    write_checkpoint(path)
+    write_vae(vae)
+
+    def copy() -> None:
+        shutil.copyfile(path, out)
+        with out.open("r+b") as file:
+            os.fsync(file.fileno())
+
+    seconds = side_by_side(
+        lambda: bake(path, vae, out, family="sd1"), copy, rounds, lambda: out.unlink(missing_ok=True)
+    )
+    yield Figure("baking a VAE into a checkpoint of 2.1 GB", "a copy of that file", *seconds, goal=1.5)
+    out.unlink()
+    if bench_memory.AVAILABLE:
+        yield bench_memory.baking(path, vae, out)
+
+
 def forget(path: Path) -> None:
     """Take a file out of the system's memory, so that the disk is read."""
     with path.open("rb") as file:
@@ -114,7 +135,7 @@ def memory(folder: Path, _: int) -> Iterator[Figure]:
         yield from bench_memory.figures(folder)
 
 
-BENCHMARKS = {"checkup": checkup, "identity": identity, "comparison": comparison, "memory": memory}
+BENCHMARKS = {"checkup": checkup, "identity": identity, "comparison": comparison, "memory": memory, "bake": baking}
 
 
 def machine() -> str:

@@ -15,7 +15,7 @@ import torch
 
 from tools.figures import Figure
 from tools.sd15 import write_vae
-from vae_lab import load_autoencoder
+from vae_lab import bake, load_autoencoder
 from vae_lab.comparison import Candidate, compare_candidates
 from vae_lab.decoding import Decoder, decoder_of
 from vae_lab.latents.family import FAMILIES
@@ -36,6 +36,11 @@ def figures(folder: Path) -> Iterator[Figure]:
     one, all_of_them = _peak("one", files[:1]), _peak("batch", files)
     what = f"memory to compare {_VAES} VAEs over {_BATCH} latents of 256 x 256 pixels"
     yield Figure(what, "1 VAE over 1 of them", all_of_them, one, 1.25, "MB")
+
+
+def baking(checkpoint: Path, vae: Path, out: Path) -> Figure:
+    """What a bake takes, however large the checkpoint is."""
+    return Figure("memory to bake that", "300 MB", _peak("bake", [checkpoint, vae, out]), 300.0, 1.0, "MB")
 
 
 def _peak(task: str, files: Sequence[Path]) -> float:
@@ -59,6 +64,7 @@ TASKS: dict[str, Callable[[Sequence[Path]], None]] = {
     "whole": lambda files: _decode(files[0], lambda decoder, latent: decoder.whole(latent)),
     "strips": lambda files: _decode(files[0], lambda decoder, latent: decoder.in_strips(latent)),
     "one": lambda files: _compare(files, 1),
+    "bake": lambda files: bake(files[0], files[1], files[2], family="sd1"),
     "batch": lambda files: _compare(files, _BATCH),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -16,12 +17,14 @@ from typing import BinaryIO
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["TAKEN", "alone_in", "is_taken", "name_file", "new_file", "new_files", "sync_folder"]
+__all__ = ["TAKEN", "alone_in", "is_taken", "name_file", "new_file", "new_files", "remove_leftovers", "sync_folder"]
 
 TAKEN = "already exists"
 """``strerror`` of the error about a name that is taken."""
 
 _TRIES, _PAUSE = 200, 0.05  # seconds; whoever gives files their names needs milliseconds
+_UNNAMED = ".vae-lab-new-"  # beginning of the names of files that new_file is writing
+_LEFTOVER = re.compile(rf"{re.escape(_UNNAMED)}[0-9a-f]{{16}}\.part")
 _STREAM_FOLDERS = ("dev", "proc")  # whose links lead to streams, such as /dev/stdout; other links are not followed
 
 
@@ -34,8 +37,8 @@ def is_taken(target: Path) -> bool:
 def new_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A new file with another name in the same folder, to write and to read; afterwards it gets the name ``target``.
 
-    After an error in the block there is no new file, and ``target`` is what it was. Of two writers without
-    ``overwrite``, one succeeds.
+    After an error in the block there is no new file, and ``target`` is what it was. A program that is killed leaves the
+    file under its other name; see :func:`remove_leftovers`. Of two writers without ``overwrite``, one succeeds.
 
     Args:
         target: in a folder that exists. A device or a pipe is written to directly, but not through a link.
@@ -51,16 +54,65 @@ def new_file(target: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         return
     if not overwrite:
         _require_free(target)
-    fresh = _fresh(target)
-    file = fresh.open("x+b")  # fails if there is anything of this name, also a link
-    try:
+    with _in_use(target) as (fresh, file):
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         _give_name(fresh, target, overwrite)
+
+
+@contextmanager
+def _in_use(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A file to write, which is removed afterwards, and until then is no leftover."""
+    while True:
+        fresh = _fresh(target, _UNNAMED)
+        file = fresh.open("x+b")  # fails if there is anything of this name, also a link
+        lock = _locked(file.fileno())
+        if fresh.exists():
+            break
+        os.close(lock)  # removed as a leftover before it was locked
+        file.close()
+    try:
+        yield fresh, file
     finally:
+        file.close()
         fresh.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _locked(descriptor: int) -> int:
+    """Lock an open file, where the system can; returns another descriptor, which keeps it locked until it is closed."""
+    if sys.platform == "win32":
+        return os.open(os.devnull, os.O_RDONLY)  # there, an open file cannot be removed
+    with suppress(OSError):  # not every file system can
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return os.dup(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what programs that were killed in :func:`new_file` have left in a folder.
+
+    Files that are being written stay: they are locked, or the system does not remove open files.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                with suppress(OSError):
+                    _remove_unused(path)
+
+
+def _remove_unused(path: Path) -> None:
+    if sys.platform == "win32":
+        path.unlink()
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -130,9 +182,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _fresh(target: Path) -> Path:
+def _fresh(target: Path, beginning: str = ".vae-lab-") -> Path:
     """Where to write what shall get this name: next to it, under a name that nobody can foresee."""
-    return target.with_name(f".vae-lab-{secrets.token_hex(8)}.part")
+    return target.with_name(f"{beginning}{secrets.token_hex(8)}.part")
 
 
 def _give_name(fresh: Path, target: Path, overwrite: bool) -> None:

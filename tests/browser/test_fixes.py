@@ -9,7 +9,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import THEMES, Keep, Launch
 from tests.browser.panel import LibraryPage
-from tests.unit import fix_tree
+from tests.unit import bake_tree, fix_tree
+from tests.unit.bake_tree import COPIES, files
 from tests.unit.fix_tree import USES, contents
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.service.service import service_of
@@ -67,6 +68,44 @@ def test_dry_run_apply_reload_and_undo(page: Page, launch: Launch, models: Path)
     expect(library.message).to_contain_text("xl.json was changed since, so it stays as it is")
     expect(section(page)).to_be_hidden()
     assert contents(models) == {**before, "xl.json": b"{}"}
+
+
+def test_bake_reload_and_remove(page: Page, launch: Launch, tmp_path: Path, keep_screenshot: Keep) -> None:
+    models = bake_tree.scanned(tmp_path)
+    before, host = files(models), host_of(models)
+    url = launch(host)
+    library = LibraryPage.open(page, url)
+    page.click("#vae_lab_library_fix")
+    fixes = section(page)
+    bake = fixes.locator("[data-fix=bake]")
+    expect(bake).to_have_text("Bake new files (2)")
+    expect(fixes).to_contain_text(" needed, ")
+    keep_screenshot(page, "fixes-bake")
+    fixes.locator("tbody tr").filter(has_text="xl.safetensors").locator("input").uncheck()
+    expect(bake).to_have_text("Bake new files (1)")
+    expect(fixes.locator("[data-fix=apply]")).to_have_text("Use these VAEs (1)")
+    with service_of(host).runs.one_at_a_time():
+        bake.click()
+        expect(library.message).to_contain_text("another task is running")
+        assert files(models) == before
+    expect(bake).to_have_text("Bake new files (2)")
+    fixes.locator("tbody tr").filter(has_text="xl.safetensors").locator("input").uncheck()
+    bake.click()
+    expect(library.message).to_contain_text("Written: 1 file.")
+    expect(library.message).to_contain_text("grey-plain.safetensors was written and checked: Healthy.")
+    assert files(models).keys() == before.keys() | {COPIES["deep/grey.safetensors"]}
+    assert {name: files(models)[name] for name in before} == before
+    expect(page.locator("#vae_lab_library_table").first).to_contain_text("grey-plain.safetensors")
+    library = LibraryPage.open(page, url)
+    expect(section(page).get_by_role("listitem")).to_have_count(1)
+    page.click("#vae_lab_library_fix")
+    expect(section(page)).to_contain_text("1 checkpoint with a baked copy already, which are not baked again.")
+    expect(section(page).locator("[data-fix=bake]")).to_have_text("Bake new files (1)")
+    keep_screenshot(page, "fixes-baked")
+    section(page).get_by_role("button", name="Remove these files").click()
+    expect(library.message).to_contain_text("Removed: 1 file.")
+    assert files(models) == before
+    expect(section(page).locator("[data-fix=bake]")).to_have_text("Bake new files (2)")
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -178,7 +178,7 @@ def _add_all(router: APIRouter, host: Host, service: Service) -> None:
     _add_choices(router, service.choices)
     add_sources(router, host, service)
     _add_library(router, service)
-    add_fixes(router, service.fixes)
+    add_fixes(router, service.fixes, service.bake_all)
     add_bakes(router, service.bakes)
     add_downloads(router, service.downloads)
     add_files(router, service)

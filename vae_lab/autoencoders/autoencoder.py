@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from vae_lab.autoencoders.kl import KLArchitecture
 from vae_lab.autoencoders.taesd import TaesdArchitecture
 from vae_lab.errors import FamilyMismatch, MalformedFile, NotAnAutoencoder
 from vae_lab.formats import WeightFile, file_name, open_weights
+from vae_lab.formats.dtypes import itemsize
 from vae_lab.latents.family import Family, get_family
 from vae_lab.state_dict import Layout, canonical_shape, explain, find_vae, read_tensors
 from vae_lab.text import quoted, sized
@@ -189,9 +191,9 @@ class VaeFile:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The dtype of most stored tensors."""
-        dtypes = [self.weights.tensors[source].dtype for source in self.layout.names.values()]
-        return max(set(dtypes), key=dtypes.count)
+        """The dtype of most stored tensors; of two that are as frequent, the one with more bits."""
+        dtypes = Counter(self.weights.tensors[source].dtype for source in self.layout.names.values())
+        return max(dtypes, key=lambda dtype: (dtypes[dtype], itemsize(dtype)))
 
     @property
     def latent_channels(self) -> int:

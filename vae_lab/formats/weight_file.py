@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -20,6 +20,7 @@ __all__ = ["Contents", "Extent", "StoredTensor", "TensorInfo", "WeightFile", "ch
 
 # Read in pieces of this size, so that at most this much is in memory twice.
 _PIECE = 16 * 2**20
+_SMALL_PIECE = 4 * 2**20  # of bytes that are only passed on
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,20 @@ class WeightFile:
         flat = self._elements(stored, 0, stored.span)
         return flat.as_strided(stored.info.shape, stored.stride).clone(memory_format=torch.contiguous_format)
 
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of a tensor in C order, in the file's dtype, in pieces of at most 4 MiB if it is contiguous there.
+
+        Raises what ``read`` raises.
+        """
+        stored = self._stored[name]
+        self._check_readable(stored.info)
+        if not stored.contiguous:
+            yield self.read(name).reshape(-1).view(torch.uint8).numpy().tobytes()
+            return
+        nbytes, start = stored.info.nbytes, (stored.extent.position() + stored.start) if stored.info.numel else 0
+        for done in range(0, nbytes, _SMALL_PIECE):
+            yield self._source.read_at(start + done, min(_SMALL_PIECE, nbytes - done))
+
     def position(self, name: str) -> int | None:
         """Offset of a tensor's first byte in the file; None if it is not contiguous there.
 
@@ -213,8 +228,7 @@ class WeightFile:
     def _elements(self, stored: StoredTensor, first: int, count: int) -> torch.Tensor:
         """Read ``count`` elements in the file's order."""
         info = stored.info
-        if info.flaw:
-            raise MalformedFile(self.path, f"tensor {quoted(info.name)} cannot be read: {info.flaw}")
+        self._check_readable(info)
         if count == 0:
             return torch.empty(0, dtype=info.dtype)
         width = itemsize(info.dtype)
@@ -222,6 +236,10 @@ class WeightFile:
         self._check_memory(stored, nbytes)
         buffer = self._buffer(stored.extent.position() + stored.start + first * width, nbytes)
         return torch.frombuffer(buffer, dtype=info.dtype)
+
+    def _check_readable(self, info: TensorInfo) -> None:
+        if info.flaw:
+            raise MalformedFile(self.path, f"tensor {quoted(info.name)} cannot be read: {info.flaw}")
 
     def _check_memory(self, stored: StoredTensor, nbytes: int) -> None:
         if nbytes > self._limits.tensor_bytes:

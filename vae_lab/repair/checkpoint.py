@@ -16,6 +16,7 @@ from torch import Tensor
 from vae_lab.autoencoders import VaeFile, open_vae
 from vae_lab.errors import MalformedFile, MissingVae, NotAnAutoencoder, NotFinite
 from vae_lab.formats import WeightFile, open_weights
+from vae_lab.latents.family import Family, get_family
 from vae_lab.progress import Progress
 from vae_lab.repair.fit import check_fit, own_vae
 from vae_lab.repair.writing import Entry, check_target, unwritable, write_tensors
@@ -90,6 +91,7 @@ def bake(
     vae: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    family: str | Family | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
@@ -102,6 +104,7 @@ def bake(
         checkpoint: with or without a VAE.
         vae: a VAE, or a checkpoint to take the VAE from.
         out: a new file.
+        family: the family of VAEs that the weights of ``vae`` show, if that is known already: finding it takes seconds.
         progress: called before each tensor.
         cancelled: called before each tensor.
 
@@ -113,7 +116,7 @@ def bake(
     check_target(Path(out))
     with open_weights(checkpoint) as weights, open_vae(vae) as other:
         _require_checkpoint(weights)
-        check_fit(weights, other)
+        check_fit(weights, other, get_family(family) if family else None)
         prefix, dtype = _place(weights)
         tensors = {**_without_vae(weights), **_vae_entries(other, prefix, dtype)}
         write_tensors(tensors, weights.metadata, Path(out), partial(_has_vae, other, prefix), progress, cancelled)
@@ -156,7 +159,7 @@ def _vae_entries(vae: VaeFile, prefix: str, dtype: torch.dtype | None = None) ->
         stored = weights.tensors[source].dtype
         if dtype is not None and dtype != stored:
             _converted(vae, source, dtype)  # before anything is written
-        entries[name] = Entry(vae.shapes[name], dtype or stored, partial(_converted, vae, source, dtype or stored))
+        entries[name] = Entry.of(vae.shapes[name], dtype or stored, partial(_converted, vae, source, dtype or stored))
     return {prefix + name: entry for name, entry in entries.items()}
 
 
@@ -171,7 +174,7 @@ def _entries(weights: WeightFile, names: dict[str, str]) -> dict[str, Entry]:
         raise MalformedFile(weights.path, reason)
     tensors = weights.tensors
     return {
-        name: Entry(tensors[source].shape, tensors[source].dtype, partial(weights.read, source))
+        name: Entry(tensors[source].shape, tensors[source].dtype, partial(weights.pieces, source))
         for name, source in names.items()
     }
 

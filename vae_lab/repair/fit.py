@@ -9,7 +9,7 @@ from vae_lab.autoencoders import VaeFile, detect_family
 from vae_lab.errors import FamilyMismatch, MissingKeys, NotAnAutoencoder, OtherKind
 from vae_lab.formats import WeightFile
 from vae_lab.latents.chart import chart_image
-from vae_lab.latents.family import get_family
+from vae_lab.latents.family import Family, get_family
 from vae_lab.state_dict import model_family, pixel_model, takes_latents, vae_tensors
 from vae_lab.text import quoted
 
@@ -36,11 +36,16 @@ def own_vae(weights: WeightFile) -> VaeFile | None:
         return None
 
 
-def check_fit(weights: WeightFile, vae: VaeFile) -> None:
+def check_fit(weights: WeightFile, vae: VaeFile, known: Family | None = None) -> None:
     """Refuse a VAE that does not fit the model in a checkpoint, or of which that cannot be known.
 
     The structure must be what the model's family, its first and last layer, and its previous VAE need. Then the
     weights must show the family, or make the same latents as the previous VAE.
+
+    Args:
+        weights: the checkpoint.
+        vae: to be built in.
+        known: family that the VAE's weights show, if that is known already.
 
     Raises:
         FamilyMismatch: it does not fit, or that is not known.
@@ -65,7 +70,7 @@ def check_fit(weights: WeightFile, vae: VaeFile) -> None:
             f"it is not known which VAE {weights.path} needs, so none is built in: the model is of an unknown family, "
             "and the file has no VAE"
         )
-    detected = vae.load().family
+    detected = known or vae.load().family
     if family and detected:
         if detected.id != family:
             raise FamilyMismatch(

@@ -273,7 +273,7 @@ def write_healed(
         UnreadableFile: ``out`` exists, is no .safetensors file, or cannot be written.
     """
     state, dtype = healed.module.state_dict(), stored_dtype(file)
-    tensors = {name: Entry(tuple(value.shape), dtype, value.contiguous) for name, value in state.items()}
+    tensors = {name: Entry.of(tuple(value.shape), dtype, value.contiguous) for name, value in state.items()}
 
     def is_right(written: WeightFile) -> bool:
         return VaeFile(written).layout.names.keys() == state.keys()

@@ -1,12 +1,15 @@
-"""Write tensors to a new .safetensors file, one after the other, and compare the file with what was to be written."""
+"""Write tensors to a new .safetensors file, one after the other, and compare the file with what was to be written.
+
+Each byte of the sources is read once. What was written is read back while it is in the system's memory; faults that a
+disk reports only later are found when the file is synced, before it gets its name.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,7 +19,7 @@ from torch import Tensor
 from vae_lab.errors import Cancelled, FileError, UnreadableFile
 from vae_lab.formats import WeightFile, open_weights
 from vae_lab.formats.dtypes import SAFETENSORS_TYPES
-from vae_lab.new_file import TAKEN, new_file
+from vae_lab.new_file import TAKEN, new_file, remove_leftovers, sync_folder
 from vae_lab.progress import Progress
 from vae_lab.text import quoted, sized
 
@@ -24,15 +27,21 @@ __all__ = ["Entry", "check_target", "unwritable", "write_tensors"]
 
 _SUFFIXES = (".safetensors", ".sft")
 _NAMES = {kind.dtype: name for name, kind in SAFETENSORS_TYPES.items() if kind.dtype is not None}
+_WRITTEN_TOGETHER = 2**18  # bytes; ext4 needs ten times as long for calls with megabytes
 _NOTHING_WRITTEN = "nothing was written"
 
 
 class Entry(NamedTuple):
-    """A tensor to write: ``read`` gives it, in this shape or flattened."""
+    """A tensor to write: ``read`` gives its bytes, in C order, in pieces."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    read: Callable[[], Tensor]
+    read: Callable[[], Iterable[bytes]]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[], Tensor]) -> Entry:
+        """``read`` gives a tensor, in any shape and dtype with these elements."""
+        return cls(shape, dtype, lambda: [read().to(dtype).reshape(-1).view(torch.uint8).numpy().tobytes()])
 
     @property
     def nbytes(self) -> int:
@@ -73,14 +82,17 @@ def write_tensors(
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
-    """Write to a temporary file next to ``out``, read it back, and give it that name; see :mod:`vae_lab.new_file`.
+    """Write to a temporary file next to ``out``, read each tensor back, and give the file that name.
+
+    See :mod:`vae_lab.new_file`. What programs that were killed have left in that folder is removed first: it may fill
+    the disk.
 
     Args:
         tensors: in this order.
         metadata: without hashes, which would be those of the original file.
         out: a name that ``check_target`` accepts.
         is_right: whether the new file, read back, has the structure that it should have.
-        progress: called before each tensor, when it is written and when it is read back.
+        progress: called before each tensor.
         cancelled: called before each tensor.
 
     Raises:
@@ -90,22 +102,24 @@ def write_tensors(
     check_target(out)
     header = _header(tensors, metadata)
     total = sum(entry.nbytes for entry in tensors.values())
-    run = _Run(2 * total, progress, cancelled)
+    run = _Run(total, progress, cancelled)
+    remove_leftovers(out.parent)
     try:
         free = shutil.disk_usage(out.parent).free
         if free < total + len(header):
             needed, left = total / 1e9, free / 1e9
             raise UnreadableFile(str(out), f"not enough disk space: {needed:.2f} GB needed, {left:.2f} GB free")
         with new_file(out) as file:
-            digests = _write(file.write, header, tensors, run)
-            file.flush()
-            _read_back(file, out, tensors, digests, is_right, run)
+            wrong = _write(file, header, tensors, run) or _fault(file, out, tensors, is_right)
+            if wrong:
+                raise UnreadableFile(str(out), f"was not read back as it should be ({wrong}), so it was removed")
+        sync_folder(out.parent)
     except FileExistsError as error:
         raise UnreadableFile(str(out), f"{TAKEN}; {_NOTHING_WRITTEN}") from error
     except OSError as error:
         raise UnreadableFile(str(out), f"could not be written: {error.strerror or error}") from error
     if progress:
-        progress(2 * total, 2 * total, "")
+        progress(total, total, "")
 
 
 class _Run:
@@ -138,49 +152,45 @@ def _header(tensors: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     return len(raw).to_bytes(8, "little") + raw
 
 
-def _write(
-    write: Callable[[memoryview], object], header: bytes, tensors: Mapping[str, Entry], run: _Run
-) -> dict[str, bytes]:
-    """Returns a digest of each tensor."""
-    write(memoryview(header))
-    digests = {}
-    for name, entry in tensors.items():
-        run.next(name, entry.nbytes)
-        value = _bytes(entry.read().to(entry.dtype))
-        if value.nbytes != entry.nbytes:
-            raise ValueError(f"{name}: {value.nbytes} bytes instead of {sized(entry.nbytes)}")
-        digests[name] = _digest(value)
-        write(value)
-    return digests
+def _write(file: BinaryIO, header: bytes, tensors: Mapping[str, Entry], run: _Run) -> str:
+    """Returns what is not read back as it was written; "" if all is."""
+    with open(file.name, "rb", buffering=0) as written:
+        if not _put(file, written, header):
+            return "header"
+        for name, entry in tensors.items():
+            run.next(name, entry.nbytes)
+            length = 0
+            for piece in entry.read():
+                length += len(piece)
+                if not _put(file, written, piece):
+                    return f"tensor {quoted(name)}"
+            if length != entry.nbytes:
+                raise ValueError(f"{name}: {length} bytes instead of {sized(entry.nbytes)}")
+    return ""
 
 
-def _read_back(
-    written: BinaryIO,
-    out: Path,
-    tensors: Mapping[str, Entry],
-    digests: Mapping[str, bytes],
-    is_right: Callable[[WeightFile], bool],
-    run: _Run,
-) -> None:
+def _put(file: BinaryIO, written: BinaryIO, piece: bytes) -> bool:
+    """Append ``piece``. Returns whether ``written``, the same file opened to read, has it next."""
+    view = memoryview(piece)
+    for start in range(0, len(piece), _WRITTEN_TOGETHER):
+        file.write(view[start : start + _WRITTEN_TOGETHER])
+    file.flush()
+    found = b""
+    while len(found) < len(piece):
+        more = written.read(len(piece) - len(found))
+        if not more:
+            break
+        found = found + more if found else more
+    return found == piece
+
+
+def _fault(written: BinaryIO, out: Path, tensors: Mapping[str, Entry], is_right: Callable[[WeightFile], bool]) -> str:
+    """What is wrong with the structure of a file that was written; "" if nothing is."""
     try:
         with open_weights(written.name) as file:
             found = {name: (info.shape, info.dtype) for name, info in file.tensors.items()}
-            problem = "" if found == {name: (entry.shape, entry.dtype) for name, entry in tensors.items()} else "header"
-            for name, entry in tensors.items():
-                if not problem:
-                    run.next(name, entry.nbytes)
-                    problem = "" if _digest(_bytes(file.read(name))) == digests[name] else f"tensor {quoted(name)}"
-            if not problem and not is_right(file):
-                problem = "structure"
+            if found != {name: (entry.shape, entry.dtype) for name, entry in tensors.items()}:
+                return "header"
+            return "" if is_right(file) else "structure"
     except FileError as error:
         raise UnreadableFile(str(out), f"could not be read back, so it was removed: {error.reason}") from error
-    if problem:
-        raise UnreadableFile(str(out), f"was not read back as it should be ({problem}), so it was removed")
-
-
-def _bytes(value: Tensor) -> memoryview:
-    return value.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _digest(value: memoryview) -> bytes:
-    return hashlib.blake2b(value, digest_size=16).digest()

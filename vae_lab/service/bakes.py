@@ -10,12 +10,13 @@ from pathlib import Path
 
 from vae_lab.errors import Cancelled, HostError, UnknownChoice
 from vae_lab.host.base import Host
+from vae_lab.latents.family import Family
 from vae_lab.library import FileRecord
 from vae_lab.new_file import is_taken
 from vae_lab.repair import bake
 from vae_lab.service.runs import Runs
 
-__all__ = ["BakePlan", "BakeService", "Baked"]
+__all__ = ["BakePlan", "BakeService", "Baked", "family_of", "free_file_name"]
 
 _SUFFIX = ".safetensors"
 _MAX_STEM = 120  # characters of a proposed name; file systems allow 255 bytes
@@ -102,7 +103,7 @@ class BakeService:
             needed, free = path.stat().st_size, shutil.disk_usage(path.parent).free
         except OSError as error:
             raise HostError(f"{path}: {error.strerror or error}") from error
-        return BakePlan(checkpoint, vaes, chosen, reason, _free_name(path, chosen), needed, free)
+        return BakePlan(checkpoint, vaes, chosen, reason, free_file_name(path, chosen), needed, free)
 
     def bake(self, checkpoint: str, vae: str, file: str = "") -> Baked:
         """Write the copy next to the checkpoint, which is not changed, and check it.
@@ -119,12 +120,13 @@ class BakeService:
         """
         path = self._checkpoint(checkpoint)
         donor = self._vae(vae)
-        out = path.with_name(_checked_name(file or _free_name(path, vae)))
+        out = path.with_name(_checked_name(file or free_file_name(path, vae)))
         if is_taken(out):
             raise HostError(f"{out.name} already exists; choose another name")
         with self._runs.one_at_a_time():
             try:
-                bake(path, donor, out, progress=self._report, cancelled=self._runs.cancelled)
+                family = family_of(self._host, donor)
+                bake(path, donor, out, family=family, progress=self._report, cancelled=self._runs.cancelled)
             except Cancelled as error:
                 raise HostError("cancelled; no file was written") from error
             listing = self._host.listing(fresh=True)
@@ -148,7 +150,13 @@ class BakeService:
         return path
 
 
-def _free_name(checkpoint: Path, vae: str) -> str:
+def family_of(host: Host, vae: Path) -> Family | None:
+    """The family that a VAE's weights show, as :func:`bake` takes it."""
+    record = host.file_cache.identify(str(vae))
+    return None if record.hint_id else record.family  # the rest of a checkpoint may be of another one
+
+
+def free_file_name(checkpoint: Path, vae: str) -> str:
     """Such as ``model-my-vae.safetensors``: of both files, and not taken."""
     donor = Path(vae).name
     for ending in (_SUFFIX, ".ckpt", ".pt", ".pth", ".bin", ".sft", ".vae"):

@@ -166,7 +166,7 @@ class ExtractService:
     def _apply(self, folder: Path, chosen: Sequence[Extraction]) -> ExtractResult:
         if chosen:
             _make(folder)
-        total = 2 * sum(one.size for one in chosen)  # each byte is written and read back
+        total = sum(one.size for one in chosen)
         written: list[Extracted] = []
         failed: list[tuple[str, str]] = []
         files, cancelled, done = self._host.checkpoint_files(), False, 0
@@ -180,7 +180,7 @@ class ExtractService:
             except Cancelled:
                 cancelled = True
                 break
-            done += 2 * one.size
+            done += one.size
         self._host.listing(fresh=True)
         return ExtractResult(written, failed, cancelled)
 

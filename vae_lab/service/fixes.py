@@ -125,6 +125,10 @@ class FixService:
             remedies = without_shared(remedies, {name: choices.file(name) for name in records})
         return FixPlan(remedies, len(records) - len(known), self.changed(), host.before_checkpoint_choices())
 
+    def usable(self, fresh: bool = True) -> list[Remedy]:
+        """The remedies of :meth:`plan` with a VAE to use. Raises what that raises."""
+        return self.plan(fresh=fresh).usable
+
     def apply(self, checkpoints: Collection[str] | None = None) -> FixResult:
         """Write the planned choices.
 

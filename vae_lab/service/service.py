@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from vae_lab.host.base import Host
 from vae_lab.library.inventory import ScanSummary
+from vae_lab.service.bake_all import BakeAllService
 from vae_lab.service.bakes import BakeService
 from vae_lab.service.checkups import CheckupService
 from vae_lab.service.choices import ChoiceService
@@ -42,6 +43,7 @@ class Service:
         self.merge_previews = MergePreviewService(proxy, self.runs)
         self.round_trips = RoundTripService(proxy, self.runs)
         self.scans = ScanService(proxy, self.runs)
+        self.bake_all = BakeAllService(proxy, self.runs, self.fixes.usable, done=self.scans.forget)
         self.dedupe = DedupeService(proxy, self.runs, done=self.scans.forget)
         self.hashes = HashService(proxy, self.runs, self.scans.forget)
         self.sources = SourceService(proxy, self.runs)

@@ -163,7 +163,7 @@ def test_every_route_is_published(running: Any, published: Published) -> None:
         if isinstance(route, APIRoute) and route.path.startswith(f"{PREFIX}/")
         for method in route.methods
     }
-    assert len(there) == 38
+    assert len(there) == 41
     assert {(path, method) for path, item in published.paths.items() for method in item} == there
     for item in published.paths.values():
         for operation in item.values():
@@ -197,6 +197,11 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
     assert len(ask("post", "/fixes", {})[1]["changed"]) == 2
     assert len(ask("get", "/fixes")[1]["undo"]) == 2
     assert ask("post", "/fixes/undo", {})[1]["refused"] == []
+    (bake,) = (one for one in ask("get", "/fixes/bake")[1]["bakes"] if one["checkpoint"] == samples.grey_merge.name)
+    (new,) = ask("post", "/fixes/bake", {"checkpoints": [samples.grey_merge.name]})[1]["written"]
+    assert (Path(new["path"]).name, new["report"]["verdict"]["status"]) == (bake["file"], "healthy")
+    (copy,) = ask("get", "/fixes/bake")[1]["before"]
+    assert ask("post", "/fixes/bake/undo", {})[1]["removed"] == [copy["path"]] == [new["path"]]
     plan = ask("get", "/extract", query="?broken=true")[1]
     one = next(vae for vae in plan["vaes"] if not vae["skipped"])
     (new,) = ask("post", "/extract", {"checkpoints": [one["checkpoint"]], "broken": True})[1]["written"]
@@ -296,6 +301,11 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (422, "post", "/undo", {"body": {}}),
         (404, "post", "/fixes", {"body": {"checkpoints": ["nowhere.ckpt"]}}),
         (415, "post", "/fixes", {"raw": b"{}"}),
+        (404, "post", "/fixes/bake", {"body": {"checkpoints": ["nowhere.ckpt"]}}),
+        (422, "post", "/fixes/bake", {"body": {"checkpoints": "all"}}),
+        (415, "post", "/fixes/bake", {"raw": b"{}"}),
+        (404, "post", "/fixes/bake/undo", {"body": {}}),
+        (415, "post", "/fixes/bake/undo", {"raw": b"{}"}),
         (
             404,
             "post",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,7 @@ from tests.unit.makers import (
 from vae_lab.autoencoders.kl import KLConfig
 from vae_lab.errors import FamilyMismatch, MalformedFile, UnreadableFile, VaeLabError
 from vae_lab.library import inspect_file
+from vae_lab.new_file import new_file
 from vae_lab.repair import bake, extract, strip, writing
 from vae_lab.samples import build_sample_set, load_sample_vae
 
@@ -228,16 +232,20 @@ def test_the_samples_follow_no_link(tmp_path: Path) -> None:
 
 
 def test_what_was_not_written_as_it_should_be_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A faulty disk: the last bytes of the file are other ones."""
+    """A faulty disk: a byte of the last tensor is another one."""
     vae = write(tmp_path / "vae.safetensors", kl_state(F2))
-    original = writing.open_weights
 
-    def damaged(path: Path) -> object:
-        content = Path(path).read_bytes()
-        Path(path).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        return original(path)
+    class Faulty(io.FileIO):
+        def write(self, data: memoryview) -> int:  # type: ignore[override]
+            done = self.tell() + len(data)
+            return super().write(data if done < vae.stat().st_size - 99 else bytes(data[:-1]) + bytes([data[-1] ^ 1]))
 
-    monkeypatch.setattr(writing, "open_weights", damaged)
+    @contextmanager
+    def damaged(target: Path) -> Iterator[Faulty]:
+        with new_file(target) as file, Faulty(file.name, "r+b") as faulty:
+            yield faulty
+
+    monkeypatch.setattr(writing, "new_file", damaged)
     with pytest.raises(UnreadableFile, match=r"out\.safetensors: was not read back as it should be \(tensor "):
         extract(vae, tmp_path / "out.safetensors")
     assert names_in(tmp_path) == ["vae.safetensors"]

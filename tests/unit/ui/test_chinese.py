@@ -39,6 +39,7 @@ from vae_lab.library.loading import loading_findings, name_findings
 from vae_lab.library.record import Depth
 from vae_lab.library.remedies import Remedy
 from vae_lab.messages import text, translated, use_language
+from vae_lab.service.bake_all import BakeAllPlan, BakeAllResult, PlannedBake, Room, UndoneBakes
 from vae_lab.service.comparisons import StoredComparison
 from vae_lab.service.dedupe import DedupePlan, DedupeResult, UndoneLinks
 from vae_lab.service.downloads import Downloaded, DownloadPlan
@@ -310,10 +311,20 @@ def fix_pages() -> Iterator[str]:
     remedies += [Remedy(NAMES[1], "missing", "No VAE inside", "", NAMES[2], "use", NAMES[0], reasons[0])]
     remedies += [Remedy(NAMES[1], "missing", "No VAE inside", "", NAMES[2], "keep", "", "")]
     changes = [(NAMES[0], NAMES[1])] * 2
+    bakes = [PlannedBake(NAMES[1], NAMES[0], NAMES[2], 10**9)]
+    written = [(NAMES[0], NAMES[1])]
     yield fix_views.plan(
-        FixPlan(remedies, 2, changes, f"{NAMES[0]} is chosen for every checkpoint and takes precedence.")
+        FixPlan(remedies, 2, changes, f"{NAMES[0]} is chosen for every checkpoint and takes precedence."),
+        BakeAllPlan(bakes, [Room(NAMES[0], 10**9, 10**8)], written, written),
     )
-    yield fix_views.plan(FixPlan(()))
+    yield from (fix_views.written(written * count) for count in (1, 2))
+    records = [(NAMES[1], Path(NAMES[0]), record) for record in reports().values()]
+    failed = [(NAMES[2], "the file is empty (0 bytes)")]
+    yield from (fix_views.baked(BakeAllResult(records, failed, cancelled=cancelled)) for cancelled in (True, False))
+    reasons = ("it was changed since, so it stays", "it no longer exists")
+    yield fix_views.removed(UndoneBakes([NAMES[0]], [(NAMES[1], reason) for reason in reasons]))
+    yield views.alert(f"{NAMES[0]}: not enough disk space: 2.10 GB needed, 1.00 GB free; choose fewer checkpoints")
+    yield fix_views.plan(FixPlan(()), BakeAllPlan(()))
     failures = [(NAMES[0], f"{NAMES[1]} was changed since, so it stays as it is")]
     yield fix_views.done(FixResult(changes[:1], ()))
     yield fix_views.undone(UndoneFixes([NAMES[0]] * 2, failures))

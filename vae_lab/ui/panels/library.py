@@ -89,9 +89,9 @@ class LibraryPanel:
         ]
         refreshed = connect(self.refresh.click, self.on_refresh, [*asked, self.page], shown)
         scanned = connect(self.scan.click, self.on_scan, asked, shown)
-        self.fixes.wire(self.message, refreshed, scanned)
-        changed = self.vae_files.wire(self.message, refreshed, scanned)
-        connect(changed.then, self.on_refresh, [*asked, self.page], shown)
+        for section in (self.fixes, self.vae_files):
+            changed = section.wire(self.message, refreshed, scanned)
+            connect(changed.then, self.on_refresh, [*asked, self.page], shown)
         connect(self.previous.click, self.on_previous, [*asked, self.page], shown)
         connect(self.next.click, self.on_next, [*asked, self.page], shown)
         follow([self.jump.input], self.on_jump, [self.jump], asked, outputs=shown)

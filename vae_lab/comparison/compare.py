@@ -184,6 +184,7 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
                 seconds += time.perf_counter() - start
                 steps.done += 1
         batch = torch.cat(images)
+        pixels, finite = to_pixels(batch), bool(torch.isfinite(batch).all())
     except Cancelled:
         raise
     except VaeLabError as error:
@@ -193,5 +194,4 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
         if not is_out_of_memory(error):
             log.exception("VAE Lab: decoding with %s failed", candidate.name)
         return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
-    finite = bool(torch.isfinite(batch).all())
-    return Decoded(candidate.name, to_pixels(batch), seconds, "", candidate.family or family, finite, in_strips)
+    return Decoded(candidate.name, pixels, seconds, "", candidate.family or family, finite, in_strips)

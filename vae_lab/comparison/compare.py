@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,11 +33,13 @@ class Candidate:
         open: returns a context manager that yields the decoder and restores everything afterwards. It raises a
             VaeLabError if the VAE cannot be used.
         family: its family, if known before opening.
+        weights: equal for candidates with equal weights, of which only the first decodes; "" if unknown.
     """
 
     name: str
     open: Callable[[], AbstractContextManager[Decoder]]
     family: Family | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,15 @@ def compare_candidates(
     candidates = list(candidates)
     steps = _Progress(len(candidates) * latents.shape[0], progress, cancelled)
     results: list[Decoded] = []
+    decoded: dict[str, Decoded] = {}
     try:
         for number, candidate in enumerate(candidates, start=1):
             steps.before(candidate.name)
-            results.append(_decode_with(candidate, latents, family, steps))
+            same = decoded.get(candidate.weights)
+            result = replace(same, name=candidate.name) if same else _decode_with(candidate, latents, family, steps)
+            results.append(result)
+            if candidate.weights and result.images is not None:
+                decoded[candidate.weights] = result
             steps.reached(number * latents.shape[0], candidate.name)  # also after an error
             if on_result:
                 on_result(Comparison(family, tuple(results)))

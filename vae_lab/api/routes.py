@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -85,6 +86,10 @@ class _OurRoute(APIRoute):
                 return await handle(limited(request, max_bytes) if max_bytes else request)
             except RequestValidationError as error:
                 raise HTTPException(422, as_text(_one_line(error))) from error
+            except StarletteHTTPException as error:
+                if error.status_code != 400:
+                    raise
+                raise HTTPException(422, "body: not JSON in UTF-8") from error  # FastAPI's, of a body it cannot parse
             except VaeLabError as error:
                 raise HTTPException(_status(error), as_text(str(error))) from error
 
@@ -151,7 +156,7 @@ def _add_all(router: APIRouter, host: Host, service: Service) -> None:
 
     _add_comparisons(router, service.comparisons)
 
-    @router.get("/checkpoints", response_model=CheckpointsAnswer)
+    @router.get("/checkpoints", response_model=CheckpointsAnswer, responses=errors(422))
     def checkpoints(fresh: bool = True) -> CheckpointsAnswer:
         """List the checkpoints, with what is known about the VAE in each. `fresh=false`: as listed last."""
         if fresh:

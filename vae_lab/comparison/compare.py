@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -33,11 +33,13 @@ class Candidate:
         open: returns a context manager that yields the decoder and restores everything afterwards. It raises a
             VaeLabError if the VAE cannot be used.
         family: its family, if known before opening.
+        weights: equal for candidates with equal weights, of which only the first decodes; "" if unknown.
     """
 
     name: str
     open: Callable[[], AbstractContextManager[Decoder]]
     family: Family | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,15 @@ def compare_candidates(
     candidates = list(candidates)
     steps = _Progress(len(candidates) * latents.shape[0], progress, cancelled)
     results: list[Decoded] = []
+    decoded: dict[str, Decoded] = {}
     try:
         for number, candidate in enumerate(candidates, start=1):
             steps.before(candidate.name)
-            results.append(_decode_with(candidate, latents, family, steps))
+            same = decoded.get(candidate.weights)
+            result = replace(same, name=candidate.name) if same else _decode_with(candidate, latents, family, steps)
+            results.append(result)
+            if candidate.weights and result.images is not None:
+                decoded[candidate.weights] = result
             steps.reached(number * latents.shape[0], candidate.name)  # also after an error
             if on_result:
                 on_result(Comparison(family, tuple(results)))
@@ -184,6 +191,7 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
                 seconds += time.perf_counter() - start
                 steps.done += 1
         batch = torch.cat(images)
+        pixels, finite = to_pixels(batch), bool(torch.isfinite(batch).all())
     except Cancelled:
         raise
     except VaeLabError as error:
@@ -193,5 +201,4 @@ def _decode_with(candidate: Candidate, latents: Tensor, family: Family, steps: _
         if not is_out_of_memory(error):
             log.exception("VAE Lab: decoding with %s failed", candidate.name)
         return Decoded(candidate.name, error=error_line(candidate.name, error), family=candidate.family)
-    finite = bool(torch.isfinite(batch).all())
-    return Decoded(candidate.name, to_pixels(batch), seconds, "", candidate.family or family, finite, in_strips)
+    return Decoded(candidate.name, pixels, seconds, "", candidate.family or family, finite, in_strips)

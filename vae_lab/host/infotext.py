@@ -55,7 +55,9 @@ def with_override(infotext: str, vae: str, digest: str) -> str:
     """
     prompts, parameters = _split(infotext)
     others = _PARAMETER.sub(lambda match: "" if match[1] in _VAE_KEYS else match[0], parameters).strip().rstrip(",")
-    line = ", ".join(filter(None, (others, f"{OVERRIDE_KEY}: {quote(vae)}", digest and f"{HASH_KEY}: {digest}")))
+    own = ", ".join(filter(None, (f"{OVERRIDE_KEY}: {quote(vae)}", digest and f"{HASH_KEY}: {digest}")))
+    # A line that begins with a template would be taken for one of templates below the parameters.
+    line = ", ".join(filter(None, (own, others) if others.startswith(_TEMPLATES) else (others, own)))
     for fact in (f"{_VERSION_KEY}: {__version__}", f"{_SOURCE_KEY}: latents"):
         if not _is_parameters(line):
             line = f"{line}, {fact}"

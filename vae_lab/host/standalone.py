@@ -305,12 +305,15 @@ class StandaloneHost(Host):
 
     def _built_in(self, family: Family) -> Candidate:
         path = self.checkpoint_files().get(self.current_checkpoint())
-        return Candidate(BUILT_IN, lambda: self._opened(BUILT_IN, path, family))
+        return self._candidate_of(BUILT_IN, path, family)
 
     def _candidate(self, name: str, family: Family) -> Candidate:
-        path = self.vae_file(name)
+        return self._candidate_of(name, self.vae_file(name), family)
+
+    def _candidate_of(self, name: str, path: Path | None, family: Family) -> Candidate:
         record = self.file_cache.known(str(path)) if path else None
-        return Candidate(name, lambda: self._opened(name, path, family), record.family if record else None)
+        known = (record.family, record.exact_fingerprint) if record else (None, "")
+        return Candidate(name, lambda: self._opened(name, path, family), *known)
 
     @contextmanager
     def _opened(self, name: str, path: Path | None, family: Family) -> Iterator[Decoder]:

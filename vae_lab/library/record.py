@@ -98,6 +98,11 @@ class FileRecord:
         return short(self.sha256)
 
     @property
+    def exact_fingerprint(self) -> str:
+        """The fingerprint if only equal weights have it: those stored in fp16, to which it rounds. Else ""."""
+        return self.fingerprint if self.dtype == "fp16" else ""
+
+    @property
     def family(self) -> Family | None:
         """The latent family, if known."""
         return FAMILIES.get(self.family_id or "")

@@ -426,7 +426,8 @@ class A1111Host(Host):
     def _candidate(self, name: str, generation: Generation, bench: Bench | None) -> Candidate:
         path = self._path(name, generation)
         facts = self.file_cache.known(path) if path else None
-        return Candidate(name, lambda: self._opened(name, path, generation, bench), facts.family if facts else None)
+        known = (facts.family, facts.exact_fingerprint) if facts else (None, "")
+        return Candidate(name, lambda: self._opened(name, path, generation, bench), *known)
 
     @contextmanager
     def _opened(self, name: str, path: str, generation: Generation, bench: Bench | None) -> Iterator[Decoder]:

@@ -138,15 +138,22 @@ class Jobs:
 
     def _finish(self, job: Job, processed: Any) -> None:
         """Close the job first: whatever fails afterwards, the host has its own VAE again."""
-        with guarded("restoring the VAE"):
-            job.close()
-        self._jobs.remove(job)
+        try:
+            with guarded("restoring the VAE"):
+                job.close()
+        finally:
+            with guarded("restoring the VAE"):
+                job.close()  # what the first attempt has left; else nothing
+            self._jobs.remove(job)
         with guarded("storing the latents"):
             self._file(job, processed)
         with guarded("following the checkpoint"):
-            before, self._checkpoint = self._checkpoint, self.host.vae.path()
-            if before != self._checkpoint:
-                self._checkpoint_changed()
+            self._follow_checkpoint()
+
+    def _follow_checkpoint(self) -> None:
+        before, self._checkpoint = self._checkpoint, self.host.vae.path()
+        if before != self._checkpoint:
+            self._checkpoint_changed()
 
     def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Capture the latents before they are decoded, in case that fails, and watch the output."""
@@ -178,13 +185,11 @@ class Jobs:
     def _watched(self, job: Job, latents: Tensor, decode: Callable[[], Any]) -> Any:
         try:
             decoded = decode()
-        except devices.NansException as error:
-            if not latents.isfinite().all():
-                raise  # caused by the model, not by the VAE
-            failure = error
-            with guarded("decoding again", job.p.comment):
-                return self.watch.after_failure(job, decode)
-            raise failure from None
+        except devices.NansException:
+            if latents.isfinite().all():  # else caused by the model, not by the VAE
+                with guarded("decoding again", job.p.comment):
+                    return self.watch.after_failure(job, decode)
+            raise
         with guarded("watching the image", job.p.comment):
             return self.watch.after_decode(job, latents, decoded, decode)
         return decoded

@@ -126,15 +126,15 @@ class GreyWatch:
         return any(confirmed(images, job.decoded_with(self.host.weights(found.name), latents)))
 
     def _redecoded(self, job: Job, code: str, name: str, found: Recommendation, again: Callable[[], Any]) -> Any:
+        blame = "produced NaN values in fp16" if _overflowed(code) else f"is broken ({_LOOKS[code]})"
         back = job.override(lambda: self.host.weights(found.name))
         try:
-            better = again()
+            better = _finite(again(), found.name)
         except BaseException:
             back()
             raise
         job.redecoded = True
         job.p.extra_generation_params[REDECODED_KEY] = f"{name} was {_LOOKS[code]}"
-        blame = "produced NaN values in fp16" if _overflowed(code) else f"is broken ({_LOOKS[code]})"
         job.p.comment(f"VAE Lab: {name} {blame}; decoded again with {found.name}: {found.reason}.")
         return better
 
@@ -159,6 +159,13 @@ def _blamed(findings: Sequence[Finding]) -> str:
 def _images(decoded: Any) -> Tensor:
     """The host's images as [B,3,H,W], about 0..1, including NaN."""
     return (torch.stack([image.float().cpu() for image in decoded]) + 1.0) / 2.0
+
+
+def _finite(decoded: Any, name: str) -> Any:
+    """``decoded``. Raises HostError: it has NaN or infinite values."""
+    if not bool(_images(decoded).isfinite().all()):
+        raise HostError(f"{name} produced NaN values as well")
+    return decoded
 
 
 def _advice(found: Recommendation | None, family: Family) -> str:

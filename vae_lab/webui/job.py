@@ -231,8 +231,8 @@ class Job:
     def _put(self, weights: Weights) -> None:
         if not weights.loaded or self.swapped:
             state = weights.load()
-            self._swap = VaeSwap(self.vae.module())
-            self._dtype = devices.dtype_vae
+            if self._swap is None:
+                self._swap, self._dtype = VaeSwap(self.vae.module()), devices.dtype_vae
             try:
                 self._swap.put(state, weights.path)
             except BaseException:
@@ -339,9 +339,12 @@ class Job:
         forget_override(self.p)
 
     def close(self) -> None:
-        """Undo everything, in reverse order."""
+        """Undo everything, in reverse order. Can be called again after an error, for what is left."""
         self._choose = None
-        self._undo.close()
+        try:
+            self._undo.close()
+        finally:
+            self._suspend()
 
 
 def _nbytes(captured: Captured) -> int:

@@ -93,7 +93,10 @@ class VaeSwap:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.restore()
+        try:
+            self.restore()
+        finally:
+            self.restore()  # does nothing, unless there was an error
 
     @property
     def swapped(self) -> bool:
@@ -164,7 +167,7 @@ class VaeSwap:
     def _restore_or_make_room(self, original: Mapping[str, Tensor]) -> None:
         try:
             self._restore(original)
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError):  # devices other than CUDA have no class of their own for too little memory
             torch.cuda.empty_cache()
             self._restore(original)
 

@@ -62,12 +62,13 @@ class Published:
         body: object = None,
         query: str = "",
         raw: bytes | None = None,
+        sent_as: str = "application/octet-stream",
         **names: object,
     ) -> Any:
         """(status, answer); the answer of a documented status, media type and form."""
         path = template.format(**{key: urllib.parse.quote(str(value)) for key, value in names.items()})
         data = json.dumps(body).encode() if body is not None else (b"" if method == "post" else None)
-        kind = "application/json" if raw is None else "application/octet-stream"
+        kind = "application/json" if raw is None else sent_as
         request = urllib.request.Request(
             self.url + PREFIX + path + query,
             data if raw is None else raw,
@@ -274,6 +275,8 @@ def test_every_answer_is_as_published(host: StandaloneHost, published: Published
         (404, "post", "/compare", {"body": {"latents": "g999"}}),
         (422, "post", "/compare", {"body": {"vaes": 1}}),
         (422, "post", "/compare", {"body": []}),
+        (422, "post", "/compare", {"raw": b'{"latents": "\xff"}', "sent_as": "application/json"}),
+        (422, "get", "/checkpoints", {"query": "?fresh=x"}),
         (404, "post", "/inspect", {"body": {"names": ["nowhere"]}}),
         (422, "post", "/inspect", {"body": {}}),
         (404, "get", "/images/{comparison_id}/{number}.png", {"comparison_id": "none", "number": 0}),

@@ -120,6 +120,37 @@ def test_trained_vaes_of_the_sample_set(sample_set: SampleSet) -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
+def test_equal_weights_are_decoded_once() -> None:
+    decoded: list[str] = []
+
+    def candidate(name: str, weights: str) -> Candidate:
+        def whole(latent: Tensor) -> Tensor:
+            decoded.append(name)
+            return flat(len(decoded) / 10)(latent)
+
+        return Candidate(name, lambda: nullcontext(Decoder(whole)), SD1, weights)
+
+    progress: list[int] = []
+    all_of_them = [
+        candidate("a", "x"),
+        candidate("b", "y"),
+        candidate("c", "x"),
+        candidate("d", ""),
+        candidate("e", ""),
+    ]
+    comparison = compare_candidates(latents(), all_of_them, SD1, progress=lambda done, *_: progress.append(done))
+    assert names(comparison) == ["a", "b", "c", "d", "e"]
+    assert decoded == ["a", "b", "d", "e"]
+    assert np.array_equal(comparison["c"].images, comparison["a"].images)
+    assert progress[-1] == 5
+
+
+def test_equal_weights_are_decoded_again_after_an_error() -> None:
+    broken = Candidate("a", lambda: nullcontext(Decoder(failing(RuntimeError("once")))), SD1, "x")
+    comparison = compare_candidates(latents(), [broken, replace(good("b"), weights="x")], SD1)
+    assert [bool(result.error) for result in comparison] == [True, False]
+
+
 def test_vae_of_another_family_is_refused_and_the_rest_decoded() -> None:
     def never() -> None:
         pytest.fail("was opened")

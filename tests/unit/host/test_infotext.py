@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vae_lab import __version__
-from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, drop_host_vae, names_vae, quote, with_override
+from vae_lab.host.infotext import (
+    HASH_KEY,
+    OVERRIDE_KEY,
+    VaeHash,
+    decoded_by,
+    drop_host_vae,
+    names_vae,
+    quote,
+    vae_hash,
+    with_override,
+)
 
 reproducible = settings(derandomize=True, deadline=None, max_examples=300)
 
@@ -306,3 +316,11 @@ def test_pasted_parameters_without_an_override_do_not_change() -> None:
 )
 def test_whether_a_vae_is_named(parameters: str, named: bool) -> None:
     assert names_vae(f"{PROMPT}\n{parameters}") is named
+
+
+def test_parameters_that_begin_with_a_template_are_read_back() -> None:
+    """What remains of a line must not look like sd-dynamic-prompts' lines below the parameters."""
+    text = 'a boat\nSteps: 20, Sampler: Euler a, Seed: 1\nVAE hash: c6a580b13a, Template: "a {b}", Version: v1.10.1'
+    written = with_override(text, "first.pt", "0123456789")
+    assert decoded_by(written)[1] == "first.pt"
+    assert vae_hash(written) == VaeHash("0123456789", True, "first.pt")

@@ -324,7 +324,9 @@ class StandaloneHost(Host):
             raise HostError(f"{path}: {record.problem}")
         check_family(name, record.family, family)
         with open_vae(path) as file:
-            autoencoder = file.load(family=record.family or family, device=self.device)
+            state = file.state_dict(check_finite=False)  # checked already, see identify
+            autoencoder = file.load(family=record.family or family, device=self.device, state=state)
+            del state
         yield Decoder.of(autoencoder)
 
     def use_for_checkpoint(self, vae: str) -> str:

@@ -107,7 +107,7 @@ class Jobs:
             raise
         self._finish(job, processed)
         with guarded("looking for the decode"):
-            if processed.images and not job.images and not self._sees_decodes():
+            if processed.images and not job.sees_decodes and not self._sees_decodes():
                 processed.comments += (
                     f"VAE Lab: {_replaced('decode_latent_batch')}. So the latents of this image are not stored, and "
                     "nothing is said about its VAE. Reload UI to have VAE Lab see them again.\n"
@@ -158,6 +158,8 @@ class Jobs:
     def _around_decode(self, original: Callable[..., Any], model: Any, batch: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Capture the latents before they are decoded, in case that fails, and watch the output."""
         job, decoder = None, ""
+        for current in self._jobs[-1:]:
+            current.sees_decodes = True
         with guarded("following a decode"):
             own = bool(self._jobs) and not self._jobs[-1].between_batches and model is sd_models.model_data.sd_model
             job, decoder = (self._jobs[-1], _decoder()) if own else (None, "")

@@ -92,6 +92,7 @@ class Job:
         explicit: whether the VAE was chosen for this very generation.
         part: see :attr:`vae_lab.latents.generation.Generation.part`.
         group: see :attr:`vae_lab.latents.generation.Generation.group`.
+        sees_decodes: whether a decode went through our hook, of whatever image.
         between_batches: whether its last batch is finished and no other has begun: what is decoded meanwhile is no
             image of this job.
     """
@@ -109,6 +110,7 @@ class Job:
         self.explicit = False
         self.part = ""
         self.group = ""
+        self.sees_decodes = False
         self.between_batches = False
         self._undo = ExitStack()
         self._swap: VaeSwap | None = None

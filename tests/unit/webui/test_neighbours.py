@@ -235,6 +235,16 @@ def test_a_function_around_ours_is_no_reason_to_say_anything(neighbours: Neighbo
     assert f"{OVERRIDE}: first.safetensors" in processed.infotexts[0]
 
 
+def test_a_decode_with_another_model_is_no_reason_either(neighbours: Neighbours) -> None:
+    """It is seen, although its latents are not stored."""
+    host = neighbours.start()
+    processing = neighbours.double.part("processing")
+    ours: Callable[..., Any] = processing.decode_latent_batch
+    processing.decode_latent_batch = lambda _, *args, **kwargs: ours(object(), *args, **kwargs)
+    processed, _ = neighbours.generate("Automatic", [], "off")
+    assert (processed.comments, host.generations.newest_first()) == ("", [])
+
+
 # --- results -------------------------------------------------------------------------------------------------------
 
 

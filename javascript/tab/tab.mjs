@@ -82,6 +82,14 @@ function tick() {
     picks.markPicks();
     badges.checkBadges(TICK_MS);
     translateTitles();
+    showEndsOfNames();
+}
+
+/** Menus that are closed show the end of a long name, where names differ most. */
+function showEndsOfNames() {
+    for (const field of all(document, ".vae-lab .secondary-wrap input")) {
+        if (field.offsetParent && field !== document.activeElement) field.scrollLeft = field.scrollWidth;
+    }
 }
 
 /** Another VAE may decode from now on. */

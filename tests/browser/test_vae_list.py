@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,24 @@ def test_what_was_compared_comes_first(page: Page, launch: Launch, long_list: St
     panel.refresh()
     expect(vaes.lines.first).to_have_text("Recently used · 2")
     assert vaes.all_lines()[1:4] == ["vae-3.pt", "vae-20.pt", "Not identified yet · 28"]
+
+
+def test_menus_show_the_end_of_a_long_name(page: Page, launch: Launch, long_list: StandaloneHost) -> None:
+    panel = Panel.open(page, launch(long_list))
+    panel.choose("vae_lab_decoder", "Anime.pt")
+    field = page.locator("#vae_lab_decoder input")
+    field.blur()
+    expect(field).to_have_value(re.compile("^A very long name .*Anime.pt$"))
+    page.wait_for_function(
+        """() => {
+            const field = document.querySelector("#vae_lab_decoder input");
+            const isLong = field.scrollWidth > field.clientWidth;
+            return isLong && field.scrollLeft + field.clientWidth > field.scrollWidth - 2;
+        }"""
+    )
+    field.click()
+    option = page.get_by_test_id("dropdown-option").filter(has_text="Anime.pt")
+    assert option.evaluate("element => element.scrollWidth <= element.clientWidth + 1")
 
 
 def test_a_short_list_has_no_search(page: Page, shared_url: str) -> None:

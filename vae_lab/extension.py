@@ -21,6 +21,7 @@ from vae_lab.api.routes import add_routes
 from vae_lab.host.base import Host
 from vae_lab.host.guard import for_host, guarded
 from vae_lab.service.background_checkup import BackgroundCheckup
+from vae_lab.service.service import service_of
 from vae_lab.webui.files_only import FilesOnlyHost
 from vae_lab.webui.parts import COPIES, NEEDED, missing_parts, part, register
 
@@ -71,7 +72,7 @@ def _files_only(missing: tuple[str, ...] = ()) -> FilesOnlyHost:
 def the_background_checkup() -> BackgroundCheckup:
     """One for the whole process: each checkpoint is warned about once. Only for an adapter."""
     host = the_host()
-    return BackgroundCheckup(host, host.check_own_memory)
+    return BackgroundCheckup(host, host.check_own_memory, service_of(host).fixes.apply)
 
 
 @for_host("starting")

@@ -24,7 +24,17 @@ from vae_lab.decoding import error_line
 from vae_lab.errors import FamilyMismatch, HostError, UnknownChoice, VaeLabError
 from vae_lab.host.about import versions
 from vae_lab.host.checkpoint_choices import CheckpointChoices
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, StandingChoices, resolve, unknown_vae
+from vae_lab.host.choices import (
+    AUTOMATIC,
+    BUILT_IN,
+    Choice,
+    Decision,
+    OnBroken,
+    Reach,
+    StandingChoices,
+    resolve,
+    unknown_vae,
+)
 from vae_lab.identity import PublishedVae, published_vaes, short
 from vae_lab.latents import Generation, GenerationStore
 from vae_lab.latents.family import Family
@@ -116,6 +126,9 @@ class Host(ABC):
 
     choices_reach_all: bool = True
     """Whether a choice of a VAE for every checkpoint changes anything."""
+
+    on_broken: OnBroken = "ask"
+    """What to do when a checkpoint is loaded whose own VAE is broken or missing; it may change while the host runs."""
 
     file_cache: FileCache
     """Records of files, stored between runs."""
@@ -216,6 +229,9 @@ class Host(ABC):
     def checkpoints(self) -> list[str]:
         """Names of the host's checkpoints."""
         return list(self.checkpoint_files())
+
+    def wait_until_loaded(self) -> None:  # noqa: B027  for hosts that load a model
+        """Wait until the checkpoint in use, which may just be reported, is loaded."""
 
     @abstractmethod
     def current_checkpoint(self) -> str:

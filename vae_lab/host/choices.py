@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, get_args
 from vae_lab.errors import UnknownChoice
 
 __all__ = [
-    "AUTOMATIC", "BUILT_IN", "ON_GREY", "Choice", "Decision", "OnGrey", "Reach", "Source", "StandingChoices", "resolve",
-    "unknown_vae",
+    "AUTOMATIC", "BUILT_IN", "ON_BROKEN", "ON_GREY", "Choice", "Decision", "OnBroken", "OnGrey", "Reach", "Source",
+    "StandingChoices", "resolve", "unknown_vae",
 ]  # fmt: skip
 
 AUTOMATIC = "Automatic"
@@ -35,6 +35,13 @@ OnGrey = Literal["off", "warn", "redecode"]
 
 ON_GREY: tuple[OnGrey, ...] = get_args(OnGrey)
 """All values of :data:`OnGrey`."""
+
+OnBroken = Literal["off", "ask", "fix"]
+"""What to do when a checkpoint is loaded whose own VAE is broken or missing: nothing, say so and offer a remedy, or
+choose the recommended VAE for it."""
+
+ON_BROKEN: tuple[OnBroken, ...] = get_args(OnBroken)
+"""All values of :data:`OnBroken`."""
 
 
 class StandingChoices(NamedTuple):

@@ -1,17 +1,19 @@
-"""Check the loaded checkpoint in a background thread, and log one warning for each broken VAE."""
+"""Check the loaded checkpoint in a background thread: log one warning for each broken VAE, or choose a healthy one."""
 
 from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from vae_lab.checkup.findings import BROKEN, MISSING
 from vae_lab.errors import Cancelled, VaeLabError
 from vae_lab.host.base import Host
-from vae_lab.host.choices import BUILT_IN
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN
 from vae_lab.host.guard import guarded
 from vae_lab.library import FileRecord
 from vae_lab.service.background_task import BackgroundTask
+from vae_lab.service.fixes import FixResult
 
 __all__ = ["BackgroundCheckup"]
 
@@ -24,11 +26,18 @@ class BackgroundCheckup:
     Args:
         host: whose checkpoint is checked.
         afterwards: called in the thread after each check, for example to check the VAE in the host's memory.
+        fix: chooses the recommended VAE for the checkpoints of these names, with undo; see :class:`FixService`.
     """
 
-    def __init__(self, host: Host, afterwards: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        afterwards: Callable[[], None] | None = None,
+        fix: Callable[[Sequence[str]], FixResult] | None = None,
+    ) -> None:
         self._host: Host = weakref.proxy(host)
         self._afterwards = afterwards
+        self._fix = fix
         self._task = BackgroundTask("vae-lab-checkup", uses_torch=True)
         self._warned: set[str] = set()
 
@@ -57,8 +66,8 @@ class BackgroundCheckup:
                 self._afterwards()
 
     def _check(self) -> None:
-        name = self._host.current_checkpoint()
-        if not name:
+        name, on_broken = self._host.current_checkpoint(), self._host.on_broken
+        if not name or on_broken == "off":
             return
         try:
             report = self._host.inspect(BUILT_IN)
@@ -69,12 +78,40 @@ class BackgroundCheckup:
             return
         if report.verdict.faults and not self._task.stopped:
             found = self._host.recommendation(search=True)
+            if on_broken == "fix" and found and self._is_fixed(name, report):
+                self._warned.add(_key(report))  # the host reports the same checkpoint again
+                return
             self._warn(name, report, f" Recommended: {found.name}; {found.reason}." if found else "")
 
+    def _is_fixed(self, name: str, report: FileRecord) -> bool:
+        """Choose the recommended VAE for a checkpoint, unless the user has chosen any; False leaves it to the user."""
+        host = self._host
+        if self._fix is None or report.verdict.status not in (BROKEN, MISSING):
+            return False
+        host.wait_until_loaded()
+        if host.current_checkpoint() != name or host.decision().vae != BUILT_IN:
+            return False
+        try:
+            if host.checkpoint_choices().chosen(name) != AUTOMATIC:
+                return False
+            result = self._fix([name])
+        except VaeLabError as error:
+            log.warning("VAE Lab, choosing a VAE for %s: %s", name, error)
+            return False
+        for checkpoint, vae in result.changed:
+            status = report.verdict.status
+            log.warning("VAE Lab: the VAE in %s is %s, so %s was chosen for it.", checkpoint, status, vae)
+        for checkpoint, reason in result.failed:
+            log.warning("VAE Lab, choosing a VAE for %s: %s", checkpoint, reason)
+        return bool(result.changed)
+
     def _warn(self, name: str, report: FileRecord, advice: str) -> None:
-        key = f"{report.path}:{report.fingerprint}"
-        if key in self._warned:
+        if _key(report) in self._warned:
             return
-        self._warned.add(key)
+        self._warned.add(_key(report))
         worst = report.verdict.faults[0]
         log.warning("VAE Lab: the VAE in %s is %s. %s%s", name, report.verdict.status, worst.text, advice)
+
+
+def _key(report: FileRecord) -> str:
+    return f"{report.path}:{report.fingerprint}"

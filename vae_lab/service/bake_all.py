@@ -332,7 +332,7 @@ def undo_bakes(manifest: BakedFiles) -> UndoneBakes:
                 if not why:
                     Path(one.path).unlink()
             except FileNotFoundError:
-                why = "it no longer exists"
+                why = "it is gone"
             except OSError as error:
                 left.append(one)
                 why = f"it could not be removed: {error.strerror or error}"

@@ -20,7 +20,17 @@ from vae_lab.decoding import Decoder, check_family
 from vae_lab.errors import HostError, UnknownChoice
 from vae_lab.host.base import Host, MemoryCheckup, Place
 from vae_lab.host.checkpoint_choices import CheckpointChoices
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, Choice, Decision, Reach, Source, StandingChoices, unknown_vae
+from vae_lab.host.choices import (
+    AUTOMATIC,
+    BUILT_IN,
+    Choice,
+    Decision,
+    OnBroken,
+    Reach,
+    Source,
+    StandingChoices,
+    unknown_vae,
+)
 from vae_lab.host.guard import guarded
 from vae_lab.host.preferences import WEBUI_KEY, read_preference
 from vae_lab.identity import fingerprint, short
@@ -130,6 +140,10 @@ class A1111Host(Host):
     def language(self) -> str:
         chosen = getattr(shared.opts, "localization", "None")
         return "" if chosen == "None" else chosen
+
+    @property
+    def on_broken(self) -> OnBroken:
+        return preferences.on_broken()
 
     def current_checkpoint(self) -> str:
         model = self.vae.model()
@@ -305,11 +319,14 @@ class A1111Host(Host):
 
     def check_own_memory(self) -> None:
         """Check the VAE that the host has chosen itself, after waiting for the host's queue."""
+        self.wait_until_loaded()
+        with queue_lock:
+            self.check_memory(self.host_decision().vae)
+
+    def wait_until_loaded(self) -> None:
         # The WebUI loads its first checkpoint outside the queue, and reports it before the model is ready.
         with getattr(sd_models.model_data, "lock", nullcontext()):
             pass
-        with queue_lock:
-            self.check_memory(self.host_decision().vae)
 
     def check_memory(self, name: str, *, own: bool = True) -> MemoryCheckup | None:
         """See :meth:`MemoryCheckups.check`."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from modules import scripts, shared
 
 from vae_lab.host.base import Host
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_GREY
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_BROKEN, ON_GREY
 from vae_lab.host.guard import for_host
 from vae_lab.host.infotext import HASH_KEY, OVERRIDE_KEY, REDECODED_KEY, drop_host_vae
 from vae_lab.messages import translated, use_language
@@ -22,7 +22,14 @@ from vae_lab.webui.a1111 import A1111Host
 from vae_lab.webui.capture import Jobs
 from vae_lab.webui.forge import ForgeHost, is_forge
 from vae_lab.webui.ldm_patched import LdmPatchedHost
-from vae_lab.webui.preferences import EXTERNAL_OPTION, KEEP_OPTION, ON_GREY_OPTION, PREFERRED_OPTION, external_vae
+from vae_lab.webui.preferences import (
+    EXTERNAL_OPTION,
+    KEEP_OPTION,
+    ON_BROKEN_OPTION,
+    ON_GREY_OPTION,
+    PREFERRED_OPTION,
+    external_vae,
+)
 from vae_lab.webui.script import ScriptBehaviour
 from vae_lab.webui.wrapped_vae import is_wrapped
 from vae_lab.webui.xyz_axis import add_axis
@@ -106,11 +113,19 @@ def _add_settings(host: A1111Host, components: Components) -> None:
         "because its VAE is broken. warn: show a warning under it; redecode: decode the same latent again with the "
         "recommended VAE"
     )
+    on_broken = shared.OptionInfo(
+        "ask", "If the VAE in a checkpoint is broken or missing", components.radio, {"choices": list(ON_BROKEN)},
+        section=_SECTION,
+    ).info(
+        "when you load it. ask: a badge, and a button on the Checkup page; fix: choose the recommended VAE for it, "
+        "unless you have chosen one; Undo is on the Library page"
+    )  # fmt: skip
     preferred = shared.OptionInfo(
         [], "Preferred VAEs", components.several, preferable, refresh=refresh, section=_SECTION
     ).info("the first healthy one that fits is recommended instead of a broken VAE")
     shared.opts.add_option(EXTERNAL_OPTION, external)
     shared.opts.add_option(ON_GREY_OPTION, on_grey)
+    shared.opts.add_option(ON_BROKEN_OPTION, on_broken)
     shared.opts.add_option(PREFERRED_OPTION, preferred)
     shared.opts.add_option(KEEP_OPTION, keep)
 

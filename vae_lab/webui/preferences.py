@@ -12,19 +12,21 @@ from modules.call_queue import queue_lock
 from vae_lab.autoencoders import open_vae
 from vae_lab.errors import HostError
 from vae_lab.host.checkpoint_choices import Change, JsonChoices
-from vae_lab.host.choices import AUTOMATIC, BUILT_IN, OnGrey
+from vae_lab.host.choices import AUTOMATIC, BUILT_IN, ON_BROKEN, OnBroken, OnGrey
 from vae_lab.host.guard import guarded
 from vae_lab.host.preferences import NO_VAE_FILE, metadata_file, webui_reads, with_preference, write_metadata
 from vae_lab.webui.loaded_vae import LoadedVae
 from vae_lab.webui.weight_swap import check_shapes_fit
 
 __all__ = [
-    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "NativePreferences", "external_vae",
-    "on_grey", "preferred_vaes", "save_external_vae", "save_native_preference", "store_bytes",
+    "EXTERNAL_OPTION", "KEEP_OPTION", "ON_BROKEN_OPTION", "ON_GREY_OPTION", "PREFERRED_OPTION", "NativePreferences",
+    "external_vae", "on_broken", "on_grey", "preferred_vaes", "save_external_vae", "save_native_preference",
+    "store_bytes",
 ]  # fmt: skip
 
 EXTERNAL_OPTION = "vae_lab_external"
 KEEP_OPTION = "vae_lab_keep_mb"
+ON_BROKEN_OPTION = "vae_lab_on_broken"
 ON_GREY_OPTION = "vae_lab_on_grey"
 PREFERRED_OPTION = "vae_lab_preferred"
 
@@ -59,6 +61,12 @@ def preferred_vaes() -> list[str]:
 def on_grey() -> OnGrey:
     """What to do if an image is grey."""
     return getattr(shared.opts, ON_GREY_OPTION, "warn")
+
+
+def on_broken() -> OnBroken:
+    """What to do when a checkpoint is loaded whose own VAE is broken or missing."""
+    chosen = getattr(shared.opts, ON_BROKEN_OPTION, "ask")
+    return chosen if chosen in ON_BROKEN else "ask"
 
 
 def store_bytes() -> int:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit import bake_tree
 from vae_lab.errors import Cancelled
-from vae_lab.host.choices import BUILT_IN
+from vae_lab.host.choices import BUILT_IN, OnBroken
 from vae_lab.host.standalone import Folders, StandaloneHost
 from vae_lab.library import FileRecord
 from vae_lab.samples import SampleSet
 from vae_lab.service.background_checkup import BackgroundCheckup
+from vae_lab.service.service import service_of
 
 LOOK = 60.0
 
@@ -105,3 +107,79 @@ def test_a_check_that_is_cancelled_says_nothing(
     checkup.checkpoint_changed()
     assert checkup.wait(LOOK)
     assert caplog.text == ""
+
+
+# --- what to do about a broken one -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> StandaloneHost:
+    """A host with a broken checkpoint in use, after a scan."""
+    models = bake_tree.scanned(tmp_path)
+    host = StandaloneHost(Folders.of_models(models, tmp_path / "data", webui=True))
+    host.select_checkpoint("deep/grey.safetensors")
+    return host
+
+
+def json_files(host: StandaloneHost) -> dict[str, bytes]:
+    folder = host.checkpoint_files()["xl.safetensors"].parent
+    return {path.name: path.read_bytes() for path in folder.rglob("*.json")}
+
+
+def check(host: StandaloneHost, on_broken: OnBroken) -> None:
+    host.on_broken = on_broken
+    checkup = BackgroundCheckup(host, fix=service_of(host).fixes.apply)
+    checkup.checkpoint_changed()
+    assert checkup.wait(LOOK)
+
+
+def test_off_says_and_changes_nothing(loaded: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+    check(loaded, "off")
+    assert (logged(caplog), json_files(loaded)) == ([], {})
+
+
+def test_ask_only_says_so(loaded: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+    assert loaded.on_broken == "ask", "the default"
+    check(loaded, "ask")
+    (line,) = logged(caplog)
+    assert "Recommended: plain.safetensors" in line
+    assert json_files(loaded) == {}
+
+
+def test_fix_chooses_the_recommended_one_with_undo(loaded: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+    loaded.on_broken = "fix"
+    checkup = BackgroundCheckup(loaded, fix=service_of(loaded).fixes.apply)
+    for _ in range(2):  # the WebUI reports the checkpoint again when its VAE is loaded
+        checkup.checkpoint_changed()
+        assert checkup.wait(LOOK)
+    assert logged(caplog) == [
+        "VAE Lab: the VAE in deep/grey.safetensors is broken, so plain.safetensors was chosen for it."
+    ]
+    assert loaded.decision().vae == "plain.safetensors"
+    fixes = service_of(loaded).fixes
+    assert fixes.changed() == [("deep/grey.safetensors", "plain.safetensors")]
+    fixes.undo()
+    assert json_files(loaded) == {}
+
+
+@pytest.mark.parametrize("vae", ["Built-in", "plain.safetensors"])
+def test_fix_leaves_what_the_user_has_chosen(loaded: StandaloneHost, vae: str) -> None:
+    loaded.use_for_checkpoint(vae)
+    before = json_files(loaded)
+    check(loaded, "fix")
+    assert (json_files(loaded), service_of(loaded).fixes.changed()) == (before, [])
+
+
+def test_fix_leaves_a_healthy_one(loaded: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+    loaded.select_checkpoint("healthy.safetensors")
+    check(loaded, "fix")
+    assert (logged(caplog), json_files(loaded)) == ([], {})
+
+
+def test_what_cannot_be_fixed_now_is_said(loaded: StandaloneHost, caplog: pytest.LogCaptureFixture) -> None:
+    with service_of(loaded).runs.one_at_a_time():
+        check(loaded, "fix")
+    first, second = logged(caplog)
+    assert "another task is running" in first
+    assert "Recommended: plain.safetensors" in second
+    assert json_files(loaded) == {}

@@ -110,7 +110,7 @@ def test_undo_only_removes_what_it_has_written(models: Path, service: BakeAllSer
             path.symlink_to(mine)
     kept = path.read_bytes() if change != "gone" else None
     undone = service.undo()
-    reason = "it no longer exists" if change == "gone" else "it was changed since, so it stays"
+    reason = "it is gone" if change == "gone" else "it was changed since, so it stays"
     assert undone.refused == [(str(path), reason)]
     assert files(models) == before | ({} if kept is None else {COPIES["xl.safetensors"]: kept})
     assert service.written() == []

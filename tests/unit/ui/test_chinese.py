@@ -321,7 +321,7 @@ def fix_pages() -> Iterator[str]:
     records = [(NAMES[1], Path(NAMES[0]), record) for record in reports().values()]
     failed = [(NAMES[2], "the file is empty (0 bytes)")]
     yield from (fix_views.baked(BakeAllResult(records, failed, cancelled=cancelled)) for cancelled in (True, False))
-    reasons = ("it was changed since, so it stays", "it no longer exists")
+    reasons = ("it was changed since, so it stays", "it is gone")
     yield fix_views.removed(UndoneBakes([NAMES[0]], [(NAMES[1], reason) for reason in reasons]))
     yield views.alert(f"{NAMES[0]}: not enough disk space: 2.10 GB needed, 1.00 GB free; choose fewer checkpoints")
     yield fix_views.plan(FixPlan(()), BakeAllPlan(()))

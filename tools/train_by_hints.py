@@ -24,7 +24,7 @@ import argparse
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,7 @@ LARGE, LARGE_PHOTOS, LARGE_CHARTS = 512, 240, 40
 SIZES = ((512, 1), (256, 1), (128, 2), (256, 1))  # pixels and batch of each step in turn
 SAVE_EVERY, SAVE_SLOWER = 100, 20
 DECODER = ("decoder.", "post_quant_conv.")
+ENCODER = ("encoder.", "quant_conv.")
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,18 @@ class Lessons:
         return loss
 
 
+class EncoderLessons(Lessons):
+    """An encoder, and TAESD's latents as what it learns from."""
+
+    def __init__(self, model: AutoencoderKL, recipe: Recipe, taesd: Path) -> None:
+        super().__init__(model, replace(recipe, trained=ENCODER), taesd)
+
+    def image_loss(self, latents: Tensor, images: Tensor) -> Tensor:
+        """Of a batch. Latents are cut from those of a larger image: without the border, which is another one there."""
+        error = (self.model.encode(images) * self.scaling - latents)[..., 1:-1, 1:-1]
+        return error.abs().mean() + error.square().mean()
+
+
 @dataclass
 class State:
     """What a later call resumes from.
@@ -343,6 +356,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate at its peak")
     parser.add_argument("--last", type=int, default=PHASES[-1].steps, help="steps of the last phase")
     parser.add_argument("--all-sizes", type=int, metavar="STEPS", help="train what is in WORK on images of all sizes")
+    parser.add_argument("--encoder", action="store_true", help="with --all-sizes: the encoder instead of the decoder")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -351,9 +365,10 @@ def main(argv: list[str] | None = None) -> None:
     recipe = next(recipe for recipe in RECIPES if recipe.name == arguments.name)
     pool = (arguments.photos, arguments.taesd, arguments.work)
     if arguments.all_sizes:
-        lessons = Lessons(load_model(recipe, arguments.work), recipe, arguments.taesd)
+        half = EncoderLessons if arguments.encoder else Lessons
+        lessons = half(load_model(recipe, arguments.work), recipe, arguments.taesd)
         images, latents = make_batches(recipe.family, *pool, LARGE, LARGE_PHOTOS, LARGE_CHARTS)
-        state = arguments.work / f"{recipe.name}.sizes.pt"
+        state = arguments.work / f"{recipe.name}.{'encoder' if arguments.encoder else 'sizes'}.pt"
         train_all_sizes(lessons, images, latents, recipe.seed, arguments.rate, arguments.all_sizes, state)
     else:
         lessons = Lessons(fresh(recipe), recipe, arguments.taesd)
@@ -361,7 +376,11 @@ def main(argv: list[str] | None = None) -> None:
         state = arguments.work / f"{recipe.name}.state.pt"
         train(lessons, images, latents, recipe.seed, arguments.rate, arguments.last, state)
     model = lessons.model
-    trained = {name: value for name, value in model.state_dict().items() if name.startswith(DECODER)}
+    trained = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith(ENCODER if arguments.encoder else DECODER)
+    }
     whole = load_model(recipe, arguments.work).state_dict() | trained
     save_file(
         {name: value.contiguous() for name, value in whole.items()}, arguments.work / f"{recipe.name}.safetensors"

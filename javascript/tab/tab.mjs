@@ -85,9 +85,10 @@ function tick() {
     showEndsOfNames();
 }
 
-/** Menus that are closed show the end of a long name, where names differ most. */
+/** Closed menus show the end of a long file name, where names differ most; a latent begins with what it is. */
 function showEndsOfNames() {
     for (const field of all(document, ".vae-lab .secondary-wrap input")) {
+        if (field.closest("#vae_lab_source")) continue;
         if (field.offsetParent && field !== document.activeElement) field.scrollLeft = field.scrollWidth;
     }
 }

@@ -71,7 +71,7 @@ def test_merges_of_relatives_are_healthy_and_reported_as_merges(tmp_path: Path, 
 
 def test_parents_do_not_change_the_status(tmp_path: Path) -> None:
     """Whatever lies next to a file: what it decodes stays the same."""
-    path = write(tmp_path / "v.safetensors", merged("photo-a", "photo-b", 0.005))
+    path = write(tmp_path / "v.safetensors", merged("photo-b", "photo-a", 0.005))
     assert inspect_file(path).verdict.status == "healthy"
     relatives = {name: sketch_of_state(load_sample_vae(name)) for name in HEALTHY[:5]}
     verdict = inspect_file(path, relatives=relatives).verdict
@@ -83,7 +83,7 @@ BROKEN: dict[str, tuple[Callable[[], State], str]] = {
     "grey merge": (lambda: merged("photo-a", "photo-b", GREY_SHARE), "grey"),
     "merge in a checkpoint": (lambda: checkpoint(merged("photo-a", "photo-b", 0.3)), "grey"),
     "only the decoder merged": (lambda: merged("photo-a", "photo-b", 0.3, "decoder."), "grey"),
-    "slight merge, by its encoder": (lambda: merged("photo-a", "photo-b", 0.03), "encoder-broken"),
+    "slight merge, by its encoder": (lambda: merged("photo-a", "photo-b", 0.01), "encoder-broken"),
     "only the encoder merged": (lambda: merged("photo-a", "photo-b", 0.5, "encoder."), "encoder-broken"),
     "scaled down": (lambda: changed("photo-b", OUT, lambda w: w * 0.4), "grey"),
     "scaled up": (lambda: changed("photo-b", OUT, lambda w: w * 3), "colour-cast"),
@@ -377,7 +377,7 @@ def test_healthy_ones_have_measurements_too(tmp_path: Path) -> None:
     checkup = inspect_file(write(tmp_path / "v.safetensors", load_sample_vae("photo-b"))).checkup
     named = {evidence.name: evidence.value for evidence in checkup.measured}
     assert named["decoder only: white"] == pytest.approx(100, abs=3)
-    assert named["encoder and decoder: black"] == pytest.approx(0, abs=3)
+    assert named["encoder and decoder: black"] == pytest.approx(0, abs=4)
     assert checkup.charts[DECODED].startswith(b"\x89PNG")
 
 

@@ -202,7 +202,7 @@ def test_scan_and_library(small_library: StandaloneHost) -> None:
         assert (first["files"], first["counts"], first["unknown"]) == (62, counts, 0)
         assert first["complete"] is True
         assert (first["groups"], first["copies"], first["freeable_bytes"]) == (1, 1, 0)
-        assert (first["scanned"], first["read"]) == (62, 62)
+        assert (first["scanned"], first["read"]) == (62, 2)  # the others are names of the same files
         assert first["bytes_read"] > 2_000_000
         again = post(api + "scan")[1]
         assert (again["scanned"], again["read"], again["bytes_read"]) == (62, 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -192,23 +193,21 @@ def _lists_bakes(path: Path) -> bool:
 
 def _undo_bakes(path: Path, *, as_json: bool) -> int:
     undone = undo_bakes(BakedFiles(path))
-    if as_json:
-        refused = [{"path": file, "reason": reason} for file, reason in undone.refused]
-        print_json(json.dumps({"removed": list(undone.removed), "refused": refused}))
-    else:
-        say(f"Removed: {len(undone.removed):,}")
-        for file, reason in undone.refused:
-            say(f"  not removed: {file}: {reason}")
-    return _LEFT if undone.refused else 0
+    return _print_undone("removed", "path", undone.removed, undone.refused, as_json=as_json)
 
 
 def _undo(path: Path, *, as_json: bool) -> int:
     undone = undo_fixes(JsonFiles(), Manifest(path))
+    return _print_undone("restored", "checkpoint", undone.restored, undone.refused, as_json=as_json)
+
+
+def _print_undone(
+    what: str, kind: str, done: Sequence[str], refused: Sequence[tuple[str, str]], *, as_json: bool
+) -> int:
     if as_json:
-        refused = [{"checkpoint": name, "reason": reason} for name, reason in undone.refused]
-        print_json(json.dumps({"restored": list(undone.restored), "refused": refused}))
+        print_json(json.dumps({what: list(done), "refused": [{kind: name, "reason": why} for name, why in refused]}))
     else:
-        say(f"Restored: {len(undone.restored):,}")
-        for name, reason in undone.refused:
-            say(f"  not restored: {name}: {reason}")
-    return _LEFT if undone.refused else 0
+        say(f"{what.capitalize()}: {len(done):,}")
+        for name, why in refused:
+            say(f"  not {what}: {name}: {why}")
+    return _LEFT if refused else 0

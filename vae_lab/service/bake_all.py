@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -286,12 +287,11 @@ class BakeAllService:
         path = checkpoint.with_name(one.file)
         family = family_of(self._host, vae)
         bake(checkpoint, vae, path, family=family, progress=report, cancelled=self._runs.cancelled)
-        try:
+        with ExitStack() as unlisted:
+            unlisted.callback(path.unlink, missing_ok=True)  # it could not be undone later
             with self.manifest.alone(create=True):
                 self.manifest.write([*self.manifest.read(), BakedFile.of(path, checkpoint, one.vae)])
-        except BaseException:
-            path.unlink(missing_ok=True)  # it could not be undone later
-            raise
+            unlisted.pop_all()
         return path
 
     def _report(self, before: int, total: int, file: str, done: int, _: int, __: str) -> None:
